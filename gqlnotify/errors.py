@@ -1,0 +1,158 @@
+"""Every error that a client can see. Each one carries its own wire answer.
+
+A `NotifyError` answers one operation or one HTTP request: `extensions.code` is its stable name.
+A `ConnectionClosed` answers a whole WebSocket connection: `code` and `reason` go into the close
+frame.
+"""
+
+from typing import Any, ClassVar
+
+# RFC 6455, section 5.5: a control frame carries at most 125 bytes, two of which are the code.
+MAX_REASON_BYTES = 123
+
+
+class NotifyError(Exception):
+    """Base of the errors that end one operation.
+
+    graphql-core copies `extensions` into the GraphQL error of a resolver that raises this.
+    """
+
+    code: ClassVar[str] = "INTERNAL_SERVER_ERROR"
+    http_status: ClassVar[int] = 400
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.extensions: dict[str, Any] = {"code": self.code, **details}
+
+    @property
+    def message(self) -> str:
+        """The human-readable half of the answer."""
+        return str(self)
+
+    def formatted(self) -> dict[str, Any]:
+        """The error as a GraphQL response spells it."""
+        return {"message": self.message, "extensions": self.extensions}
+
+
+class Unauthenticated(NotifyError):
+    """There is no valid token. A socket closes with `close_code`."""
+
+    code = "UNAUTHENTICATED"
+    http_status = 401
+    close_code: ClassVar[int] = 4401
+
+
+class TokenExpired(Unauthenticated):
+    """The token was good once. Clients retry 4403, so they come back with a fresh one."""
+
+    close_code = 4403
+
+
+class Forbidden(NotifyError):
+    """The viewer is known but has no right to this."""
+
+    code = "FORBIDDEN"
+    http_status = 403
+
+
+class BadUserInput(NotifyError):
+    """An argument breaks a rule; the message names both."""
+
+    code = "BAD_USER_INPUT"
+
+
+class NotFound(NotifyError):
+    """The thing that an argument points at does not exist."""
+
+    code = "NOT_FOUND"
+    http_status = 404
+
+
+class Conflict(NotifyError):
+    """Somebody else changed the thing first."""
+
+    code = "CONFLICT"
+    http_status = 409
+
+
+class CursorExpired(NotifyError):
+    """The history no longer reaches back to the cursor: refetch, then subscribe anew."""
+
+    code = "CURSOR_EXPIRED"
+    http_status = 410
+
+
+class TooManyOperations(NotifyError):
+    """The connection already runs as many operations as it may."""
+
+    code = "TOO_MANY_OPERATIONS"
+    http_status = 429
+
+
+class BrokerUnavailable(NotifyError):
+    """The broker can't be reached; nothing was published."""
+
+    code = "BROKER_UNAVAILABLE"
+    http_status = 503
+
+
+class ConnectionClosed(Exception):
+    """Ends a WebSocket connection with this close code and reason."""
+
+    code: ClassVar[int] = 4400
+
+    def __init__(self, reason: str, *, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.close_code = code if code is not None else self.code
+
+
+class InvalidMessage(ConnectionClosed):
+    """A message of a type or format that the protocol does not know."""
+
+    code = 4400
+
+
+class NotAcknowledged(ConnectionClosed):
+    """An operation before `connection_ack`."""
+
+    code = 4401
+
+
+class OperationExists(ConnectionClosed):
+    """A second operation under an id that is in use."""
+
+    code = 4409
+
+
+class TooManyInits(ConnectionClosed):
+    """A second `connection_init`."""
+
+    code = 4429
+
+
+class InitTimeout(ConnectionClosed):
+    """No `connection_init` within the time allowed."""
+
+    code = 4408
+
+
+class MessageTooBig(ConnectionClosed):
+    """A message over the size limit (RFC 6455, section 7.4.1)."""
+
+    code = 1009
+
+
+class PeerSilent(ConnectionClosed):
+    """No sign of life within the ping deadline; the client may come back and resume."""
+
+    code = 1013
+
+
+def close_reason(text: str) -> str:
+    """Shorten `text` to what a close frame can carry: 123 bytes of UTF-8, cut between characters.
+
+    A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark.
+    """
+    encoded = text.encode("utf-8", "replace")
+    return encoded[:MAX_REASON_BYTES].decode("utf-8", "ignore")

@@ -1,0 +1,172 @@
+"""What travels: an `Event` on a `Topic`, at a `Cursor`. Plain data, no I/O."""
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Generic, Self, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from gqlnotify.errors import BadUserInput
+
+T = TypeVar("T")
+
+MAX_TOPIC_LENGTH = 200
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9_:@+-]+(?:\.[A-Za-z0-9_:@+-]+)*")
+_CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A position in one topic's history.
+
+    `seq` counts without a hole within one `epoch`, so the next event is always `seq + 1` and a
+    hole is visible. A new epoch (milliseconds since 1970) begins when a history is created anew;
+    cursors of different epochs have nothing to say about each other.
+    """
+
+    epoch: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `<epoch>-<seq>`.
+
+        Raises:
+            BadUserInput: `text` is not a cursor.
+        """
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            raise BadUserInput(
+                "A cursor looks like '<epoch>-<seq>', two numbers; this one does not"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def next(self) -> Self:
+        """Return the position right behind this one."""
+        return type(self)(self.epoch, self.seq + 1)
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One published value as the broker keeps it: encoded, and in its place."""
+
+    topic: str
+    cursor: Cursor
+    payload: bytes
+    id: str | None = None
+
+
+def check_topic_name(name: str) -> str:
+    """Return `name` if it may name a topic.
+
+    A name is one or more segments joined by dots; a segment is made of ASCII letters, digits and
+    `_ - : @ +`. At most 200 characters.
+
+    Raises:
+        BadUserInput: it may not, and why.
+    """
+    if len(name) > MAX_TOPIC_LENGTH:
+        raise BadUserInput(f"A topic name has at most {MAX_TOPIC_LENGTH} characters")
+    if not _TOPIC_NAME.fullmatch(name):
+        raise BadUserInput(
+            "A topic name is made of segments of letters, digits and _ - : @ + joined by dots"
+        )
+    return name
+
+
+@lru_cache(maxsize=256)
+def _adapter_of(type_: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(type_)
+
+
+@dataclass(frozen=True)
+class Topic(Generic[T]):
+    """A named stream of values of one type.
+
+    `Topic("tasks", TaskEvent)` is one topic. `Topic("tasks.<id>", TaskEvent)` is a family:
+    `topic(id="42")` names the member `tasks.42`, and only a member can be published or read.
+
+    The type may be a Strawberry type, a dataclass, a pydantic model or a builtin: anything that
+    pydantic can turn into JSON and back.
+
+    Raises:
+        BadUserInput: the name breaks the rules of `check_topic_name`.
+    """
+
+    name: str
+    type: type[T]
+    _parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _adapter: TypeAdapter[T] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parameters = tuple(re.findall(r"<([A-Za-z_][A-Za-z0-9_]*)>", self.name))
+        check_topic_name(re.sub(r"<[A-Za-z_][A-Za-z0-9_]*>", "_", self.name))
+        object.__setattr__(self, "_parameters", parameters)
+        object.__setattr__(self, "_adapter", _adapter_of(cast(Any, self.type)))
+
+    def __call__(self, **values: object) -> "Topic[T]":
+        """Return the member of this family that `values` name.
+
+        Raises:
+            BadUserInput: a parameter is missing, unknown, or its value can't be one segment.
+        """
+        if set(values) != set(self._parameters):
+            expected = ", ".join(self._parameters) or "none"
+            raise BadUserInput(f"Topic {self.name!r} takes these parameters: {expected}")
+        name = self.name
+        for parameter, value in values.items():
+            name = name.replace(f"<{parameter}>", _segment(parameter, value))
+        return Topic(name, self.type)
+
+    def concrete(self) -> str:
+        """Return the name, once every parameter has its value.
+
+        Raises:
+            BadUserInput: a parameter is still open.
+        """
+        if self._parameters:
+            raise BadUserInput(
+                f"Topic {self.name!r} needs its parameters first: {', '.join(self._parameters)}"
+            )
+        return self.name
+
+    def encode(self, value: T) -> bytes:
+        """Return `value` as JSON.
+
+        Raises:
+            BadUserInput: it is not of the topic's type, or not something that reads back as it.
+        """
+        try:
+            payload = self._adapter.dump_json(value, warnings="error")
+            self._adapter.validate_json(payload)
+        except (PydanticSerializationError, ValidationError, ValueError, RecursionError) as error:
+            raise BadUserInput(
+                f"Topic {self.name!r} carries {self._type_name()}, and this "
+                f"{type(value).__name__} is not one: {error}"
+            ) from error
+        return payload
+
+    def decode(self, payload: bytes) -> T:
+        """Return the value that `encode` made `payload` from.
+
+        Raises:
+            ValueError: the payload is of another type (an older or newer publisher's, say).
+        """
+        return self._adapter.validate_json(payload)
+
+    def _type_name(self) -> str:
+        return getattr(self.type, "__name__", str(self.type))
+
+
+def _segment(parameter: str, value: object) -> str:
+    text = str(value)
+    if "." in text or not _TOPIC_NAME.fullmatch(text):
+        raise BadUserInput(
+            f"{parameter} becomes one segment of a topic name: letters, digits and _ - : @ + only"
+        )
+    return text
