@@ -1,0 +1,72 @@
+"""The contract of a broker. `tests/brokers/contract.py` holds a test for every promise here."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from gqlnotify.event import Cursor, Event
+
+Deliver = Callable[[Event], None]
+"""Takes an event from the live path. It returns at once and never raises."""
+
+
+class Broker(ABC):
+    """An ordered, bounded history for each topic, and a live path that is allowed to fail.
+
+    The history is the truth: contiguous within one epoch, the same for every reader, replayable.
+    The live path is only a fast wake-up: it may drop, repeat or reorder events. `TopicManager`
+    makes one unbroken stream of the two, so a broker need not.
+
+    Names and payloads come checked; a broker treats both as opaque.
+    """
+
+    @abstractmethod
+    async def start(self, deliver: Deliver) -> None:
+        """Connect, and hand what arrives on subscribed topics to `deliver` in this event loop.
+
+        Raises:
+            BrokerUnavailable: there is nothing to connect to.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of every connection. A closed broker may be started again."""
+
+    @abstractmethod
+    async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
+        """Append an event to the topic's history, send it live, and return where it stands.
+
+        The first event of an epoch has `seq` 1 and each later one the next number. An `event_id`
+        that the history still remembers appends nothing and returns the first one's cursor.
+
+        Raises:
+            BrokerUnavailable: the event was not appended.
+        """
+
+    @abstractmethod
+    async def subscribe(self, topic: str) -> None:
+        """Have events of `topic` delivered live.
+
+        Whatever is published after this has returned is either delivered or, where the live path
+        drops it, in the history. A subscribed topic's history does not end by idleness alone.
+        """
+
+    @abstractmethod
+    async def unsubscribe(self, topic: str) -> None:
+        """Undo `subscribe`. Events that are already on their way may still be delivered."""
+
+    @abstractmethod
+    async def head(self, topic: str) -> Cursor:
+        """Return the cursor of the topic's newest event.
+
+        A topic without a history gets one: a new epoch, at `seq` 0. So what is published after
+        this has returned can be read back from the cursor returned.
+        """
+
+    @abstractmethod
+    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
+        """Return the events right behind `after`, oldest first, at most `limit` of them.
+
+        Raises:
+            CursorExpired: the event right behind `after` is no longer there, or the topic's
+                history is not the one that `after` was taken from. Never a list with a hole.
+        """

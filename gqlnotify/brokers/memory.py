@@ -1,0 +1,130 @@
+"""The in-process broker: each topic's history is a bounded ring. It ends with the process."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from gqlnotify.brokers.base import Broker, Deliver
+from gqlnotify.errors import CursorExpired
+from gqlnotify.event import Cursor, Event
+
+_SWEEP_EVERY = 256
+
+
+@dataclass(slots=True)
+class _History:
+    head: Cursor
+    touched: float
+    events: deque[tuple[float, Event]] = field(default_factory=deque)
+    by_id: dict[str, Cursor] = field(default_factory=dict)
+
+    @property
+    def before_first(self) -> int:
+        """The oldest `seq` that one can still read after."""
+        return self.head.seq - len(self.events)
+
+    def append(self, event: Event, now: float) -> None:
+        self.events.append((now, event))
+        self.head, self.touched = event.cursor, now
+        if event.id is not None:
+            self.by_id[event.id] = event.cursor
+
+    def drop_oldest(self) -> None:
+        _, event = self.events.popleft()
+        if event.id is not None:
+            del self.by_id[event.id]
+
+
+class MemoryBroker(Broker):
+    """Keeps up to `length` events a topic, none of them longer than `seconds`.
+
+    A topic that nobody is subscribed to and that nobody touched for `seconds` is forgotten.
+    """
+
+    def __init__(self, *, length: int = 1000, seconds: float = 3600) -> None:
+        self._length = length
+        self._seconds = seconds
+        self._histories: dict[str, _History] = {}
+        self._subscribed: set[str] = set()
+        self._deliver: Deliver | None = None
+        self._last_epoch = 0
+        self._until_sweep = _SWEEP_EVERY
+
+    async def start(self, deliver: Deliver) -> None:
+        """See `Broker.start`."""
+        self._deliver = deliver
+
+    async def close(self) -> None:
+        """See `Broker.close`. The histories stay, for as long as the broker itself does."""
+        self._deliver = None
+        self._subscribed.clear()
+
+    async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
+        """See `Broker.publish`."""
+        now = time.monotonic()
+        history = self._history(topic, now)
+        if event_id is not None and event_id in history.by_id:
+            return history.by_id[event_id]
+        event = Event(topic, history.head.next(), payload, event_id)
+        history.append(event, now)
+        if len(history.events) > self._length:
+            history.drop_oldest()
+        if self._deliver is not None and topic in self._subscribed:
+            self._deliver(event)
+        return event.cursor
+
+    async def subscribe(self, topic: str) -> None:
+        """See `Broker.subscribe`."""
+        self._subscribed.add(topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        """See `Broker.unsubscribe`."""
+        self._subscribed.discard(topic)
+        if topic in self._histories:
+            self._histories[topic].touched = time.monotonic()
+
+    async def head(self, topic: str) -> Cursor:
+        """See `Broker.head`."""
+        return self._history(topic, time.monotonic()).head
+
+    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
+        """See `Broker.read`."""
+        history = self._history(topic, time.monotonic())
+        if after.epoch != history.head.epoch:
+            raise CursorExpired(f"The history of {topic!r} began anew after this cursor was taken")
+        if not history.before_first <= after.seq <= history.head.seq:
+            raise CursorExpired(f"The history of {topic!r} no longer reaches back to this cursor")
+        start = after.seq - history.before_first
+        return [event for _, event in islice(history.events, start, start + limit)]
+
+    def _history(self, topic: str, now: float) -> _History:
+        self._sweep_sometimes(now)
+        history = self._histories.get(topic)
+        if history is not None and self._forgotten(topic, history, now):
+            history = None
+        if history is None:
+            history = self._histories[topic] = _History(Cursor(self._new_epoch(), 0), now)
+        while history.events and history.events[0][0] + self._seconds < now:
+            history.drop_oldest()
+        history.touched = now
+        return history
+
+    def _forgotten(self, topic: str, history: _History, now: float) -> bool:
+        return topic not in self._subscribed and history.touched + self._seconds < now
+
+    def _sweep_sometimes(self, now: float) -> None:
+        # Free-form topics come and go; without this a chatty client could fill the memory.
+        self._until_sweep -= 1
+        if self._until_sweep > 0:
+            return
+        self._until_sweep = max(_SWEEP_EVERY, len(self._histories))
+        for topic, history in list(self._histories.items()):
+            if self._forgotten(topic, history, now):
+                del self._histories[topic]
+
+    def _new_epoch(self) -> int:
+        # Never twice the same, so that a cursor of one topic can't pass for another's.
+        self._last_epoch = max(int(time.time() * 1000), self._last_epoch + 1)
+        return self._last_epoch
