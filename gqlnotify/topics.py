@@ -1,0 +1,424 @@
+"""From the broker to the subscribers: order, history-to-live handover, gaps.
+
+A `Subscription` is nothing but a position in a topic's history. It takes the next event from the
+window that all subscriptions of the topic share, and from the broker's history where it lags
+behind that window. So there is no queue for each subscriber, a slow one costs no memory, and
+between replay and live there is no seam in which an event could be lost or come twice.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar
+
+from gqlnotify import brokers
+from gqlnotify.auth import authorize, check_right, current_viewer
+from gqlnotify.brokers import Broker
+from gqlnotify.errors import BadUserInput, BrokerUnavailable, CursorExpired
+from gqlnotify.event import Cursor, Event, Topic, check_topic_name
+from gqlnotify.settings import Settings
+from gqlnotify.window import Behind, Window
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+MAX_EVENT_ID_LENGTH = 400
+WINDOW_SIZE = 256
+PAGE_SIZE = 128
+RETRY_SECONDS = (0.1, 5.0)
+
+logger = logging.getLogger("gqlnotify.topics")
+
+
+class TopicManager:
+    """Publishes to topics and hands out subscriptions; one for each application.
+
+    It starts by itself on first use. The plugin's lifespan starts it early, so that a broker out
+    of reach is seen at once, and closes it at the end.
+    """
+
+    def __init__(self, broker: Broker | None = None, *, settings: Settings | None = None) -> None:
+        """Take `broker`, or make the one that the settings (or the environment) name."""
+        self._settings = settings or Settings()
+        self._broker = broker or brokers.from_settings(self._settings)
+        self._feeds: dict[str, _Feed] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = asyncio.Lock()
+        self._started = False
+
+    async def start(self) -> None:
+        """Connect to the broker, once for each event loop that asks.
+
+        Raises:
+            BrokerUnavailable: it can't be reached.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._starting, self._started = loop, asyncio.Lock(), False
+            self._feeds.clear()
+        async with self._starting:
+            if not self._started:
+                await self._broker.start(self._deliver)
+                self._started = True
+
+    async def close(self) -> None:
+        """End every subscription, then let go of the broker."""
+        for feed in list(self._feeds.values()):
+            for subscription in list(feed.members):
+                await subscription.aclose()
+            feed.cancel()
+        self._feeds.clear()
+        self._loop, self._started = None, False
+        await self._broker.close()
+
+    async def publish(self, topic: Topic[T], value: T, *, event_id: str | None = None) -> Cursor:
+        """Append `value` to `topic` and return where it stands.
+
+        Inside an operation the viewer needs the right to publish there. Publishing again under an
+        `event_id` that the history still remembers has no effect and returns the first cursor.
+
+        Raises:
+            BadUserInput: `value` is not of the topic's type, or too large.
+            Forbidden: the viewer lacks the right.
+            BrokerUnavailable: nothing was published.
+        """
+        return await self.publish_bytes(topic.concrete(), topic.encode(value), event_id=event_id)
+
+    async def publish_bytes(
+        self, topic: str, payload: bytes, *, event_id: str | None = None
+    ) -> Cursor:
+        """Publish what `Topic.encode` made, under the topic's name. See `publish`."""
+        check_topic_name(topic)
+        self._check_size(payload, event_id)
+        await authorize("publish", topic)
+        await self.start()
+        return await self._broker.publish(topic, payload, event_id=event_id)
+
+    def publish_sync(
+        self,
+        topic: Topic[T],
+        value: T,
+        *,
+        event_id: str | None = None,
+        timeout: float | None = 30,
+    ) -> Cursor:
+        """Publish from a thread and wait for it, `timeout` seconds at the most.
+
+        Raises:
+            RuntimeError: called from the event loop's own thread, or before the manager started.
+            TimeoutError: it took too long; whether the event was published is not known.
+        """
+        if self._loop is None:
+            raise RuntimeError("The TopicManager has not started; its application is not running")
+        if _running_loop() is self._loop:
+            raise RuntimeError("Here the event loop is at hand: await publish() instead")
+        publishing = self.publish(topic, value, event_id=event_id)
+        return asyncio.run_coroutine_threadsafe(publishing, self._loop).result(timeout)
+
+    def subscribe(
+        self,
+        topic: Topic[T],
+        *,
+        after: str | None = None,
+        where: Callable[[T], bool] | None = None,
+        view: str | None = None,
+    ) -> "Subscription[T]":
+        """Return the stream of `topic`, to be returned by a subscription resolver.
+
+        Args:
+            topic: what to read.
+            after: the cursor to resume behind; without it the stream begins now.
+            where: only values for which this is true.
+            view: a name under which this filtered view can be granted by itself: the viewer then
+                needs the right to subscribe to the topic or to `view`.
+        """
+        return Subscription(self, topic, after=after, where=where, view=view)
+
+    async def cursor(self, topic: Topic[Any]) -> str:
+        """Return the topic's present cursor.
+
+        Read it before you read the state that the topic's events are about: then subscribing
+        `after` it misses nothing.
+
+        Raises:
+            BrokerUnavailable: the broker can't be asked.
+        """
+        await self.start()
+        return str(await self._broker.head(topic.concrete()))
+
+    def _check_size(self, payload: bytes, event_id: str | None) -> None:
+        limit = self._settings.event_max_bytes
+        if len(payload) > limit:
+            raise BadUserInput(f"An event has at most {limit} bytes; this one has {len(payload)}")
+        if event_id is not None and not 0 < len(event_id) <= MAX_EVENT_ID_LENGTH:
+            raise BadUserInput(f"An event id has 1 to {MAX_EVENT_ID_LENGTH} characters")
+
+    async def _read(self, topic: str, after: Cursor) -> "deque[Event]":
+        return deque(await self._broker.read(topic, after, PAGE_SIZE))
+
+    async def _join(self, topic: str, member: "Subscription[Any]") -> "_Feed":
+        await self.start()
+        feed = self._feeds.get(topic)
+        if feed is None:
+            feed = self._feeds[topic] = _Feed(topic, self._broker)
+        feed.members.add(member)
+        try:
+            await feed.opened()
+        except BaseException:
+            await self._leave(feed, member)
+            raise
+        return feed
+
+    async def _leave(self, feed: "_Feed", member: "Subscription[Any]") -> None:
+        feed.members.discard(member)
+        if feed.members or self._feeds.get(feed.topic) is not feed:
+            return
+        del self._feeds[feed.topic]
+        feed.cancel()
+        await self._broker.unsubscribe(feed.topic)
+
+    def _deliver(self, event: Event) -> None:
+        feed = self._feeds.get(event.topic)
+        if feed is not None:
+            feed.deliver(event)
+
+
+class Subscription(Generic[T]):
+    """A topic's values from one position on: what a subscription resolver returns.
+
+    An asynchronous iterator. Under gqlnotify's own transports each value's result carries its
+    cursor; under any other it is just the stream.
+    """
+
+    def __init__(
+        self,
+        manager: TopicManager,
+        topic: Topic[Any],
+        *,
+        after: str | None = None,
+        where: Callable[[Any], bool] | None = None,
+        view: str | None = None,
+        select: Callable[[Any, Event], T] | None = None,
+    ) -> None:
+        self.topic = topic.concrete()
+        self.cursor: Cursor | None = None
+        self._manager = manager
+        self._of = topic
+        self._after = after
+        self._where = where
+        self._view = view
+        self._select = select
+        # Whoever asked for the stream is the one who must have the right to it, wherever it is
+        # iterated: in an operation's own task, in Strawberry's, or in an application's generator.
+        self._viewer = current_viewer()
+        self._feed: _Feed | None = None
+        self._position = Cursor(0, 0)
+        self._backlog: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def map(self, select: Callable[[T, Event], U]) -> "Subscription[U]":
+        """Return the stream of what `select` makes of each value and its event.
+
+        Raises:
+            RuntimeError: the stream has started.
+        """
+        if self._feed is not None:
+            raise RuntimeError("The subscription has started")
+        inner = self._select
+        return Subscription(
+            self._manager,
+            self._of,
+            after=self._after,
+            where=self._where,
+            view=self._view,
+            select=select
+            if inner is None
+            else lambda value, event: select(inner(value, event), event),
+        )
+
+    def resume(self, after: str) -> None:
+        """Begin behind this cursor instead; only before the start."""
+        self._after = after
+
+    async def start(self) -> None:
+        """Check the right and take the position. Whatever is published from here on will come.
+
+        Iterating does it too; starting by hand tells a refusal from a failure later on.
+
+        Raises:
+            Forbidden: the viewer has no right to the topic.
+            BadUserInput: `after` is no cursor.
+            CursorExpired: the history no longer reaches back to `after`.
+            BrokerUnavailable: the broker can't be reached.
+        """
+        if self._feed is not None or self._is_closed():
+            return
+        views = () if self._view is None else (self._view,)
+        await check_right(self._viewer, "subscribe", self.topic, *views)
+        after = None if self._after is None else Cursor.parse(self._after)
+        self._feed = await self._manager._join(self.topic, self)
+        self._position = self._feed.window.last
+        if self._is_closed():
+            await self._manager._leave(self._feed, self)
+        elif after is not None:
+            await self._replay_from(self._feed, after)
+
+    async def aclose(self) -> None:
+        """Leave the topic. A pending `__anext__` ends the iteration."""
+        if self._closed:
+            return
+        self._closed = True
+        self.wake()
+        if self._feed is not None:
+            await self._manager._leave(self._feed, self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        await self.start()
+        while True:
+            event = await self._next_event()
+            value = self._of.decode(event.payload)
+            if self._where is not None and not self._where(value):
+                continue
+            self.cursor = event.cursor
+            selected: T = value if self._select is None else self._select(value, event)
+            return selected
+
+    def wake(self) -> None:
+        """Have a waiting `__anext__` look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _is_closed(self) -> bool:
+        # Asked again after every wait: another task may close the subscription meanwhile.
+        return self._closed
+
+    async def _replay_from(self, feed: "_Feed", after: Cursor) -> None:
+        try:
+            self._backlog = await self._manager._read(self.topic, after)
+        except BaseException:
+            await self.aclose()
+            raise
+        self._position = after
+        if self._backlog:
+            # The history may already know what the live path has not brought, or has dropped.
+            feed.deliver(self._backlog[-1])
+
+    async def _next_event(self) -> Event:
+        while not self._closed:
+            event = self._backlog.popleft() if self._backlog else await self._look()
+            if event is not None:
+                self._position = event.cursor
+                return event
+        raise StopAsyncIteration
+
+    async def _look(self) -> Event | None:
+        assert self._feed is not None
+        try:
+            event = self._feed.window.after(self._position)
+        except Behind:
+            await self._refill()
+            return None
+        if event is None:
+            await self._wait()
+        return event
+
+    async def _refill(self) -> None:
+        self._backlog = await self._manager._read(self.topic, self._position)
+        if not self._backlog:
+            # The window is ahead of the history: the broker went back to an older state of it.
+            raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class _Feed:
+    """One topic that this process listens to: its window, and who takes events from it."""
+
+    def __init__(self, topic: str, broker: Broker) -> None:
+        self.topic = topic
+        self.members: set[Subscription[Any]] = set()
+        self.window = Window(Cursor(0, 0), size=WINDOW_SIZE)
+        self._broker = broker
+        self._opening = asyncio.Lock()
+        self._open = False
+        self._catching_up: asyncio.Task[None] | None = None
+
+    async def opened(self) -> None:
+        """Wait until events arrive and the window knows where it stands."""
+        async with self._opening:
+            if self._open:
+                return
+            await self._broker.subscribe(self.topic)
+            # Events between the two lines are either in the head or make the window stale.
+            self.window.restart(await self._broker.head(self.topic))
+            self._open = True
+            if self.window.stale:
+                self._catch_up_soon()
+
+    def deliver(self, event: Event) -> None:
+        """Take an event from the live path."""
+        if self.window.offer(event):
+            self._wake()
+        elif self.window.stale and self._open:
+            self._catch_up_soon()
+
+    def cancel(self) -> None:
+        """Stop catching up."""
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+
+    def _catch_up_soon(self) -> None:
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        delay, longest = RETRY_SECONDS
+        while self.window.stale:
+            try:
+                await self._catch_up_page()
+            except BrokerUnavailable as error:
+                self.window.stale = True
+                logger.warning(
+                    "No way to catch up on %r, next try in %.1f s: %s", self.topic, delay, error
+                )
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, longest)
+
+    async def _catch_up_page(self) -> None:
+        # Cleared before the history is asked: a live event that arrives while the answer is under
+        # way, and that the answer may not hold, marks the window stale again.
+        self.window.stale = False
+        try:
+            events = await self._broker.read(self.topic, self.window.last, PAGE_SIZE)
+        except CursorExpired:
+            logger.warning(
+                "A gap in %r: its history no longer reaches back to %s",
+                self.topic,
+                self.window.last,
+            )
+            self.window.restart(await self._broker.head(self.topic))
+        else:
+            self.window.extend(events)
+            self.window.stale = self.window.stale or len(events) == PAGE_SIZE
+        self._wake()
+
+    def _wake(self) -> None:
+        for member in self.members:
+            member.wake()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
