@@ -1,0 +1,209 @@
+"""The server's side of one connection as a state machine. All transitions are in this file.
+
+                connection_init             acknowledge()
+    CONNECTED ------------------> INITIALISING ---------> READY
+        |                              |                    |
+        +--- anything that closes -----+--------------------+--> CLOSED
+
+"Executing operations is allowed only after the server has acknowledged the connection."
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gqlnotify.errors import (
+    ConnectionClosed,
+    InitTimeout,
+    InvalidMessage,
+    MessageTooBig,
+    NotAcknowledged,
+    OperationExists,
+    TooManyInits,
+    TooManyOperations,
+    close_reason,
+)
+from gqlnotify.protocol import messages
+from gqlnotify.protocol.messages import (
+    Complete,
+    ConnectionInit,
+    Decode,
+    Json,
+    Message,
+    Ping,
+    Pong,
+    Subscribe,
+    strict_json,
+)
+
+
+class State(Enum):
+    """Where a connection stands."""
+
+    CONNECTED = auto()
+    INITIALISING = auto()
+    READY = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this message."""
+
+    message: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Decide on the connection, then `acknowledge` or `close`."""
+
+    payload: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this operation."""
+
+    operation: Subscribe
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the operation with this id; nothing of it may be sent any more."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the socket. Nothing comes after this."""
+
+    code: int
+    reason: str
+
+
+Command = Send | Authenticate | Start | Stop | Close
+
+
+class ServerConnection:
+    """Takes what arrives and what the application has to say; returns what is to be done.
+
+    It never raises on anything that a client can send.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_operations: int | None = 100,
+        message_max_bytes: int = 256 * 1024,
+        decode: Decode = strict_json,
+    ) -> None:
+        self.state = State.CONNECTED
+        self._active: set[str] = set()
+        self._max_operations = max_operations
+        self._message_max_bytes = message_max_bytes
+        self._decode = decode
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The ids of the operations that run."""
+        return frozenset(self._active)
+
+    def receive_text(self, text: str) -> list[Command]:
+        """Take a text message."""
+        if self.state is State.CLOSED:
+            return []
+        try:
+            self._check_size(text)
+            return self._handle(messages.parse(text, self._decode))
+        except ConnectionClosed as closed:
+            return self.close(closed)
+
+    def receive_binary(self) -> list[Command]:
+        """Take a binary message: "All messages [...] are stringified before being sent"."""
+        return self.close(InvalidMessage("Messages must be text"))
+
+    def init_timeout(self) -> list[Command]:
+        """Note that the time allowed for `connection_init` is over."""
+        if self.state is not State.CONNECTED:
+            return []
+        return self.close(InitTimeout("Connection initialisation timeout"))
+
+    def acknowledge(self, payload: Json | None = None) -> list[Command]:
+        """Accept the connection."""
+        if self.state is not State.INITIALISING:
+            return []
+        self.state = State.READY
+        return [Send(messages.connection_ack(payload))]
+
+    def ping(self) -> list[Command]:
+        """Ask the client for a sign of life."""
+        return [] if self.state is State.CLOSED else [Send(messages.ping())]
+
+    def next(self, id_: str, result: Json) -> list[Command]:
+        """Send one result, unless the client no longer listens."""
+        return [Send(messages.next_(id_, result))] if id_ in self._active else []
+
+    def error(self, id_: str, errors: Sequence[Json]) -> list[Command]:
+        """End the operation with errors: "no further messages will be sent"."""
+        return [Send(messages.error(id_, errors))] if self._end(id_) else []
+
+    def complete(self, id_: str) -> list[Command]:
+        """End the operation, unless the client or an error already did."""
+        return [Send(messages.complete(id_))] if self._end(id_) else []
+
+    def close(self, closed: ConnectionClosed) -> list[Command]:
+        """Close the connection, once."""
+        if self.state is State.CLOSED:
+            return []
+        self.state = State.CLOSED
+        self._active.clear()
+        return [Close(closed.close_code, close_reason(closed.reason))]
+
+    def _handle(self, message: Message) -> list[Command]:
+        match message:
+            case Ping(payload):
+                return [Send(messages.pong(payload))]
+            case Pong():
+                return []
+            case ConnectionInit(payload):
+                return self._initialise(payload)
+            case Subscribe():
+                return self._start(message)
+            case Complete(id_):
+                return [Stop(id_)] if self._end(id_) else []
+
+    def _initialise(self, payload: Json) -> list[Command]:
+        # "If the server receives more than one ConnectionInit message at any given time, the
+        # server will close the socket with the event 4429".
+        if self.state is not State.CONNECTED:
+            raise TooManyInits("Too many initialisation requests")
+        self.state = State.INITIALISING
+        return [Authenticate(payload)]
+
+    def _start(self, operation: Subscribe) -> list[Command]:
+        if self.state is not State.READY:
+            raise NotAcknowledged("Unauthorized")
+        if operation.id in self._active:
+            raise OperationExists(f"Subscriber for {operation.id} already exists")
+        if self._max_operations is not None and len(self._active) >= self._max_operations:
+            refusal = TooManyOperations(
+                f"Subscription limit reached: {self._max_operations} operations a connection"
+            )
+            return [Send(messages.error(operation.id, [refusal.formatted()]))]
+        self._active.add(operation.id)
+        return [Start(operation)]
+
+    def _check_size(self, text: str) -> None:
+        limit = self._message_max_bytes
+        # A character takes 1 to 4 bytes: most messages are settled without encoding them.
+        if len(text) > limit or (
+            len(text) * 4 > limit and len(text.encode("utf-8", "surrogatepass")) > limit
+        ):
+            raise MessageTooBig(f"A message has at most {limit} bytes")
+
+    def _end(self, id_: str) -> bool:
+        if id_ not in self._active:
+            return False
+        self._active.remove(id_)
+        return True

@@ -1,0 +1,187 @@
+"""The messages that a client sends, read and checked, and those that a server sends."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from gqlnotify.errors import InvalidMessage
+
+Json = Mapping[str, Any]
+Decode = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionInit:
+    """The client asks for the connection to be opened."""
+
+    payload: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The client wants a pong with this payload."""
+
+    payload: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The client is alive."""
+
+    payload: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """The client starts an operation of any kind under an id of its choice."""
+
+    id: str
+    query: str
+    operation_name: str | None = None
+    variables: Json | None = None
+    extensions: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The client no longer listens to an operation."""
+
+    id: str
+
+
+Message = ConnectionInit | Ping | Pong | Subscribe | Complete
+
+
+def strict_json(text: str | bytes) -> object:
+    """Parse JSON as RFC 8259 has it, without Python's NaN and Infinity.
+
+    Raises:
+        ValueError: it is none, or nested deeper than can be parsed.
+    """
+    try:
+        return json.loads(text, parse_constant=_not_json)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+
+
+def parse(text: str, decode: Decode = strict_json) -> Message:
+    """Read one text message.
+
+    Raises:
+        InvalidMessage: "Receiving a message of a type or format which is not specified in this
+            document will result in an immediate socket closure with the event 4400".
+    """
+    try:
+        message = decode(text)
+    except (ValueError, RecursionError):
+        raise InvalidMessage("Message is not valid JSON") from None
+    if not isinstance(message, dict):
+        raise InvalidMessage("Message must be a JSON object")
+    type_ = message.get("type")
+    if not isinstance(type_, str) or type_ not in _READERS:
+        raise InvalidMessage(_unknown_type(type_))
+    return _READERS[type_](message)
+
+
+def _read_init(message: Json) -> ConnectionInit:
+    return ConnectionInit(_optional_object(message, "payload") or {})
+
+
+def _read_ping(message: Json) -> Ping:
+    return Ping(_optional_object(message, "payload"))
+
+
+def _read_pong(message: Json) -> Pong:
+    return Pong(_optional_object(message, "payload"))
+
+
+def _read_subscribe(message: Json) -> Subscribe:
+    id_ = _id(message)
+    payload = message.get("payload")
+    if not isinstance(payload, dict):
+        raise InvalidMessage("'payload' of subscribe must be an object")
+    query = payload.get("query")
+    if not isinstance(query, str):
+        raise InvalidMessage("'query' must be a string")
+    operation_name = payload.get("operationName")
+    if operation_name is not None and not isinstance(operation_name, str):
+        raise InvalidMessage("'operationName' must be a string or null")
+    return Subscribe(
+        id=id_,
+        query=query,
+        operation_name=operation_name,
+        variables=_optional_object(payload, "variables"),
+        extensions=_optional_object(payload, "extensions"),
+    )
+
+
+def _read_complete(message: Json) -> Complete:
+    return Complete(_id(message))
+
+
+_READERS: Mapping[str, Callable[[Json], Message]] = {
+    "connection_init": _read_init,
+    "ping": _read_ping,
+    "pong": _read_pong,
+    "subscribe": _read_subscribe,
+    "complete": _read_complete,
+}
+
+
+def _id(message: Json) -> str:
+    id_ = message.get("id")
+    if not isinstance(id_, str) or not id_:
+        raise InvalidMessage("'id' must be a non-empty string")
+    return id_
+
+
+def _optional_object(container: Json, name: str) -> Json | None:
+    value = container.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidMessage(f"'{name}' must be an object or null")
+    return value
+
+
+def _unknown_type(type_: object) -> str:
+    if not isinstance(type_, str):
+        return "'type' must be a string"
+    return f"Unknown message type {type_!r}" if len(type_) <= 40 else "Unknown message type"
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def connection_ack(payload: Json | None = None) -> Json:
+    """Return the answer to a `connection_init` that was accepted."""
+    return _with_payload("connection_ack", payload)
+
+
+def ping(payload: Json | None = None) -> Json:
+    """Return a ping, which the client must answer."""
+    return _with_payload("ping", payload)
+
+
+def pong(payload: Json | None = None) -> Json:
+    """Return the answer to a ping, with the ping's own payload."""
+    return _with_payload("pong", payload)
+
+
+def next_(id_: str, result: Json) -> Json:
+    """Return one execution result of the operation."""
+    return {"id": id_, "type": "next", "payload": result}
+
+
+def error(id_: str, errors: Sequence[Json]) -> Json:
+    """Return the errors that end the operation."""
+    return {"id": id_, "type": "error", "payload": errors}
+
+
+def complete(id_: str) -> Json:
+    """Return the end of the operation."""
+    return {"id": id_, "type": "complete"}
+
+
+def _with_payload(type_: str, payload: Json | None) -> Json:
+    return {"type": type_} if payload is None else {"type": type_, "payload": payload}
