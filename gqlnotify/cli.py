@@ -1,0 +1,185 @@
+"""The command line: `gqlnotify serve` and `gqlnotify token`."""
+
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+import time
+from importlib.util import find_spec
+from typing import Annotated, NoReturn
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from uvicorn.importer import ImportFromStringError, import_from_string
+
+from gqlnotify.auth import sign
+from gqlnotify.settings import Settings
+
+DEFAULT_APP = "schema.app:app"
+DEVELOPER_SECONDS = 24 * 3600
+# Longer than a mutation should take. Without it one open stream holds up a restart for ever.
+SHUTDOWN_SECONDS = 10
+
+app = typer.Typer(
+    help="GraphQL subscriptions that lose no event.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def serve(
+    application: Annotated[
+        str, typer.Argument(metavar="APP", help="The ASGI application, as module:attribute.")
+    ] = DEFAULT_APP,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="How many server processes.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when code changes.")] = False,
+) -> None:
+    """Serve an application with uvicorn.
+
+    Without GQLNOTIFY_JWT_SECRET, on a loopback address, the run gets a secret of its own.
+    """
+    sys.path.insert(0, os.getcwd())
+    _require_application(application)
+    settings = _settings()
+    _require_shared_broker(settings, workers)
+    port = port or _free_port(host)
+    if settings.jwt_secret is None:
+        _require_loopback(host)
+        _greet(application, _with_random_secret(), f"http://{_in_url(host)}:{port}")
+    uvicorn.run(
+        application,
+        host=host,
+        port=port,
+        workers=workers,
+        reload=reload,
+        ws_max_size=settings.message_max_bytes,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+@app.command()
+def token(
+    subject: Annotated[str, typer.Option(help="Whom the token speaks for.")],
+    subscribe: Annotated[
+        list[str] | None, typer.Option(help="A topic, or a pattern with *, that it may read.")
+    ] = None,
+    publish: Annotated[
+        list[str] | None, typer.Option(help="A topic, or a pattern with *, that it may write.")
+    ] = None,
+    expires_in: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
+) -> None:
+    """Print a token signed with GQLNOTIFY_JWT_SECRET, and nothing else."""
+    try:
+        made = _token(_settings(), subject, subscribe or [], publish or [], expires_in)
+    except ValueError as error:
+        _fail(str(error))
+    typer.echo(made)
+
+
+def _token(
+    settings: Settings, subject: str, subscribe: list[str], publish: list[str], seconds: int
+) -> str:
+    now = int(time.time())
+    claims = {
+        "sub": subject,
+        "iat": now,
+        "exp": now + seconds,
+        "topics": {"subscribe": subscribe, "publish": publish},
+    }
+    return sign(claims, settings)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = ("GQLNOTIFY_" + str(e["loc"][0]).upper() + ": " + e["msg"] for e in error.errors())
+        _fail("; ".join(wrong))
+
+
+def _require_application(application: str) -> None:
+    module, _, attribute = application.partition(":")
+    if not module or not attribute:
+        _fail(f"{application!r} names no application; write it as module:attribute")
+    try:
+        found = find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        _fail(
+            f"There is no module {module!r} in {os.getcwd()}. "
+            "Say what to serve: gqlnotify serve module:attribute"
+        )
+
+
+def _require_shared_broker(settings: Settings, workers: int) -> None:
+    if workers > 1 and settings.broker_url.startswith("memory:"):
+        _fail(
+            f"{workers} workers can't share events over memory://, each would have its own. "
+            "Set GQLNOTIFY_BROKER_URL to a broker that they can share, or use one worker"
+        )
+
+
+def _require_loopback(host: str) -> None:
+    if not _is_loopback(host):
+        _fail(
+            f"{host} can be reached from outside, and GQLNOTIFY_JWT_SECRET is not set. "
+            "Set it to a long random string, the same for every server process"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _with_random_secret() -> Settings:
+    # Through the environment, so that the processes of --workers and --reload get it as well.
+    os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(32)
+    return Settings()
+
+
+def _greet(application: str, settings: Settings, address: str) -> None:
+    made = _token(settings, "developer", ["*"], ["*"], DEVELOPER_SECONDS)
+    typer.echo(
+        f"\n  GraphiQL:  {address}{_graphql_path(application)}\n\n"
+        "  GQLNOTIFY_JWT_SECRET is not set, so this run has a secret of its own.\n"
+        "  Paste this into GraphiQL's headers tab; it opens every topic for a day:\n\n"
+        f'  {{"Authorization": "Bearer {made}"}}\n'
+    )
+    sys.stdout.flush()
+
+
+def _graphql_path(application: str) -> str:
+    try:
+        return str(import_from_string(application).url_path_for("handle_http_get"))
+    except (ImportFromStringError, AttributeError, LookupError):
+        # Not a FastAPI application, or none with our router at its top: uvicorn will judge it.
+        return ""
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"gqlnotify: {message}", err=True)
+    raise typer.Exit(2)

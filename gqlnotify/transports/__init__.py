@@ -1,0 +1,1 @@
+"""Thin ASGI adapters between a socket and the protocol core."""

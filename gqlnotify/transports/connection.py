@@ -1,0 +1,90 @@
+"""One accepted WebSocket: what is sent, what is timed, and the tasks that end with it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+CLOSE_SECONDS = 5.0
+# An event loop's timer takes no delay of years; a longer one is set again when it fires.
+LONGEST_TIMER = 86_400.0
+
+logger = logging.getLogger("gqlnotify.transports")
+
+
+class Connection:
+    """Sends until it is over, and leaves no task and no timer behind."""
+
+    def __init__(self, websocket: WebSocket, encode: Callable[[object], str | bytes]) -> None:
+        self.websocket = websocket
+        self.over = asyncio.Event()
+        self._encode = encode
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next message, text or binary; None once the peer has gone."""
+        message = await self.websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        text: str | None = message.get("text")
+        return text if text is not None else b""
+
+    async def send(self, message: object) -> None:
+        """Send `message` as a text frame; wait while the peer is slow to read.
+
+        Raises:
+            TypeError: the message can't be spelled in JSON.
+        """
+        encoded = self._encode(message)
+        # An application's encoder may give bytes; as such they would leave in a binary frame.
+        text = encoded.decode() if isinstance(encoded, bytes) else encoded
+        if self._closed():
+            return
+        try:
+            await self.websocket.send_text(text)
+        except (WebSocketDisconnect, OSError):
+            self.over.set()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the socket, without waiting for long on a peer that does not read."""
+        try:
+            if not self._closed():
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.websocket.close(code, reason)
+        except (TimeoutError, WebSocketDisconnect, OSError):
+            logger.info("The peer did not take the close frame (%d)", code)
+        finally:
+            self.over.set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run `work` in a task that is cancelled with the connection."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def after(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` in `seconds`, unless the connection is over by then."""
+        loop = asyncio.get_running_loop()
+        if seconds > LONGEST_TIMER:
+            timer = loop.call_later(LONGEST_TIMER, self.after, seconds - LONGEST_TIMER, work)
+        else:
+            timer = loop.call_later(max(seconds, 0), lambda: self.spawn(work()))
+        self._timers = [t for t in self._timers if not t.cancelled() and t.when() > loop.time()]
+        self._timers.append(timer)
+
+    async def clean_up(self) -> None:
+        """Cancel what still runs and wait for it to end."""
+        for timer in self._timers:
+            timer.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _closed(self) -> bool:
+        connected = WebSocketState.CONNECTED
+        return self.over.is_set() or self.websocket.application_state is not connected

@@ -1,0 +1,251 @@
+"""`graphql-transport-ws` over an ASGI WebSocket: carries out what the protocol core commands."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from strawberry import Schema
+from strawberry.asgi import ASGIWebSocketAdapter
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.unset import UnsetType
+
+from gqlnotify import execution
+from gqlnotify.auth import Viewer, find_token, view_as
+from gqlnotify.errors import (
+    BadUserInput,
+    ConnectionClosed,
+    Forbidden,
+    NotifyError,
+    PeerSilent,
+    TokenExpired,
+    Unauthenticated,
+)
+from gqlnotify.protocol.connection import (
+    Authenticate,
+    Close,
+    Command,
+    Send,
+    ServerConnection,
+    Start,
+    State,
+    Stop,
+)
+from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.settings import Settings
+from gqlnotify.transports.connection import Connection
+from gqlnotify.transports.heartbeat import Heartbeat
+
+FORBIDDEN = 4403
+INTERNAL_ERROR = 4500
+
+logger = logging.getLogger("gqlnotify.transports")
+
+
+class View(Protocol):
+    """What the handler asks of the router that it serves."""
+
+    settings: Settings
+
+    def encode_json(self, data: object) -> str | bytes:
+        """Return `data` as JSON."""
+
+    def decode_json(self, data: str | bytes) -> object:
+        """Parse JSON."""
+
+    async def admit(self, token: Any, connection: Any) -> Viewer | None:
+        """Return the viewer that `token` makes; None where no token is asked for."""
+
+    async def on_ws_connect(self, context: Any) -> Any:
+        """Let the application have its say; what it returns is the payload of the ack."""
+
+
+class GraphQLTransportWSHandler:
+    """Serves one socket. Its constructor is the one that Strawberry's views call."""
+
+    def __init__(
+        self,
+        view: View,
+        websocket: ASGIWebSocketAdapter,
+        context: Any,
+        root_value: Any,
+        schema: Schema,
+        connection_init_wait_timeout: timedelta,
+        max_subscriptions_per_connection: int | None = None,
+    ) -> None:
+        settings = view.settings
+        self._view = view
+        self._context = context
+        self._root_value = root_value
+        self._schema = schema
+        self._init_wait = connection_init_wait_timeout.total_seconds()
+        self._viewer: Viewer | None = None
+        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._connection = Connection(websocket.ws, view.encode_json)
+        self._protocol = ServerConnection(
+            max_operations=max_subscriptions_per_connection,
+            message_max_bytes=settings.message_max_bytes,
+            decode=view.decode_json,
+        )
+        self._heartbeat = Heartbeat(
+            interval=settings.ping_interval,
+            timeout=settings.ping_timeout,
+            ping=lambda: self._soon(self._protocol.ping()),
+            dead=lambda: self._soon(self._protocol.close(PeerSilent("No pong in time"))),
+        )
+
+    async def handle(self) -> None:
+        """Serve until either side closes; then leave nothing behind."""
+        self._connection.after(self._init_wait, self._init_timeout)
+        self._connection.spawn(self._read())
+        try:
+            await self._connection.over.wait()
+        finally:
+            self._heartbeat.stop()
+            await self._connection.clean_up()
+
+    async def _read(self) -> None:
+        try:
+            while self._protocol.state is not State.CLOSED:
+                message = await self._connection.receive()
+                if message is None:
+                    break
+                self._heartbeat.heard()
+                await self._carry_out(self._receive(message))
+        except Exception:
+            logger.exception("A connection failed")
+            await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
+        finally:
+            self._connection.over.set()
+
+    def _receive(self, message: str | bytes) -> list[Command]:
+        if isinstance(message, bytes):
+            return self._protocol.receive_binary()
+        return self._protocol.receive_text(message)
+
+    async def _carry_out(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            match command:
+                case Send(message):
+                    await self._connection.send(message)
+                case Authenticate(payload):
+                    self._connection.spawn(self._initialise(payload))
+                    # One turn: a decision that needs no waiting is made before the next message.
+                    await asyncio.sleep(0)
+                case Start(operation):
+                    task = self._connection.spawn(self._run(operation))
+                    self._operations[operation.id] = task
+                case Stop(id_):
+                    self._operations.pop(id_).cancel()
+                case Close(code, reason):
+                    await self._connection.close(code, reason)
+
+    def _soon(self, commands: Sequence[Command]) -> None:
+        self._connection.spawn(self._carry_out(commands))
+
+    async def _fail(self, closed: ConnectionClosed) -> None:
+        await self._carry_out(self._protocol.close(closed))
+
+    async def _init_timeout(self) -> None:
+        await self._carry_out(self._protocol.init_timeout())
+
+    async def _initialise(self, payload: Json) -> None:
+        try:
+            acknowledgement = await self._accept(payload)
+        except Unauthenticated as error:
+            await self._fail(ConnectionClosed(error.message, code=error.close_code))
+        except Forbidden as error:
+            await self._fail(ConnectionClosed(error.message, code=FORBIDDEN))
+        except ConnectionRejectionError:
+            await self._fail(ConnectionClosed("Forbidden", code=FORBIDDEN))
+        except Exception:
+            logger.exception("The decision on a connection_init failed")
+            await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
+        else:
+            await self._carry_out(self._protocol.acknowledge(acknowledgement))
+
+    async def _accept(self, payload: Json) -> Json | None:
+        websocket = self._connection.websocket
+        token = find_token(payload)
+        if token is None:
+            token = find_token({"authorization": websocket.headers.get("authorization")})
+        self._viewer = await self._view.admit(token, websocket)
+        view_as(self._viewer)
+        self._end_with_the_token()
+        self._remember(payload)
+        acknowledgement = await self._view.on_ws_connect(self._context)
+        return None if isinstance(acknowledgement, UnsetType) else acknowledgement
+
+    def _end_with_the_token(self) -> None:
+        expires_at = None if self._viewer is None else self._viewer.principal.expires_at
+        if expires_at is not None:
+            remaining = (expires_at - datetime.now(UTC)).total_seconds()
+            self._connection.after(remaining, self._token_expired)
+
+    async def _token_expired(self) -> None:
+        await self._fail(ConnectionClosed("The token has expired", code=TokenExpired.close_code))
+
+    def _remember(self, payload: Json) -> None:
+        if isinstance(self._context, dict):
+            self._context["connection_params"] = payload
+        elif hasattr(self._context, "connection_params"):
+            self._context.connection_params = payload
+
+    async def _run(self, operation: Subscribe) -> None:
+        try:
+            errors = await self._send_results(operation)
+        except Exception:
+            logger.exception("An operation failed")
+            errors = [NotifyError("Internal server error").formatted()]
+        if not self._runs(operation.id):
+            return
+        del self._operations[operation.id]
+        if errors:
+            await self._carry_out(self._protocol.error(operation.id, errors))
+        else:
+            await self._carry_out(self._protocol.complete(operation.id))
+
+    async def _send_results(self, operation: Subscribe) -> list[Json]:
+        results = execution.stream(
+            self._schema,
+            execution.Operation(
+                query=operation.query,
+                operation_name=operation.operation_name,
+                variables=operation.variables,
+                extensions=operation.extensions,
+                viewer=self._viewer,
+            ),
+            context=self._context,
+            root_value=self._root_value,
+        )
+        async with aclosing(results):
+            async for result in results:
+                if not isinstance(result, ExecutionResult):
+                    # A `next` message has no words for the frames of `@defer` and `@stream`.
+                    return [_NO_INCREMENTAL.formatted()]
+                if isinstance(result, PreExecutionError):
+                    return [dict(error.formatted) for error in result.errors or ()]
+                if self._runs(operation.id):
+                    await self._carry_out(self._protocol.next(operation.id, _payload(result)))
+        return []
+
+    def _runs(self, id_: str) -> bool:
+        # By task and not by id alone: the client may have stopped this operation and given its
+        # id to another while this one was still on its way out.
+        return self._operations.get(id_) is asyncio.current_task()
+
+
+_NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
+
+
+def _payload(result: ExecutionResult) -> Json:
+    payload: dict[str, Any] = {"data": result.data}
+    if result.errors:
+        payload["errors"] = [error.formatted for error in result.errors]
+    if result.extensions:
+        payload["extensions"] = result.extensions
+    return payload
