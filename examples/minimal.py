@@ -20,7 +20,9 @@ topics = TopicManager()
 
 @strawberry.type
 class Query:
-    hello: str = "world"
+    @strawberry.field
+    def hello(self) -> str:
+        return "world"
 
 
 @strawberry.type

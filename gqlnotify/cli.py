@@ -14,6 +14,7 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
+from gqlnotify import brokers
 from gqlnotify.auth import sign
 from gqlnotify.settings import Settings
 
@@ -47,10 +48,11 @@ def serve(
     sys.path.insert(0, os.getcwd())
     _require_application(application)
     settings = _settings()
-    _require_shared_broker(settings, workers)
-    port = port or _free_port(host)
+    _require_broker(settings, workers)
     if settings.jwt_secret is None:
         _require_loopback(host)
+    port = port or _free_port(host)
+    if settings.jwt_secret is None:
         _greet(application, _with_random_secret(), f"http://{_in_url(host)}:{port}")
     uvicorn.run(
         application,
@@ -118,7 +120,11 @@ def _require_application(application: str) -> None:
         )
 
 
-def _require_shared_broker(settings: Settings, workers: int) -> None:
+def _require_broker(settings: Settings, workers: int) -> None:
+    try:
+        brokers.from_settings(settings)
+    except ValueError as error:
+        _fail(str(error))
     if workers > 1 and settings.broker_url.startswith("memory:"):
         _fail(
             f"{workers} workers can't share events over memory://, each would have its own. "

@@ -212,8 +212,9 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
     @property
     def graphql_ide_html(self) -> str:
         """The page of the IDE, which must not keep tokens in the browser's storage."""
-        page = super().graphql_ide_html
-        return page.replace("shouldPersistHeaders: true", "shouldPersistHeaders: false")
+        # GraphiQL's history holds headers as well, whatever it is told about persisting them.
+        careful = "shouldPersistHeaders: false, storage: null"
+        return super().graphql_ide_html.replace("shouldPersistHeaders: true", careful)
 
     async def _http_viewer(self, request: Request) -> Viewer | None:
         if self.should_render_graphql_ide(self.request_adapter_class(request)):
