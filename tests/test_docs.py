@@ -1,0 +1,67 @@
+"""What the documentation says is what the code does."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gqlnotify import Settings, errors
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def test_the_first_code_of_the_readme_is_the_example_that_is_tested() -> None:
+    readme = (ROOT / "README.md").read_text()
+    example = (ROOT / "examples" / "minimal.py").read_text()
+
+    first = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+
+    assert first is not None
+    assert example.endswith(first[1])
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    table = (DOCS / "settings.md").read_text()
+
+    for name, field in Settings.model_fields.items():
+        default = "unset" if field.default is None else f"`{field.default}`"
+        assert f"| `GQLNOTIFY_{name.upper()}` | {default} | {field.description} |" in table
+
+
+def test_every_error_code_is_documented_and_every_documented_code_exists() -> None:
+    page = (DOCS / "protocol.md").read_text()
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
+    classes = [errors.NotifyError, *_subclasses(errors.NotifyError)]
+
+    assert documented == {error.code for error in classes}
+
+
+def test_every_close_code_is_documented() -> None:
+    page = (DOCS / "protocol.md").read_text()
+    documented = {int(code) for code in re.findall(r"^\| (\d{4}) \|", page, re.MULTILINE)}
+    ours = {error.code for error in _subclasses(errors.ConnectionClosed)}
+
+    assert ours | {4401, 4403, 4406, 4500} == documented
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    page = (DOCS / "guarantees.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+
+    assert len(named) >= 8
+    for file, test in named:
+        assert re.search(rf"def {test}\b", (ROOT / file).read_text()), f"{file}::{test}"
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(p.name for p in DOCS.glob("*.md"))])
+def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    file = ROOT / page if page == "README.md" else DOCS / page
+
+    for target in re.findall(r"\]\((?!http)([^)#]+)", file.read_text()):
+        assert (file.parent / target).exists(), target
+
+
+def _subclasses(cls: Any) -> list[Any]:
+    return [s for direct in cls.__subclasses__() for s in (direct, *_subclasses(direct))]
