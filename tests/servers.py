@@ -1,0 +1,164 @@
+"""Real uvicorn processes on free loopback ports, and the npm clients that talk to them."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import uvicorn
+from starlette.types import ASGIApp
+
+ROOT = Path(__file__).parent.parent
+CLIENTS = Path(__file__).parent / "clients"
+PATIENCE = 30.0
+
+_RUNNING = re.compile(r"Uvicorn running on \S+:(\d+)")
+# What a resolver raises is logged as well, and is no trouble.
+_TROUBLE = (
+    "Exception in",
+    "was never retrieved",
+    "was never awaited",
+    "was destroyed",
+    "An operation failed",
+    "A connection failed",
+    "Warning:",
+)
+
+
+@dataclass
+class Server:
+    """An application under uvicorn, in a process of its own.
+
+    `port` 0 takes a free one and keeps it: a server that is started again is found where it was.
+    """
+
+    application: str
+    log_file: Path
+    environment: Mapping[str, str]
+    arguments: Sequence[str] = ()
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def http(self) -> str:
+        """The origin, for HTTP."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        """The origin, for WebSocket."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What the processes wrote so far."""
+        return self.log_file.read_text()
+
+    @property
+    def trouble(self) -> list[str]:
+        """The lines of the log that tell of an exception nobody caught."""
+        return [line for line in self.log.splitlines() if any(sign in line for sign in _TROUBLE)]
+
+    def start(self) -> Self:
+        """Start, and return once it listens."""
+        seen = self.log_file.stat().st_size if self.log_file.exists() else 0
+        command = [sys.executable, "-m", "uvicorn", self.application, "--no-access-log"]
+        command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", *self.arguments]
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=dict(self.environment), stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + PATIENCE
+        while (running := _RUNNING.search(self.log, seen)) is None:
+            assert self.process.poll() is None, f"the server did not start:\n{self.log}"
+            assert time.monotonic() < deadline, f"the server is slow to start:\n{self.log}"
+            time.sleep(0.02)
+        self.port = int(running[1])
+        return self
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End the process, and return once it has ended."""
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        self.process = None
+
+
+def patience() -> asyncio.Timeout:
+    """Return the longest that anything may take."""
+    return asyncio.timeout(PATIENCE)
+
+
+@contextmanager
+def serving(
+    application: str, directory: Path, *arguments: str, **settings: object
+) -> Iterator[Server]:
+    """Serve `application` ("module:attribute") with these `settings`; its log is in `directory`."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GQLNOTIFY_")}
+    named = {f"GQLNOTIFY_{name.upper()}": str(value) for name, value in settings.items()}
+    environment = {**inherited, **named, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
+    log_file = directory / f"{application.replace(':', '.')}.log"
+    server = Server(application, log_file, environment, arguments)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@contextmanager
+def node(script: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """Run a script of tests/clients with these options; it answers in lines of JSON."""
+    assert (CLIENTS / "node_modules").is_dir(), "run `npm install --prefix tests/clients` first"
+    process = subprocess.Popen(
+        ["node", str(CLIENTS / script), json.dumps(options)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def run_node(script: str, **options: Any) -> Any:
+    """Run a script to its end and return the one line of JSON that it prints."""
+    with node(script, **options) as process:
+        output, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, output
+        return json.loads(output)
+
+
+@asynccontextmanager
+async def running(application: ASGIApp) -> AsyncIterator[str]:
+    """Serve an application made by the test, in its own event loop; yields `127.0.0.1:<port>`."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=2)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            async with patience():
+                while not server.started:
+                    assert not task.done(), "the server did not start"
+                    await asyncio.sleep(0)
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
