@@ -9,8 +9,12 @@ from datetime import UTC, datetime
 from inspect import isawaitable
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 from jose import ExpiredSignatureError, jwk, jwt
+from jose.backends.base import Key
+from jose.exceptions import JWKError
 
 from gqlnotify.errors import Forbidden, TokenExpired, Unauthenticated
 from gqlnotify.settings import Settings
@@ -19,6 +23,7 @@ Action = Literal["subscribe", "publish"]
 
 MAX_TOKEN_LENGTH = 8192
 _TOKEN_KEYS = ("authorization", "token", "authtoken")
+_CURVES = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 
 logger = logging.getLogger("gqlnotify.auth")
 
@@ -173,8 +178,7 @@ class TokenVerifier:
         audience: str | None = None,
         issuer: str | None = None,
     ) -> None:
-        _refuse_misfit(key, algorithm)
-        self._key = jwk.construct(key, algorithm)
+        self._key = _fitting_key(key, algorithm)
         self._algorithm = algorithm
         self._audience = audience
         self._issuer = issuer
@@ -270,30 +274,39 @@ def sign(claims: Mapping[str, Any], settings: Settings) -> str:
         raise ValueError("GQLNOTIFY_JWT_SECRET is not set")
     if not settings.jwt_algorithm.startswith("HS"):
         raise ValueError("Only HMAC tokens can be made here; the others need a private key")
-    secret = settings.jwt_secret.get_secret_value()
-    _refuse_misfit(secret, settings.jwt_algorithm)
+    key = _fitting_key(settings.jwt_secret.get_secret_value(), settings.jwt_algorithm)
     expected = {"aud": settings.jwt_audience, "iss": settings.jwt_issuer}
     full = {**{k: v for k, v in expected.items() if v is not None}, **claims}
-    return str(jwt.encode(full, secret, algorithm=settings.jwt_algorithm))
+    return str(jwt.encode(full, key, algorithm=settings.jwt_algorithm))
 
 
-def _refuse_misfit(key: str | bytes, algorithm: str) -> None:
+def _fitting_key(key: str | bytes, algorithm: str) -> Key:
     raw = key.encode() if isinstance(key, str) else key
     if not raw.strip():
         raise ValueError("The token key is empty")
-    public = _is_public_key(raw)
-    if algorithm.startswith("HS") and public:
+    public = _public_key(raw)
+    if algorithm.startswith("HS") and public is not None:
         # CVE-2024-33663: whoever knows the public key could sign with it.
         raise ValueError(f"{algorithm} needs a secret, and this is a public key")
-    if not algorithm.startswith("HS") and not public:
-        raise ValueError(f"{algorithm} needs a public key in PEM form")
+    if not algorithm.startswith("HS") and not _fits(public, algorithm):
+        raise ValueError(f"{algorithm} needs a public key of its kind in PEM form")
+    try:
+        return jwk.construct(key, algorithm)
+    except JWKError as error:
+        raise ValueError(f"The token key can't be used for {algorithm}: {error}") from None
 
 
-def _is_public_key(raw: bytes) -> bool:
+def _fits(public: object, algorithm: str) -> bool:
+    if algorithm.startswith("RS"):
+        return isinstance(public, RSAPublicKey)
+    curve = _CURVES.get(algorithm)
+    return isinstance(public, EllipticCurvePublicKey) and public.curve.name == curve
+
+
+def _public_key(raw: bytes) -> object | None:
     for load in (load_pem_public_key, load_der_public_key):
         try:
-            load(raw)
-        except Exception:  # noqa: S112 - a key that can't be read is not a public key
+            return load(raw)
+        except Exception:  # noqa: S112 - what can't be read is not a public key
             continue
-        return True
-    return False
+    return None

@@ -6,15 +6,19 @@ returned by a resolver is seen: it is started before the first result, and each 
 carries the cursor of its event.
 """
 
+import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from inspect import isawaitable
 from typing import Any
 
 from graphql import (
     DocumentNode,
     GraphQLError,
+    OperationDefinitionNode,
     create_source_event_stream,
     get_operation_ast,
     map_source_to_response_event,
@@ -29,10 +33,14 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from gqlnotify.auth import Viewer, view_as
-from gqlnotify.errors import BadUserInput, NotifyError
+from gqlnotify.errors import BadUserInput, NotifyError, TokenExpired
 from gqlnotify.topics import Subscription
 
 ALL_OPERATIONS = frozenset(OperationType)
+AMBIGUOUS = "The document has several operations: operationName must say which one to run"
+
+# Each operation begins with one, but for an anonymous query, which validation keeps alone.
+_OPERATION_WORD = re.compile(r"\b(?:query|mutation|subscription)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,9 @@ async def stream(
     To be iterated in a task of its own, which then runs as the operation's viewer.
     """
     view_as(operation.viewer)
+    if is_ambiguous(operation.query, operation.operation_name):
+        yield error_result(BadUserInput(AMBIGUOUS))
+        return
     results = (
         _subscribe(schema, operation, context, root_value)
         if _is_subscription(operation)
@@ -69,6 +80,44 @@ async def stream(
 def error_result(error: Exception) -> PreExecutionError:
     """Return the result that ends an operation with `error`."""
     return PreExecutionError(data=None, errors=[_graphql_error(error)])
+
+
+def is_ambiguous(query: str | None, operation_name: str | None) -> bool:
+    """Tell whether nothing says which of a document's operations is meant.
+
+    "If operationName is null [...] if document contains exactly one operation, return [it];
+    otherwise raise a request error" (GraphQL, section 6.1). Strawberry takes the first.
+    """
+    if operation_name is not None or len(_OPERATION_WORD.findall(query or "")) < 2:
+        return False
+    document = _parse(query or "")
+    definitions = document.definitions if document is not None else ()
+    return sum(isinstance(d, OperationDefinitionNode) for d in definitions) > 1
+
+
+async def until_expiry(
+    results: AsyncGenerator[Any, None], viewer: Viewer | None
+) -> AsyncGenerator[Any, None]:
+    """Yield `results` for as long as the viewer's token is valid, then the error that it expired.
+
+    For transports without a connection that could end with the token.
+    """
+    expires_at = None if viewer is None else viewer.principal.expires_at
+    async with aclosing(results):
+        while True:
+            try:
+                async with asyncio.timeout(_remaining(expires_at)):
+                    result = await anext(results)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                yield error_result(TokenExpired("The token has expired"))
+                return
+            yield result
+
+
+def _remaining(expires_at: datetime | None) -> float | None:
+    return None if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()
 
 
 async def _strawberry_stream(

@@ -6,19 +6,14 @@ from datetime import timedelta
 from inspect import isawaitable, signature
 from typing import Any
 
-from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from cross_web import AsyncHTTPRequestAdapter
 from fastapi import Request, Response
 from starlette.types import Lifespan
 from strawberry import Schema
-from strawberry.fastapi import GraphQLRouter as StrawberryRouter
-from strawberry.fastapi.context import CustomContext
-from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.http import GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
-from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
-from typing_extensions import TypeVar
 
 from gqlnotify import execution
 from gqlnotify.auth import (
@@ -31,18 +26,14 @@ from gqlnotify.auth import (
     may,
     viewing,
 )
-from gqlnotify.errors import BadUserInput, NotifyError, Unauthenticated
-from gqlnotify.protocol.messages import strict_json
+from gqlnotify.errors import NotifyError
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
+from gqlnotify.transports.graphql_http import Context, GraphQLOverHTTP, RootValue
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
-from gqlnotify.transports.http import GRAPHQL_RESPONSE, is_request_error, negotiate
-
-Context = TypeVar("Context", default=CustomContext)
-RootValue = TypeVar("RootValue", default=None)
 
 
-class GraphQLRouter(StrawberryRouter[Context, RootValue]):
+class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     """Serves a Strawberry schema over HTTP and `graphql-transport-ws`.
 
     It takes the arguments and has the hooks of `strawberry.fastapi.GraphQLRouter`, and these:
@@ -63,6 +54,7 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
     """
 
     graphql_transport_ws_handler_class: Any = GraphQLTransportWSHandler
+    temporal_response: Response
 
     def __init__(
         self,
@@ -74,7 +66,6 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
         may: May = may,
         **kwargs: Any,
     ) -> None:
-        self.schema: Schema
         self.settings = settings or Settings()
         self.topics = topics
         self._authenticate = authenticate or TokenVerifier.from_settings(self.settings)
@@ -102,13 +93,15 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
         """Serve one request; over HTTP, only to those with a token where one is asked for."""
         if self.is_websocket_request(request):
             return await super().run(request, context=context, root_value=root_value)
+        response = self.temporal_response
         try:
-            with viewing(await self._http_viewer(request)):
-                return await super().run(request, context=context, root_value=root_value)
-        except HTTPException as error:
-            return self._refuse(request, _status(error), [{"message": error.reason}])
+            viewer = await self._http_viewer(request)
         except NotifyError as error:
             return self._refuse(request, error.http_status, [error.formatted()])
+        # Strawberry keeps the response of "the" request on the view: another's, after a wait.
+        self.temporal_response = response
+        with viewing(viewer):
+            return await super().run(request, context=context, root_value=root_value)
 
     async def execute_operation(
         self,
@@ -124,6 +117,8 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
             transport = self._get_stream_transport(request_data.protocol)
             if transport is not None:
                 allowed = OperationType.from_http(request_adapter.method)
+                if not self.allow_queries_via_get and request_adapter.method == "GET":
+                    allowed = allowed - {OperationType.QUERY}
                 operation = execution.Operation(
                     query=request_data.query,
                     operation_name=request_data.operation_name,
@@ -132,9 +127,10 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
                     viewer=current_viewer(),
                     allowed=frozenset(transport.allowed_operation_types(allowed)),
                 )
-                return execution.stream(
+                results = execution.stream(
                     self.schema, operation, context=context, root_value=root_value
                 )
+                return execution.until_expiry(results, operation.viewer)
         return await super().execute_operation(
             request=request,
             request_adapter=request_adapter,
@@ -143,71 +139,6 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
             root_value=root_value,
             sub_response=sub_response,
         )
-
-    async def execute_single(self, *args: Any, **kwargs: Any) -> ExecutionResult:
-        """Execute; "Unknown operation" is the answer to a well-formed request, not a bad one."""
-        try:
-            return await super().execute_single(*args, **kwargs)
-        except HTTPException as error:
-            if isinstance(error.__cause__, CannotGetOperationTypeError):
-                return execution.error_result(BadUserInput(error.reason))
-            raise
-
-    async def parse_http_body(
-        self, request: AsyncHTTPRequestAdapter
-    ) -> GraphQLRequestData | list[GraphQLRequestData]:
-        """Read the request's parameters, and refuse those of the wrong type."""
-        try:
-            data = await super().parse_http_body(request)
-        except AttributeError as error:
-            # Strawberry takes whatever JSON it gets for an object, and asks it for its members.
-            raise HTTPException(400, "A GraphQL request is a JSON object") from error
-        for single in data if isinstance(data, list) else [data]:
-            if not isinstance(single.operation_name, str | None):
-                raise HTTPException(400, "The `operationName` must be a string or null")
-        return data
-
-    def parse_json(self, data: str | bytes) -> Any:
-        """Parse JSON.
-
-        Raises:
-            HTTPException: it is none, or nested too deeply; status 400.
-        """
-        try:
-            return self.decode_json(data)
-        except (ValueError, RecursionError) as error:
-            raise HTTPException(400, "Unable to parse request body as JSON") from error
-
-    def decode_json(self, data: str | bytes) -> object:
-        """Parse JSON as its RFC has it. See Strawberry's documentation to override it.
-
-        Raises:
-            ValueError: it is none, or nested too deeply.
-        """
-        return strict_json(data)
-
-    async def get_sub_response(self, request: Request) -> Response:
-        """Return FastAPI's response for headers and cookies, marked with the media type."""
-        response = await super().get_sub_response(request)
-        response.media_type = negotiate(request.headers.get("accept"))
-        return response
-
-    def create_response(
-        self,
-        response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
-        sub_response: Response,
-    ) -> Response:
-        """Return the answer, in the media type that the client prefers."""
-        if sub_response.media_type != GRAPHQL_RESPONSE:
-            return super().create_response(response_data, sub_response)
-        refused = isinstance(response_data, dict) and is_request_error(response_data)
-        if isinstance(response_data, dict) and refused:
-            response_data = {k: v for k, v in response_data.items() if k != "data"}  # type: ignore[assignment]
-        response = super().create_response(response_data, sub_response)
-        response.headers["content-type"] = f"{GRAPHQL_RESPONSE}; charset=utf-8"
-        if refused and not sub_response.status_code:
-            response.status_code = 400
-        return response
 
     @property
     def graphql_ide_html(self) -> str:
@@ -222,16 +153,6 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
         header = request.headers.get("authorization")
         return await self.admit(find_token({"authorization": header}), request)
 
-    def _refuse(self, request: Request, status: int, errors: list[dict[str, Any]]) -> Response:
-        body = self.encode_json({"errors": errors})
-        media_type = negotiate(request.headers.get("accept"))
-        response = Response(body, status_code=status, media_type=media_type)
-        if status == Unauthenticated.http_status:
-            response.headers["www-authenticate"] = "Bearer"
-        if status == 405:
-            response.headers["allow"] = "POST"
-        return response
-
     def _defaults(self) -> dict[str, Any]:
         return {
             "subscription_protocols": (GRAPHQL_TRANSPORT_WS_PROTOCOL,),
@@ -245,12 +166,6 @@ class GraphQLRouter(StrawberryRouter[Context, RootValue]):
                 "The legacy subprotocol graphql-ws runs operations without a check of the token; "
                 "leave it out of subscription_protocols, or do without tokens"
             )
-
-
-def _status(error: HTTPException) -> int:
-    if isinstance(error.__cause__, InvalidOperationTypeError):
-        return 405
-    return 415 if error.reason == "Unsupported content type" else int(error.status_code)
 
 
 def _with_topics(topics: TopicManager, inner: Lifespan[Any]) -> Lifespan[Any]:

@@ -7,28 +7,23 @@ between replay and live there is no seam in which an event could be lost or come
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar
 
 from gqlnotify import brokers
-from gqlnotify.auth import authorize, check_right, current_viewer
+from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
 from gqlnotify.brokers import Broker
-from gqlnotify.errors import BadUserInput, BrokerUnavailable, CursorExpired
+from gqlnotify.errors import BadUserInput, CursorExpired
 from gqlnotify.event import Cursor, Event, Topic, check_topic_name
+from gqlnotify.feed import Feed
 from gqlnotify.settings import Settings
-from gqlnotify.window import Behind, Window
+from gqlnotify.window import Behind
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 MAX_EVENT_ID_LENGTH = 400
-WINDOW_SIZE = 256
-PAGE_SIZE = 128
-RETRY_SECONDS = (0.1, 5.0)
-
-logger = logging.getLogger("gqlnotify.topics")
 
 
 class TopicManager:
@@ -42,7 +37,7 @@ class TopicManager:
         """Take `broker`, or make the one that the settings (or the environment) name."""
         self._settings = settings or Settings()
         self._broker = broker or brokers.from_settings(self._settings)
-        self._feeds: dict[str, _Feed] = {}
+        self._feeds: dict[str, Feed] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
@@ -58,9 +53,10 @@ class TopicManager:
             self._loop, self._starting, self._started = loop, asyncio.Lock(), False
             self._feeds.clear()
         async with self._starting:
-            if not self._started:
-                await self._broker.start(self._deliver)
-                self._started = True
+            if self._started:
+                return
+            await self._broker.start(self._deliver)
+            self._started = True
 
     async def close(self) -> None:
         """End every subscription, then let go of the broker."""
@@ -111,6 +107,8 @@ class TopicManager:
         """
         if self._loop is None:
             raise RuntimeError("The TopicManager has not started; its application is not running")
+        if self._loop.is_closed():
+            raise RuntimeError("The event loop that the TopicManager ran in is closed")
         if _running_loop() is self._loop:
             raise RuntimeError("Here the event loop is at hand: await publish() instead")
         publishing = self.publish(topic, value, event_id=event_id)
@@ -133,7 +131,11 @@ class TopicManager:
             view: a name under which this filtered view can be granted by itself: the viewer then
                 needs the right to subscribe to the topic or to `view`.
         """
-        return Subscription(self, topic, after=after, where=where, view=view)
+        # Whoever asks for the stream is the one who must have the right to it, wherever it will
+        # be iterated: in an operation's task, in Strawberry's, in an application's generator.
+        return Subscription(
+            self, topic, after=after, where=where, view=view, viewer=current_viewer()
+        )
 
     async def cursor(self, topic: Topic[Any]) -> str:
         """Return the topic's present cursor.
@@ -154,29 +156,29 @@ class TopicManager:
         if event_id is not None and not 0 < len(event_id) <= MAX_EVENT_ID_LENGTH:
             raise BadUserInput(f"An event id has 1 to {MAX_EVENT_ID_LENGTH} characters")
 
-    async def _read(self, topic: str, after: Cursor) -> "deque[Event]":
-        return deque(await self._broker.read(topic, after, PAGE_SIZE))
-
-    async def _join(self, topic: str, member: "Subscription[Any]") -> "_Feed":
+    async def _join(self, topic: str, member: "Subscription[Any]") -> Feed:
         await self.start()
         feed = self._feeds.get(topic)
         if feed is None:
-            feed = self._feeds[topic] = _Feed(topic, self._broker)
+            feed = self._feeds[topic] = Feed(topic, self._broker)
         feed.members.add(member)
         try:
-            await feed.opened()
+            await feed.open()
         except BaseException:
             await self._leave(feed, member)
             raise
         return feed
 
-    async def _leave(self, feed: "_Feed", member: "Subscription[Any]") -> None:
+    async def _leave(self, feed: Feed, member: "Subscription[Any]") -> None:
         feed.members.discard(member)
-        if feed.members or self._feeds.get(feed.topic) is not feed:
+        if feed.members:
             return
-        del self._feeds[feed.topic]
-        feed.cancel()
-        await self._broker.unsubscribe(feed.topic)
+        try:
+            await feed.close_if_idle()
+        finally:
+            # Whoever came while the feed closed has joined it, and opens it again.
+            if not feed.members and self._feeds.get(feed.topic) is feed:
+                del self._feeds[feed.topic]
 
     def _deliver(self, event: Event) -> None:
         feed = self._feeds.get(event.topic)
@@ -199,6 +201,7 @@ class Subscription(Generic[T]):
         after: str | None = None,
         where: Callable[[Any], bool] | None = None,
         view: str | None = None,
+        viewer: Viewer | None = None,
         select: Callable[[Any, Event], T] | None = None,
     ) -> None:
         self.topic = topic.concrete()
@@ -209,10 +212,8 @@ class Subscription(Generic[T]):
         self._where = where
         self._view = view
         self._select = select
-        # Whoever asked for the stream is the one who must have the right to it, wherever it is
-        # iterated: in an operation's own task, in Strawberry's, or in an application's generator.
-        self._viewer = current_viewer()
-        self._feed: _Feed | None = None
+        self._viewer = viewer
+        self._feed: Feed | None = None
         self._position = Cursor(0, 0)
         self._backlog: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -226,16 +227,14 @@ class Subscription(Generic[T]):
         """
         if self._feed is not None:
             raise RuntimeError("The subscription has started")
-        inner = self._select
         return Subscription(
             self._manager,
             self._of,
             after=self._after,
             where=self._where,
             view=self._view,
-            select=select
-            if inner is None
-            else lambda value, event: select(inner(value, event), event),
+            viewer=self._viewer,
+            select=_compose(self._select, select),
         )
 
     def resume(self, after: str) -> None:
@@ -297,9 +296,9 @@ class Subscription(Generic[T]):
         # Asked again after every wait: another task may close the subscription meanwhile.
         return self._closed
 
-    async def _replay_from(self, feed: "_Feed", after: Cursor) -> None:
+    async def _replay_from(self, feed: Feed, after: Cursor) -> None:
         try:
-            self._backlog = await self._manager._read(self.topic, after)
+            self._backlog = await feed.read(after)
         except BaseException:
             await self.aclose()
             raise
@@ -317,20 +316,27 @@ class Subscription(Generic[T]):
         raise StopAsyncIteration
 
     async def _look(self) -> Event | None:
-        assert self._feed is not None
+        feed = self._feed
+        assert feed is not None
         try:
-            event = self._feed.window.after(self._position)
+            event = feed.window.after(self._position)
         except Behind:
-            await self._refill()
+            await self._refill(feed)
             return None
         if event is None:
             await self._wait()
         return event
 
-    async def _refill(self) -> None:
-        self._backlog = await self._manager._read(self.topic, self._position)
-        if not self._backlog:
-            # The window is ahead of the history: the broker went back to an older state of it.
+    async def _refill(self, feed: Feed) -> None:
+        epoch = feed.window.last.epoch
+        self._backlog = await feed.read(self._position)
+        if self._backlog:
+            return
+        if epoch != self._position.epoch:
+            # This reader knows a history that began anew before the live path told of it.
+            feed.refresh()
+            await self._wait()
+        else:
             raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
 
     async def _wait(self) -> None:
@@ -341,80 +347,12 @@ class Subscription(Generic[T]):
             self._waiter = None
 
 
-class _Feed:
-    """One topic that this process listens to: its window, and who takes events from it."""
-
-    def __init__(self, topic: str, broker: Broker) -> None:
-        self.topic = topic
-        self.members: set[Subscription[Any]] = set()
-        self.window = Window(Cursor(0, 0), size=WINDOW_SIZE)
-        self._broker = broker
-        self._opening = asyncio.Lock()
-        self._open = False
-        self._catching_up: asyncio.Task[None] | None = None
-
-    async def opened(self) -> None:
-        """Wait until events arrive and the window knows where it stands."""
-        async with self._opening:
-            if self._open:
-                return
-            await self._broker.subscribe(self.topic)
-            # Events between the two lines are either in the head or make the window stale.
-            self.window.restart(await self._broker.head(self.topic))
-            self._open = True
-            if self.window.stale:
-                self._catch_up_soon()
-
-    def deliver(self, event: Event) -> None:
-        """Take an event from the live path."""
-        if self.window.offer(event):
-            self._wake()
-        elif self.window.stale and self._open:
-            self._catch_up_soon()
-
-    def cancel(self) -> None:
-        """Stop catching up."""
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-
-    def _catch_up_soon(self) -> None:
-        if self._catching_up is None or self._catching_up.done():
-            self._catching_up = asyncio.create_task(self._catch_up())
-
-    async def _catch_up(self) -> None:
-        delay, longest = RETRY_SECONDS
-        while self.window.stale:
-            try:
-                await self._catch_up_page()
-            except BrokerUnavailable as error:
-                self.window.stale = True
-                logger.warning(
-                    "No way to catch up on %r, next try in %.1f s: %s", self.topic, delay, error
-                )
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, longest)
-
-    async def _catch_up_page(self) -> None:
-        # Cleared before the history is asked: a live event that arrives while the answer is under
-        # way, and that the answer may not hold, marks the window stale again.
-        self.window.stale = False
-        try:
-            events = await self._broker.read(self.topic, self.window.last, PAGE_SIZE)
-        except CursorExpired:
-            logger.warning(
-                "A gap in %r: its history no longer reaches back to %s",
-                self.topic,
-                self.window.last,
-            )
-            self.window.restart(await self._broker.head(self.topic))
-        else:
-            self.window.extend(events)
-            self.window.stale = self.window.stale or len(events) == PAGE_SIZE
-        self._wake()
-
-    def _wake(self) -> None:
-        for member in self.members:
-            member.wake()
+def _compose(
+    inner: Callable[[Any, Event], Any] | None, outer: Callable[[Any, Event], U]
+) -> Callable[[Any, Event], U]:
+    if inner is None:
+        return outer
+    return lambda value, event: outer(inner(value, event), event)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

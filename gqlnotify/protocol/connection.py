@@ -25,7 +25,6 @@ from gqlnotify.errors import (
 )
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.messages import (
-    Complete,
     ConnectionInit,
     Decode,
     Json,
@@ -170,8 +169,7 @@ class ServerConnection:
                 return self._initialise(payload)
             case Subscribe():
                 return self._start(message)
-            case Complete(id_):
-                return [Stop(id_)] if self._end(id_) else []
+        return [Stop(message.id)] if self._end(message.id) else []
 
     def _initialise(self, payload: Json) -> list[Command]:
         # "If the server receives more than one ConnectionInit message at any given time, the

@@ -8,8 +8,6 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 CLOSE_SECONDS = 5.0
-# An event loop's timer takes no delay of years; a longer one is set again when it fires.
-LONGEST_TIMER = 86_400.0
 
 logger = logging.getLogger("gqlnotify.transports")
 
@@ -42,10 +40,15 @@ class Connection:
         # An application's encoder may give bytes; as such they would leave in a binary frame.
         text = encoded.decode() if isinstance(encoded, bytes) else encoded
         if self._closed():
-            return
+            # Nobody reads this any more. Whoever sends is cancelled with the connection; were it to
+            # go on at once, an endless generator would hold up the whole event loop.
+            await asyncio.get_running_loop().create_future()
         try:
             await self.websocket.send_text(text)
-        except (WebSocketDisconnect, OSError):
+            # It may not have waited at all: let the others have their turn.
+            await asyncio.sleep(0)
+        except (WebSocketDisconnect, OSError, RuntimeError):
+            # RuntimeError: uvicorn has already answered the peer's own close frame.
             self.over.set()
 
     async def close(self, code: int, reason: str) -> None:
@@ -54,7 +57,7 @@ class Connection:
             if not self._closed():
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self.websocket.close(code, reason)
-        except (TimeoutError, WebSocketDisconnect, OSError):
+        except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
             logger.info("The peer did not take the close frame (%d)", code)
         finally:
             self.over.set()
@@ -69,12 +72,7 @@ class Connection:
     def after(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `work` in `seconds`, unless the connection is over by then."""
         loop = asyncio.get_running_loop()
-        if seconds > LONGEST_TIMER:
-            timer = loop.call_later(LONGEST_TIMER, self.after, seconds - LONGEST_TIMER, work)
-        else:
-            timer = loop.call_later(max(seconds, 0), lambda: self.spawn(work()))
-        self._timers = [t for t in self._timers if not t.cancelled() and t.when() > loop.time()]
-        self._timers.append(timer)
+        self._timers.append(loop.call_later(max(seconds, 0), lambda: self.spawn(work())))
 
     async def clean_up(self) -> None:
         """Cancel what still runs and wait for it to end."""

@@ -39,6 +39,7 @@ from gqlnotify.protocol.messages import Json, Subscribe
 from gqlnotify.settings import Settings
 from gqlnotify.transports.connection import Connection
 from gqlnotify.transports.heartbeat import Heartbeat
+from gqlnotify.transports.http import is_request_error
 
 FORBIDDEN = 4403
 INTERNAL_ERROR = 4500
@@ -227,7 +228,7 @@ class GraphQLTransportWSHandler:
                 if not isinstance(result, ExecutionResult):
                     # A `next` message has no words for the frames of `@defer` and `@stream`.
                     return [_NO_INCREMENTAL.formatted()]
-                if isinstance(result, PreExecutionError):
+                if isinstance(result, PreExecutionError) or is_request_error(_payload(result)):
                     return [dict(error.formatted) for error in result.errors or ()]
                 if self._runs(operation.id):
                     await self._carry_out(self._protocol.next(operation.id, _payload(result)))

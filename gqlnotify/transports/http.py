@@ -16,7 +16,8 @@ def negotiate(accept: str | None) -> str:
     """
     qualities = dict(_media_ranges(accept or ""))
     modern = qualities.get(GRAPHQL_RESPONSE, 0.0)
-    return GRAPHQL_RESPONSE if modern > 0 and modern >= qualities.get(JSON, 0.0) else JSON
+    anything = qualities.get("application/*", qualities.get("*/*", 0.0))
+    return GRAPHQL_RESPONSE if modern > 0 and modern >= qualities.get(JSON, anything) else JSON
 
 
 def is_request_error(result: Mapping[str, Any]) -> bool:

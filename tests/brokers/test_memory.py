@@ -1,0 +1,109 @@
+import asyncio
+
+import pytest
+
+from gqlnotify import Settings
+from gqlnotify.brokers import Broker, MemoryBroker, from_settings
+from gqlnotify.event import Cursor, Event
+from tests.brokers.contract import ALL, BrokerContract
+from tests.waiting import wait_until
+
+A_WHILE = 0.05
+
+
+class TestMemoryBroker(BrokerContract):
+    async def make(self, *, length: int, seconds: float) -> Broker:
+        return MemoryBroker(length=length, seconds=seconds)
+
+
+async def test_it_keeps_exactly_its_length() -> None:
+    broker = MemoryBroker(length=3)
+    cursors = [await broker.publish("t", b"%d" % n) for n in range(10)]
+
+    kept = await broker.read("t", cursors[-4], ALL)
+    assert [e.payload for e in kept] == [b"7", b"8", b"9"]
+
+
+async def test_an_old_event_goes_though_newer_ones_keep_the_topic_busy() -> None:
+    broker = MemoryBroker(seconds=A_WHILE)
+    start = await broker.head("t")
+    await broker.publish("t", b"old")
+
+    async def old_one_has_gone() -> bool:
+        newest = await broker.publish("t", b"new")
+        return newest.seq - len(broker._histories["t"].events) > start.seq
+
+    await wait_until(old_one_has_gone)
+    assert (await broker.head("t")).epoch == start.epoch
+
+
+async def test_the_history_survives_closing_as_long_as_the_broker_does() -> None:
+    broker = MemoryBroker()
+    start = await broker.head("t")
+    cursor = await broker.publish("t", b"x")
+    await broker.close()
+
+    assert await broker.read("t", start, ALL) == [Event("t", cursor, b"x")]
+
+
+async def test_it_publishes_without_having_been_started() -> None:
+    broker = MemoryBroker()
+    await broker.subscribe("t")
+
+    assert (await broker.publish("t", b"x")).seq == 1
+
+
+async def test_topics_that_nobody_touches_free_their_memory() -> None:
+    broker = MemoryBroker(seconds=A_WHILE)
+    for n in range(1000):
+        await broker.publish(f"once.{n}", b"x")
+
+    async def forgotten() -> bool:
+        await broker.publish("busy", b"x")
+        return len(broker._histories) == 1
+
+    await wait_until(forgotten)
+
+
+async def test_a_topic_that_was_forgotten_begins_a_later_epoch() -> None:
+    broker = MemoryBroker(seconds=A_WHILE)
+    first = await broker.publish("t", b"x")
+    # Asking the broker itself would be a touch, which keeps the topic.
+    deadline = asyncio.get_running_loop().time() + 2 * A_WHILE
+    await wait_until(lambda: asyncio.get_running_loop().time() > deadline)
+
+    second = await broker.publish("t", b"y")
+    assert second.seq == 1
+    assert second.epoch > first.epoch
+
+
+async def test_a_topic_is_not_forgotten_right_after_its_last_subscriber_left() -> None:
+    broker = MemoryBroker(seconds=A_WHILE)
+    await broker.subscribe("t")
+    head = await broker.publish("t", b"x")
+    deadline = asyncio.get_running_loop().time() + 2 * A_WHILE
+    await wait_until(lambda: asyncio.get_running_loop().time() > deadline)
+    await broker.unsubscribe("t")
+
+    assert await broker.head("t") == head
+
+
+async def test_a_clock_that_stands_still_makes_no_epoch_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gqlnotify.brokers.memory.time.time", lambda: 1.0)
+    broker = MemoryBroker()
+
+    assert [await broker.head(t) for t in "abc"] == [Cursor(1000 + n, 0) for n in range(3)]
+
+
+def test_the_settings_name_the_broker_and_its_bounds() -> None:
+    broker = from_settings(Settings(history_length=7, history_seconds=8))
+
+    assert isinstance(broker, MemoryBroker)
+    assert (broker._length, broker._seconds) == (7, 8)
+
+
+def test_an_unknown_scheme_is_named_in_the_refusal() -> None:
+    with pytest.raises(ValueError, match="'carrier-pigeon'"):
+        from_settings(Settings(broker_url="carrier-pigeon://coop"))

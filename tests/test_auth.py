@@ -1,0 +1,707 @@
+import base64
+import hashlib
+import hmac
+import json
+import re
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from jose import jwt
+
+from gqlnotify import Principal, Settings, authorize, current_principal
+from gqlnotify.auth import (
+    MAX_TOKEN_LENGTH,
+    Action,
+    TokenVerifier,
+    Viewer,
+    check_right,
+    current_viewer,
+    find_token,
+    may,
+    principal_from,
+    sign,
+    view_as,
+    viewing,
+)
+from gqlnotify.errors import Forbidden, TokenExpired, Unauthenticated
+
+SECRET = "correct horse battery staple"
+ANOTHER_SECRET = "tr0ub4dor&3"
+IN_AN_HOUR = int(time.time()) + 3600
+AN_HOUR_AGO = int(time.time()) - 3600
+CLAIMS: dict[str, Any] = {"sub": "alice", "exp": IN_AN_HOUR}
+
+
+def _pair(private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, str, bytes]:
+    """Return the private key as PEM, the public one as PEM and as DER."""
+    public = private.public_key()
+    return (
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    )
+
+
+RSA_PRIVATE, RSA_PUBLIC, RSA_PUBLIC_DER = _pair(rsa.generate_private_key(65537, 2048))
+EC_PRIVATE, EC_PUBLIC, EC_PUBLIC_DER = _pair(ec.generate_private_key(ec.SECP256R1()))
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+EC_384_PUBLIC = _pair(ec.generate_private_key(ec.SECP384R1()))[1]
+
+
+def hs(**claims: Any) -> str:
+    """Return a good token for SECRET, with these claims on top."""
+    return jwt.encode({**CLAIMS, **claims}, SECRET)
+
+
+def without(name: str) -> str:
+    return jwt.encode({k: v for k, v in CLAIMS.items() if k != name}, SECRET)
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def handmade(
+    header: object, claims: object, key: str | bytes, *, digest: Any = hashlib.sha256
+) -> str:
+    """Sign with HMAC whatever one likes, which jose itself would refuse to."""
+    return signed(json.dumps(header).encode(), json.dumps(claims).encode(), key, digest)
+
+
+def signed(header: bytes, claims: bytes, key: str | bytes, digest: Any = hashlib.sha256) -> str:
+    raw = key.encode() if isinstance(key, str) else key
+    body = f"{b64(header)}.{b64(claims)}"
+    return f"{body}.{b64(hmac.new(raw, body.encode(), digest).digest())}"
+
+
+def verifier(**options: Any) -> TokenVerifier:
+    return TokenVerifier(SECRET, **options)
+
+
+def assert_refused(token: Any, by: TokenVerifier | None = None) -> Unauthenticated:
+    with pytest.raises(Unauthenticated) as refusal:
+        (by or verifier()).verify(token)
+    assert not isinstance(refusal.value, TokenExpired)
+    assert refusal.value.close_code == 4401
+    return refusal.value
+
+
+# what is accepted
+
+
+def test_a_good_token_speaks_for_its_subject() -> None:
+    rights = {"subscribe": ["tasks", "tasks.*"], "publish": ["chat.*"]}
+    principal = verifier().verify(hs(topics=rights, name="Alice"))
+
+    assert principal.subject == "alice"
+    assert principal.expires_at == datetime.fromtimestamp(IN_AN_HOUR, UTC)
+    assert principal.subscribe == ("tasks", "tasks.*")
+    assert principal.publish == ("chat.*",)
+    assert principal.claims["name"] == "Alice"
+
+
+def test_a_token_without_rights_has_none() -> None:
+    for token in (hs(), hs(topics={}), hs(topics={"subscribe": []})):
+        principal = verifier().verify(token)
+        assert (principal.subscribe, principal.publish) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("private", "public", "algorithm"),
+    [
+        (SECRET, SECRET, "HS256"),
+        (SECRET, SECRET, "HS384"),
+        (SECRET, SECRET, "HS512"),
+        (RSA_PRIVATE, RSA_PUBLIC, "RS256"),
+        (RSA_PRIVATE, RSA_PUBLIC, "RS512"),
+        (EC_PRIVATE, EC_PUBLIC, "ES256"),
+    ],
+)
+def test_each_family_verifies_with_its_own_key(private: str, public: str, algorithm: str) -> None:
+    token = jwt.encode(CLAIMS, private, algorithm=algorithm)
+
+    assert TokenVerifier(public, algorithm=algorithm).verify(token).subject == "alice"
+
+
+@pytest.mark.parametrize("aud", ["us", ["others", "us"]])
+def test_the_audience_that_is_asked_for_is_accepted(aud: Any) -> None:
+    assert verifier(audience="us").verify(hs(aud=aud)).subject == "alice"
+
+
+def test_the_issuer_that_is_asked_for_is_accepted() -> None:
+    assert verifier(issuer="them").verify(hs(iss="them")).subject == "alice"
+
+
+def test_an_audience_and_an_issuer_that_nobody_asks_for_are_no_ones_business() -> None:
+    assert verifier().verify(hs(aud="whoever", iss="whoever")).subject == "alice"
+
+
+def test_a_token_that_has_begun_is_accepted() -> None:
+    assert verifier().verify(hs(nbf=AN_HOUR_AGO, iat=AN_HOUR_AGO)).subject == "alice"
+
+
+def test_a_token_of_the_greatest_length_is_read() -> None:
+    token = hs(pad="")
+    while len(token) < MAX_TOKEN_LENGTH - 4:
+        token = hs(pad="x" * ((MAX_TOKEN_LENGTH - len(hs(pad=""))) * 3 // 4 - 2))
+
+    assert len(token) <= MAX_TOKEN_LENGTH
+    assert verifier().verify(token).subject == "alice"
+
+
+def test_a_verifier_is_an_authenticate_hook() -> None:
+    assert verifier()(hs(), object()).subject == "alice"
+
+
+# what is refused
+
+
+def test_without_a_token_one_is_told_that_one_is_required() -> None:
+    assert "required" in assert_refused(None).message
+
+
+@pytest.mark.parametrize(
+    "token",
+    [0, 1.5, True, b"bytes", [], {}, ["a"], {"a": hs()}, object()],
+    ids=lambda token: type(token).__name__,
+)
+def test_a_token_that_is_no_string_is_refused(token: Any) -> None:
+    assert_refused(token)
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 0, [], "HS257"])
+@pytest.mark.parametrize("signature", ["", "e30"])
+def test_a_token_without_a_signature_is_refused(algorithm: Any, signature: str) -> None:
+    header = b64(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
+    assert_refused(f"{header}.{b64(json.dumps(CLAIMS).encode())}.{signature}")
+
+
+@pytest.mark.parametrize(
+    "public_key", [RSA_PUBLIC, RSA_PUBLIC.strip(), RSA_PUBLIC_DER], ids=["PEM", "stripped", "DER"]
+)
+def test_a_public_key_does_not_sign_as_a_secret(public_key: str | bytes) -> None:
+    by = TokenVerifier(RSA_PUBLIC, algorithm="RS256")
+    for algorithm in ("HS256", "RS256"):
+        assert_refused(handmade({"alg": algorithm, "typ": "JWT"}, CLAIMS, public_key), by)
+
+
+def test_a_wrong_signature_is_refused() -> None:
+    head, claims, signature = hs().split(".")
+    forged = b64(json.dumps({**CLAIMS, "sub": "root"}).encode())
+    flipped = signature[:-2] + ("A" if signature[-2] != "A" else "B") + signature[-1]
+
+    assert_refused(jwt.encode(CLAIMS, ANOTHER_SECRET))
+    assert_refused(f"{head}.{forged}.{signature}")
+    assert_refused(f"{head}.{claims}.{flipped}")
+    assert_refused(f"{head}.{claims}.")
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_another_algorithm_of_the_same_family_is_refused(algorithm: str) -> None:
+    assert_refused(jwt.encode(CLAIMS, SECRET, algorithm=algorithm))
+    digest = {"HS384": hashlib.sha384, "HS512": hashlib.sha512}[algorithm]
+    assert_refused(handmade({"alg": "HS256"}, CLAIMS, SECRET, digest=digest))
+
+
+def test_another_family_is_refused() -> None:
+    assert_refused(jwt.encode(CLAIMS, RSA_PRIVATE, algorithm="RS256"))
+    assert_refused(jwt.encode(CLAIMS, EC_PRIVATE, algorithm="ES256"))
+    assert_refused(hs(), TokenVerifier(EC_PUBLIC, algorithm="ES256"))
+
+
+def test_a_key_that_the_token_brings_along_is_not_used() -> None:
+    jwk = {"kty": "oct", "k": b64(ANOTHER_SECRET.encode())}
+    for header in ({"alg": "HS256", "jwk": jwk}, {"alg": "HS256", "kid": "../../dev/null"}):
+        assert_refused(handmade(header, CLAIMS, ANOTHER_SECRET))
+
+
+@pytest.mark.parametrize("aud", ["them", "", [], ["them"], None, 5, {"us": 1}, "US", "us "])
+def test_a_wrong_audience_is_refused(aud: Any) -> None:
+    assert_refused(hs(aud=aud), verifier(audience="us"))
+
+
+@pytest.mark.parametrize("iss", ["us", "", None, 5, ["them"], "them "])
+def test_a_wrong_issuer_is_refused(iss: Any) -> None:
+    assert_refused(
+        handmade({"alg": "HS256"}, {**CLAIMS, "iss": iss}, SECRET), verifier(issuer="them")
+    )
+
+
+def test_a_missing_audience_or_issuer_is_refused_where_it_is_asked_for() -> None:
+    assert_refused(hs(), verifier(audience="us"))
+    assert_refused(hs(), verifier(issuer="them"))
+
+
+@pytest.mark.parametrize("claim", ["sub", "exp"])
+def test_subject_and_end_are_required(claim: str) -> None:
+    assert_refused(without(claim))
+
+
+@pytest.mark.parametrize("sub", ["", None, 5, True, ["alice"], {"name": "alice"}])
+def test_a_subject_that_is_no_name_is_refused(sub: Any) -> None:
+    assert_refused(handmade({"alg": "HS256"}, {**CLAIMS, "sub": sub}, SECRET))
+
+
+@pytest.mark.parametrize("exp", [None, "soon", [], {}, 10**30, float("inf"), float("nan"), ""])
+def test_an_end_that_is_no_time_is_refused(exp: Any) -> None:
+    assert_refused(handmade({"alg": "HS256"}, {**CLAIMS, "exp": exp}, SECRET))
+
+
+def test_a_token_of_the_future_is_refused() -> None:
+    assert_refused(hs(nbf=IN_AN_HOUR))
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        None,
+        [],
+        "tasks",
+        5,
+        {"subscribe": "*"},
+        {"publish": "*"},
+        {"subscribe": None},
+        {"publish": {"tasks": True}},
+        {"subscribe": ["tasks", 5]},
+        {"publish": [["tasks"]]},
+        {"subscribe": [None]},
+    ],
+)
+def test_rights_of_a_wrong_shape_are_refused(topics: Any) -> None:
+    assert_refused(hs(topics=topics))
+
+
+def test_an_expired_token_says_so_and_may_be_replaced() -> None:
+    for claims in (hs(exp=AN_HOUR_AGO), hs(exp=0), hs(exp=-1)):
+        with pytest.raises(TokenExpired) as refusal:
+            verifier().verify(claims)
+        assert refusal.value.close_code == 4403
+        assert refusal.value.extensions["code"] == "UNAUTHENTICATED"
+
+
+def test_an_expired_token_that_is_forged_as_well_is_forged() -> None:
+    assert_refused(jwt.encode({**CLAIMS, "exp": AN_HOUR_AGO}, ANOTHER_SECRET))
+
+
+def test_a_token_that_is_too_long_is_refused_unread() -> None:
+    assert_refused(hs(pad="x" * MAX_TOKEN_LENGTH))
+    assert_refused("x" * 10_000_000)
+
+
+@pytest.mark.parametrize("depth", [200, 900, 2000, 5900])
+@pytest.mark.parametrize("bracket", [b"[", b'{"a":'])
+def test_deep_nesting_in_header_and_claims_is_refused(depth: int, bracket: bytes) -> None:
+    deep = (bracket * depth)[:6000]
+    closed = deep + b"1" + (b"]" * depth if bracket == b"[" else b"}" * depth)
+    for part in (deep, closed):
+        assert_refused(signed(part, json.dumps(CLAIMS).encode(), SECRET))
+        assert_refused(signed(b'{"alg":"HS256"}', part, SECRET))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        " ",
+        ".",
+        "..",
+        "...",
+        "a.b.c",
+        "a.b",
+        "é.é.é",
+        "\ud800",
+        "\0",
+        "a" * 8192,
+        "." * 8192,
+        f"{hs()}.",
+        f".{hs()}",
+        f"{hs()}x",
+        hs()[:-1],
+        hs().replace(".", ","),
+        f"Bearer {hs()}",
+    ],
+)
+def test_what_is_no_token_is_refused(token: str) -> None:
+    assert_refused(token)
+
+
+@pytest.mark.parametrize("part", [b"", b"null", b"[]", b'"text"', b"5", b"\xff", b"{", b"{}"])
+def test_a_header_or_claims_that_are_no_object_are_refused(part: bytes) -> None:
+    assert_refused(signed(part, json.dumps(CLAIMS).encode(), SECRET))
+    assert_refused(signed(b'{"alg":"HS256"}', part, SECRET))
+
+
+@given(st.text() | st.binary() | st.lists(st.text(), min_size=3, max_size=3).map(".".join))
+def test_any_rubbish_is_refused_and_nothing_else_happens(token: Any) -> None:
+    assert_refused(token)
+
+
+@given(
+    header=st.dictionaries(st.sampled_from(["alg", "typ", "crit", "b64"]), st.text() | st.none()),
+    claims=st.dictionaries(
+        st.sampled_from(["sub", "exp", "nbf", "iat", "jti", "aud", "iss", "topics", "at_hash"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+            max_leaves=5,
+        ),
+        max_size=3,
+    ),
+)
+def test_any_signed_claims_are_accepted_or_refused(
+    header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    full = {**CLAIMS, **claims}
+    token = handmade({"alg": "HS256", **header}, full, SECRET)
+    try:
+        principal = verifier().verify(token)
+    except Unauthenticated:
+        return
+    assert principal.subject == full["sub"]
+    assert principal.expires_at is not None
+    assert principal.expires_at > datetime.now(UTC)
+
+
+# what is not told
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    if error is None:
+        return []
+    shown = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return [error, *_chain(shown)]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        hs(exp=AN_HOUR_AGO),
+        jwt.encode(CLAIMS, ANOTHER_SECRET),
+        hs(topics="tasks"),
+        without("sub"),
+        "not-a-token-but-a-secret",
+        "secret.secret.secret",
+        hs(pad="x" * MAX_TOKEN_LENGTH),
+        signed(b"\xffrubbish", b"{}", SECRET),
+        hs().encode(),
+    ],
+    ids=range(9),
+)
+def test_a_refusal_repeats_neither_the_token_nor_the_secret(token: str | bytes) -> None:
+    with pytest.raises(Unauthenticated) as refusal:
+        verifier(audience=None).verify(token)
+
+    told = "".join(traceback.format_exception(refusal.value))
+    told += "".join(f"{e} {e!r} {e.args} {vars(e)}" for e in _chain(refusal.value))
+    text = token.decode() if isinstance(token, bytes) else token
+    for secret in (SECRET, text, *filter(lambda part: len(part) > 10, text.split("."))):
+        assert secret not in told
+
+
+@pytest.mark.parametrize("key", [" \t", RSA_PUBLIC])
+def test_a_refused_key_is_not_repeated(key: str) -> None:
+    with pytest.raises(ValueError, match="key") as refusal:
+        TokenVerifier(key)
+
+    assert key not in "".join(traceback.format_exception(refusal.value))
+
+
+def test_a_principal_does_not_print_its_claims() -> None:
+    assert "swordfish" not in repr(verifier().verify(hs(password="swordfish")))
+
+
+# keys
+
+
+@pytest.mark.parametrize("key", ["", " ", "\n", b"", b" \n"])
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256"])
+def test_an_empty_key_is_refused(key: str | bytes, algorithm: str) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        TokenVerifier(key, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+@pytest.mark.parametrize("key", [RSA_PUBLIC, RSA_PUBLIC_DER, EC_PUBLIC, EC_PUBLIC_DER])
+def test_a_public_key_is_no_secret(key: str | bytes, algorithm: str) -> None:
+    with pytest.raises(ValueError, match="public key"):
+        TokenVerifier(key, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+@pytest.mark.parametrize("key", [SECRET, "-----BEGIN PUBLIC KEY-----\nrubbish", RSA_PRIVATE])
+def test_a_secret_is_no_public_key(key: str, algorithm: str) -> None:
+    with pytest.raises(ValueError, match="public key"):
+        TokenVerifier(key, algorithm=algorithm)
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (EC_PUBLIC, "RS256"),
+        (RSA_PUBLIC, "ES256"),
+        (EC_384_PUBLIC, "ES256"),
+        (EC_PUBLIC, "ES512"),
+        (RSA_PUBLIC_DER, "RS256"),
+        ("ssh-rsa AAAAB3NzaC1yc2E= alice", "HS256"),
+        (CERTIFICATE, "HS256"),
+        (SECRET, "HS999"),
+        (SECRET, "none"),
+    ],
+)
+def test_a_key_that_does_not_fit_the_algorithm_is_refused_at_the_start(
+    key: str | bytes, algorithm: str
+) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - that it is refused here is the point
+        TokenVerifier(key, algorithm=algorithm)
+
+
+def test_the_settings_make_the_verifier() -> None:
+    assert TokenVerifier.from_settings(Settings(jwt_secret=None)) is None
+    settings = _settings(jwt_audience="us", jwt_issuer="them", jwt_algorithm="HS384")
+    by = TokenVerifier.from_settings(settings)
+
+    assert by is not None
+    good = {**CLAIMS, "aud": "us", "iss": "them"}
+    assert by.verify(jwt.encode(good, SECRET, algorithm="HS384")).subject == "alice"
+    assert_refused(jwt.encode(good, SECRET, algorithm="HS256"), by)
+    assert_refused(jwt.encode({**good, "aud": "them"}, SECRET, algorithm="HS384"), by)
+    assert_refused(jwt.encode({**good, "iss": "us"}, SECRET, algorithm="HS384"), by)
+
+
+# signing
+
+
+def _settings(**options: Any) -> Settings:
+    return Settings(**{"jwt_secret": SECRET, **options})
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_what_is_signed_here_is_accepted_here(algorithm: str) -> None:
+    settings = _settings(jwt_audience="us", jwt_issuer="them", jwt_algorithm=algorithm)
+    by = TokenVerifier.from_settings(settings)
+
+    assert by is not None
+    principal = by.verify(sign({**CLAIMS, "topics": {"publish": ["a.*"]}}, settings))
+    assert (principal.subject, principal.publish) == ("alice", ("a.*",))
+    assert (principal.claims["aud"], principal.claims["iss"]) == ("us", "them")
+
+
+def test_claims_of_ones_own_go_before_the_settings() -> None:
+    settings = _settings(jwt_audience="us")
+
+    assert jwt.get_unverified_claims(sign({"aud": "them"}, settings)) == {"aud": "them"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"jwt_secret": None}, "not set"),
+        ({"jwt_secret": " "}, "empty"),
+        ({"jwt_secret": RSA_PUBLIC}, "public key"),
+        ({"jwt_secret": CERTIFICATE}, "HS256"),
+        ({"jwt_secret": RSA_PRIVATE, "jwt_algorithm": "RS256"}, "HMAC"),
+    ],
+)
+def test_without_a_fitting_secret_nothing_is_signed(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        sign(CLAIMS, _settings(**options))
+
+
+# claims
+
+
+def test_claims_that_were_checked_elsewhere_need_no_end() -> None:
+    assert principal_from({"sub": "alice"}) == Principal("alice", claims={"sub": "alice"})
+
+
+def test_a_principal_keeps_its_claims_when_the_originals_change() -> None:
+    claims = {"sub": "alice"}
+    principal = principal_from(claims)
+    claims["sub"] = "bob"
+
+    assert principal.claims == {"sub": "alice"}
+
+
+# patterns
+
+
+def matches(pattern: str, topic: str) -> bool:
+    return may(Principal("alice", subscribe=(pattern,)), "subscribe", topic)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "covered"),
+    [
+        ("tasks", "tasks", True),
+        ("tasks", "tasks.1", False),
+        ("tasks.*", "tasks.1", True),
+        ("tasks.*", "tasks.1.2", True),
+        ("tasks.*", "tasks.", True),
+        ("tasks.*", "tasks", False),
+        ("tasks.*", "other.tasks.1", False),
+        ("*", "anything.at:all", True),
+        ("*", "", True),
+        ("", "", True),
+        ("", "a", False),
+        ("*.done", "a.done", True),
+        ("*.done", "a.done.not", False),
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("a*b*c", "a.b.b.c", True),
+        ("a*b*c", "acb", False),
+        ("ab*ba", "aba", False),
+        ("a**b", "ab", True),
+        ("a.b", "axb", False),
+        ("a?", "ab", False),
+        ("[ab]", "a", False),
+        ("A", "a", False),
+        ("*b*", "abc", True),
+        ("*bc*c", "abc", False),
+    ],
+)
+def test_a_star_stands_for_any_characters(pattern: str, topic: str, covered: bool) -> None:
+    assert matches(pattern, topic) is covered
+
+
+@given(pattern=st.text("ab.*", max_size=8), topic=st.text("ab.", max_size=10))
+def test_a_pattern_covers_what_its_regular_expression_matches(pattern: str, topic: str) -> None:
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), topic) is not None
+
+    assert matches(pattern, topic) is expected
+
+
+def test_a_pattern_of_many_stars_is_as_quick_as_any() -> None:
+    # By a backtracking matcher this would not be done in a lifetime.
+    assert not matches("*a" * 2000 + "*b", "a" * 4000)
+
+
+def test_rights_are_kept_apart_and_any_of_them_will_do() -> None:
+    principal = Principal("alice", subscribe=("a", "b.*"), publish=("c",))
+
+    assert may(principal, "subscribe", "b.1")
+    assert may(principal, "publish", "c")
+    assert not may(principal, "publish", "a")
+    assert not may(principal, "subscribe", "c")
+
+
+# where the token is
+
+
+@pytest.mark.parametrize(
+    ("fields", "token"),
+    [
+        ({}, None),
+        ({"Authorization": "Bearer x"}, "x"),
+        ({"authorization": "bearer x"}, "x"),
+        ({"AUTHORIZATION": "BEARER   x "}, "x"),
+        ({"authorization": "x"}, "x"),
+        ({"authorization": " x "}, "x"),
+        ({"token": "x"}, "x"),
+        ({"Token": "Bearer x"}, "x"),
+        ({"authToken": "x"}, "x"),
+        ({"authtoken": "x"}, "x"),
+        ({"authToken": "z", "token": "y", "Authorization": "Bearer x"}, "x"),
+        ({"authToken": "z", "token": "y"}, "y"),
+        ({"authorization": "", "token": "y"}, "y"),
+        ({"authorization": None, "token": "y"}, "y"),
+        ({"authorization": None}, None),
+        ({"authorization": ""}, None),
+        ({"authorization": "Bearer"}, ""),
+        ({"authorization": "Bearer "}, ""),
+        ({"authorization": "Basic x"}, "Basic x"),
+        ({"authorization": "Bearerx"}, "Bearerx"),
+        ({"authorization": 5}, 5),
+        ({"token": ["x"]}, ["x"]),
+        ({"token": False}, False),
+        ({"headers": {"Authorization": "x"}}, None),
+        ({"password": "x"}, None),
+    ],
+)
+def test_the_token_is_found_where_clients_put_it(fields: Mapping[str, Any], token: Any) -> None:
+    assert find_token(fields) == token
+
+
+@pytest.mark.parametrize("value", ["Bearer", "Bearer ", "Basic x", 5, ["x"], False])
+def test_what_is_found_and_is_no_token_is_refused(value: Any) -> None:
+    assert_refused(find_token({"Authorization": value}))
+
+
+# the viewer
+
+
+async def test_outside_an_operation_there_is_no_viewer_and_no_limit() -> None:
+    assert current_viewer() is None
+    with pytest.raises(Unauthenticated):
+        current_principal()
+    await authorize("publish", "anything")
+
+
+async def test_the_viewer_is_the_one_of_the_running_operation() -> None:
+    alice, bob = Viewer(Principal("alice")), Viewer(Principal("bob"))
+    with viewing(alice):
+        assert current_principal() is alice.principal
+        with viewing(bob):
+            assert current_viewer() is bob
+        assert current_viewer() is alice
+        with viewing(None):
+            assert current_viewer() is None
+    assert current_viewer() is None
+
+
+async def test_the_viewer_goes_even_if_the_operation_fails() -> None:
+    with pytest.raises(ZeroDivisionError), viewing(Viewer(Principal("alice"))):
+        raise ZeroDivisionError
+    assert current_viewer() is None
+
+
+async def test_a_task_views_as_it_was_told_for_the_rest_of_its_life() -> None:
+    view_as(Viewer(Principal("alice")))
+    assert current_principal().subject == "alice"
+
+
+async def test_the_viewers_right_is_checked() -> None:
+    with viewing(Viewer(Principal("alice", subscribe=("a",)))):
+        await authorize("subscribe", "a")
+        with pytest.raises(Forbidden, match="publish 'a'"):
+            await authorize("publish", "a")
+
+
+async def test_one_of_several_topics_will_do_and_the_refusal_names_the_first() -> None:
+    viewer = Viewer(Principal("alice", subscribe=("b",)))
+
+    await check_right(viewer, "subscribe", "a", "b")
+    with pytest.raises(Forbidden, match="'a'"):
+        await check_right(viewer, "subscribe", "a", "c")
+    await check_right(None, "subscribe", "a")
+
+
+def _sync(principal: Principal, action: Action, topic: str) -> bool:
+    return (principal.subject, action, topic) == ("alice", "publish", "a")
+
+
+async def _async(principal: Principal, action: Action, topic: str) -> bool:
+    return _sync(principal, action, topic)
+
+
+@pytest.mark.parametrize("hook", [_sync, _async])
+async def test_a_hook_decides_instead_whether_sync_or_async(hook: Callable[..., Any]) -> None:
+    viewer = Viewer(Principal("alice", subscribe=("*",), publish=("*",)), hook)
+
+    await check_right(viewer, "publish", "a")
+    with pytest.raises(Forbidden):
+        await check_right(viewer, "publish", "b")
+    with pytest.raises(Forbidden):
+        await check_right(viewer, "subscribe", "a")

@@ -1,0 +1,94 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gqlnotify import errors
+from gqlnotify.errors import ConnectionClosed, NotifyError, close_reason
+
+CODES = {
+    errors.NotifyError: ("INTERNAL_SERVER_ERROR", 400),
+    errors.Unauthenticated: ("UNAUTHENTICATED", 401),
+    errors.TokenExpired: ("UNAUTHENTICATED", 401),
+    errors.Forbidden: ("FORBIDDEN", 403),
+    errors.BadUserInput: ("BAD_USER_INPUT", 400),
+    errors.NotFound: ("NOT_FOUND", 404),
+    errors.Conflict: ("CONFLICT", 409),
+    errors.CursorExpired: ("CURSOR_EXPIRED", 410),
+    errors.TooManyOperations: ("TOO_MANY_OPERATIONS", 429),
+    errors.BrokerUnavailable: ("BROKER_UNAVAILABLE", 503),
+}
+CLOSE_CODES = {
+    errors.InvalidMessage: 4400,
+    errors.NotAcknowledged: 4401,
+    errors.OperationExists: 4409,
+    errors.TooManyInits: 4429,
+    errors.InitTimeout: 4408,
+    errors.MessageTooBig: 1009,
+    errors.PeerSilent: 1013,
+}
+
+
+def _all_below(root: type[Exception]) -> set[type[Exception]]:
+    return {root}.union(*(_all_below(below) for below in root.__subclasses__()))
+
+
+def test_the_codes_that_clients_rely_on_stay_what_they_are() -> None:
+    assert set(CODES) == {e for e in _all_below(NotifyError) if e.__module__ == errors.__name__}
+    assert {e: (e.code, e.http_status) for e in CODES} == CODES
+
+
+def test_the_close_codes_that_clients_rely_on_stay_what_they_are() -> None:
+    assert set(CLOSE_CODES) == _all_below(ConnectionClosed) - {ConnectionClosed}
+    assert {e: e("why").close_code for e in CLOSE_CODES} == CLOSE_CODES
+
+
+def test_a_client_with_an_expired_token_may_retry_and_one_with_a_bad_token_gives_up() -> None:
+    assert errors.TokenExpired.close_code == 4403
+    assert errors.Unauthenticated.close_code == 4401
+
+
+def test_an_error_carries_its_code_and_its_details_to_the_client() -> None:
+    error = errors.Conflict("Somebody was faster", currentVersion=3)
+
+    assert error.message == "Somebody was faster"
+    assert error.extensions == {"code": "CONFLICT", "currentVersion": 3}
+    assert error.formatted() == {
+        "message": "Somebody was faster",
+        "extensions": {"code": "CONFLICT", "currentVersion": 3},
+    }
+
+
+def test_errors_do_not_share_their_details() -> None:
+    errors.NotFound("a", id="1")
+
+    assert errors.NotFound("b").extensions == {"code": "NOT_FOUND"}
+
+
+def test_a_close_code_may_be_given_by_hand() -> None:
+    closed = ConnectionClosed("why", code=4500)
+
+    assert (closed.close_code, closed.reason, str(closed)) == (4500, "why", "why")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", ""),
+        ("short", "short"),
+        ("x" * 123, "x" * 123),
+        ("x" * 124, "x" * 123),
+        ("é" * 62, "é" * 61),
+        ("x" * 121 + "\U0001f600", "x" * 121),
+        ("\ud800", "?"),
+    ],
+)
+def test_a_close_reason_is_cut_between_characters(text: str, reason: str) -> None:
+    assert close_reason(text) == reason
+
+
+@given(st.text(st.characters()) | st.text(st.characters(codec="utf-8"), min_size=40))
+def test_a_close_reason_always_fits_its_frame(text: str) -> None:
+    reason = close_reason(text)
+
+    assert len(reason.encode()) <= errors.MAX_REASON_BYTES
+    assert text.encode("utf-8", "replace").startswith(reason.encode())

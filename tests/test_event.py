@@ -1,0 +1,260 @@
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import pytest
+import strawberry
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from gqlnotify import Cursor, Event, Topic
+from gqlnotify.errors import BadUserInput
+from gqlnotify.event import MAX_TOPIC_LENGTH, check_topic_name
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@strawberry.type
+class Graphical:
+    id: strawberry.ID
+    at: datetime
+    colour: Colour | None = None
+
+
+@dataclass
+class Plain:
+    number: int
+    parts: list["Plain"] = dataclasses.field(default_factory=list)
+
+
+class Modelled(BaseModel):
+    key: UUID
+    data: dict[str, float]
+
+
+VALUES: list[tuple[Any, Any]] = [
+    (int, 2**60),
+    (str, 'a "quoted" text \0 é \U0001f600'),
+    (bool, False),
+    (float, 1.5),
+    (list[int], [1, 2]),
+    (dict[str, Any], {"a": [None, {"b": 1}]}),
+    (Plain, Plain(1, [Plain(2), Plain(3)])),
+    (Graphical, Graphical(id=strawberry.ID("1"), at=datetime(2026, 1, 2, tzinfo=UTC))),
+    (
+        Graphical,
+        Graphical(id=strawberry.ID("1"), at=datetime(2026, 1, 2, tzinfo=UTC), colour=Colour.RED),
+    ),
+    (Modelled, Modelled(key=UUID(int=7), data={"x": 0.5})),
+]
+MISFITS: list[tuple[Any, Any]] = [
+    (int, "1"),
+    (int, None),
+    (str, 1),
+    (str, b"bytes"),
+    (list[int], ["x"]),
+    (Plain, {"number": 1}),
+    (Plain, Plain(number="one")),  # type: ignore[arg-type]
+    (Plain, Plain(1, [Plain("two")])),  # type: ignore[arg-type]
+    (Graphical, Plain(1)),
+    (Graphical, Graphical(id=strawberry.ID("1"), at="noon")),  # type: ignore[arg-type]
+    (Modelled, Modelled.model_construct(key="no key", data={})),
+    (dict[str, Any], {"a": object()}),
+    (str, "\ud800"),
+]
+
+# cursors
+
+numbers = st.integers(min_value=0, max_value=10**16 - 1)
+
+
+@given(epoch=numbers, seq=numbers)
+def test_a_cursor_reads_back_from_its_text(epoch: int, seq: int) -> None:
+    cursor = Cursor(epoch, seq)
+
+    assert str(cursor) == f"{epoch}-{seq}"
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@given(epoch=numbers, seq=numbers)
+def test_the_next_cursor_is_one_further_in_the_same_epoch(epoch: int, seq: int) -> None:
+    assert Cursor(epoch, seq).next() == Cursor(epoch, seq + 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-",
+        "1",
+        "1-",
+        "-1",
+        "1--1",
+        "1-2-3",
+        "01-2",
+        "1-02",
+        "+1-2",
+        "1_0-2",
+        "1.0-2",
+        " 1-2",
+        "1-2\n",
+        "1 - 2",
+        "a-b",
+        "\u0661-\u0662",
+        "0-" + "9" * 17,
+        "9" * 5000 + "-1",
+        "$",
+    ],
+)
+def test_what_is_no_cursor_is_refused(text: str) -> None:
+    with pytest.raises(BadUserInput, match="cursor"):
+        Cursor.parse(text)
+
+
+@given(st.text())
+def test_any_text_is_a_cursor_or_refused(text: str) -> None:
+    try:
+        cursor = Cursor.parse(text)
+    except BadUserInput:
+        return
+    assert str(cursor) == text
+
+
+def test_an_event_is_a_value() -> None:
+    event = Event("t", Cursor(1, 2), b"x")
+
+    assert event == Event("t", Cursor(1, 2), b"x", None)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.payload = b"y"  # type: ignore[misc]
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "tasks", "tasks.42", "A.b-c_d.e:f@g+h", "0", "-", "x" * MAX_TOPIC_LENGTH]
+)
+def test_a_name_of_segments_is_allowed(name: str) -> None:
+    assert check_topic_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "a b",
+        "a\n",
+        "a*",
+        "a/b",
+        "a{b}",
+        "a<b>",
+        "é",
+        "\u0661",
+        "a\0",
+        "x" * (MAX_TOPIC_LENGTH + 1),
+    ],
+)
+def test_a_name_that_breaks_the_rules_is_refused(name: str) -> None:
+    with pytest.raises(BadUserInput):
+        check_topic_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.<b", "a.<>", "a.<b c>", "<1>", "a..<b>"])
+def test_a_topic_whose_name_breaks_the_rules_is_refused(name: str) -> None:
+    with pytest.raises(BadUserInput):
+        Topic(name, int)
+
+
+# parameters
+
+
+def test_a_family_names_its_members() -> None:
+    topic = Topic("rooms.<room>.<user>", int)
+
+    assert topic(user="bob", room=7) == Topic("rooms.7.bob", int)
+    assert topic(user="bob", room=7).concrete() == "rooms.7.bob"
+
+
+def test_a_topic_without_parameters_is_its_own_member() -> None:
+    assert Topic("tasks", int).concrete() == "tasks"
+    assert Topic("tasks", int)() == Topic("tasks", int)
+
+
+def test_a_family_itself_has_no_name_to_publish_under() -> None:
+    with pytest.raises(BadUserInput, match="room, user"):
+        Topic("rooms.<room>.<user>", int).concrete()
+
+
+@pytest.mark.parametrize("values", [{}, {"id": 1, "more": 2}, {"other": 1}])
+def test_missing_and_unknown_parameters_are_refused(values: dict[str, int]) -> None:
+    with pytest.raises(BadUserInput, match="id"):
+        Topic("tasks.<id>", int)(**values)
+
+
+@pytest.mark.parametrize("value", ["", "a.b", "a b", "*", "<id>", ".", None.__class__, "a\n"])
+def test_a_parameter_can_not_reach_out_of_its_segment(value: object) -> None:
+    with pytest.raises(BadUserInput, match="segment"):
+        Topic("tasks.<id>", int)(id=value)
+
+
+def test_a_member_whose_name_gets_too_long_is_refused() -> None:
+    with pytest.raises(BadUserInput, match="200"):
+        Topic("tasks.<id>", int)(id="x" * MAX_TOPIC_LENGTH)
+
+
+def test_topics_of_one_name_and_type_are_equal() -> None:
+    assert Topic("tasks", int) == Topic("tasks", int)
+    topics: set[Topic[Any]] = {Topic("tasks", int), Topic("tasks", int)}
+    assert len(topics) == 1
+    assert len(topics | {Topic("tasks", str), Topic("other", int)}) == 3
+
+
+# values
+
+
+@pytest.mark.parametrize(("type_", "value"), VALUES)
+def test_a_value_of_the_topics_type_comes_back_as_it_was(type_: Any, value: Any) -> None:
+    topic = Topic("t", type_)
+
+    decoded = topic.decode(topic.encode(value))
+
+    assert decoded == value
+    assert type(decoded) is type(value)
+
+
+@pytest.mark.parametrize(("type_", "value"), MISFITS)
+def test_a_value_of_another_type_is_refused_at_the_publisher(type_: Any, value: Any) -> None:
+    with pytest.raises(BadUserInput, match="'t'"):
+        Topic("t", type_).encode(value)
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+
+    with pytest.raises(BadUserInput):
+        Topic("t", dict[str, Any]).encode(loop)
+
+
+def test_a_payload_of_another_type_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="number"):
+        Topic("t", Plain).decode(b'{"nummer": 1}')
+    with pytest.raises(ValueError, match="JSON"):
+        Topic("t", int).decode(b"\xff")
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9))
+def test_any_json_comes_back_or_is_refused(value: Any) -> None:
+    topic = Topic[Any]("t", Any)
+
+    assert topic.decode(topic.encode(value)) == value

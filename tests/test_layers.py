@@ -1,0 +1,83 @@
+"""The layers of docs/architecture.md: imports go down only."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import gqlnotify
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    {"errors", "event", "settings"},
+    {"brokers", "auth", "protocol", "window"},
+    {"feed"},
+    {"topics"},
+    {"execution"},
+    {"transports"},
+    {"plugin"},
+    {"cli", "server"},
+    {"__main__"},
+]
+RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+PURE = {"protocol", "event", "window"}
+IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "strawberry"}
+
+
+def test_imports_within_the_library_go_down_only() -> None:
+    for room, file, module in library_imports():
+        if module.startswith("gqlnotify"):
+            target = module.split(".")[1]
+            foundations = RANK[room] == RANK[target] == 0
+            assert room == target or foundations or RANK[target] < RANK[room], f"{file}: {module}"
+
+
+def test_every_file_of_the_library_has_its_layer() -> None:
+    rooms = {path.stem for path in (ROOT / "gqlnotify").iterdir() if path.suffix in {".py", ""}}
+    assert rooms - {"__init__", "__pycache__", "py"} <= set(RANK)
+
+
+def test_the_library_does_not_know_its_applications() -> None:
+    for _, file, module in library_imports():
+        assert module.split(".")[0] not in {"schema", "examples", "tests", "benchmarks"}, file
+
+
+def test_each_of_these_is_imported_in_one_place_only() -> None:
+    only = {"jose": "auth", "cryptography": "auth", "graphql": "execution", "redis": "brokers"}
+    for room, file, module in library_imports():
+        assert only.get(module.split(".")[0], room) == room, f"{file}: {module}"
+
+
+def test_the_pure_files_know_no_loop_no_clock_and_no_framework() -> None:
+    for room, file, module in library_imports():
+        assert room not in PURE or module.split(".")[0] not in IMPURE, f"{file}: {module}"
+
+
+def test_applications_use_public_names_only() -> None:
+    public = {f"gqlnotify.{name}" for name in gqlnotify.__all__}
+    used = [
+        module
+        for folder in ("schema", "examples")
+        for file in (ROOT / folder).rglob("*.py")
+        for module in imported(file)
+        if module.split(".")[0] == "gqlnotify"
+    ]
+    assert used
+    assert set(used) <= public
+
+
+def library_imports() -> Iterator[tuple[str, Path, str]]:
+    """Yield the room (a top-level file or package), the file and what it imports."""
+    for file in sorted((ROOT / "gqlnotify").rglob("*.py")):
+        room = file.relative_to(ROOT / "gqlnotify").parts[0].removesuffix(".py")
+        if room != "__init__":
+            yield from ((room, file, module) for module in imported(file))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yield `a.b` for `import a.b` and `a.b.c` for `from a.b import c`, wherever they stand."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide their layer"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
