@@ -1,0 +1,83 @@
+"""The application: the schema, and what a process needs to serve it.
+
+`schema` can be imported anywhere; `app` is built when it is asked for, from the settings in the
+environment.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import strawberry
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from strawberry.subscriptions import (
+    GRAPHQL_SSE_PROTOCOL,
+    GRAPHQL_TRANSPORT_WS_PROTOCOL,
+    MULTIPART_SUBSCRIPTION_PROTOCOL,
+)
+
+from gqlnotify import GraphQLRouter, Settings, TopicManager
+from schema.context import Context
+from schema.database import Database
+from schema.discretion import Discretion
+from schema.mutation import Mutation
+from schema.outbox import Outbox
+from schema.query import Query
+from schema.store import TaskStore
+from schema.subscription import Subscription
+
+schema = strawberry.Schema(
+    query=Query, mutation=Mutation, subscription=Subscription, extensions=[Discretion]
+)
+
+
+def create_app(settings: Settings | None = None, *, topics: TopicManager | None = None) -> FastAPI:
+    """Build the task service, with GraphQL at `/graphql`.
+
+    Raises:
+        RuntimeError: the settings hold no token secret; tasks are never served without one.
+    """
+    settings = settings or Settings()
+    if settings.jwt_secret is None:
+        raise RuntimeError("Set GQLNOTIFY_JWT_SECRET, or start with `gqlnotify serve`")
+    topics = topics or TopicManager(settings=settings)
+    database = Database(settings.database_url)
+    store = TaskStore(database)
+    outbox = Outbox(database, topics)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await database.create()
+        outbox.start()
+        try:
+            yield
+        finally:
+            await outbox.close()
+            await database.close()
+
+    # The router's lifespan, not the application's: the topics outlive it on both ends.
+    graphql = GraphQLRouter(
+        schema,
+        path="/graphql",
+        context_getter=lambda: Context(store, topics, outbox),
+        subscription_protocols=(
+            GRAPHQL_TRANSPORT_WS_PROTOCOL,
+            GRAPHQL_SSE_PROTOCOL,
+            MULTIPART_SUBSCRIPTION_PROTOCOL,
+        ),
+        topics=topics,
+        settings=settings,
+        lifespan=lifespan,
+    )
+    app = FastAPI(title="gqlnotify tasks")
+    app.include_router(graphql)
+    app.add_api_route("/", lambda: RedirectResponse("/graphql"), include_in_schema=False)
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    # A module-level `app` would need a secret in the environment of whoever imports the schema.
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    built = globals()["app"] = create_app()
+    return built

@@ -1,0 +1,82 @@
+"""The rules for arguments. Each error names the argument and the rule."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from gqlnotify import errors
+
+MAX_PAGE = 200
+MAX_NAME = 200
+MAX_DESCRIPTION = 10_000
+MAX_PAYLOAD_BYTES = 64 * 1024
+# The reader of an event gives up at 200 levels, and a notification adds some of its own.
+MAX_PAYLOAD_DEPTH = 100
+
+
+def check_storable(argument: str, text: str) -> str:
+    """Return `text` if every database and every UTF-8 stream can hold it.
+
+    Raises:
+        BadUserInput: it holds a NUL or a lone surrogate.
+    """
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise errors.BadUserInput(f"{argument}: must hold neither NUL nor a lone surrogate")
+    return text
+
+
+def check_text(argument: str, text: str, *, least: int = 1, most: int = MAX_NAME) -> str:
+    """Return `text` if it can be stored and has `least` to `most` characters.
+
+    Raises:
+        BadUserInput: it does not.
+    """
+    if not least <= len(text) <= most:
+        raise errors.BadUserInput(f"{argument}: must have {least} to {most} characters")
+    return check_storable(argument, text)
+
+
+def check_page(first: int) -> int:
+    """Return `first` if a page may have that many tasks.
+
+    Raises:
+        BadUserInput: it may not.
+    """
+    if not 0 <= first <= MAX_PAGE:
+        raise errors.BadUserInput(f"first: must be 0 to {MAX_PAGE}")
+    return first
+
+
+def check_payload(payload: Any) -> Any:
+    """Return `payload` if it is JSON of bounded size and depth.
+
+    Raises:
+        BadUserInput: it is not, or holds NaN, Infinity or a lone surrogate.
+    """
+    if _depth(payload) > MAX_PAYLOAD_DEPTH:
+        raise errors.BadUserInput(f"payload: must be at most {MAX_PAYLOAD_DEPTH} levels deep")
+    try:
+        text = json.dumps(payload, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode())
+    except ValueError:
+        raise errors.BadUserInput(
+            "payload: must be JSON, without NaN, Infinity and lone surrogates"
+        ) from None
+    if size > MAX_PAYLOAD_BYTES:
+        raise errors.BadUserInput(f"payload: must have at most {MAX_PAYLOAD_BYTES} bytes as JSON")
+    return payload
+
+
+def _depth(value: Any) -> int:
+    """Return how many arrays and objects are nested. Level by level: a stack could overflow."""
+    depth = 0
+    level = [value]
+    while level := [child for parent in level for child in _children(parent)]:
+        depth += 1
+    return depth
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -1,0 +1,23 @@
+"""What resolvers can reach."""
+
+from typing import TypeAlias
+
+import strawberry
+from strawberry.fastapi import BaseContext
+
+from gqlnotify import TopicManager
+from schema.outbox import Outbox
+from schema.store import TaskStore
+
+
+class Context(BaseContext):
+    """The parts of the application that a resolver works with."""
+
+    def __init__(self, store: TaskStore, topics: TopicManager, outbox: Outbox) -> None:
+        super().__init__()
+        self.store = store
+        self.topics = topics
+        self.outbox = outbox
+
+
+Info: TypeAlias = strawberry.Info[Context, None]

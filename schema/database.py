@@ -1,0 +1,142 @@
+"""The database behind its URL: who may read, who may write, and who may drain."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, func, make_url, select
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from schema.models import Base
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+}
+_BUSY_MILLISECONDS = 5000
+# Advisory locks are shared by everything in a PostgreSQL database: not 1 and 2, then.
+_CREATING = 0x7461736B0001
+_DRAINING = 0x7461736B0002
+
+
+class Database:
+    """One database, SQLite or PostgreSQL.
+
+    `sqlite:///file` and `postgresql://...` get their async drivers; a URL that names its driver
+    keeps it.
+
+    Raises:
+        ValueError: another kind of database, or SQLite without a file.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = async_url(url)
+        self._engine = self._locks = self._connect(self._url)
+        if self._is_sqlite:
+            event.listen(self._engine.sync_engine, "connect", _write_ahead)
+            # A file of its own: whoever drains waits for the broker, and writers must not.
+            self._locks = self._connect(self._url.set(database=f"{self._url.database}-outbox"))
+        writing = self._engine.execution_options(immediate=True)
+        self._read = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._write = async_sessionmaker(writing, expire_on_commit=False)
+        # SQLite has one writer at a time and wakes those who wait in no order, by polling: within
+        # the process they queue here instead.
+        self._turn: AbstractAsyncContextManager[Any] = (
+            asyncio.Lock() if self._is_sqlite else nullcontext()
+        )
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    async def create(self) -> None:
+        """Make the tables that are not there yet. Any number of processes may do so at once."""
+        async with self._engine.execution_options(immediate=True).begin() as connection:
+            await self._queue(connection, _CREATING)
+            await connection.run_sync(Base.metadata.create_all)
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._engine.dispose()
+        await self._locks.dispose()
+
+    def reading(self) -> AsyncSession:
+        """Return a session that only reads."""
+        return self._read()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """Open a transaction that writes: committed at the end, rolled back by an exception."""
+        async with self._turn, self._write.begin() as session:
+            yield session
+
+    @asynccontextmanager
+    async def draining(self) -> AsyncIterator[None]:
+        """Be the only one inside, of all the processes on this database. Writers are not kept out.
+
+        Raises:
+            OperationalError: on SQLite, another process was inside for 5 seconds.
+        """
+        async with self._locks.execution_options(immediate=True).begin() as connection:
+            await self._queue(connection, _DRAINING)
+            yield
+
+    async def _queue(self, connection: AsyncConnection, key: int) -> None:
+        # SQLite has queued already: one transaction that began with BEGIN IMMEDIATE at a time.
+        if not self._is_sqlite:
+            await connection.execute(select(func.pg_advisory_xact_lock(key)))
+
+    def _connect(self, url: URL) -> AsyncEngine:
+        # A failed statement must not carry people's tasks into a log.
+        engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
+        if self._is_sqlite:
+            event.listen(engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+
+
+def async_url(text: str) -> URL:
+    """Return the URL with the async driver of its database.
+
+    Raises:
+        ValueError: see `Database`.
+    """
+    url = make_url(text)
+    url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ValueError("GQLNOTIFY_DATABASE_URL must start with sqlite:// or postgresql://")
+    if url.get_backend_name() == "sqlite" and ":memory:" in (url.database or ":memory:"):
+        raise ValueError("Give SQLite a file: connections can't share a database in memory")
+    return url
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    # The driver would begin transactions late, and read-only ones not at all.
+    connection.isolation_level = None
+    _execute(connection, f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+
+
+def _write_ahead(connection: Any, _record: Any) -> None:
+    # Readers and the writer keep out of each other's way.
+    _execute(connection, "PRAGMA journal_mode = WAL")
+
+
+def _execute(connection: Any, statement: str) -> None:
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later can't wait for another writer: SQLite fails
+    # it at once. So one that will write says so when it begins.
+    immediate = connection.get_execution_options().get("immediate")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,26 @@
+"""What clients are told when something breaks."""
+
+from graphql import GraphQLError
+from strawberry.extensions import MaskErrors
+
+from gqlnotify import errors
+
+
+class Discretion(MaskErrors):
+    """Tells clients of their own errors in full, and of the service's only that there was one.
+
+    A failed statement would show them the tables otherwise. The log has it all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_is_ours, "Internal server error")
+
+    def anonymise_error(self, error: GraphQLError) -> GraphQLError:
+        """Return the error without what it tells, under a stable code."""
+        masked = super().anonymise_error(error)
+        masked.extensions = {"code": errors.NotifyError.code}
+        return masked
+
+
+def _is_ours(error: GraphQLError) -> bool:
+    return not isinstance(error.original_error, errors.NotifyError | GraphQLError | None)

@@ -1,0 +1,167 @@
+"""Tasks in the database. Every change is committed together with its event, or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypedDict
+from uuid import uuid4
+
+import strawberry
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gqlnotify import errors
+from schema.database import Database
+from schema.models import OutboxRow, TaskRow
+from schema.types import TASKS, Task, TaskEvent, TaskEventKind, TaskStatus
+
+
+class TaskChanges(TypedDict, total=False):
+    """What an update sets."""
+
+    title: str
+    description: str
+    status: TaskStatus
+    assignee: str | None
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """Tasks with their positions, ascending, and whether there are more on either side."""
+
+    items: Sequence[tuple[int, Task]]
+    has_next: bool
+    has_previous: bool
+
+
+class TaskStore:
+    """Reads and writes tasks. Arguments come checked; `actor` is who asks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self, *, title: str, description: str, assignee: str | None, actor: str
+    ) -> Task:
+        """Add a task, TODO and of version 1."""
+        now = datetime.now(UTC)
+        row = TaskRow(
+            id=str(uuid4()),
+            title=title,
+            description=description,
+            status=TaskStatus.TODO,
+            assignee=assignee,
+            created_by=actor,
+            created_at=now,
+            updated_at=now,
+            version=1,
+        )
+        async with self._database.writing() as session:
+            session.add(row)
+            _record(session, TaskEventKind.CREATED, task := _task(row), actor, now)
+        return task
+
+    async def update(
+        self, task_id: str, changes: TaskChanges, *, expected_version: int | None, actor: str
+    ) -> Task:
+        """Set `changes` and count the version up.
+
+        Raises:
+            NotFound: there is no such task.
+            Conflict: its version is not the expected one; `currentVersion` tells which it is.
+        """
+        async with self._database.writing() as session:
+            row = await _locked(session, task_id)
+            if expected_version not in {None, row.version}:
+                raise errors.Conflict(
+                    f"The task is at version {row.version}, not {expected_version}",
+                    currentVersion=row.version,
+                )
+            for column, value in changes.items():
+                setattr(row, column, value)
+            row.version += 1
+            row.updated_at = datetime.now(UTC)
+            _record(session, TaskEventKind.UPDATED, task := _task(row), actor, row.updated_at)
+        return task
+
+    async def delete(self, task_id: str, *, actor: str) -> Task:
+        """Remove a task and return it as it was.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        async with self._database.writing() as session:
+            row = await _locked(session, task_id)
+            await session.delete(row)
+            _record(session, TaskEventKind.DELETED, task := _task(row), actor, datetime.now(UTC))
+        return task
+
+    async def get(self, task_id: str) -> Task | None:
+        """Return a task, None where there is none of this id."""
+        async with self._database.reading() as session:
+            row = await session.scalar(select(TaskRow).where(TaskRow.id == task_id))
+        return None if row is None else _task(row)
+
+    async def list(
+        self,
+        *,
+        first: int,
+        after: int = 0,
+        status: TaskStatus | None = None,
+        assignee: str | None = None,
+    ) -> TaskPage:
+        """Return the `first` tasks behind the position `after`, in the order of creation."""
+        wanted: list[ColumnElement[bool]] = []
+        if status is not None:
+            wanted.append(TaskRow.status == status)
+        if assignee is not None:
+            wanted.append(TaskRow.assignee == assignee)
+        page = select(TaskRow).where(*wanted, TaskRow.position > after)
+        earlier = select(exists().where(*wanted, TaskRow.position <= after))
+        async with self._database.reading() as session:
+            # One more than asked for tells whether there is a next page.
+            found = await session.scalars(page.order_by(TaskRow.position).limit(first + 1))
+            rows = found.all()
+            has_previous = after > 0 and bool(await session.scalar(earlier))
+        items = [(row.position, _task(row)) for row in rows[:first]]
+        return TaskPage(items, has_next=len(rows) > first, has_previous=has_previous)
+
+
+async def _locked(session: AsyncSession, task_id: str) -> TaskRow:
+    # On SQLite the whole transaction is the lock, and FOR UPDATE says nothing.
+    row = await session.scalar(select(TaskRow).where(TaskRow.id == task_id).with_for_update())
+    if row is None:
+        raise errors.NotFound("There is no task of this id")
+    return row
+
+
+def _record(
+    session: AsyncSession,
+    kind: TaskEventKind,
+    task: Task,
+    actor: str,
+    at: datetime,
+) -> None:
+    happened = TaskEvent(kind=kind, task=task, actor=actor, at=at)
+    session.add(
+        OutboxRow(
+            event_id=str(uuid4()),
+            topic=TASKS.name,
+            payload=TASKS.encode(happened),
+            created_at=at,
+        )
+    )
+
+
+def _task(row: TaskRow) -> Task:
+    return Task(
+        id=strawberry.ID(row.id),
+        title=row.title,
+        description=row.description,
+        status=row.status,
+        assignee=row.assignee,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        version=row.version,
+    )

@@ -1,0 +1,50 @@
+"""Following tasks and topics."""
+
+from collections.abc import AsyncIterator
+
+import strawberry
+
+from gqlnotify import errors
+from schema.context import Info
+from schema.mutation import notices
+from schema.types import TASKS, Notification, TaskEvent, TaskEventKind, documented, given
+
+
+@documented
+@strawberry.type
+class Subscription:
+    """What can be followed."""
+
+    @strawberry.subscription
+    def task_events(
+        self,
+        info: Info,
+        task_id: strawberry.ID | None = strawberry.UNSET,
+        kinds: list[TaskEventKind] | None = strawberry.UNSET,
+        after: str | None = strawberry.UNSET,
+    ) -> AsyncIterator[TaskEvent]:
+        """Changes of all tasks, or of one.
+
+        Needs the right to subscribe `tasks`, or for one task `tasks.<taskId>`.
+        """
+        task, chosen = given(task_id), given(kinds)
+        if chosen == []:
+            raise errors.BadUserInput("kinds: must name one at least, or be left out")
+
+        def wanted(change: TaskEvent) -> bool:
+            return task in {None, change.task.id} and (chosen is None or change.kind in chosen)
+
+        return info.context.topics.subscribe(
+            TASKS,
+            after=given(after),
+            where=wanted,
+            view=None if task is None else f"{TASKS.name}.{task}",
+        )
+
+    @strawberry.subscription
+    def notifications(
+        self, info: Info, topic: str, after: str | None = strawberry.UNSET
+    ) -> AsyncIterator[Notification]:
+        """What is published to a topic outside `tasks`. Needs the right to subscribe it."""
+        stream = info.context.topics.subscribe(notices(topic), after=given(after))
+        return stream.map(lambda notice, event: notice.notification(topic, str(event.cursor)))

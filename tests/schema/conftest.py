@@ -1,0 +1,155 @@
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from gqlnotify import Settings, TopicManager
+from schema.app import create_app
+from schema.database import Database
+from schema.outbox import Outbox
+from schema.store import TaskStore
+from tests.schema.client import PATIENCE, SECRET, Client
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        jwt_secret=SECRET,  # type: ignore[arg-type]  # pydantic makes it secret
+        database_url=f"sqlite:///{tmp_path}/tasks.db",
+        broker_url="memory://",
+    )
+
+
+@pytest.fixture
+def socket() -> Iterator[Path]:
+    # Not tmp_path: the address of a Unix socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="tasks-") as directory:
+        yield Path(directory) / "http"
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, socket: Path) -> AsyncIterator[Client]:
+    config = uvicorn.Config(
+        app,
+        uds=str(socket),
+        ws="websockets-sansio",
+        log_config=None,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+    try:
+        await until(lambda: server.started or running.done())
+        yield Client(socket)
+    finally:
+        server.should_exit = True
+        await running
+
+
+@pytest.fixture
+async def client(settings: Settings, socket: Path) -> AsyncIterator[Client]:
+    async with serving(create_app(settings), socket) as client:
+        yield client
+
+
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]], *, patience: float = PATIENCE
+) -> None:
+    """Wait until the condition holds; TimeoutError after `patience` seconds."""
+    async with asyncio.timeout(patience):
+        while True:
+            held = condition()
+            if held if isinstance(held, bool) else await held:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/tasks.db"
+    directory: Path = request.getfixturevalue("postgres")
+    name = f"tasks_{uuid4().hex}"
+    server = create_async_engine(
+        f"postgresql+asyncpg://tasks@/postgres?host={directory}", isolation_level="AUTOCOMMIT"
+    )
+    async with server.connect() as connection:
+        await connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    await server.dispose()
+    return f"postgresql://tasks@/{name}?host={directory}"
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    await database.create()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> TaskStore:
+    return TaskStore(database)
+
+
+@pytest.fixture
+async def topics(settings: Settings) -> AsyncIterator[TopicManager]:
+    topics = TopicManager(settings=settings)
+    yield topics
+    await topics.close()
+
+
+@pytest.fixture
+async def outbox(database: Database, topics: TopicManager) -> AsyncIterator[Outbox]:
+    outbox = Outbox(database, topics)
+    yield outbox
+    await outbox.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Path]:
+    """A private PostgreSQL without a TCP port; its directory is its address."""
+    programs = _postgres_programs()
+    if programs is None:
+        assert not os.environ.get("CI"), "the tests on PostgreSQL must run here"
+        pytest.skip("PostgreSQL is not installed")
+    directory = Path(tempfile.mkdtemp(prefix="pg-"))
+    user = _unprivileged()
+    if user:
+        shutil.chown(directory, user)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(programs / program), "-D", str(directory / "data"), *arguments]
+        subprocess.run(command, check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL)
+
+    run("initdb", "--username=tasks", "--auth=trust", "--encoding=UTF8", "--no-sync")
+    options = f"-k {directory} -c listen_addresses='' -c fsync=off"
+    run("pg_ctl", "-w", "-l", str(directory / "log"), "-o", options, "start")
+    try:
+        yield directory
+    finally:
+        run("pg_ctl", "-m", "immediate", "stop")
+        shutil.rmtree(directory)
+
+
+def _postgres_programs() -> Path | None:
+    found = shutil.which("pg_ctl")
+    if found:
+        return Path(found).resolve().parent
+    versions = Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")
+    return max((path.parent for path in versions), default=None)
+
+
+def _unprivileged() -> str | None:
+    # PostgreSQL refuses to run as root.
+    return "postgres" if os.geteuid() == 0 else None

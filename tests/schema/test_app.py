@@ -1,0 +1,121 @@
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from gqlnotify import Settings
+from schema.app import create_app
+from schema.database import Database, async_url
+from tests.schema.client import SECRET, Client
+from tests.schema.conftest import serving
+
+
+@pytest.fixture
+def module() -> Iterator[object]:
+    kept = sys.modules.pop("schema.app")
+    yield import_module("schema.app")
+    sys.modules["schema.app"] = kept
+
+
+def test_the_application_needs_a_secret_and_says_so(
+    module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GQLNOTIFY_JWT_SECRET", raising=False)
+    with pytest.raises(RuntimeError, match=r"GQLNOTIFY_JWT_SECRET.*gqlnotify serve"):
+        getattr(module, "app")  # noqa: B009
+
+
+def test_the_application_is_built_once_from_the_environment(
+    module: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GQLNOTIFY_JWT_SECRET", SECRET)
+    monkeypatch.setenv("GQLNOTIFY_DATABASE_URL", f"sqlite:///{tmp_path}/tasks.db")
+    app = getattr(module, "app")  # noqa: B009
+    assert isinstance(app, FastAPI)
+    assert getattr(module, "app") is app  # noqa: B009
+
+
+def test_the_module_has_no_other_late_names(module: object) -> None:
+    assert not hasattr(module, "application")
+
+
+async def test_the_root_leads_to_graphql(settings: Settings) -> None:
+    transport = httpx.ASGITransport(create_app(settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks") as http:
+        answer = await http.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/graphql")
+
+
+async def test_a_restart_keeps_the_tasks(settings: Settings, socket: Path) -> None:
+    async with serving(create_app(settings), socket) as client:
+        task = await client.create("kept")
+    async with serving(create_app(settings), socket) as client:
+        assert await client.data("task", {"id": task["id"]}) == task
+
+
+async def test_two_applications_share_a_process_and_nothing_else(
+    settings: Settings, socket: Path, tmp_path: Path
+) -> None:
+    other = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path}/other.db"})
+    async with (
+        serving(create_app(settings), socket) as one,
+        serving(create_app(other), socket.with_name("other")) as two,
+    ):
+        await one.create()
+        assert len((await one.data("tasks"))["edges"]) == 1
+        assert (await two.data("tasks"))["edges"] == []
+
+
+@pytest.mark.parametrize("name", ["task", "tasks", "me", "createTask"])
+async def test_nothing_is_answered_without_a_token(client: Client, name: str) -> None:
+    variables = {"id": "1", "input": {"title": "x"}}
+    error = await client.error(name, variables, bearer="not-a-token")
+    assert error["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("task", {"id": "1"}),
+        ("tasks", {}),
+        ("createTask", {"input": {"title": "x"}}),
+        ("deleteTask", {"id": "1"}),
+    ],
+)
+async def test_a_failure_of_the_service_tells_nothing_of_its_inside(
+    client: Client, tmp_path: Path, name: str, variables: dict[str, object]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "tasks.db")) as connection:
+        connection.execute("DROP TABLE tasks")
+    failure = {"message": "Internal server error", "extensions": {"code": "INTERNAL_SERVER_ERROR"}}
+    told = {key: (await client.error(name, variables))[key] for key in failure}
+    assert told == failure
+    async with client.stream(name, variables) as stream:
+        [error] = (await stream.result())["errors"]
+        assert {key: error[key] for key in failure} == failure
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/tasks"])
+def test_a_database_that_can_not_keep_the_promises_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"file|must start with"):
+        Database(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("sqlite:///x", "aiosqlite"),
+        ("sqlite+aiosqlite:///x", "aiosqlite"),
+        ("postgres://host/x", "asyncpg"),
+        ("postgresql://host/x", "asyncpg"),
+        ("postgresql+asyncpg://host/x", "asyncpg"),
+    ],
+)
+def test_a_database_url_needs_no_driver(url: str, driver: str) -> None:
+    assert async_url(url).get_driver_name() == driver
