@@ -1,0 +1,63 @@
+// What the scripts share: options in, one line of JSON out, and sockets that can be cut.
+
+import { createHmac } from 'node:crypto';
+import { createClient } from 'graphql-ws';
+import WebSocket from 'ws';
+
+export const options = JSON.parse(process.argv[2]);
+
+export const print = (value) => console.log(JSON.stringify(value));
+
+export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+/** A graphql-ws client with its present socket, the codes of those it lost, and their number. */
+export function connect({ url, ...rest }) {
+  const state = { socket: undefined, closes: [], connections: 0 };
+  class Watched extends WebSocket {
+    constructor(...args) {
+      super(...args);
+      state.socket = this;
+      state.connections += 1;
+      // A cut while connecting is an error event; the close event behind it is what counts.
+      this.on('error', () => {});
+      this.on('close', (code) => state.closes.push(code));
+    }
+  }
+  const client = createClient({
+    url,
+    webSocketImpl: Watched,
+    retryAttempts: Infinity,
+    // By default a connection that can't be made, not one that is lost, is the end.
+    shouldRetry: () => true,
+    retryWait: () => pause(Math.random() * 20),
+    ...rest,
+  });
+  return { client, state };
+}
+
+/** Run a query or a mutation over HTTP. */
+export async function post(url, query, variables, token) {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      ...(token && { authorization: `Bearer ${token}` }),
+    },
+    body: JSON.stringify({ query, variables }),
+  });
+  const { data, errors } = await response.json();
+  if (errors) throw new Error(JSON.stringify(errors));
+  return data;
+}
+
+/** A JSON Web Token for every topic, good for `seconds`. */
+export function token(secret, seconds) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const claims = {
+    sub: 'node',
+    exp: Math.floor(Date.now() / 1000) + seconds,
+    topics: { subscribe: ['*'], publish: ['*'] },
+  };
+  const content = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode(claims)}`;
+  return `${content}.${createHmac('sha256', secret).update(content).digest('base64url')}`;
+}

@@ -1,0 +1,164 @@
+"""The application that the end-to-end tests serve: numbers on topics, and operations that wait."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from secrets import token_hex
+from typing import Any
+
+import strawberry
+from fastapi import FastAPI
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.schema.config import StrawberryConfig
+
+from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal
+
+GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+ENDED: list[str] = []
+
+
+def refuse() -> int:
+    raise ValueError("on purpose")
+
+
+@strawberry.type
+class Number:
+    value: int
+
+
+NUMBERS = Topic("numbers.<name>", Number)
+topics = TopicManager()
+
+
+@strawberry.type
+class Inner:
+    @strawberry.field
+    async def late(self) -> str:
+        return "late"
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def hello(self) -> str:
+        return "world"
+
+    @strawberry.field
+    def echo(self, text: str) -> str:
+        return text
+
+    @strawberry.field
+    def inner(self) -> Inner:
+        return Inner()
+
+    @strawberry.field
+    def fails(self) -> str | None:
+        raise ValueError("on purpose")
+
+    @strawberry.field
+    def subject(self) -> str:
+        return current_principal().subject
+
+    @strawberry.field
+    async def cursor(self, name: str) -> str:
+        return await topics.cursor(NUMBERS(name=name))
+
+    @strawberry.field
+    async def wait(self, gate: str) -> str:
+        """Wait until `open` is called for the gate, and note the end however it comes."""
+        try:
+            await GATES[gate].wait()
+        finally:
+            ENDED.append(gate)
+        return gate
+
+    @strawberry.field
+    def ended(self, gate: str) -> bool:
+        return gate in ENDED
+
+
+@strawberry.type
+class Mutation:
+    @strawberry.mutation
+    def open(self, gate: str) -> bool:
+        GATES[gate].set()
+        return True
+
+    @strawberry.mutation
+    async def publish(self, name: str, value: int) -> str:
+        return str(await topics.publish(NUMBERS(name=name), Number(value=value)))
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def numbers(self, name: str, after: str | None = None) -> AsyncIterator[Number]:
+        return topics.subscribe(NUMBERS(name=name), after=after)
+
+    @strawberry.subscription
+    async def count(self, to: int) -> AsyncIterator[int]:
+        for number in range(1, to + 1):
+            yield number
+
+    @strawberry.subscription
+    async def ticks(self, gate: str) -> AsyncIterator[int]:
+        """One tick, then nothing until the gate opens."""
+        try:
+            yield 1
+            await GATES[gate].wait()
+            yield 2
+        finally:
+            ENDED.append(gate)
+
+    @strawberry.subscription
+    async def refused(self) -> AsyncIterator[int]:
+        yield refuse()
+
+    @strawberry.subscription
+    async def breaks(self) -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("on purpose")
+
+    @strawberry.subscription
+    async def flood(self, size: int) -> AsyncIterator[str]:
+        """Without an end, as fast as it is read, and not to be compressed by much."""
+        while True:
+            yield token_hex(size // 2)
+
+    @strawberry.subscription
+    async def endless(self) -> AsyncIterator[int]:
+        """Without an end and without a pause."""
+        while True:
+            yield 1
+
+
+class Router(GraphQLRouter[dict[str, Any], None]):
+    """Does to a connection whatever its `connection_init` asks for."""
+
+    async def on_ws_connect(self, context: dict[str, Any]) -> Any:
+        asked = context["connection_params"]
+        if "wait" in asked:
+            await GATES[asked["wait"]].wait()
+        if "reject" in asked:
+            raise ConnectionRejectionError
+        if "missing" in asked:
+            raise KeyError("missing")
+        if "ack" in asked:
+            return asked["ack"]
+        return await super().on_ws_connect(context)
+
+
+schema = strawberry.Schema(
+    Query,
+    Mutation,
+    Subscription,
+    config=StrawberryConfig(enable_experimental_incremental_execution=True),
+)
+app = FastAPI()
+app.include_router(Router(schema, topics=topics), prefix="/graphql")
+
+
+@app.get("/tasks")
+async def tasks() -> list[str]:
+    """Return what runs in the server's event loop."""
+    return sorted(str(getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks())

@@ -1,0 +1,35 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Server, serving
+
+APP = "tests.e2e.app:app"
+SECRET = "a secret for the end-to-end tests"
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An open server that takes large messages."""
+    with serving(APP, tmp_path_factory.mktemp("open"), message_max_bytes=2 * 2**20) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that waits for nobody."""
+    with serving(
+        APP,
+        tmp_path_factory.mktemp("hasty"),
+        connection_init_wait=0.3,
+        ping_interval=0.2,
+        ping_timeout=0.4,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that asks for tokens."""
+    with serving(APP, tmp_path_factory.mktemp("locked"), jwt_secret=SECRET) as server:
+        yield server
