@@ -177,11 +177,13 @@ class TokenVerifier:
         algorithm: str = "HS256",
         audience: str | None = None,
         issuer: str | None = None,
+        require_exp: bool = True,
     ) -> None:
         self._key = _fitting_key(key, algorithm)
         self._algorithm = algorithm
         self._audience = audience
         self._issuer = issuer
+        self._require_exp = require_exp
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "TokenVerifier | None":
@@ -193,6 +195,7 @@ class TokenVerifier:
             algorithm=settings.jwt_algorithm,
             audience=settings.jwt_audience,
             issuer=settings.jwt_issuer,
+            require_exp=settings.jwt_require_exp,
         )
 
     def __call__(self, token: Any, connection: Any = None) -> Principal:  # noqa: ARG002
@@ -226,7 +229,7 @@ class TokenVerifier:
             audience=self._audience,
             issuer=self._issuer,
             options={
-                "require_exp": True,
+                "require_exp": self._require_exp,
                 "require_sub": True,
                 "require_aud": self._audience is not None,
                 "require_iss": self._issuer is not None,

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     )
     jwt_audience: str | None = Field(default=None, description="When set, `aud` must be this")
     jwt_issuer: str | None = Field(default=None, description="When set, `iss` must be this")
+    jwt_require_exp: bool = Field(default=True, description="Refuse tokens that never expire")
 
     connection_init_wait: float = Field(
         default=5, gt=0, description="How long a socket may take to send connection_init"

@@ -255,6 +255,18 @@ def test_a_subject_that_is_no_name_is_refused(sub: Any) -> None:
     assert_refused(handmade({"alg": "HS256"}, {**CLAIMS, "sub": sub}, SECRET))
 
 
+def test_a_token_without_an_end_will_do_where_the_settings_say_so() -> None:
+    endless = {claim: value for claim, value in CLAIMS.items() if claim != "exp"}
+    lenient = TokenVerifier.from_settings(_settings(jwt_require_exp=False))
+    strict = TokenVerifier.from_settings(_settings())
+    assert lenient is not None
+    assert strict is not None
+
+    assert lenient.verify(jwt.encode(endless, SECRET)).expires_at is None
+    with pytest.raises(Unauthenticated):
+        strict.verify(jwt.encode(endless, SECRET))
+
+
 @pytest.mark.parametrize("exp", [None, "soon", [], {}, 10**30, float("inf"), float("nan"), ""])
 def test_an_end_that_is_no_time_is_refused(exp: Any) -> None:
     assert_refused(handmade({"alg": "HS256"}, {**CLAIMS, "exp": exp}, SECRET))

@@ -12,6 +12,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "jwt_algorithm": ("ES384", "ES384"),
     "jwt_audience": ("us", "us"),
     "jwt_issuer": ("them", "them"),
+    "jwt_require_exp": ("false", False),
     "connection_init_wait": ("1.5", 1.5),
     "ping_interval": ("2.5", 2.5),
     "ping_timeout": ("3.5", 3.5),
@@ -86,7 +87,8 @@ def test_an_algorithm_without_a_rule_here_is_refused(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if not isinstance(value, str)]
+    "name",
+    [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if not isinstance(value, str | bool)],
 )
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_a_limit_is_a_positive_number(

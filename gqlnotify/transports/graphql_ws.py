@@ -32,7 +32,6 @@ from gqlnotify.protocol.connection import (
     Send,
     ServerConnection,
     Start,
-    State,
     Stop,
 )
 from gqlnotify.protocol.messages import Json, Subscribe
@@ -111,10 +110,8 @@ class GraphQLTransportWSHandler:
 
     async def _read(self) -> None:
         try:
-            while self._protocol.state is not State.CLOSED:
-                message = await self._connection.receive()
-                if message is None:
-                    break
+            # Also while a close frame is under way, which this would cut short by ending.
+            while (message := await self._connection.receive()) is not None:
                 self._heartbeat.heard()
                 await self._carry_out(self._receive(message))
         except Exception:
