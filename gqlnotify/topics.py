@@ -43,15 +43,13 @@ class TopicManager:
         self._started = False
 
     async def start(self) -> None:
-        """Connect to the broker, once for each event loop that asks.
+        """Connect to the broker, unless that is done.
 
         Raises:
             BrokerUnavailable: it can't be reached.
+            RuntimeError: the manager runs in another event loop.
         """
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._starting, self._started = loop, asyncio.Lock(), False
-            self._feeds.clear()
+        self._settle_in(asyncio.get_running_loop())
         async with self._starting:
             if self._started:
                 return
@@ -148,6 +146,17 @@ class TopicManager:
         """
         await self.start()
         return str(await self._broker.head(topic.concrete()))
+
+    def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is loop:
+            return
+        if self._loop is not None and self._loop.is_running():
+            # Moving here would leave those who listen over there without their events.
+            raise RuntimeError(
+                "The TopicManager runs in another event loop; from here, call publish_sync()"
+            )
+        self._loop, self._starting, self._started = loop, asyncio.Lock(), False
+        self._feeds.clear()
 
     def _check_size(self, payload: bytes, event_id: str | None) -> None:
         limit = self._settings.event_max_bytes

@@ -801,7 +801,7 @@ async def test_a_thread_publishes_and_gets_the_cursor(manager: TopicManager) -> 
 async def test_a_thread_is_refused_as_any_other_publisher(manager: TopicManager) -> None:
     await manager.start()
     with pytest.raises(BadUserInput):
-        await asyncio.to_thread(manager.publish_sync, NUMBERS, "one")  # type: ignore[arg-type]
+        await asyncio.to_thread(manager.publish_sync, NUMBERS, "one")
     with viewing(viewer()), pytest.raises(Forbidden):
         await asyncio.to_thread(manager.publish_sync, NUMBERS, 1)
 
@@ -813,6 +813,21 @@ async def test_a_thread_with_its_own_event_loop_publishes_too(manager: TopicMana
         return manager.publish_sync(NUMBERS, 1)
 
     assert (await asyncio.to_thread(asyncio.run, elsewhere())).seq == 1
+
+
+async def test_another_event_loop_is_sent_to_publish_sync_and_hurts_nobody(
+    manager: TopicManager,
+) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+
+    def elsewhere() -> None:
+        asyncio.run(manager.publish(NUMBERS, 1))
+
+    with pytest.raises(RuntimeError, match="publish_sync"):
+        await asyncio.to_thread(elsewhere)
+    await publish_all(manager, [2])
+    assert await take(stream, 1) == [2]
+    await stream.aclose()
 
 
 async def test_the_loops_own_thread_is_told_to_await(manager: TopicManager) -> None:
