@@ -106,11 +106,13 @@ async def until_expiry(
     async with aclosing(results):
         while True:
             try:
-                async with asyncio.timeout(_remaining(expires_at)):
+                async with asyncio.timeout(_remaining(expires_at)) as validity:
                     result = await anext(results)
             except StopAsyncIteration:
                 return
             except TimeoutError:
+                if not validity.expired():
+                    raise
                 yield error_result(TokenExpired("The token has expired"))
                 return
             yield result
@@ -173,10 +175,12 @@ async def _subscription_results(
             return
         async with runner.executing():
             executor = _build_executor(schema, context, runner)
-            source = await _source_stream(executor, operation)
+            source = await _source_stream(executor)
         if isinstance(source, CoreResult):
             yield PreExecutionError(data=None, errors=source.errors)
             return
+        if isinstance(source, Subscription):
+            await _begin(source, operation)
         results = _map_results(executor, source)
         async with aclosing(results):
             async for result in results:
@@ -202,18 +206,21 @@ def _build_executor(
 
 
 async def _source_stream(
-    executor: Executor[Any] | list[GraphQLError], operation: Operation
+    executor: Executor[Any] | list[GraphQLError],
 ) -> AsyncIterable[Any] | CoreResult:
     if isinstance(executor, list):
         return CoreResult(None, errors=executor)
     created = create_source_event_stream(executor)
-    source = await created if isawaitable(created) else created
-    if isinstance(source, Subscription):
-        after = _after(operation)
-        if after is not None:
-            source.resume(after)
-        await source.start()
-    return source
+    return await created if isawaitable(created) else created
+
+
+async def _begin(subscription: Subscription[Any], operation: Operation) -> None:
+    after = (operation.extensions or {}).get("after")
+    if after is not None and not isinstance(after, str):
+        raise BadUserInput("extensions.after must be a cursor, which is a string")
+    if after is not None:
+        subscription.resume(after)
+    await subscription.start()
 
 
 async def _map_results(
@@ -265,13 +272,6 @@ def _parse(query: str) -> DocumentNode | None:
         return parse(query, no_location=True)
     except (GraphQLError, RecursionError):
         return None
-
-
-def _after(operation: Operation) -> str | None:
-    after = (operation.extensions or {}).get("after")
-    if after is not None and not isinstance(after, str):
-        raise BadUserInput("extensions.after must be a cursor, which is a string")
-    return after
 
 
 def _graphql_error(error: Exception) -> GraphQLError:
