@@ -7,7 +7,6 @@ environment.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import strawberry
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from strawberry.subscriptions import (
@@ -19,14 +18,14 @@ from strawberry.subscriptions import (
 from gqlnotify import GraphQLRouter, Settings, TopicManager
 from schema.context import Context
 from schema.database import Database
-from schema.discretion import Discretion
+from schema.discretion import DiscreetSchema, Discretion
 from schema.mutation import Mutation
 from schema.outbox import Outbox
 from schema.query import Query
 from schema.store import TaskStore
 from schema.subscription import Subscription
 
-schema = strawberry.Schema(
+schema = DiscreetSchema(
     query=Query, mutation=Mutation, subscription=Subscription, extensions=[Discretion]
 )
 

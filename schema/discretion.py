@@ -1,7 +1,9 @@
-"""What clients are told when something breaks."""
+"""What clients are told when something breaks, and what the log keeps of it."""
 
+import strawberry
 from graphql import GraphQLError
 from strawberry.extensions import MaskErrors
+from strawberry.types import ExecutionContext
 
 from gqlnotify import errors
 
@@ -20,6 +22,17 @@ class Discretion(MaskErrors):
         masked = super().anonymise_error(error)
         masked.extensions = {"code": errors.NotifyError.code}
         return masked
+
+
+class DiscreetSchema(strawberry.Schema):
+    """Logs what broke. What a client did wrong is told to that client alone."""
+
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Log the service's own errors, each with its traceback."""
+        ours = [error for error in errors if _is_ours(error)]
+        super().process_errors(ours, execution_context)
 
 
 def _is_ours(error: GraphQLError) -> bool:
