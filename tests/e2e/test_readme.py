@@ -1,0 +1,113 @@
+"""The README's client, run as a newcomer runs it, on a line that is cut again and again."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.conftest import SECRET
+from tests.e2e.tokens import token
+from tests.servers import CLIENTS, ROOT, Server, serving
+from tests.waiting import wait_until
+
+CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { id } }"
+
+
+class Line:
+    """A TCP proxy in front of a server, whose connections can be cut."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        proxy = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        try:
+            yield proxy.sockets[0].getsockname()[1]
+        finally:
+            self.cut()
+            proxy.close()
+            await proxy.wait_closed()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind = await asyncio.open_connection("127.0.0.1", self._server.port)
+        self._writers |= {writer, behind[1]}
+        await asyncio.gather(_pump(reader, behind[1]), _pump(behind[0], writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+async def test_the_client_of_the_readme_misses_nothing_when_its_line_is_cut(
+    tmp_path: Path,
+) -> None:
+    script = re.search(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert script is not None
+    (tmp_path / "node_modules").symlink_to(CLIENTS / "node_modules")
+    bearer = token(subscribe=["tasks"], publish=["tasks"])
+    database = f"sqlite:///{tmp_path}/tasks.db"
+
+    with serving("schema.app:app", tmp_path, jwt_secret=SECRET, database_url=database) as server:
+        line = Line(server)
+        async with (
+            line.listening() as port,
+            httpx.AsyncClient(headers={"authorization": f"Bearer {bearer}"}) as http,
+        ):
+            source = script[1].replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+            (tmp_path / "tasks.mjs").write_text(source)
+            node = await asyncio.create_subprocess_exec(
+                *("node", "tasks.mjs"),
+                cwd=tmp_path,
+                env={**os.environ, "TOKEN": bearer},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            seen: list[str] = []
+            reading = asyncio.create_task(_titles(node, seen))
+
+            async def create(title: str) -> None:
+                request = {"query": CREATE, "variables": {"title": title}}
+                answer = await http.post(f"{server.http}/graphql", json=request)
+                assert "errors" not in answer.json()
+
+            async def create_until_one_is_seen() -> bool:
+                # Before its first event the client has no cursor, and nothing to resume from.
+                await create("first")
+                return bool(seen)
+
+            await wait_until(create_until_one_is_seen, seconds=30)
+            expected = []
+            for round_ in range(3):
+                line.cut()
+                expected += [f"{round_}-{n}" for n in range(5)]
+                for title in expected[-5:]:
+                    await create(title)
+                await wait_until(lambda last=expected[-1]: seen[-1] == last, seconds=30)
+            node.kill()
+            await node.wait()
+            await reading
+
+    assert [title for title in seen if title != "first"] == expected
+
+
+async def _titles(node: asyncio.subprocess.Process, seen: list[str]) -> None:
+    assert node.stdout is not None
+    async for printed in node.stdout:
+        seen += re.findall(r"title: '([^']*)'", printed.decode())
