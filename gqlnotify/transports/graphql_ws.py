@@ -225,10 +225,11 @@ class GraphQLTransportWSHandler:
                 if not isinstance(result, ExecutionResult):
                     # A `next` message has no words for the frames of `@defer` and `@stream`.
                     return [_NO_INCREMENTAL.formatted()]
-                if isinstance(result, PreExecutionError) or is_request_error(_payload(result)):
-                    return [dict(error.formatted) for error in result.errors or ()]
+                payload = _payload(result)
+                if isinstance(result, PreExecutionError) or is_request_error(payload):
+                    return list(payload.get("errors", ()))
                 if self._runs(operation.id):
-                    await self._carry_out(self._protocol.next(operation.id, _payload(result)))
+                    await self._carry_out(self._protocol.next(operation.id, payload))
         return []
 
     def _runs(self, id_: str) -> bool:
