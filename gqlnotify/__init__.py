@@ -1,12 +1,18 @@
 """GraphQL subscriptions for FastAPI and Strawberry that lose no event."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gqlnotify import errors
 from gqlnotify.auth import Principal, authorize, current_principal
 from gqlnotify.brokers import Broker
 from gqlnotify.event import Cursor, Event, Topic
-from gqlnotify.plugin import GraphQLRouter
 from gqlnotify.settings import Settings
 from gqlnotify.topics import Subscription, TopicManager
+
+if TYPE_CHECKING:
+    from gqlnotify.plugin import GraphQLRouter
+    from gqlnotify.publisher import Publisher
 
 __all__ = [
     "Broker",
@@ -14,6 +20,7 @@ __all__ = [
     "Event",
     "GraphQLRouter",
     "Principal",
+    "Publisher",
     "Settings",
     "Subscription",
     "Topic",
@@ -22,3 +29,13 @@ __all__ = [
     "current_principal",
     "errors",
 ]
+
+
+# Who only publishes need not load FastAPI and Strawberry, nor who has no Redis its driver.
+_ON_DEMAND = {"GraphQLRouter": "gqlnotify.plugin", "Publisher": "gqlnotify.publisher"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ON_DEMAND[name]), name)

@@ -17,6 +17,7 @@ from jose.backends.base import Key
 from jose.exceptions import JWKError
 
 from gqlnotify.errors import Forbidden, TokenExpired, Unauthenticated
+from gqlnotify.event import matches
 from gqlnotify.settings import Settings
 
 Action = Literal["subscribe", "publish"]
@@ -54,24 +55,7 @@ May = Callable[[Principal, Action, str], bool | Awaitable[bool]]
 def may(principal: Principal, action: Action, topic: str) -> bool:
     """Tell whether one of the principal's patterns for `action` covers `topic`."""
     patterns = principal.subscribe if action == "subscribe" else principal.publish
-    return any(_matches(pattern, topic) for pattern in patterns)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    # Not a regular expression: with many stars one backtracks, this walks the name once.
-    head, *rest = pattern.split("*")
-    if not rest:
-        return name == pattern
-    *middle, tail = rest
-    if len(name) < len(head) + len(tail) or not name.startswith(head) or not name.endswith(tail):
-        return False
-    position, end = len(head), len(name) - len(tail)
-    for part in middle:
-        found = name.find(part, position, end)
-        if found < 0:
-            return False
-        position = found + len(part)
-    return True
+    return any(matches(pattern, topic) for pattern in patterns)
 
 
 @dataclass(frozen=True)

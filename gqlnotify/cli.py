@@ -1,13 +1,17 @@
-"""The command line: `gqlnotify serve` and `gqlnotify token`."""
+"""The command line: `gqlnotify serve`, `token`, `publish` and `tail`."""
 
+import asyncio
 import ipaddress
+import json
 import os
 import secrets
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvicorn
@@ -16,7 +20,11 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 
 from gqlnotify import brokers
 from gqlnotify.auth import sign
+from gqlnotify.errors import CursorExpired, NotifyError
+from gqlnotify.event import Event, Topic
+from gqlnotify.publisher import Publisher
 from gqlnotify.settings import Settings
+from gqlnotify.topics import TopicManager
 
 DEFAULT_APP = "schema.app:app"
 DEVELOPER_SECONDS = 24 * 3600
@@ -82,6 +90,83 @@ def token(
     except ValueError as error:
         _fail(str(error))
     typer.echo(made)
+
+
+@app.command()
+def publish(
+    topic: Annotated[str, typer.Argument(help="The topic's name.")],
+    value: Annotated[
+        str, typer.Argument(metavar="JSON", help="The value; - takes each line of the input.")
+    ],
+    event_id: Annotated[
+        str | None, typer.Option("--id", help="Published again under this id, it has no effect.")
+    ] = None,
+) -> None:
+    """Publish to a topic and print the event's cursor.
+
+    It needs GQLNOTIFY_BROKER_URL, and no server running.
+    """
+    if value == "-" and event_id is not None:
+        _fail("One event id can't be shared by all lines of the input")
+    lines: Any = sys.stdin if value == "-" else [value]
+    with _told(), Publisher(settings=_settings()) as publisher:
+        for cursor in publisher.publish_many_sync((topic, _json(x), event_id) for x in lines):
+            typer.echo(str(cursor))
+
+
+@app.command()
+def tail(
+    topic: Annotated[str, typer.Argument(help="The topic's name.")],
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Begin behind it, and not with now.")
+    ] = None,
+) -> None:
+    """Print a topic's events as they come, one JSON object a line.
+
+    It goes on through failures of the broker and misses nothing. Where it can't know that, it
+    ends with status 3.
+    """
+    settings = _settings()
+    if settings.broker_url.startswith("memory:"):
+        _fail("memory:// can't be read from here; set GQLNOTIFY_BROKER_URL to a Redis")
+    with _told(), suppress(KeyboardInterrupt):
+        asyncio.run(_tail(settings, topic, after))
+
+
+async def _tail(settings: Settings, name: str, after: str | None) -> None:
+    topic: Topic[Any] = Topic(name, Any)
+    manager = TopicManager(settings=settings)
+    try:
+        after = after or await manager.cursor(topic)
+        typer.echo(f"Following {name} after {after}", err=True)
+        async for line in manager.subscribe(topic, after=after).map(_line):
+            typer.echo(line)
+    finally:
+        await manager.close()
+
+
+def _line(value: Any, event: Event) -> str:
+    shown = {"topic": event.topic, "cursor": str(event.cursor), "id": event.id, "payload": value}
+    return json.dumps(shown, ensure_ascii=False)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _fail(f"{text.strip()[:80]!r} is not JSON: {error}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except CursorExpired as error:
+        _fail(error.message, status=3)
+    except NotifyError as error:
+        _fail(error.message, status=1)
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _token(
@@ -186,6 +271,6 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, *, status: int = 2) -> NoReturn:
     typer.echo(f"gqlnotify: {message}", err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(status)

@@ -13,6 +13,7 @@ from gqlnotify.errors import BadUserInput
 T = TypeVar("T")
 
 MAX_TOPIC_LENGTH = 200
+MAX_EVENT_ID_LENGTH = 400
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_:@+-]+(?:\.[A-Za-z0-9_:@+-]+)*")
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
@@ -22,8 +23,8 @@ class Cursor:
     """A position in one topic's history.
 
     `seq` counts without a hole within one `epoch`, so the next event is always `seq + 1` and a
-    hole is visible. A new epoch (milliseconds since 1970) begins when a history is created anew;
-    cursors of different epochs have nothing to say about each other.
+    hole is visible. A new epoch, a number that only grows, begins when a history is created anew
+    or when nobody can tell whether it still ends where it did.
     """
 
     epoch: int
@@ -77,6 +78,36 @@ def check_topic_name(name: str) -> str:
             "A topic name is made of segments of letters, digits and _ - : @ + joined by dots"
         )
     return name
+
+
+def check_event(payload: bytes, event_id: str | None, *, max_bytes: int) -> None:
+    """Refuse what can't be published.
+
+    Raises:
+        BadUserInput: the payload is larger than `max_bytes`, or the id is empty or too long.
+    """
+    if len(payload) > max_bytes:
+        raise BadUserInput(f"An event has at most {max_bytes} bytes; this one has {len(payload)}")
+    if event_id is not None and not 0 < len(event_id) <= MAX_EVENT_ID_LENGTH:
+        raise BadUserInput(f"An event id has 1 to {MAX_EVENT_ID_LENGTH} characters")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether `name` fits `pattern`, in which each `*` stands for any text, or none."""
+    # Not a regular expression: with many stars one backtracks, this walks the name once.
+    head, *rest = pattern.split("*")
+    if not rest:
+        return name == pattern
+    *middle, tail = rest
+    if len(name) < len(head) + len(tail) or not name.startswith(head) or not name.endswith(tail):
+        return False
+    position, end = len(head), len(name) - len(tail)
+    for part in middle:
+        found = name.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections import deque
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from gqlnotify.brokers import Broker
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
@@ -15,6 +17,8 @@ PAGE_SIZE = 128
 RETRY_SECONDS = (0.1, 5.0)
 
 logger = logging.getLogger("gqlnotify.topics")
+
+T = TypeVar("T")
 
 
 class Member(Protocol):
@@ -39,26 +43,55 @@ class Feed:
         self._subscribed = False
         self._ready = False
         self._catching_up: asyncio.Task[None] | None = None
+        self._nudged = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
+        self._leave_at = 0.0
+        self._ended = False
 
     async def open(self) -> None:
-        """Return once events arrive and the window knows where it stands."""
+        """Return once events arrive and the window knows where it stands.
+
+        A broker that can't be reached is waited for: to fail here would end a subscription that
+        its client means to keep.
+        """
         async with self._changing:
             if self._ready:
                 return
-            await self._broker.subscribe(self.topic)
+            # Whoever gives up before the broker has confirmed has subscribed all the same.
             self._subscribed = True
+            await self._broker.subscribe(self.topic)
+            self.window.stale = False
             # Events between the two lines are either in the head or make the window stale.
-            self.window.restart(await self._broker.head(self.topic))
+            self.window.restart(await self._patiently(self._broker.head))
             self._ready = True
             if self.window.stale:
                 self._catch_up_soon()
 
-    async def close_if_idle(self) -> None:
-        """Stop listening to the topic, unless somebody came in the meantime."""
+    def linger(self, seconds: float, forget: Callable[["Feed"], None]) -> None:
+        """Stop listening after `seconds`, and say so, unless somebody comes in the meantime."""
+        if self._ended:
+            return
+        self._leave_at = asyncio.get_running_loop().time() + seconds
+        if self._leaving is None or self._leaving.done():
+            self._leaving = asyncio.create_task(self._leave(forget))
+
+    async def _leave(self, forget: Callable[["Feed"], None]) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.members:
+            await asyncio.sleep(self._leave_at - loop.time())
+            if loop.time() < self._leave_at:
+                continue
+            await self._close_if_idle()
+            # Whoever came while it closed has joined it, and opens it again.
+            if not self.members:
+                forget(self)
+                return
+
+    async def _close_if_idle(self) -> None:
         async with self._changing:
             if self.members or not self._subscribed:
                 return
-            self.cancel()
+            self._stop_catching_up()
             self._subscribed = self._ready = False
             await self._broker.unsubscribe(self.topic)
 
@@ -73,39 +106,57 @@ class Feed:
 
     def deliver(self, event: Event) -> None:
         """Take an event from the live path."""
-        if self.window.offer(event):
+        if not self._ready:
+            # The head that is under way may or may not know this one.
+            self.window.stale = True
+        elif self.window.offer(event):
             self._wake()
-        elif self.window.stale and self._ready:
+        elif self.window.stale:
             self._catch_up_soon()
 
     def refresh(self) -> None:
         """Look into the history for what the live path has not brought."""
         self.window.stale = True
-        self._catch_up_soon()
+        if self._ready:
+            self._catch_up_soon()
 
     def cancel(self) -> None:
-        """Stop catching up."""
+        """Stop whatever goes on in the background."""
+        self._ended, self._ready = True, False
+        self._stop_catching_up()
+        if self._leaving is not None:
+            self._leaving.cancel()
+
+    def _stop_catching_up(self) -> None:
         if self._catching_up is not None:
             self._catching_up.cancel()
 
     def _catch_up_soon(self) -> None:
-        if self._catching_up is None or self._catching_up.done():
+        self._nudged.set()
+        task = self._catching_up
+        if task is None or task.done() or task.cancelling():
             self._catching_up = asyncio.create_task(self._catch_up())
 
     async def _catch_up(self) -> None:
-        delay, longest = RETRY_SECONDS
         while self.window.stale:
-            try:
-                await self._catch_up_page()
-            except BrokerUnavailable as error:
-                self.window.stale = True
-                logger.warning(
-                    "No way to catch up on %r, next try in %.1f s: %s", self.topic, delay, error
-                )
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, longest)
+            await self._patiently(self._catch_up_page)
 
-    async def _catch_up_page(self) -> None:
+    async def _patiently(self, ask: Callable[[str], Awaitable[T]]) -> T:
+        delay, longest = RETRY_SECONDS
+        while True:
+            self._nudged.clear()
+            try:
+                return await ask(self.topic)
+            except BrokerUnavailable as error:
+                logger.warning(
+                    "%r waits for the broker, next try in %.1f s: %s", self.topic, delay, error
+                )
+            # Whatever is heard of the broker in the meantime is reason enough to ask at once.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), delay)
+            delay = min(delay * 2, longest)
+
+    async def _catch_up_page(self, topic: str) -> None:
         # Cleared before the history is asked: a live event that arrives while the answer is under
         # way, and that the answer may not hold, marks the window stale again.
         self.window.stale = False
@@ -117,9 +168,10 @@ class Feed:
                 self.topic,
                 self.window.last,
             )
-            self.window.restart(await self._broker.head(self.topic))
+            self.window.restart(await self._broker.head(topic))
         else:
-            self.window.extend(events)
+            if not self.window.extend(events):
+                self.window.restart(await self._broker.head(topic))
             self.window.stale = self.window.stale or len(events) == PAGE_SIZE
         self._wake()
 

@@ -1,11 +1,42 @@
 """Every option, its default and its name in the environment (`GQLNOTIFY_` and the field's name)."""
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gqlnotify.event import matches
+
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+
+
+class Bounds(BaseModel, frozen=True, extra="forbid"):
+    """How much a topic remembers: so many events, and none longer than so many seconds."""
+
+    length: int = Field(default=1000, gt=0)
+    seconds: float = Field(default=3600, gt=0)
+
+
+class Retention:
+    """The bounds of every topic: those of the first pattern that fits, or the default ones.
+
+    What a pattern's bounds leave out is as in the default.
+    """
+
+    def __init__(self, length: int, seconds: float, per_topic: Mapping[str, Bounds]) -> None:
+        self._default = Bounds(length=length, seconds=seconds)
+        self._per_topic = {
+            pattern: self._default.model_copy(update=bounds.model_dump(exclude_unset=True))
+            for pattern, bounds in per_topic.items()
+        }
+
+    def of(self, topic: str) -> Bounds:
+        """Return the bounds of `topic`."""
+        for pattern, bounds in self._per_topic.items():
+            if matches(pattern, topic):
+                return bounds
+        return self._default
 
 
 class Settings(BaseSettings):
@@ -16,6 +47,17 @@ class Settings(BaseSettings):
     )
 
     broker_url: str = Field(default="memory://", description="Where topics live")
+    broker_timeout: float = Field(
+        default=5, gt=0, description="How long a broker may be silent before it counts as gone"
+    )
+    broker_wait: float = Field(
+        default=10, ge=0, description="How long a start waits for the broker; 0 fails at once"
+    )
+    broker_prefix: str = Field(
+        default="gqlnotify",
+        pattern=r"^[A-Za-z0-9_.:-]+$",
+        description="The first part of every key and channel in Redis",
+    )
     database_url: str = Field(
         default="sqlite:///gqlnotify.db", description="Where the task service keeps its tasks"
     )
@@ -50,4 +92,10 @@ class Settings(BaseSettings):
     history_length: int = Field(default=1000, gt=0, description="How many events a topic remembers")
     history_seconds: float = Field(
         default=3600, gt=0, description="How long a topic remembers an event"
+    )
+    history_per_topic: dict[str, Bounds] = Field(
+        default={}, description="Other bounds for the topics that fit a pattern, as JSON"
+    )
+    topic_linger: float = Field(
+        default=10, ge=0, description="How long a topic is kept after its last subscriber left"
     )

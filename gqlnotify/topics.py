@@ -7,6 +7,7 @@ between replay and live there is no seam in which an event could be lost or come
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar
@@ -14,16 +15,16 @@ from typing import Any, Generic, Self, TypeVar
 from gqlnotify import brokers
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
 from gqlnotify.brokers import Broker
-from gqlnotify.errors import BadUserInput, CursorExpired
-from gqlnotify.event import Cursor, Event, Topic, check_topic_name
-from gqlnotify.feed import Feed
+from gqlnotify.errors import BrokerUnavailable, CursorExpired
+from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name
+from gqlnotify.feed import RETRY_SECONDS, Feed
 from gqlnotify.settings import Settings
 from gqlnotify.window import Behind
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-MAX_EVENT_ID_LENGTH = 400
+logger = logging.getLogger("gqlnotify.topics")
 
 
 class TopicManager:
@@ -46,14 +47,14 @@ class TopicManager:
         """Connect to the broker, unless that is done.
 
         Raises:
-            BrokerUnavailable: it can't be reached.
+            BrokerUnavailable: it can't be reached within `broker_wait` seconds.
             RuntimeError: the manager runs in another event loop.
         """
         self._settle_in(asyncio.get_running_loop())
         async with self._starting:
             if self._started:
                 return
-            await self._broker.start(self._deliver)
+            await self._start_broker()
             self._started = True
 
     async def close(self) -> None:
@@ -63,8 +64,18 @@ class TopicManager:
                 await subscription.aclose()
             feed.cancel()
         self._feeds.clear()
-        self._loop, self._started = None, False
-        await self._broker.close()
+        async with self._starting:
+            self._loop, self._started = None, False
+            await self._broker.close()
+
+    async def check(self) -> None:
+        """Return if events can be published and are delivered: the broker's part of readiness.
+
+        Raises:
+            BrokerUnavailable: they can't, or aren't.
+        """
+        await self.start()
+        await self._broker.check()
 
     async def publish(self, topic: Topic[T], value: T, *, event_id: str | None = None) -> Cursor:
         """Append `value` to `topic` and return where it stands.
@@ -84,7 +95,7 @@ class TopicManager:
     ) -> Cursor:
         """Publish what `Topic.encode` made, under the topic's name. See `publish`."""
         check_topic_name(topic)
-        self._check_size(payload, event_id)
+        check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
         await authorize("publish", topic)
         await self.start()
         return await self._broker.publish(topic, payload, event_id=event_id)
@@ -158,12 +169,20 @@ class TopicManager:
         self._loop, self._starting, self._started = loop, asyncio.Lock(), False
         self._feeds.clear()
 
-    def _check_size(self, payload: bytes, event_id: str | None) -> None:
-        limit = self._settings.event_max_bytes
-        if len(payload) > limit:
-            raise BadUserInput(f"An event has at most {limit} bytes; this one has {len(payload)}")
-        if event_id is not None and not 0 < len(event_id) <= MAX_EVENT_ID_LENGTH:
-            raise BadUserInput(f"An event id has 1 to {MAX_EVENT_ID_LENGTH} characters")
+    async def _start_broker(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.broker_wait
+        delay, longest = RETRY_SECONDS
+        while True:
+            try:
+                return await self._broker.start(self._deliver, self._recheck)
+            except BrokerUnavailable as error:
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise
+                logger.warning("Waiting for the broker, %.1f s more at most: %s", left, error)
+            await asyncio.sleep(min(delay, left))
+            delay = min(delay * 2, longest)
 
     async def _join(self, topic: str, member: "Subscription[Any]") -> Feed:
         await self.start()
@@ -174,20 +193,26 @@ class TopicManager:
         try:
             await feed.open()
         except BaseException:
-            await self._leave(feed, member)
+            self._leave(feed, member)
             raise
         return feed
 
-    async def _leave(self, feed: Feed, member: "Subscription[Any]") -> None:
+    def _leave(self, feed: Feed, member: "Subscription[Any]") -> None:
         feed.members.discard(member)
         if feed.members:
             return
-        try:
-            await feed.close_if_idle()
-        finally:
-            # Whoever came while the feed closed has joined it, and opens it again.
-            if not feed.members and self._feeds.get(feed.topic) is feed:
-                del self._feeds[feed.topic]
+        # Whoever lost a connection is back soon: so long the topic stays open, and its window
+        # has what they missed.
+        feed.linger(self._settings.topic_linger, self._forget)
+
+    def _forget(self, feed: Feed) -> None:
+        if self._feeds.get(feed.topic) is feed:
+            del self._feeds[feed.topic]
+
+    def _recheck(self, topic: str) -> None:
+        feed = self._feeds.get(topic)
+        if feed is not None:
+            feed.refresh()
 
     def _deliver(self, event: Event) -> None:
         feed = self._feeds.get(event.topic)
@@ -227,6 +252,7 @@ class Subscription(Generic[T]):
         self._backlog: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._patience: asyncio.Timeout | None = None
 
     def map(self, select: Callable[[T, Event], U]) -> "Subscription[U]":
         """Return the stream of what `select` makes of each value and its event.
@@ -259,17 +285,26 @@ class Subscription(Generic[T]):
             Forbidden: the viewer has no right to the topic.
             BadUserInput: `after` is no cursor.
             CursorExpired: the history no longer reaches back to `after`.
-            BrokerUnavailable: the broker can't be reached.
+            BrokerUnavailable: the broker has never been reached; later on, it is waited for.
         """
         if self._feed is not None or self._is_closed():
             return
         views = () if self._view is None else (self._view,)
         await check_right(self._viewer, "subscribe", self.topic, *views)
         after = None if self._after is None else Cursor.parse(self._after)
-        self._feed = await self._manager._join(self.topic, self)
+        try:
+            # Without an end, unless `aclose` sets one.
+            async with asyncio.timeout(None) as self._patience:
+                self._feed = await self._manager._join(self.topic, self)
+        except TimeoutError:
+            if self._is_closed():
+                return
+            raise
+        finally:
+            self._patience = None
         self._position = self._feed.window.last
         if self._is_closed():
-            await self._manager._leave(self._feed, self)
+            self._manager._leave(self._feed, self)
         elif after is not None:
             await self._replay_from(self._feed, after)
 
@@ -279,8 +314,10 @@ class Subscription(Generic[T]):
             return
         self._closed = True
         self.wake()
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
         if self._feed is not None:
-            await self._manager._leave(self._feed, self)
+            self._manager._leave(self._feed, self)
 
     def __aiter__(self) -> Self:
         return self
@@ -306,15 +343,26 @@ class Subscription(Generic[T]):
         return self._closed
 
     async def _replay_from(self, feed: Feed, after: Cursor) -> None:
+        self._position = after
+        if feed.window.reaches_back_to(after):
+            return
         try:
-            self._backlog = await feed.read(after)
+            await self._read(feed)
         except BaseException:
             await self.aclose()
             raise
-        self._position = after
         if self._backlog:
             # The history may already know what the live path has not brought, or has dropped.
             feed.deliver(self._backlog[-1])
+
+    async def _read(self, feed: Feed) -> bool:
+        try:
+            self._backlog = await feed.read(self._position)
+        except BrokerUnavailable:
+            # Catching up tries again until it works, and wakes everybody then.
+            feed.refresh()
+            return False
+        return True
 
     async def _next_event(self) -> Event:
         while not self._closed:
@@ -338,17 +386,19 @@ class Subscription(Generic[T]):
 
     async def _refill(self, feed: Feed) -> None:
         epoch = feed.window.last.epoch
-        self._backlog = await feed.read(self._position)
+        if not await self._read(feed):
+            return await self._wait()
         if self._backlog:
-            return
-        if epoch != self._position.epoch:
-            # This reader knows a history that began anew before the live path told of it.
-            feed.refresh()
-            await self._wait()
-        else:
+            return None
+        if epoch == self._position.epoch:
             raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
+        # This reader knows a history that began anew before the live path told of it.
+        feed.refresh()
+        return await self._wait()
 
     async def _wait(self) -> None:
+        if self._closed:
+            return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter

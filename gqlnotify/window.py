@@ -2,6 +2,7 @@
 
 The broker's live path may drop, repeat and reorder. A window takes an event only if it is the very
 next one; anything later says that the window is stale and has to be caught up from the history.
+That is also how it comes into another epoch: only the history knows what the new one goes on from.
 
                         offer(next)                  offer(later, other epoch)
     fresh ----------------------------> fresh      fresh ----------------------> stale
@@ -24,26 +25,41 @@ class Window:
     def __init__(self, last: Cursor, *, size: int) -> None:
         self.last = last
         self.stale = False
-        self._events: deque[Event] = deque(maxlen=size)
+        self._size = size
+        self._before_first = last
+        self._events: deque[Event] = deque()
 
     def offer(self, event: Event) -> bool:
-        """Take `event` if it is the next one; tell whether it was taken."""
+        """Take `event` from the live path if it is the next one; tell whether it was taken."""
         if event.cursor == self.last.next():
-            self._events.append(event)
-            self.last = event.cursor
+            self._take(event)
             return True
         self.stale = self.stale or self._unseen(event.cursor)
         return False
 
-    def extend(self, events: Iterable[Event]) -> None:
-        """Take what the history gave, leaving out what arrived live in the meantime."""
+    def extend(self, events: Iterable[Event]) -> bool:
+        """Take what the history says comes behind a place that this window has been at.
+
+        What arrived live in the meantime is left out. The epoch may change: the history knows.
+        """
         for event in events:
-            self.offer(event)
+            if event.cursor.seq == self.last.seq + 1:
+                self._take(event)
+            elif not self.reaches_back_to(event.cursor):
+                return False
+        return True
 
     def restart(self, head: Cursor) -> None:
         """Go on from `head`, past a gap. Positions before it are `Behind` from here on."""
         self._events.clear()
-        self.last = head
+        self.last = self._before_first = head
+
+    def reaches_back_to(self, position: Cursor) -> bool:
+        """Tell whether the events behind `position` are all here, and it is one of ours."""
+        missing = self.last.seq - position.seq
+        if not 0 <= missing <= len(self._events):
+            return False
+        return position == self._place(missing)
 
     def after(self, position: Cursor) -> Event | None:
         """Return the event right behind `position`; None if it hasn't happened yet.
@@ -51,14 +67,25 @@ class Window:
         Raises:
             Behind: it has happened and the window no longer holds it, or never did.
         """
-        if position.epoch != self.last.epoch:
-            raise Behind
-        missing = self.last.seq - position.seq
-        if missing <= 0:
+        if position == self.last or self._is_ahead(position):
             return None
-        if missing > len(self._events):
+        if not self.reaches_back_to(position):
             raise Behind
-        return self._events[-missing]
+        return self._events[position.seq - self.last.seq]
+
+    def _take(self, event: Event) -> None:
+        self._events.append(event)
+        self.last = event.cursor
+        if len(self._events) > self._size:
+            self._before_first = self._events.popleft().cursor
+
+    def _place(self, missing: int) -> Cursor:
+        if missing == len(self._events):
+            return self._before_first
+        return self._events[-missing - 1].cursor
+
+    def _is_ahead(self, position: Cursor) -> bool:
+        return position.epoch == self.last.epoch and position.seq > self.last.seq
 
     def _unseen(self, cursor: Cursor) -> bool:
         return cursor.epoch != self.last.epoch or cursor.seq > self.last.seq

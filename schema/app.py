@@ -19,6 +19,7 @@ from gqlnotify import GraphQLRouter, Settings, TopicManager
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
+from schema.health import health
 from schema.mutation import Mutation
 from schema.outbox import Outbox
 from schema.query import Query
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None, *, topics: TopicManager | None 
     )
     app = FastAPI(title="gqlnotify tasks")
     app.include_router(graphql)
+    app.include_router(health(broker=topics.check, database=database.check))
     app.add_api_route("/", lambda: RedirectResponse("/graphql"), include_in_schema=False)
     return app
 

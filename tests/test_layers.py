@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"errors", "event", "settings"},
     {"brokers", "auth", "protocol", "window"},
-    {"feed"},
+    {"feed", "publisher"},
     {"topics"},
     {"execution"},
     {"transports"},

@@ -675,7 +675,9 @@ class House:
     """An application with one topic."""
 
     def __init__(self, **options: Any) -> None:  # noqa: C901 - a schema, whose fields need `topics`
-        topics = self.topics = TopicManager(settings=Settings(broker_url="memory://"))
+        topics = self.topics = TopicManager(
+            settings=Settings(broker_url="memory://", topic_linger=0)
+        )
 
         @strawberry.type
         class Query:

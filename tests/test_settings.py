@@ -2,12 +2,17 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from gqlnotify import Settings
+from gqlnotify.settings import Bounds, Retention
 
 SECRET = "a secret that must stay one"
 IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "broker_url": ("redis://elsewhere", "redis://elsewhere"),
+    "broker_timeout": ("0.5", 0.5),
+    "broker_wait": ("1.5", 1.5),
+    "broker_prefix": ("shop:eu.1-a", "shop:eu.1-a"),
     "database_url": ("postgresql://elsewhere/tasks", "postgresql://elsewhere/tasks"),
     "jwt_algorithm": ("ES384", "ES384"),
     "jwt_audience": ("us", "us"),
@@ -21,7 +26,14 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "event_max_bytes": ("6", 6),
     "history_length": ("7", 7),
     "history_seconds": ("8.5", 8.5),
+    "history_per_topic": (
+        '{"prices.*": {"length": 9}, "*": {"seconds": 0.5}}',
+        {"prices.*": Bounds(length=9), "*": Bounds(seconds=0.5)},
+    ),
+    "topic_linger": ("9.5", 9.5),
 }
+NUMBERS = [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if type(value) in (int, float)]
+MAY_BE_ZERO = {"broker_wait", "topic_linger"}
 
 
 @pytest.fixture(autouse=True)
@@ -86,18 +98,30 @@ def test_an_algorithm_without_a_rule_here_is_refused(algorithm: str) -> None:
         Settings(jwt_algorithm=algorithm)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if not isinstance(value, str | bool)],
-)
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["0", "-1", "many", "nan"])
 def test_a_limit_is_a_positive_number(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
+    if value == "0" and name in MAY_BE_ZERO:
+        return
     monkeypatch.setenv(f"GQLNOTIFY_{name.upper()}", value)
 
     with pytest.raises(ValidationError, match=name):
         Settings()
+
+
+@pytest.mark.parametrize("name", MAY_BE_ZERO)
+def test_there_may_be_no_waiting_at_all(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"GQLNOTIFY_{name.upper()}", "0")
+
+    assert getattr(Settings(), name) == 0
+
+
+@pytest.mark.parametrize("prefix", ["a b", "{tag}", "a*", "é", "a\n"])
+def test_a_prefix_is_made_of_what_is_safe_in_keys_and_patterns(prefix: str) -> None:
+    with pytest.raises(ValidationError, match="broker_prefix"):
+        Settings(broker_prefix=prefix)
 
 
 def test_settings_do_not_change() -> None:
@@ -112,3 +136,67 @@ def test_a_refused_secret_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValidationError) as refusal:
         Settings()
     assert SECRET not in str(refusal.value)
+
+
+# how much a topic remembers
+
+
+def retention(monkeypatch: pytest.MonkeyPatch, per_topic: str) -> Retention:
+    monkeypatch.setenv("GQLNOTIFY_HISTORY_LENGTH", "10")
+    monkeypatch.setenv("GQLNOTIFY_HISTORY_SECONDS", "20")
+    monkeypatch.setenv("GQLNOTIFY_HISTORY_PER_TOPIC", per_topic)
+    settings = Settings()
+    return Retention(settings.history_length, settings.history_seconds, settings.history_per_topic)
+
+
+def test_a_topic_that_fits_no_pattern_has_the_default_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bounds = retention(monkeypatch, '{"prices.*": {"length": 1}}')
+
+    assert bounds.of("tasks") == Bounds(length=10, seconds=20)
+    assert bounds.of("prices") == Bounds(length=10, seconds=20)
+
+
+def test_what_a_pattern_leaves_out_is_as_in_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = retention(
+        monkeypatch, '{"a": {"length": 1}, "b": {"seconds": 2}, "c": {}, "d": {"length": 1000}}'
+    )
+
+    assert bounds.of("a") == Bounds(length=1, seconds=20)
+    assert bounds.of("b") == Bounds(length=10, seconds=2)
+    assert bounds.of("c") == Bounds(length=10, seconds=20)
+    assert bounds.of("d") == Bounds(length=1000, seconds=20)
+
+
+def test_of_several_patterns_that_fit_the_first_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = retention(
+        monkeypatch, '{"a.b": {"length": 1}, "a.*": {"length": 2}, "*": {"length": 3}}'
+    )
+
+    assert [bounds.of(topic).length for topic in ("a.b", "a.c", "b")] == [1, 2, 3]
+
+
+def test_bounds_that_are_no_json_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="history_per_topic"):
+        retention(monkeypatch, "{prices.*: {length: 1}}")
+
+
+@pytest.mark.parametrize(
+    ("per_topic", "where"),
+    [
+        ('{"prices.*": {"length": 0}}', ("prices.*", "length")),
+        ('{"prices.*": {"seconds": -1}}', ("prices.*", "seconds")),
+        ('{"prices.*": {"length": 1.5}}', ("prices.*", "length")),
+        ('{"prices.*": {"lenght": 1}}', ("prices.*", "lenght")),
+        ('{"prices.*": 7}', ("prices.*",)),
+        ("[]", ()),
+        ("7", ()),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, per_topic: str, where: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        retention(monkeypatch, per_topic)
+    assert refusal.value.errors()[0]["loc"] == ("history_per_topic", *where)

@@ -2,19 +2,16 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqlnotify import Cursor, Event, Principal, Settings, Subscription, Topic, TopicManager, feed
+from gqlnotify import Cursor, Event, Principal, Settings, Topic, TopicManager, feed
 from gqlnotify.auth import Viewer, viewing
-from gqlnotify.brokers import Deliver, MemoryBroker
+from gqlnotify.brokers import Deliver, MemoryBroker, Recheck
 from gqlnotify.errors import (
     BadUserInput,
     BrokerUnavailable,
@@ -22,221 +19,39 @@ from gqlnotify.errors import (
     Forbidden,
     Unauthenticated,
 )
+from gqlnotify.settings import Retention
+from tests.bad_brokers import (
+    AnsweringLate,
+    LosingItsData,
+    OutOfReach,
+    UnreliableBroker,
+    pause,
+)
+from tests.streams import (
+    NUMBERS,
+    PERFECT,
+    Tally,
+    ended,
+    leaving_at_once,  # noqa: F401
+    leaving_nothing,
+    publish_all,
+    reading,
+    small,  # noqa: F401
+    started,
+    take,
+    take_until,
+)
 from tests.waiting import PATIENCE, wait_until
 
-NUMBERS = Topic("numbers", int)
 ROOMS = Topic("rooms.<room>", int)
-
-
-# brokers with a bad day
-
-
-class UnreliableBroker(MemoryBroker):
-    """Its live path does to the n-th event what `fates[n]` says; its history stays true.
-
-    A fate is the turns of the event loop after which the event is delivered: none drops it, two
-    repeat it, unlike numbers reorder. Beyond the last fate everything arrives at once. Every call
-    takes `answer_turns` turns to answer.
-    """
-
-    def __init__(
-        self, fates: Sequence[Sequence[int]], *, length: int = 1000, answer_turns: int = 0
-    ):
-        super().__init__(length=length)
-        self._fates = fates
-        self._answer_turns = answer_turns
-
-    async def start(self, deliver: Deliver) -> None:
-        loop = asyncio.get_running_loop()
-
-        def in_turns(turns: int, event: Event) -> None:
-            if turns == 0:
-                deliver(event)
-            else:
-                loop.call_soon(in_turns, turns - 1, event)
-
-        def meet_its_fate(event: Event) -> None:
-            number = event.cursor.seq - 1
-            for turns in self._fates[number] if number < len(self._fates) else [0]:
-                in_turns(turns, event)
-
-        await super().start(meet_its_fate)
-
-    async def head(self, topic: str) -> Cursor:
-        head = await super().head(topic)
-        await pause(self._answer_turns)
-        return head
-
-    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-        events = await super().read(topic, after, limit)
-        await pause(self._answer_turns)
-        return events
-
-
-class AnsweringLate(MemoryBroker):
-    """Answers when the test says so: `held` calls wait in the named method."""
-
-    def __init__(self, method: str) -> None:
-        super().__init__()
-        self.answer = asyncio.Event()
-        self.held = 0
-        self._method = method
-
-    async def _hold(self, method: str) -> None:
-        if method == self._method:
-            self.held += 1
-            await self.answer.wait()
-
-    async def start(self, deliver: Deliver) -> None:
-        await self._hold("start")
-        await super().start(deliver)
-
-    async def subscribe(self, topic: str) -> None:
-        await self._hold("subscribe")
-        await super().subscribe(topic)
-
-    async def unsubscribe(self, topic: str) -> None:
-        await self._hold("unsubscribe")
-        await super().unsubscribe(topic)
-
-    async def head(self, topic: str) -> Cursor:
-        await self._hold("head")
-        return await super().head(topic)
-
-    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-        await self._hold("read")
-        return await super().read(topic, after, limit)
-
-
-class OutOfReach(MemoryBroker):
-    """Can't be reached by the methods in `down`; its live path drops while `deaf`."""
-
-    def __init__(self, *down: str) -> None:
-        super().__init__()
-        self.down = set(down)
-        self.deaf = False
-        self.failed = 0
-
-    def _check(self, method: str) -> None:
-        if method in self.down:
-            self.failed += 1
-            raise BrokerUnavailable(f"No {method}")
-
-    async def start(self, deliver: Deliver) -> None:
-        self._check("start")
-        await super().start(lambda event: None if self.deaf else deliver(event))
-
-    async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
-        self._check("publish")
-        return await super().publish(topic, payload, event_id=event_id)
-
-    async def subscribe(self, topic: str) -> None:
-        self._check("subscribe")
-        await super().subscribe(topic)
-
-    async def head(self, topic: str) -> Cursor:
-        self._check("head")
-        return await super().head(topic)
-
-    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-        self._check("read")
-        return await super().read(topic, after, limit)
-
-
-class LosingItsData(MemoryBroker):
-    """May lose data, and answer a read late with what was true when it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hold_one_answer = False
-        self.answer = asyncio.Event()
-
-    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-        events = await super().read(topic, after, limit)
-        if self.hold_one_answer:
-            self.hold_one_answer = False
-            await self.answer.wait()
-        return events
-
-    def lose_everything(self) -> None:
-        self._histories.clear()
-
-    def lose_the_newest(self, topic: str) -> None:
-        history = self._histories[topic]
-        history.events.pop()
-        history.head = Cursor(history.head.epoch, history.head.seq - 1)
-
-
-# helpers
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What is wrong with a stream of numbers that should have been `expected`."""
-
-    lost: int
-    repeated: int
-    reordered: int
-
-    @classmethod
-    def of(cls, got: Sequence[int], expected: Sequence[int]) -> "Tally":
-        return cls(
-            lost=len(set(expected) - set(got)),
-            repeated=len(got) - len(set(got)),
-            reordered=sum(a > b for a, b in pairwise(got)),
-        )
-
-
-PERFECT = Tally(0, 0, 0)
-
-
-async def pause(turns: int) -> None:
-    for _ in range(turns):
-        await asyncio.sleep(0)
-
-
-async def take(stream: Subscription[Any], count: int) -> list[Any]:
-    async with asyncio.timeout(PATIENCE):
-        return [await anext(stream) for _ in range(count)]
-
-
-async def take_until(stream: Subscription[int], last: int) -> list[int]:
-    got = list[int]()
-    async with asyncio.timeout(PATIENCE):
-        async for number in stream:
-            got.append(number)
-            if number == last:
-                break
-    return got
-
-
-async def publish_all(manager: TopicManager, numbers: Iterable[int]) -> list[str]:
-    return [str(await manager.publish(NUMBERS, number)) for number in numbers]
-
-
-async def started(stream: Subscription[Any]) -> Subscription[Any]:
-    await stream.start()
-    return stream
-
-
-async def reading(stream: Subscription[Any]) -> "asyncio.Task[Any]":
-    """Return a task that waits for the stream's next value, and is known to wait."""
-    task = asyncio.create_task(anext(stream))
-    await wait_until(lambda: stream._waiter is not None or task.done())
-    return task
-
-
-@asynccontextmanager
-async def leaving_nothing(manager: TopicManager) -> AsyncIterator[TopicManager]:
-    tasks = asyncio.all_tasks()
-    yield manager
-    await wait_until(lambda: not manager._feeds)
-    await wait_until(lambda: asyncio.all_tasks() <= tasks)
-    await manager.close()
 
 
 def viewer(*, subscribe: Sequence[str] = (), publish: Sequence[str] = ()) -> Viewer:
     return Viewer(Principal("alice", subscribe=tuple(subscribe), publish=tuple(publish)))
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.fixture
@@ -244,14 +59,6 @@ async def manager() -> AsyncIterator[TopicManager]:
     manager = TopicManager(MemoryBroker())
     yield manager
     await manager.close()
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows and pages that are soon full, and retries that do not keep a test waiting."""
-    monkeypatch.setattr(feed, "WINDOW_SIZE", 8)
-    monkeypatch.setattr(feed, "PAGE_SIZE", 5)
-    monkeypatch.setattr(feed, "RETRY_SECONDS", (0.001, 0.002))
 
 
 # nothing lost, nothing twice, nothing out of order
@@ -562,7 +369,7 @@ async def test_a_history_that_lost_what_was_already_delivered_is_no_silent_gap()
 @pytest.mark.usefixtures("small")
 async def test_a_gap_beyond_the_history_is_told_to_those_behind_it() -> None:
     broker = OutOfReach()
-    broker._length = 10
+    broker._retention = Retention(10, 3600, {})
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         waiting = await reading(stream)
@@ -881,291 +688,6 @@ async def test_many_threads_at_once_publish_each_event_once(manager: TopicManage
         await asyncio.to_thread(thread.join)
 
 
-# leaving
-
-
-async def test_nothing_is_left_over_after_the_last_subscriber_leaves(
-    manager: TopicManager,
-) -> None:
-    async with leaving_nothing(manager):
-        streams = [await started(manager.subscribe(NUMBERS)) for _ in range(3)]
-        for stream in streams:
-            assert manager._feeds
-            await stream.aclose()
-        assert not manager._feeds
-        await publish_all(manager, [1])
-
-
-async def test_who_comes_after_the_last_one_left_hears_everything(manager: TopicManager) -> None:
-    for number in range(3):
-        stream = await started(manager.subscribe(NUMBERS))
-        await publish_all(manager, [number])
-        assert await take(stream, 1) == [number]
-        await stream.aclose()
-
-
-async def test_who_comes_while_the_last_one_leaves_hears_everything() -> None:
-    broker = AnsweringLate("unsubscribe")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        leaver = await started(manager.subscribe(NUMBERS))
-        leaving = asyncio.create_task(leaver.aclose())
-        await wait_until(lambda: broker.held)
-        coming = asyncio.create_task(started(manager.subscribe(NUMBERS)))
-        await pause(3)
-        broker.answer.set()
-        await leaving
-        comer = await coming
-
-        await publish_all(manager, [1])
-        assert await take(comer, 1) == [1]
-        await comer.aclose()
-
-
-async def test_one_that_gives_up_while_the_last_one_leaves_does_not_hurt_who_comes_next() -> None:
-    broker = AnsweringLate("unsubscribe")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        leaver = await started(manager.subscribe(NUMBERS))
-        leaving = asyncio.create_task(leaver.aclose())
-        await wait_until(lambda: broker.held)
-        giving_up = asyncio.create_task(manager.subscribe(NUMBERS).start())
-        await pause(3)
-        giving_up.cancel()
-        await pause(3)
-        coming = asyncio.create_task(started(manager.subscribe(NUMBERS)))
-        await pause(3)
-        broker.answer.set()
-        await asyncio.wait([leaving, giving_up])
-        comer = await coming
-
-        await publish_all(manager, [1])
-        assert await take(comer, 1) == [1]
-        await comer.aclose()
-
-
-async def test_aclose_ends_a_read_that_waits(manager: TopicManager) -> None:
-    stream = await started(manager.subscribe(NUMBERS))
-    waiting = await reading(stream)
-    await stream.aclose()
-
-    with pytest.raises(StopAsyncIteration):
-        await waiting
-    assert not manager._feeds
-
-
-async def test_a_closed_stream_is_over(manager: TopicManager) -> None:
-    stream = await started(manager.subscribe(NUMBERS))
-    await publish_all(manager, [1])
-    await stream.aclose()
-    await stream.aclose()
-
-    assert [number async for number in stream] == []
-    await stream.start()
-    assert not manager._feeds
-
-
-async def test_a_stream_that_never_started_can_be_closed(manager: TopicManager) -> None:
-    stream = manager.subscribe(NUMBERS)
-    await stream.aclose()
-
-    assert [number async for number in stream] == []
-    assert not manager._feeds
-
-
-@pytest.mark.parametrize("method", ["start", "subscribe", "head"])
-async def test_aclose_during_the_start_leaves_nothing(method: str) -> None:
-    broker = AnsweringLate(method)
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        stream = manager.subscribe(NUMBERS)
-        waiting = asyncio.create_task(anext(stream))
-        await wait_until(lambda: broker.held)
-        await stream.aclose()
-        broker.answer.set()
-
-        with pytest.raises(StopAsyncIteration):
-            await waiting
-
-
-async def test_aclose_during_the_replay_leaves_nothing() -> None:
-    broker = AnsweringLate("read")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        cursors = await publish_all(manager, [1, 2])
-        stream = manager.subscribe(NUMBERS, after=cursors[0])
-        waiting = asyncio.create_task(anext(stream))
-        await wait_until(lambda: broker.held)
-        await stream.aclose()
-        broker.answer.set()
-
-        with pytest.raises(StopAsyncIteration):
-            await waiting
-
-
-@pytest.mark.parametrize("method", ["start", "subscribe", "head", "read"])
-async def test_a_start_that_is_cancelled_leaves_nothing(method: str) -> None:
-    broker = AnsweringLate(method)
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        starting = asyncio.create_task(manager.subscribe(NUMBERS, after="1-1").start())
-        await wait_until(lambda: broker.held)
-        starting.cancel()
-
-        with pytest.raises(asyncio.CancelledError):
-            await starting
-
-
-@pytest.mark.parametrize("method", ["start", "subscribe", "head"])
-async def test_one_that_gives_up_while_the_topic_opens_does_not_hurt_the_others(
-    method: str,
-) -> None:
-    broker = AnsweringLate(method)
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        streams = [manager.subscribe(NUMBERS) for _ in range(3)]
-        starts = [asyncio.create_task(stream.start()) for stream in streams]
-        await wait_until(lambda: broker.held)
-        starts[0].cancel()
-        await wait_until(starts[0].done)
-        broker.answer.set()
-        await asyncio.gather(*starts[1:])
-
-        await publish_all(manager, [1])
-        for stream in streams[1:]:
-            assert await take(stream, 1) == [1]
-            await stream.aclose()
-
-
-async def test_a_read_that_is_cancelled_loses_nothing(manager: TopicManager) -> None:
-    stream = await started(manager.subscribe(NUMBERS))
-    waiting = await reading(stream)
-    waiting.cancel()
-    await asyncio.wait([waiting])
-    await publish_all(manager, [1])
-
-    assert await take(stream, 1) == [1]
-
-
-async def test_a_read_cancelled_as_its_event_arrives_loses_nothing(manager: TopicManager) -> None:
-    stream = await started(manager.subscribe(NUMBERS))
-    waiting = await reading(stream)
-    await publish_all(manager, [1])
-    waiting.cancel()
-    await asyncio.wait([waiting])
-
-    assert waiting.cancelled()
-    assert await take(stream, 1) == [1]
-
-
-@pytest.mark.usefixtures("small")
-async def test_leaving_while_the_topic_catches_up_stops_it() -> None:
-    broker = OutOfReach()
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        stream = await started(manager.subscribe(NUMBERS))
-        broker.down, broker.deaf = {"read"}, True
-        await publish_all(manager, [1])
-        broker.deaf = False
-        await publish_all(manager, [2])
-        await wait_until(lambda: broker.failed > 1)
-        await stream.aclose()
-
-
-# a broker out of reach
-
-
-async def test_a_broker_out_of_reach_at_the_start_is_seen_at_once_and_tried_again() -> None:
-    broker = OutOfReach("start")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        with pytest.raises(BrokerUnavailable):
-            await manager.start()
-        with pytest.raises(BrokerUnavailable):
-            await manager.publish(NUMBERS, 1)
-        broker.down.clear()
-        assert (await manager.publish(NUMBERS, 1)).seq == 1
-
-
-@pytest.mark.parametrize("method", ["start", "subscribe", "head"])
-async def test_a_topic_that_could_not_be_opened_leaves_nothing_and_can_be_tried_again(
-    method: str,
-) -> None:
-    broker = OutOfReach(method)
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        stream = manager.subscribe(NUMBERS)
-        with pytest.raises(BrokerUnavailable):
-            await stream.start()
-        assert not manager._feeds
-
-        broker.down.clear()
-        await stream.start()
-        await publish_all(manager, [1])
-        assert await take(stream, 1) == [1]
-        await stream.aclose()
-
-
-async def test_a_replay_that_fails_ends_the_stream_and_leaves_nothing() -> None:
-    broker = OutOfReach()
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        cursor = await manager.cursor(NUMBERS)
-        broker.down = {"read"}
-        with pytest.raises(BrokerUnavailable):
-            await manager.subscribe(NUMBERS, after=cursor).start()
-
-
-async def test_a_cursor_that_can_not_be_asked_for_is_an_error() -> None:
-    manager = TopicManager(OutOfReach("head"))
-
-    with pytest.raises(BrokerUnavailable):
-        await manager.cursor(NUMBERS)
-
-
-@pytest.mark.usefixtures("small")
-async def test_catching_up_goes_on_as_soon_as_the_broker_is_back() -> None:
-    broker = OutOfReach()
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        stream = await started(manager.subscribe(NUMBERS))
-        waiting = await reading(stream)
-        broker.down, broker.deaf = {"read"}, True
-        await publish_all(manager, range(20))
-        broker.deaf = False
-        await publish_all(manager, [20])
-        await wait_until(lambda: broker.failed > 2)
-        assert not waiting.done()
-
-        broker.down.clear()
-        assert [await waiting, *await take(stream, 20)] == list(range(21))
-        await stream.aclose()
-
-
-@pytest.mark.usefixtures("small")
-async def test_a_new_history_is_found_as_soon_as_the_broker_is_back() -> None:
-    broker = OutOfReach()
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        old = await started(manager.subscribe(NUMBERS))
-        await publish_all(manager, [1])
-        assert await take(old, 1) == [1]
-        waiting = await reading(old)
-        broker._histories.clear()
-        broker.down = {"head"}
-        await publish_all(manager, [2])
-        await wait_until(lambda: broker.failed > 2)
-        assert not waiting.done()
-
-        broker.down.clear()
-        with pytest.raises(CursorExpired):
-            await waiting
-        await old.aclose()
-
-
-@pytest.mark.usefixtures("small")
-async def test_a_reader_that_lags_while_the_broker_is_away_goes_on_where_it_was() -> None:
-    broker = OutOfReach()
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        stream = await started(manager.subscribe(NUMBERS))
-        await publish_all(manager, range(20))
-        broker.down = {"read"}
-        with pytest.raises(BrokerUnavailable):
-            await take(stream, 1)
-        broker.down.clear()
-
-        assert await take(stream, 20) == list(range(20))
-        await stream.aclose()
-
-
 # start and close
 
 
@@ -1180,6 +702,117 @@ async def test_the_broker_is_started_once_however_many_ask() -> None:
 
     assert broker.held == 1
     await manager.close()
+
+
+async def test_a_broker_out_of_reach_at_the_start_is_seen_at_once_and_tried_again() -> None:
+    broker = OutOfReach("start")
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        with pytest.raises(BrokerUnavailable):
+            await manager.start()
+        with pytest.raises(BrokerUnavailable):
+            await manager.publish(NUMBERS, 1)
+        broker.down.clear()
+        assert (await manager.publish(NUMBERS, 1)).seq == 1
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_start_waits_for_the_broker_and_logs_each_try(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = OutOfReach("start")
+    manager = TopicManager(broker, settings=Settings(broker_wait=3600))
+    publishing = asyncio.create_task(manager.publish(NUMBERS, 1))
+    await wait_until(lambda: broker.failed > 2)
+    assert not publishing.done()
+    broker.down.clear()
+
+    assert (await publishing).seq == 1
+    assert len(warnings_in(caplog)) == broker.failed
+    assert all("No start" in line for line in warnings_in(caplog))
+    await manager.close()
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_start_waits_so_long_and_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    broker = OutOfReach("start")
+    manager = TopicManager(broker, settings=Settings(broker_wait=0.05))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(BrokerUnavailable, match="No start"):
+        await manager.start()
+
+    longest_delay = 0.002
+    assert loop.time() - began >= 0.05 - longest_delay
+    assert broker.failed > 2
+    assert len(warnings_in(caplog)) == broker.failed - 1
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_start_that_waits_can_be_cancelled_and_tried_again() -> None:
+    broker = OutOfReach("start")
+    tasks = asyncio.all_tasks()
+    manager = TopicManager(broker, settings=Settings(broker_wait=3600))
+    starting = asyncio.create_task(manager.start())
+    await wait_until(lambda: broker.failed > 1)
+    starting.cancel()
+    await ended(starting)
+    assert asyncio.all_tasks() <= tasks
+
+    broker.down.clear()
+    await manager.start()
+    await manager.close()
+
+
+async def test_close_during_the_start_leaves_no_connection_open() -> None:
+    class Connecting(AnsweringLate):
+        connected = False
+
+        async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+            await super().start(deliver, recheck)
+            self.connected = True
+
+        async def close(self) -> None:
+            await super().close()
+            self.connected = False
+
+    broker = Connecting("start")
+    manager = TopicManager(broker)
+    starting = asyncio.create_task(manager.start())
+    await wait_until(lambda: broker.held)
+    closing = asyncio.create_task(manager.close())
+    await pause(3)
+    broker.answer.set()
+    await asyncio.wait([starting, closing])
+
+    assert not broker.connected
+
+
+async def test_check_tells_whether_the_broker_is_there() -> None:
+    broker = OutOfReach()
+    manager = TopicManager(broker)
+    await manager.check()
+    broker.down = {"check"}
+    with pytest.raises(BrokerUnavailable, match="No check"):
+        await manager.check()
+    broker.down.clear()
+    await manager.check()
+
+    assert broker.calls["start"] == 1
+    await manager.close()
+
+
+async def test_check_of_a_manager_whose_broker_can_not_be_started_fails() -> None:
+    manager = TopicManager(OutOfReach("start"))
+
+    with pytest.raises(BrokerUnavailable, match="No start"):
+        await manager.check()
+
+
+async def test_a_cursor_that_can_not_be_asked_for_is_an_error() -> None:
+    manager = TopicManager(OutOfReach("head"))
+
+    with pytest.raises(BrokerUnavailable):
+        await manager.cursor(NUMBERS)
 
 
 async def test_close_ends_every_stream(manager: TopicManager) -> None:
@@ -1215,15 +848,31 @@ async def test_close_stops_catching_up() -> None:
     manager = TopicManager(broker)
     tasks = asyncio.all_tasks()
     stream = await started(manager.subscribe(NUMBERS))
-    broker.down, broker.deaf = {"read"}, True
-    await publish_all(manager, [1])
-    broker.deaf = False
-    await publish_all(manager, [2])
+    broker.down = {"read"}
+    broker.recheck(NUMBERS.name)
     await wait_until(lambda: broker.failed)
     await manager.close()
 
     await wait_until(lambda: asyncio.all_tasks() <= tasks)
     assert [number async for number in stream] == []
+
+
+async def test_a_topic_that_was_opening_at_the_close_does_not_disturb_the_next_start() -> None:
+    broker = LosingItsData()
+    manager = TopicManager(broker, settings=Settings(topic_linger=0.001))
+    tasks = asyncio.all_tasks()
+    broker.hold_one_answer = True
+    old = asyncio.create_task(manager.subscribe(NUMBERS).__anext__())
+    await wait_until(lambda: manager._started and not broker.hold_one_answer)
+    await manager.close()
+    new = await started(manager.subscribe(NUMBERS))
+    broker.answer.set()
+    await ended(old)
+    await wait_until(lambda: asyncio.all_tasks() <= tasks)
+
+    await publish_all(manager, [1])
+    assert await take(new, 1) == [1]
+    await manager.close()
 
 
 async def test_a_closed_manager_starts_again(manager: TopicManager) -> None:
@@ -1270,12 +919,13 @@ async def test_late_deliveries_of_a_topic_that_nobody_listens_to_are_dropped() -
     deliver: list[Callable[[Event], None]] = []
 
     class Remembering(MemoryBroker):
-        async def start(self, deliver_: Deliver) -> None:
+        async def start(self, deliver_: Deliver, recheck: Recheck) -> None:
             deliver.append(deliver_)
-            await super().start(deliver_)
+            await super().start(deliver_, recheck)
 
     async with leaving_nothing(TopicManager(Remembering())) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         await stream.aclose()
+        await wait_until(lambda: not manager._feeds)
         deliver[0](Event("numbers", Cursor(1, 1), b"1"))
         assert not manager._feeds

@@ -1,4 +1,6 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,6 +109,180 @@ def test_a_restart_leaves_the_window_as_stale_as_it_was() -> None:
     w.restart(Cursor(EPOCH + 1, 0))
 
     assert w.stale
+
+
+def test_extending_follows_the_history_into_another_epoch() -> None:
+    w = window(3, holding=[4])
+    w.extend([event(5), event(6, EPOCH + 7), event(7, EPOCH + 7), event(8, EPOCH + 9)])
+
+    assert w.last == Cursor(EPOCH + 9, 8)
+    assert read(w, 3) == [4, 5, 6, 7, 8]
+    assert w.offer(event(9, EPOCH + 9))
+
+
+def test_the_live_path_does_not_lead_into_another_epoch() -> None:
+    w = window(3)
+
+    assert not w.offer(event(4, EPOCH + 1))
+    assert (w.last, w.stale) == (Cursor(EPOCH, 3), True)
+
+
+# where it reaches back to
+
+
+def test_it_reaches_back_to_the_place_before_its_first_event_and_to_each_one_after() -> None:
+    w = window(3, holding=[4, 5])
+
+    reached = [seq for seq in range(9) if w.reaches_back_to(Cursor(EPOCH, seq))]
+    assert reached == [3, 4, 5]
+
+
+def test_what_was_evicted_is_out_of_reach_but_for_the_place_before_the_first_that_is_left() -> None:
+    w = window(0, size=3, holding=range(1, 11))
+
+    reached = [seq for seq in range(12) if w.reaches_back_to(Cursor(EPOCH, seq))]
+    assert reached == [7, 8, 9, 10]
+
+
+def test_an_empty_window_reaches_back_to_its_own_place_only() -> None:
+    w = window(3)
+
+    assert w.reaches_back_to(Cursor(EPOCH, 3))
+    for elsewhere in (Cursor(EPOCH, 2), Cursor(EPOCH, 4), Cursor(EPOCH + 1, 3)):
+        assert not w.reaches_back_to(elsewhere)
+
+
+def test_it_reaches_back_across_epochs_and_each_place_has_its_own() -> None:
+    w = window(3, holding=[4])
+    w.extend([event(5, EPOCH + 7), event(6, EPOCH + 7)])
+
+    places = {3: EPOCH, 4: EPOCH, 5: EPOCH + 7, 6: EPOCH + 7}
+    for seq, own in places.items():
+        for epoch in (EPOCH - 1, EPOCH, EPOCH + 7, EPOCH + 8):
+            assert w.reaches_back_to(Cursor(epoch, seq)) == (epoch == own)
+
+
+def test_the_place_before_the_first_event_keeps_its_epoch_when_events_are_evicted() -> None:
+    w = window(3, size=2, holding=[4])
+    w.extend([event(5, EPOCH + 7), event(6, EPOCH + 7)])
+
+    assert w.reaches_back_to(Cursor(EPOCH, 4))
+    assert not w.reaches_back_to(Cursor(EPOCH + 7, 4))
+    assert w.after(Cursor(EPOCH, 4)) == event(5, EPOCH + 7)
+
+
+def test_after_a_restart_it_reaches_back_to_that_place() -> None:
+    w = window(0, holding=[1, 2])
+    w.restart(Cursor(EPOCH + 1, 9))
+
+    assert w.reaches_back_to(Cursor(EPOCH + 1, 9))
+    assert not w.reaches_back_to(Cursor(EPOCH, 9))
+    assert not w.reaches_back_to(Cursor(EPOCH, 2))
+
+
+def test_a_place_of_another_epoch_is_behind_though_the_window_has_its_number() -> None:
+    w = window(3, holding=[4, 5])
+
+    for seq in (3, 4, 5):
+        with pytest.raises(Behind):
+            w.after(Cursor(EPOCH + 1, seq))
+
+
+# a window and a plain list say the same
+
+
+@dataclass
+class Model:
+    """A window that looks through a list of places, the first of which has no event any more."""
+
+    size: int
+    places: list[Cursor]
+    stale: bool = False
+
+    @property
+    def last(self) -> Cursor:
+        return self.places[-1]
+
+    def offer(self, cursor: Cursor) -> bool:
+        if cursor == self.last.next():
+            self.take(cursor)
+            return True
+        if cursor.epoch != self.last.epoch or cursor.seq > self.last.seq:
+            self.stale = True
+        return False
+
+    def take(self, cursor: Cursor) -> None:
+        self.places = [*self.places, cursor][-self.size - 1 :]
+
+    def after(self, position: Cursor) -> Cursor | str | None:
+        if position == self.last:
+            return None
+        if position in self.places:
+            return self.places[self.places.index(position) + 1]
+        is_ahead = position.epoch == self.last.epoch and position.seq > self.last.seq
+        return None if is_ahead else "behind"
+
+
+EPOCHS = range(1, 5)
+cursors = st.builds(Cursor, st.sampled_from(EPOCHS), st.integers(0, 12))
+# An offer; a restart; or a page of history from so many places back, the rest in new epochs.
+steps = st.one_of(
+    st.tuples(st.just("offer"), cursors),
+    st.tuples(st.just("next"), st.sampled_from(EPOCHS)),
+    st.tuples(st.just("restart"), cursors),
+    st.tuples(st.just("extend"), st.integers(0, 4), st.lists(st.sampled_from(EPOCHS), max_size=4)),
+)
+
+
+def page(model: Model, back: int, epochs: Sequence[int]) -> list[Cursor]:
+    """Return what the history says comes behind one of the last places, and then on in `epochs`."""
+    known = model.places[1:][max(0, len(model.places) - 1 - back) :]
+    return [*known, *(Cursor(e, model.last.seq + n) for n, e in enumerate(sorted(epochs), 1))]
+
+
+def act(step: tuple[Any, ...], w: Window, model: Model) -> None:
+    match step:
+        case "offer", cursor:
+            assert w.offer(at(cursor)) == model.offer(cursor)
+        case "next", epoch:
+            cursor = Cursor(epoch, model.last.seq + 1)
+            assert w.offer(at(cursor)) == model.offer(cursor)
+        case "restart", cursor:
+            w.restart(cursor)
+            model.places = [cursor]
+        case "extend", back, epochs:
+            events = page(model, back, epochs)
+            w.extend(at(cursor) for cursor in events)
+            for cursor in events:
+                if cursor.seq > model.last.seq:
+                    model.take(cursor)
+
+
+def at(cursor: Cursor) -> Event:
+    return event(cursor.seq, cursor.epoch)
+
+
+def found(w: Window, position: Cursor) -> Cursor | str | None:
+    try:
+        following = w.after(position)
+    except Behind:
+        return "behind"
+    return None if following is None else following.cursor
+
+
+@given(size=st.integers(1, 6), start=cursors, steps=st.lists(steps, max_size=25))
+def test_whatever_happens_to_it_a_window_says_what_a_list_of_its_places_would_say(
+    size: int, start: Cursor, steps: list[tuple[Any, ...]]
+) -> None:
+    w, model = Window(start, size=size), Model(size, [start])
+    for step in steps:
+        act(step, w, model)
+        assert (w.last, w.stale) == (model.last, model.stale)
+        for epoch in EPOCHS:
+            for seq in range(model.last.seq + 3):
+                position = Cursor(epoch, seq)
+                assert w.reaches_back_to(position) == (position in model.places)
+                assert found(w, position) == model.after(position)
 
 
 @st.composite

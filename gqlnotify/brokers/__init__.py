@@ -1,21 +1,31 @@
 """Brokers keep the history of topics and carry events between processes."""
 
-from gqlnotify.brokers.base import Broker, Deliver
+from gqlnotify.brokers.base import Broker, Deliver, Recheck
 from gqlnotify.brokers.memory import MemoryBroker
 from gqlnotify.settings import Settings
 
-__all__ = ["Broker", "Deliver", "MemoryBroker", "from_settings"]
+__all__ = ["Broker", "Deliver", "MemoryBroker", "Recheck", "from_settings"]
 
 
 def from_settings(settings: Settings) -> Broker:
     """Return the broker that the scheme of `settings.broker_url` names.
 
     Raises:
-        ValueError: no broker goes by that scheme.
+        ValueError: no broker goes by that scheme, or the rest of the URL is wrong.
     """
     scheme = settings.broker_url.partition("://")[0]
     if scheme == "memory":
-        return MemoryBroker(length=settings.history_length, seconds=settings.history_seconds)
-    raise ValueError(
-        f"GQLNOTIFY_BROKER_URL has the scheme {scheme!r}; this version knows memory://"
-    )
+        return MemoryBroker(
+            length=settings.history_length,
+            seconds=settings.history_seconds,
+            per_topic=settings.history_per_topic,
+        )
+    # Whoever stays in one process need not have the driver loaded.
+    from gqlnotify.brokers import redis  # noqa: PLC0415
+
+    if scheme not in redis.SCHEMES:
+        known = ", ".join(f"{each}://" for each in ("memory", *redis.SCHEMES))
+        raise ValueError(
+            f"GQLNOTIFY_BROKER_URL has the scheme {scheme!r}; this version knows {known}"
+        )
+    return redis.from_settings(settings)

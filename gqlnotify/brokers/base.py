@@ -9,19 +9,26 @@ Deliver = Callable[[Event], None]
 """Takes an event from the live path. It returns at once and never raises."""
 
 
+Recheck = Callable[[str], None]
+"""Hears that the live path of this topic may have dropped events: the history knows them. It
+returns at once and never raises."""
+
+
 class Broker(ABC):
     """An ordered, bounded history for each topic, and a live path that is allowed to fail.
 
-    The history is the truth: contiguous within one epoch, the same for every reader, replayable.
-    The live path is only a fast wake-up: it may drop, repeat or reorder events. `TopicManager`
-    makes one unbroken stream of the two, so a broker need not.
+    The history is the truth: contiguous, the same for every reader, replayable. The live path is
+    only a fast wake-up: it may drop, repeat or reorder events. `TopicManager` makes one unbroken
+    stream of the two, so a broker need not.
 
     Names and payloads come checked; a broker treats both as opaque.
     """
 
     @abstractmethod
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
         """Connect, and hand what arrives on subscribed topics to `deliver` in this event loop.
+
+        Where events may have been dropped and no later one may show it, `recheck` is called.
 
         Raises:
             BrokerUnavailable: there is nothing to connect to.
@@ -32,14 +39,25 @@ class Broker(ABC):
         """Let go of every connection. A closed broker may be started again."""
 
     @abstractmethod
+    async def check(self) -> None:
+        """Return if events can be published and are delivered.
+
+        Raises:
+            BrokerUnavailable: they can't, or aren't.
+        """
+
+    @abstractmethod
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
         """Append an event to the topic's history, send it live, and return where it stands.
 
-        The first event of an epoch has `seq` 1 and each later one the next number. An `event_id`
-        that the history still remembers appends nothing and returns the first one's cursor.
+        The first event of a history has `seq` 1 and each later one the next number. Within a
+        history the epoch stays, unless the broker may have forgotten its newest events: it then
+        goes on in a new epoch, so that their cursors are never given to other events. An
+        `event_id` that the history still remembers appends nothing and returns the first one's
+        cursor.
 
         Raises:
-            BrokerUnavailable: the event was not appended.
+            BrokerUnavailable: the event was not appended, or nobody can tell.
         """
 
     @abstractmethod
@@ -47,12 +65,13 @@ class Broker(ABC):
         """Have events of `topic` delivered live.
 
         Whatever is published after this has returned is either delivered or, where the live path
-        drops it, in the history. A subscribed topic's history does not end by idleness alone.
+        drops it, in the history. A subscribed topic's history does not end by idleness alone. A
+        broker that can't be reached is waited for.
         """
 
     @abstractmethod
     async def unsubscribe(self, topic: str) -> None:
-        """Undo `subscribe`. Events that are already on their way may still be delivered."""
+        """Undo `subscribe`. Subscribing again right away may find that it was never undone."""
 
     @abstractmethod
     async def head(self, topic: str) -> Cursor:
@@ -60,6 +79,9 @@ class Broker(ABC):
 
         A topic without a history gets one: a new epoch, at `seq` 0. So what is published after
         this has returned can be read back from the cursor returned.
+
+        Raises:
+            BrokerUnavailable: the history can't be asked.
         """
 
     @abstractmethod
@@ -69,4 +91,5 @@ class Broker(ABC):
         Raises:
             CursorExpired: the event right behind `after` is no longer there, or the topic's
                 history is not the one that `after` was taken from. Never a list with a hole.
+            BrokerUnavailable: the history can't be asked.
         """

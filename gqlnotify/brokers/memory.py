@@ -2,19 +2,21 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from gqlnotify.brokers.base import Broker, Deliver
+from gqlnotify.brokers.base import Broker, Deliver, Recheck
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
+from gqlnotify.settings import Bounds, Retention
 
 _SWEEP_EVERY = 256
 
 
 @dataclass(slots=True)
 class _History:
+    bounds: Bounds
     head: Cursor
     touched: float
     events: deque[tuple[float, Event]] = field(default_factory=deque)
@@ -40,21 +42,30 @@ class _History:
 class MemoryBroker(Broker):
     """Keeps up to `length` events a topic, none of them longer than `seconds`.
 
-    A topic that nobody is subscribed to and that nobody touched for `seconds` is forgotten.
+    `per_topic` has other bounds for topics that fit a pattern. A topic that nobody is subscribed
+    to and that nobody touched for its `seconds` is forgotten.
     """
 
-    def __init__(self, *, length: int = 1000, seconds: float = 3600) -> None:
-        self._length = length
-        self._seconds = seconds
+    def __init__(
+        self,
+        *,
+        length: int = 1000,
+        seconds: float = 3600,
+        per_topic: Mapping[str, Bounds] | None = None,
+    ) -> None:
+        self._retention = Retention(length, seconds, per_topic or {})
         self._histories: dict[str, _History] = {}
         self._subscribed: set[str] = set()
         self._deliver: Deliver | None = None
         self._last_epoch = 0
         self._until_sweep = _SWEEP_EVERY
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, deliver: Deliver, _recheck: Recheck) -> None:
         """See `Broker.start`."""
         self._deliver = deliver
+
+    async def check(self) -> None:
+        """See `Broker.check`."""
 
     async def close(self) -> None:
         """See `Broker.close`. The histories stay, for as long as the broker itself does."""
@@ -69,7 +80,7 @@ class MemoryBroker(Broker):
             return history.by_id[event_id]
         event = Event(topic, history.head.next(), payload, event_id)
         history.append(event, now)
-        if len(history.events) > self._length:
+        if len(history.events) > history.bounds.length:
             history.drop_oldest()
         if self._deliver is not None and topic in self._subscribed:
             self._deliver(event)
@@ -105,14 +116,17 @@ class MemoryBroker(Broker):
         if history is not None and self._forgotten(topic, history, now):
             history = None
         if history is None:
-            history = self._histories[topic] = _History(Cursor(self._new_epoch(), 0), now)
-        while history.events and history.events[0][0] + self._seconds < now:
+            history = self._histories[topic] = self._begin(topic, now)
+        while history.events and history.events[0][0] + history.bounds.seconds < now:
             history.drop_oldest()
         history.touched = now
         return history
 
+    def _begin(self, topic: str, now: float) -> _History:
+        return _History(self._retention.of(topic), Cursor(self._new_epoch(), 0), now)
+
     def _forgotten(self, topic: str, history: _History, now: float) -> bool:
-        return topic not in self._subscribed and history.touched + self._seconds < now
+        return topic not in self._subscribed and history.touched + history.bounds.seconds < now
 
     def _sweep_sometimes(self, now: float) -> None:
         # Free-form topics come and go; without this a chatty client could fill the memory.

@@ -4,7 +4,9 @@ import pytest
 
 from gqlnotify import Settings
 from gqlnotify.brokers import Broker, MemoryBroker, from_settings
+from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
+from gqlnotify.settings import Bounds
 from tests.brokers.contract import ALL, BrokerContract
 from tests.waiting import wait_until
 
@@ -22,6 +24,36 @@ async def test_it_keeps_exactly_its_length() -> None:
 
     kept = await broker.read("t", cursors[-4], ALL)
     assert [e.payload for e in kept] == [b"7", b"8", b"9"]
+
+
+async def test_a_topic_that_fits_a_pattern_has_bounds_of_its_own() -> None:
+    broker = MemoryBroker(length=3, per_topic={"long.*": Bounds(length=5)})
+    for topic, length in (("long.x", 5), ("other", 3)):
+        start = await broker.head(topic)
+        cursors = [await broker.publish(topic, b"%d" % n) for n in range(10)]
+
+        assert len(await broker.read(topic, cursors[-length - 1], ALL)) == length
+        with pytest.raises(CursorExpired):
+            await broker.read(topic, cursors[-length - 2], ALL)
+        with pytest.raises(CursorExpired):
+            await broker.read(topic, start, ALL)
+
+
+async def test_a_topic_that_fits_a_pattern_is_forgotten_after_its_own_time() -> None:
+    broker = MemoryBroker(per_topic={"short": Bounds(seconds=A_WHILE)})
+    lasting = await broker.publish("lasting", b"x")
+    await broker.publish("short", b"x")
+
+    async def short_one_has_gone() -> bool:
+        await broker.publish("busy", b"x")
+        return "short" not in broker._histories
+
+    await wait_until(short_one_has_gone)
+    assert await broker.head("lasting") == lasting
+
+
+async def test_it_is_always_there() -> None:
+    await MemoryBroker().check()
 
 
 async def test_an_old_event_goes_though_newer_ones_keep_the_topic_busy() -> None:
@@ -98,10 +130,13 @@ async def test_a_clock_that_stands_still_makes_no_epoch_twice(
 
 
 def test_the_settings_name_the_broker_and_its_bounds() -> None:
-    broker = from_settings(Settings(history_length=7, history_seconds=8))
+    other = {"prices.*": Bounds(length=3), "slow": Bounds(seconds=9)}
+    broker = from_settings(Settings(history_length=7, history_seconds=8, history_per_topic=other))
 
     assert isinstance(broker, MemoryBroker)
-    assert (broker._length, broker._seconds) == (7, 8)
+    assert broker._retention.of("tasks") == Bounds(length=7, seconds=8)
+    assert broker._retention.of("prices.gold") == Bounds(length=3, seconds=8)
+    assert broker._retention.of("slow") == Bounds(length=7, seconds=9)
 
 
 def test_an_unknown_scheme_is_named_in_the_refusal() -> None:

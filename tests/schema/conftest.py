@@ -1,7 +1,4 @@
 import asyncio
-import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -114,42 +111,3 @@ async def outbox(database: Database, topics: TopicManager) -> AsyncIterator[Outb
     outbox = Outbox(database, topics)
     yield outbox
     await outbox.close()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Path]:
-    """A private PostgreSQL without a TCP port; its directory is its address."""
-    programs = _postgres_programs()
-    if programs is None:
-        assert not os.environ.get("CI"), "the tests on PostgreSQL must run here"
-        pytest.skip("PostgreSQL is not installed")
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))
-    user = _unprivileged()
-    if user:
-        shutil.chown(directory, user)
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(programs / program), "-D", str(directory / "data"), *arguments]
-        subprocess.run(command, check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL)
-
-    run("initdb", "--username=tasks", "--auth=trust", "--encoding=UTF8", "--no-sync")
-    options = f"-k {directory} -c listen_addresses='' -c fsync=off"
-    run("pg_ctl", "-w", "-l", str(directory / "log"), "-o", options, "start")
-    try:
-        yield directory
-    finally:
-        run("pg_ctl", "-m", "immediate", "stop")
-        shutil.rmtree(directory)
-
-
-def _postgres_programs() -> Path | None:
-    found = shutil.which("pg_ctl")
-    if found:
-        return Path(found).resolve().parent
-    versions = Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")
-    return max((path.parent for path in versions), default=None)
-
-
-def _unprivileged() -> str | None:
-    # PostgreSQL refuses to run as root.
-    return "postgres" if os.geteuid() == 0 else None

@@ -1,0 +1,24 @@
+"""Topics in Redis: any number of processes on any number of machines act as one."""
+
+from gqlnotify.brokers.redis.address import SCHEMES
+from gqlnotify.brokers.redis.broker import RedisBroker
+from gqlnotify.brokers.redis.sender import Message, Sender
+from gqlnotify.settings import Settings
+
+__all__ = ["SCHEMES", "Message", "RedisBroker", "Sender", "from_settings"]
+
+
+def from_settings(settings: Settings) -> RedisBroker:
+    """Return the broker that the settings describe.
+
+    Raises:
+        ValueError: `broker_url` is wrong.
+    """
+    return RedisBroker(
+        settings.broker_url,
+        length=settings.history_length,
+        seconds=settings.history_seconds,
+        per_topic=settings.history_per_topic,
+        timeout=settings.broker_timeout,
+        prefix=settings.broker_prefix,
+    )

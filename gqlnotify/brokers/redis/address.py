@@ -1,0 +1,86 @@
+"""What a broker URL says. Pure: no I/O."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from redis.asyncio.connection import parse_url
+
+Kind = Literal["server", "sentinel", "cluster"]
+
+SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+_PORTS = {"sentinel": 26379, "cluster": 6379}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where Redis is: one server, the master that Sentinel names, or a cluster."""
+
+    kind: Kind
+    url: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    tls: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, url: str) -> "Address":
+        """Read a broker URL.
+
+        `redis://`, `rediss://` (TLS) and `unix://` are those of redis-py. With Sentinel it is
+        `redis+sentinel://[user:password@]host:port,host:port/service[/db]`, with a cluster
+        `redis+cluster://[user:password@]host:port,host:port`; TLS begins with `rediss+`. A query
+        holds redis-py's options.
+
+        Raises:
+            ValueError: it is none of these; the message repeats no password.
+        """
+        scheme, _, kind = urlsplit(url).scheme.partition("+")
+        if not kind:
+            parse_url(url)
+            return cls("server", url)
+        if kind == "sentinel":
+            return cls._many("sentinel", scheme, url)
+        return cls._many("cluster", scheme, url)
+
+    @classmethod
+    def _many(cls, kind: Kind, scheme: str, url: str) -> "Address":
+        parts = urlsplit(url)
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        service, _, db = unquote(parts.path.strip("/")).partition("/")
+        if kind == "sentinel" and not service:
+            raise ValueError(f"{parts.scheme}:// needs the service's name: host:port/service")
+        if kind == "cluster" and service.strip("0"):
+            raise ValueError("A Redis cluster has no databases to choose from")
+        # What remains is a URL like any other.
+        one = urlunsplit((scheme, f"{credentials}@host", f"/{db}", parts.query, ""))
+        options = dict(parse_url(one))
+        for superfluous in ("host", "connection_class"):
+            options.pop(superfluous, None)
+        return cls(
+            kind,
+            url,
+            tuple(_host(text, _PORTS[kind]) for text in hosts.split(",")),
+            service,
+            scheme == "rediss",
+            tuple(options.items()),
+        )
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port or port
+    except ValueError:
+        host = None
+    if not host:
+        raise ValueError(f"{text!r} is not a host and a port")
+    return host, port

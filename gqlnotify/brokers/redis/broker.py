@@ -1,0 +1,183 @@
+"""The Redis broker: each topic's history is a stream, Pub/Sub is its live path."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from gqlnotify.brokers.base import Broker, Deliver, Recheck
+from gqlnotify.brokers.redis import scripts
+from gqlnotify.brokers.redis.address import Address
+from gqlnotify.brokers.redis.live import LivePath
+from gqlnotify.brokers.redis.scripts import Call, Names
+from gqlnotify.brokers.redis.servers import Servers, connect, reaching
+from gqlnotify.errors import BrokerUnavailable
+from gqlnotify.event import Cursor, Event
+from gqlnotify.settings import Bounds, Retention
+
+# More at once would only wait for each other in the one thread that Redis has.
+_COMMANDS_AT_ONCE = 32
+_KEEP_SECONDS = 15.0
+_KEEP_AT_ONCE = 1000
+
+logger = logging.getLogger("gqlnotify.brokers")
+
+
+class RedisBroker(Broker):
+    """Topics in Redis 7 or Valkey, shared by any number of processes.
+
+    Args:
+        url: see `Address.parse`.
+        length, seconds, per_topic: how much a topic remembers, as in `MemoryBroker`.
+        timeout: seconds after which a silent Redis counts as unreachable.
+        prefix: the first part of every key and channel. All databases of a server share its
+            channels, so two applications on one server need two prefixes.
+
+    Raises:
+        ValueError: the URL is none that it knows.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        length: int = 1000,
+        seconds: float = 3600,
+        per_topic: Mapping[str, Bounds] | None = None,
+        timeout: float = 5,
+        prefix: str = "gqlnotify",
+    ) -> None:
+        self._address = Address.parse(url)
+        self._retention = Retention(length, seconds, per_topic or {})
+        self._timeout = timeout
+        self._names = Names(prefix)
+        self._session: _Session | None = None
+
+    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+        """See `Broker.start`."""
+        self._deliver, self._recheck = deliver, recheck
+        servers = connect(self._address, self._timeout)
+        self._session = _Session(servers, LivePath(servers, self, self._timeout))
+        try:
+            await self.check()
+        except BaseException:
+            await self.close()
+            raise
+        self._session.keeping = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """See `Broker.close`."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.aclose()
+
+    async def check(self) -> None:
+        """See `Broker.check`."""
+        async with self._answer() as session:
+            await session.servers.client.ping()
+        if not session.live.connected:
+            raise BrokerUnavailable("Redis answers, but has not confirmed every subscription")
+
+    async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
+        """See `Broker.publish`."""
+        bounds = self._retention.of(topic)
+        async with self._answer() as session:
+            command = session.servers.publish
+            call = scripts.publish(self._names.keys(topic), payload, event_id, bounds, command)
+            return scripts.parse_cursor(await session.run(call))
+
+    async def subscribe(self, topic: str) -> None:
+        """See `Broker.subscribe`. While Redis can't be reached, this waits."""
+        await self._started().live.subscribe(self._names.stream(topic))
+
+    async def unsubscribe(self, topic: str) -> None:
+        """See `Broker.unsubscribe`."""
+        if self._session is not None:
+            self._session.live.unsubscribe(self._names.stream(topic))
+
+    async def head(self, topic: str) -> Cursor:
+        """See `Broker.head`."""
+        call = scripts.head(self._names.keys(topic), self._retention.of(topic))
+        async with self._answer() as session:
+            return scripts.parse_cursor(await session.run(call))
+
+    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
+        """See `Broker.read`."""
+        call = scripts.read(self._names.keys(topic), after, limit, self._retention.of(topic))
+        async with self._answer() as session:
+            return scripts.parse_page(topic, await session.run(call))
+
+    def received(self, channel: str, data: bytes) -> None:
+        """Take a message from the live path."""
+        topic = self._names.topic(channel)
+        try:
+            event = scripts.parse_message(topic, data)
+        except ValueError:
+            logger.warning("Somebody else sent %d bytes on %s", len(data), channel)
+        else:
+            self._deliver(event)
+
+    def confirmed(self, channel: str) -> None:
+        """Take note that the live path may have missed something until now."""
+        self._recheck(self._names.topic(channel))
+
+    def _started(self) -> "_Session":
+        if self._session is None:
+            raise BrokerUnavailable("The connection to Redis is not open")
+        return self._session
+
+    @asynccontextmanager
+    async def _answer(self) -> AsyncIterator["_Session"]:
+        session = self._started()
+        # Twice: a turn may have to be waited for, and then the answer.
+        with reaching():
+            async with asyncio.timeout(2 * self._timeout), session.permits:
+                yield session
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_SECONDS)
+            channels = self._started().live.channels
+            try:
+                for start in range(0, len(channels), _KEEP_AT_ONCE):
+                    await self._extend(channels[start : start + _KEEP_AT_ONCE])
+            except BrokerUnavailable as error:
+                logger.warning("No way to extend the life of topics: %s", error)
+
+    async def _extend(self, channels: Sequence[str]) -> None:
+        topics = [self._names.topic(channel) for channel in channels]
+        async with self._answer() as session:
+            batch = session.servers.client.pipeline(transaction=False)
+            for channel, topic in zip(channels, topics, strict=True):
+                batch.pexpire(channel, scripts.lifetime(self._retention.of(topic)))
+            alive = await batch.execute(raise_on_error=False)
+        for topic, is_alive in zip(topics, alive, strict=True):
+            if not is_alive:
+                self._recheck(topic)
+
+
+class _Session:
+    """What lives from start to close."""
+
+    def __init__(self, servers: Servers, live: LivePath) -> None:
+        self.servers = servers
+        self.live = live
+        self.permits = asyncio.Semaphore(_COMMANDS_AT_ONCE)
+        self.keeping: asyncio.Task[None] | None = None
+
+    async def run(self, call: Call) -> Any:
+        """Return what the script answers."""
+        try:
+            return await self.servers.client.execute_command(*call.evalsha)
+        except NoScriptError:
+            return await self.servers.client.execute_command(*call.eval)
+
+    async def aclose(self) -> None:
+        """Let go of every connection."""
+        if self.keeping is not None:
+            self.keeping.cancel()
+        await self.live.aclose()
+        await self.servers.aclose()

@@ -1,0 +1,172 @@
+"""One Pub/Sub connection to one server. It is made anew for as long as the line is open."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import MovedError
+
+from gqlnotify.brokers.redis.servers import TROUBLE, Servers
+
+_RETRY_SECONDS = (0.05, 2.0)
+_MESSAGE = {b"message", b"smessage"}
+_CONFIRMATION = {b"subscribe", b"ssubscribe"}
+
+logger = logging.getLogger("gqlnotify.brokers")
+
+
+class Owner(Protocol):
+    """Who is told what happens on a line."""
+
+    def received(self, channel: str, data: bytes) -> None:
+        """Take a message."""
+
+    def confirmed(self, channel: str) -> None:
+        """The channel's messages come from now on."""
+
+    def unsettled(self) -> None:
+        """The line was lost, or its server no longer has one of the channels."""
+
+
+class Line:
+    """Wants channels, asks the server for the difference, and says what came of it.
+
+    A server that is silent is pinged; if it stays silent for `timeout` seconds, it counts as lost.
+    """
+
+    def __init__(self, servers: Servers, name: str, owner: Owner, timeout: float) -> None:
+        self.channels: set[str] = set()
+        self.connected = False
+        self._servers = servers
+        self._name = name
+        self._owner = owner
+        self._timeout = timeout
+        self._asked: set[str] = set()
+        self._dirty: set[str] = set()
+        self._changed = asyncio.Event()
+        self._heard = 0.0
+        self._running = asyncio.create_task(self._run())
+
+    def add(self, channel: str) -> None:
+        """Want the channel. Nothing is asked twice."""
+        self.channels.add(channel)
+        self._note(channel)
+
+    def remove(self, channel: str) -> None:
+        """Want it no longer."""
+        self.channels.discard(channel)
+        self._note(channel)
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        self._running.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._running
+
+    def _note(self, channel: str) -> None:
+        self._dirty.add(channel)
+        self._changed.set()
+
+    async def _run(self) -> None:
+        delay, longest = _RETRY_SECONDS
+        while True:
+            self._heard = 0.0
+            try:
+                await self._hold()
+            except Exception as error:
+                if self._heard:
+                    delay, _ = _RETRY_SECONDS
+                self._lost(error, delay)
+            self._owner.unsettled()
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, longest)
+
+    async def _hold(self) -> None:
+        connection = self._servers.connection(self._name)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            self._begin()
+            async with asyncio.TaskGroup() as tasks:
+                for work in (self._read, self._write, self._watch):
+                    tasks.create_task(work(connection))
+        finally:
+            self.connected = False
+            await connection.disconnect(nowait=True)
+
+    def _lost(self, error: Exception, delay: float) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        unexpected = not isinstance(error, TROUBLE)
+        logger.warning(
+            "No live line to Redis, next try in %.2f s: %s", delay, error, exc_info=unexpected
+        )
+
+    def _begin(self) -> None:
+        self.connected = True
+        self._asked.clear()
+        self._dirty = set(self.channels)
+        self._changed.set()
+        self._heard = _now()
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        while True:
+            try:
+                reply = await connection.read_response(
+                    timeout=math.inf, push_request=True, disconnect_on_error=False
+                )
+            except MovedError:
+                self._owner.unsettled()
+            else:
+                if isinstance(reply, list):
+                    self._take(reply)
+            self._heard = _now()
+
+    def _take(self, push: Sequence[Any]) -> None:
+        kind, channel = push[0], push[1].decode()
+        if kind in _MESSAGE:
+            self._owner.received(channel, push[2])
+        elif kind in _CONFIRMATION:
+            self._owner.confirmed(channel)
+        elif channel in self._asked:
+            # Nobody asked for the end of this one: a cluster moved the channel elsewhere.
+            self._asked.discard(channel)
+            self._owner.unsettled()
+
+    async def _write(self, connection: AbstractConnection) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            dirty, self._dirty = self._dirty, set()
+            commands = connection.pack_commands(self._commands(dirty))
+            await connection.send_packed_command(commands, check_health=False)
+
+    def _commands(self, dirty: set[str]) -> Iterator[tuple[str, ...]]:
+        more = sorted(dirty & self.channels - self._asked)
+        less = sorted(dirty & self._asked - self.channels)
+        self._asked.update(more)
+        self._asked.difference_update(less)
+        for command, channels in zip(self._servers.commands, (more, less), strict=True):
+            for some in _chunks(channels, self._servers.channels_a_command):
+                yield (command, *some)
+
+    async def _watch(self, connection: AbstractConnection) -> None:
+        interval = self._timeout / 3
+        while True:
+            await asyncio.sleep(interval)
+            silent = _now() - self._heard
+            if silent >= self._timeout:
+                raise TimeoutError(f"no answer for {silent:.1f} s")
+            if silent >= interval:
+                await connection.send_command("PING", check_health=False)
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,131 @@
+"""Publishing without listening: many events in one go, with or without an event loop."""
+
+import asyncio
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+from gqlnotify.brokers.redis import scripts
+from gqlnotify.brokers.redis.address import Address
+from gqlnotify.brokers.redis.scripts import Call, Names
+from gqlnotify.brokers.redis.servers import (
+    ONE_SERVER,
+    SHARDED,
+    Servers,
+    connect,
+    connect_sync,
+    reaching,
+)
+from gqlnotify.event import Cursor
+from gqlnotify.settings import Retention
+
+Command = tuple[Any, ...]
+Dialogue = Generator[list[Command], list[Any], list[Cursor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be published: checked, and as bytes."""
+
+    topic: str
+    payload: bytes
+    event_id: str | None
+
+
+class Sender:
+    """Appends to the histories that `RedisBroker` keeps, from any process.
+
+    Raises:
+        ValueError: the URL is none that it knows.
+    """
+
+    def __init__(self, url: str, *, retention: Retention, timeout: float, prefix: str) -> None:
+        self._address = Address.parse(url)
+        self._retention = retention
+        self._timeout = timeout
+        self._names = Names(prefix)
+        self._servers: Servers | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: redis.Redis | redis.RedisCluster | None = None
+
+    async def send(self, messages: Sequence[Message]) -> list[Cursor]:
+        """Publish in one go, and return the cursors.
+
+        Raises:
+            BrokerUnavailable: some were not published, or nobody can tell.
+        """
+        dialogue = self._dialogue(messages)
+        commands = next(dialogue)
+        while True:
+            with reaching():
+                batch = self._connected().client.pipeline(transaction=False)
+                for command in commands:
+                    batch.execute_command(*command)
+                replies = await batch.execute(raise_on_error=False)
+                try:
+                    commands = dialogue.send(replies)
+                except StopIteration as end:
+                    return list(end.value)
+
+    def send_sync(self, messages: Sequence[Message]) -> list[Cursor]:
+        """Do what `send` does, without an event loop."""
+        dialogue = self._dialogue(messages)
+        commands = next(dialogue)
+        while True:
+            with reaching():
+                batch = self._connected_sync().pipeline(transaction=False)
+                for command in commands:
+                    batch.execute_command(*command)
+                replies = batch.execute(raise_on_error=False)
+                try:
+                    commands = dialogue.send(replies)
+                except StopIteration as end:
+                    return list(end.value)
+
+    async def aclose(self) -> None:
+        """Let go of the connections of both kinds."""
+        self.close()
+        if self._servers is not None:
+            await self._servers.aclose()
+            self._servers = None
+
+    def close(self) -> None:
+        """Let go of the connections that `send_sync` made."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _dialogue(self, messages: Sequence[Message]) -> Dialogue:
+        calls = [self._call(message) for message in messages]
+        replies = yield [call.evalsha for call in calls]
+        # Nothing has run of what a server did not know, so the order of each topic is kept.
+        unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            again = yield [calls[n].eval for n in unknown]
+            for n, reply in zip(unknown, again, strict=True):
+                replies[n] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return [scripts.parse_cursor(reply) for reply in replies]
+
+    def _call(self, message: Message) -> Call:
+        command = SHARDED if self._address.kind == "cluster" else ONE_SERVER
+        bounds = self._retention.of(message.topic)
+        keys = self._names.keys(message.topic)
+        return scripts.publish(keys, message.payload, message.event_id, bounds, command)
+
+    def _connected(self) -> Servers:
+        loop = asyncio.get_running_loop()
+        if self._servers is None or self._loop is not loop:
+            # The connections of another loop ended with it, or are not ours to close.
+            self._loop, self._servers = loop, connect(self._address, self._timeout)
+        return self._servers
+
+    def _connected_sync(self) -> "redis.Redis | redis.RedisCluster":
+        if self._client is None:
+            self._client = connect_sync(self._address, self._timeout)
+        return self._client

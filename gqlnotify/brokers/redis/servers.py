@@ -1,0 +1,176 @@
+"""The servers behind an address, and which of them has a topic."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from gqlnotify.brokers.redis.address import Address
+from gqlnotify.errors import BrokerUnavailable
+
+ONE_SERVER, SHARDED = "PUBLISH", "SPUBLISH"
+
+TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What the library raises when something is wrong on the way or on the other side."""
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Say of any trouble inside that the broker is unavailable, and why."""
+    try:
+        yield
+    except TROUBLE as error:
+        reason = str(error) or "no answer in time"
+        raise BrokerUnavailable(f"Redis can't be reached or refuses: {reason}") from error
+
+
+class Servers(ABC):
+    """Where commands go, and where one listens to a channel."""
+
+    client: Redis | RedisCluster
+    publish = ONE_SERVER
+    commands = ("SUBSCRIBE", "UNSUBSCRIBE")
+    channels_a_command = 500
+
+    @abstractmethod
+    def home(self, channel: str) -> str:
+        """Return the name of the server that has the channel."""
+
+    @abstractmethod
+    def connection(self, name: str) -> AbstractConnection:
+        """Return a new connection to a server, not connected yet and owned by the caller."""
+
+    @abstractmethod
+    async def refresh(self) -> None:
+        """Find out anew which server has what."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close every connection but those that `connection` gave."""
+
+
+class OneServer(Servers):
+    """A server by itself, or whichever one Sentinel names."""
+
+    def __init__(self, client: Redis, sentinel: Sentinel | None = None) -> None:
+        self.client: Redis = client
+        self._sentinel = sentinel
+
+    def home(self, _channel: str) -> str:
+        """See `Servers.home`."""
+        return "the only one"
+
+    def connection(self, _name: str) -> AbstractConnection:
+        """See `Servers.connection`."""
+        pool: Any = self.client.connection_pool
+        connection: AbstractConnection = pool.make_connection()
+        return connection
+
+    async def refresh(self) -> None:
+        """See `Servers.refresh`. Every connection asks Sentinel anew."""
+
+    async def aclose(self) -> None:
+        """See `Servers.aclose`."""
+        await self.client.aclose()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+
+class Cluster(Servers):
+    """A cluster: each topic lives on the server that has its hash slot."""
+
+    publish = SHARDED
+    commands = ("SSUBSCRIBE", "SUNSUBSCRIBE")
+    # All channels of one command would have to be of one slot.
+    channels_a_command = 1
+
+    def __init__(self, client: RedisCluster) -> None:
+        self.client: RedisCluster = client
+
+    def home(self, channel: str) -> str:
+        """See `Servers.home`.
+
+        Raises:
+            SlotNotCoveredError: no server has it at present.
+        """
+        node = self.client.nodes_manager.get_node_from_slot(self.client.keyslot(channel))
+        return str(node.name)
+
+    def connection(self, name: str) -> AbstractConnection:
+        """See `Servers.connection`."""
+        node = self.client.get_node(node_name=name)
+        if node is None:
+            raise RedisConnectionError(f"{name} is no longer in the cluster")
+        return node.connection_class(**node.connection_kwargs)
+
+    async def refresh(self) -> None:
+        """See `Servers.refresh`."""
+        await self.client.nodes_manager.initialize()
+
+    async def aclose(self) -> None:
+        """See `Servers.aclose`."""
+        await self.client.aclose()
+
+
+def connect(address: Address, timeout: float) -> Servers:
+    """Return the servers of an address; nothing is connected yet.
+
+    Args:
+        address: where they are.
+        timeout: seconds within which a server has to answer anything.
+    """
+    options = _options(timeout)
+    if address.kind == "server":
+        return OneServer(Redis.from_url(address.url, **options))
+    options |= dict(address.options)
+    if address.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        return Cluster(RedisCluster(startup_nodes=nodes, ssl=address.tls, **options))
+    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+        address.hosts, sentinel_kwargs=waits | {"retry": _once()}
+    )
+    master = sentinel.master_for(address.service, ssl=address.tls, **options)
+    return OneServer(master, sentinel)
+
+
+def connect_sync(address: Address, timeout: float) -> "redis.Redis | redis.RedisCluster":
+    """Return a client without an event loop, for publishing. See `connect`."""
+    options = _options(timeout) | {"retry": redis.retry.Retry(NoBackoff(), 0)}
+    if address.kind == "server":
+        return redis.Redis.from_url(address.url, **options)
+    options |= dict(address.options)
+    if address.kind == "cluster":
+        node: Any = redis.cluster.ClusterNode
+        nodes = [node(host, port) for host, port in address.hosts]
+        return redis.RedisCluster(startup_nodes=nodes, ssl=address.tls, **options)
+    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
+    sentinel: Any = redis.sentinel.Sentinel(address.hosts, sentinel_kwargs=waits)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(address.service, ssl=address.tls, **options)
+    return client
+
+
+def _options(timeout: float) -> dict[str, Any]:
+    return {
+        "protocol": 3,
+        "client_name": "gqlnotify",
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        # To send a publish again without being asked could publish it twice.
+        "retry": _once(),
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+
+
+def _once() -> Retry:
+    return Retry(NoBackoff(), 0)

@@ -1,0 +1,158 @@
+"""Publishing from another process: a worker, a script, a Django or Celery process."""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from gqlnotify.brokers.redis import Message, Sender
+from gqlnotify.errors import BadUserInput
+from gqlnotify.event import Cursor, Topic, check_event, check_topic_name
+from gqlnotify.settings import Retention, Settings
+
+T = TypeVar("T")
+
+Entry = tuple[Topic[Any] | str, Any] | tuple[Topic[Any] | str, Any, str | None]
+"""A topic or its name, a value, and perhaps an event id."""
+
+_BATCH = 500
+
+
+class Publisher:
+    """Publishes to the topics of a Redis broker. It needs no server, and no event loop.
+
+        with Publisher("redis://localhost") as publisher:
+            publisher.publish_sync("prices.gold", {"price": 7})
+
+        async with Publisher() as publisher:
+            await publisher.publish(TASKS, TaskEvent(...), event_id="42")
+
+    A topic is a `Topic`, whose type then checks the value, or a name, and the value is whatever
+    JSON can hold. An `event_id` that the history still remembers has no effect, so to publish
+    again under the same one is safe.
+
+    Args:
+        url: the broker; by default GQLNOTIFY_BROKER_URL.
+        settings: bounds, limits and prefix, which have to be those of the servers; by default
+            from the environment.
+
+    Raises:
+        ValueError: the broker lives in another process' memory, or the URL is wrong.
+    """
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
+        settings = settings or Settings()
+        url = url or settings.broker_url
+        if url.startswith("memory:"):
+            raise ValueError(
+                "memory:// lives in the server's own process; set GQLNOTIFY_BROKER_URL to a Redis"
+            )
+        self._max_bytes = settings.event_max_bytes
+        self._sender = Sender(
+            url,
+            retention=Retention(
+                settings.history_length, settings.history_seconds, settings.history_per_topic
+            ),
+            timeout=settings.broker_timeout,
+            prefix=settings.broker_prefix,
+        )
+
+    @overload
+    async def publish(
+        self, topic: Topic[T], value: T, *, event_id: str | None = None
+    ) -> Cursor: ...
+    @overload
+    async def publish(self, topic: str, value: Any, *, event_id: str | None = None) -> Cursor: ...
+    async def publish(
+        self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
+    ) -> Cursor:
+        """Append `value` to `topic` and return where it stands.
+
+        Raises:
+            BadUserInput: the topic, the value or the id won't do.
+            BrokerUnavailable: it was not published, or nobody can tell.
+        """
+        [cursor] = await self.publish_many([(topic, value, event_id)])
+        return cursor
+
+    async def publish_many(self, entries: Iterable[Entry]) -> list[Cursor]:
+        """Publish in batches, in the order of `entries`, and return the cursors.
+
+        Raises:
+            BadUserInput: an entry won't do; nothing of its batch was published.
+            BrokerUnavailable: some were not published, or nobody can tell.
+        """
+        cursors: list[Cursor] = []
+        for batch in self._batches(entries):
+            cursors += await self._sender.send(batch)
+        return cursors
+
+    @overload
+    def publish_sync(self, topic: Topic[T], value: T, *, event_id: str | None = None) -> Cursor: ...
+    @overload
+    def publish_sync(self, topic: str, value: Any, *, event_id: str | None = None) -> Cursor: ...
+    def publish_sync(
+        self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
+    ) -> Cursor:
+        """Do what `publish` does, without an event loop. Threads may share a publisher."""
+        [cursor] = self.publish_many_sync([(topic, value, event_id)])
+        return cursor
+
+    def publish_many_sync(self, entries: Iterable[Entry]) -> list[Cursor]:
+        """Do what `publish_many` does, without an event loop."""
+        cursors: list[Cursor] = []
+        for batch in self._batches(entries):
+            cursors += self._sender.send_sync(batch)
+        return cursors
+
+    async def aclose(self) -> None:
+        """Let go of the connections; the next publish makes new ones."""
+        await self._sender.aclose()
+
+    def close(self) -> None:
+        """Let go of the connections that were made without an event loop."""
+        self._sender.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _batches(self, entries: Iterable[Entry]) -> Iterator[list[Message]]:
+        messages = (self._message(*entry) for entry in entries)
+        while batch := list(islice(messages, _BATCH)):
+            yield batch
+
+    def _message(self, topic: Topic[Any] | str, value: Any, event_id: str | None = None) -> Message:
+        if isinstance(topic, str):
+            name, payload = check_topic_name(topic), _json(topic, value)
+        else:
+            name, payload = topic.concrete(), topic.encode(value)
+        check_event(payload, event_id, max_bytes=self._max_bytes)
+        return Message(name, payload, event_id)
+
+
+def _json(topic: str, value: Any) -> bytes:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadUserInput(f"What {topic!r} was to carry can't be JSON: {error}") from error

@@ -1,0 +1,75 @@
+"""The servers that the tests of several folders share."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_servers import RedisServer, installed, redis_server
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis for tests that need just one: given by whoever runs them, or started here."""
+    given = os.environ.get("GQLNOTIFY_TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    with redis_server() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session", params=["redis", "valkey"])
+def redis_program(request: pytest.FixtureRequest) -> Path:
+    """Each server that is supported, one after the other, to be started by the test itself."""
+    return installed(request.param)
+
+
+@pytest.fixture(scope="session")
+def each_redis(redis_program: Path) -> Iterator[RedisServer]:
+    """Each server that is supported, running; shared, so a test must not stop or pause it."""
+    with redis_server(redis_program) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Path]:
+    """A private PostgreSQL without a TCP port; its directory is its address."""
+    programs = _postgres_programs()
+    if programs is None:
+        assert not os.environ.get("CI"), "the tests on PostgreSQL must run here"
+        pytest.skip("PostgreSQL is not installed")
+    directory = Path(tempfile.mkdtemp(prefix="pg-"))
+    user = _unprivileged()
+    if user:
+        shutil.chown(directory, user)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(programs / program), "-D", str(directory / "data"), *arguments]
+        subprocess.run(command, check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL)
+
+    run("initdb", "--username=tasks", "--auth=trust", "--encoding=UTF8", "--no-sync")
+    options = f"-k {directory} -c listen_addresses='' -c fsync=off"
+    run("pg_ctl", "-w", "-l", str(directory / "log"), "-o", options, "start")
+    try:
+        yield directory
+    finally:
+        run("pg_ctl", "-m", "immediate", "stop")
+        shutil.rmtree(directory)
+
+
+def _postgres_programs() -> Path | None:
+    found = shutil.which("pg_ctl")
+    if found:
+        return Path(found).resolve().parent
+    versions = Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")
+    return max((path.parent for path in versions), default=None)
+
+
+def _unprivileged() -> str | None:
+    # PostgreSQL refuses to run as root.
+    return "postgres" if os.geteuid() == 0 else None

@@ -1,0 +1,103 @@
+"""What the tests of topics and of their feeds share."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from gqlnotify import Subscription, Topic, TopicManager, feed, topics
+from tests.waiting import PATIENCE, wait_until
+
+NUMBERS = Topic("numbers", int)
+
+
+@pytest.fixture(autouse=True)
+def leaving_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No topic lingers and no start waits, unless a test gives settings of its own."""
+    monkeypatch.setenv("GQLNOTIFY_TOPIC_LINGER", "0")
+    monkeypatch.setenv("GQLNOTIFY_BROKER_WAIT", "0")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows and pages that are soon full, and retries that do not keep a test waiting."""
+    monkeypatch.setattr(feed, "WINDOW_SIZE", 8)
+    monkeypatch.setattr(feed, "PAGE_SIZE", 5)
+    monkeypatch.setattr(feed, "RETRY_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr(topics, "RETRY_SECONDS", (0.001, 0.002))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What is wrong with a stream of numbers that should have been `expected`."""
+
+    lost: int
+    repeated: int
+    reordered: int
+
+    @classmethod
+    def of(cls, got: Sequence[int], expected: Sequence[int]) -> "Tally":
+        return cls(
+            lost=len(set(expected) - set(got)),
+            repeated=len(got) - len(set(got)),
+            reordered=sum(a > b for a, b in pairwise(got)),
+        )
+
+
+PERFECT = Tally(0, 0, 0)
+
+
+async def take(stream: Subscription[Any], count: int) -> list[Any]:
+    async with asyncio.timeout(PATIENCE):
+        return [await anext(stream) for _ in range(count)]
+
+
+async def take_until(stream: Subscription[int], last: int) -> list[int]:
+    got = list[int]()
+    async with asyncio.timeout(PATIENCE):
+        async for number in stream:
+            got.append(number)
+            if number == last:
+                break
+    return got
+
+
+async def publish_all(manager: TopicManager, numbers: Iterable[int]) -> list[str]:
+    return [str(await manager.publish(NUMBERS, number)) for number in numbers]
+
+
+async def started(stream: Subscription[Any]) -> Subscription[Any]:
+    await stream.start()
+    return stream
+
+
+async def reading(stream: Subscription[Any]) -> "asyncio.Task[Any]":
+    """Return a task that waits for the stream's next value, and is known to wait."""
+    task = asyncio.create_task(anext(stream))
+    await wait_until(lambda: stream._waiter is not None or task.done())
+    return task
+
+
+async def ended(task: "asyncio.Task[Any]") -> None:
+    """Return once the task has ended, whichever way.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def leaving_nothing(manager: TopicManager) -> AsyncIterator[TopicManager]:
+    """Expect that nobody is left in the manager, and no task and no subscription of it."""
+    tasks = asyncio.all_tasks()
+    yield manager
+    await wait_until(lambda: not manager._feeds)
+    await wait_until(lambda: asyncio.all_tasks() <= tasks)
+    assert not manager._broker._subscribed  # type: ignore[attr-defined]
+    await manager.close()
