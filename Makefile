@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := tests/clients
+ROUNDS := 20
 
-.PHONY: help install serve test check fmt cov clean
+.PHONY: help install serve test chaos check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -27,6 +28,9 @@ serve: install  ## Run the task service on http://127.0.0.1:8000
 
 test: install $(CLIENTS)/node_modules/.installed  ## Run every test
 	$(BIN)/python -m pytest
+
+chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
 
 cov: install $(CLIENTS)/node_modules/.installed  ## Run the tests and show which branches they miss
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -24,7 +24,7 @@ DELAYS = 3000
 INTAKE = 50_000
 MISSED = 10_000
 IDLE_TOPICS = 5000
-LONG = {"history_length": 100_000}
+LONG: dict[str, Any] = {"history_length": 100_000}
 
 
 def topic() -> Topic[str]:

@@ -20,7 +20,7 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 
 from gqlnotify import brokers
 from gqlnotify.auth import sign
-from gqlnotify.errors import CursorExpired, NotifyError
+from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Event, Topic
 from gqlnotify.publisher import Publisher
 from gqlnotify.settings import Settings
@@ -163,9 +163,9 @@ def _told() -> Iterator[None]:
         yield
     except CursorExpired as error:
         _fail(error.message, status=3)
-    except NotifyError as error:
+    except BrokerUnavailable as error:
         _fail(error.message, status=1)
-    except ValueError as error:
+    except (NotifyError, ValueError) as error:
         _fail(str(error))
 
 

@@ -90,7 +90,7 @@ class TooManyOperations(NotifyError):
 
 
 class BrokerUnavailable(NotifyError):
-    """The broker can't be reached; nothing was published."""
+    """The broker can't be reached. What was to be published was not, or nobody can tell."""
 
     code = "BROKER_UNAVAILABLE"
     http_status = 503

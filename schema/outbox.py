@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from sqlalchemy import delete, select
+from sqlalchemy.exc import OperationalError
 
 from gqlnotify import TopicManager, errors
 from schema.database import Database
@@ -13,7 +14,7 @@ from schema.models import OutboxRow
 
 _BATCH = 100
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 1.0
 
 logger = logging.getLogger("schema.outbox")
 
@@ -90,7 +91,7 @@ class Outbox:
             await self.drain()
         except Exception as error:
             # Whatever it is, the events are safe in the database and this task is their only way.
-            expected = isinstance(error, errors.NotifyError)
+            expected = isinstance(error, (errors.NotifyError, OperationalError))
             logger.warning("The outbox waits to be drained: %s", error, exc_info=not expected)
             return False
         return True

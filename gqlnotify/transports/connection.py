@@ -12,6 +12,9 @@ CLOSE_SECONDS = 5.0
 logger = logging.getLogger("gqlnotify.transports")
 
 
+CANCEL_AGAIN_SECONDS = 0.5
+
+
 class Connection:
     """Sends until it is over, and leaves no task and no timer behind."""
 
@@ -78,10 +81,13 @@ class Connection:
         """Cancel what still runs and wait for it to end."""
         for timer in self._timers:
             timer.cancel()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = set(self._tasks)
+        # More than once: what an application waits for may swallow a cancel, as `wait_for` does on
+        # Python 3.11 when its result comes in the same turn.
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
 
     def _closed(self) -> bool:
         connected = WebSocketState.CONNECTED

@@ -43,9 +43,12 @@ class Address:
         Raises:
             ValueError: it is none of these; the message repeats no password.
         """
-        scheme, _, kind = urlsplit(url).scheme.partition("+")
+        known = urlsplit(url).scheme
+        if known not in SCHEMES:
+            raise ValueError(f"{known}:// is none of {', '.join(SCHEMES)}")
+        scheme, _, kind = known.partition("+")
         if not kind:
-            parse_url(url)
+            _check_database(url)
             return cls("server", url)
         if kind == "sentinel":
             return cls._many("sentinel", scheme, url)
@@ -62,6 +65,7 @@ class Address:
             raise ValueError("A Redis cluster has no databases to choose from")
         # What remains is a URL like any other.
         one = urlunsplit((scheme, f"{credentials}@host", f"/{db}", parts.query, ""))
+        _check_database(one)
         options = dict(parse_url(one))
         for superfluous in ("host", "connection_class"):
             options.pop(superfluous, None)
@@ -73,6 +77,14 @@ class Address:
             scheme == "rediss",
             tuple(options.items()),
         )
+
+
+def _check_database(url: str) -> None:
+    parts = urlsplit(url)
+    number = parts.path.strip("/")
+    if parts.scheme != "unix" and number and not number.isdecimal():
+        raise ValueError(f"A database of Redis has a number, and {number!r} is none")
+    parse_url(url)
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

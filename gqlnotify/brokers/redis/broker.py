@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import ClusterError, NoScriptError
 
 from gqlnotify.brokers.base import Broker, Deliver, Recheck
 from gqlnotify.brokers.redis import scripts
@@ -22,6 +22,7 @@ from gqlnotify.settings import Bounds, Retention
 _COMMANDS_AT_ONCE = 32
 _KEEP_SECONDS = 15.0
 _KEEP_AT_ONCE = 1000
+_MOVING_SECONDS = 0.05
 
 logger = logging.getLogger("gqlnotify.brokers")
 
@@ -79,7 +80,7 @@ class RedisBroker(Broker):
         async with self._answer() as session:
             await session.servers.client.ping()
         if not session.live.connected:
-            raise BrokerUnavailable("Redis answers, but has not confirmed every subscription")
+            raise BrokerUnavailable("Redis answers, but the live line to it is down")
 
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
         """See `Broker.publish`."""
@@ -106,7 +107,7 @@ class RedisBroker(Broker):
 
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """See `Broker.read`."""
-        call = scripts.read(self._names.keys(topic), after, limit, self._retention.of(topic))
+        call = scripts.read(self._names.stream(topic), after, limit, self._retention.of(topic))
         async with self._answer() as session:
             return scripts.parse_page(topic, await session.run(call))
 
@@ -140,7 +141,9 @@ class RedisBroker(Broker):
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_SECONDS)
-            channels = self._started().live.channels
+            if self._session is None:
+                return
+            channels = self._session.live.channels
             try:
                 for start in range(0, len(channels), _KEEP_AT_ONCE):
                     await self._extend(channels[start : start + _KEEP_AT_ONCE])
@@ -170,10 +173,15 @@ class _Session:
 
     async def run(self, call: Call) -> Any:
         """Return what the script answers."""
-        try:
-            return await self.servers.client.execute_command(*call.evalsha)
-        except NoScriptError:
-            return await self.servers.client.execute_command(*call.eval)
+        command = call.evalsha
+        while True:
+            try:
+                return await self.servers.client.execute_command(*command)
+            except NoScriptError:
+                command = call.eval
+            except ClusterError:
+                # The slot is on its way to another server, and nothing was done.
+                await asyncio.sleep(_MOVING_SECONDS)
 
     async def aclose(self) -> None:
         """Let go of every connection."""

@@ -5,5 +5,5 @@ local age, lifetime = tonumber(ARGV[1]), ARGV[2]
 local now = here_and_now()
 local known = history(now)
 drop_older(now.ms - age)
-redis.call('PEXPIRE', stream, lifetime)
+extend(lifetime)
 return known['last-entry'][1]

@@ -9,7 +9,8 @@
 -- their numbers to other events. So what it appends is of a new epoch: a cursor from the forgotten
 -- part is found nowhere, and every other one goes on as ever.
 --
--- The set beside the stream knows the seq of each event id.
+-- The set beside the stream knows the seq of each event id. It always exists, with one member that
+-- is no id: while a cluster moves a slot, it refuses a script one of whose keys is nowhere.
 
 local stream, ids = KEYS[1], KEYS[2]
 
@@ -59,6 +60,7 @@ end
 -- A topic that is new, or whose history has ended, begins one with nothing but a place to start at.
 local function begin(now)
   redis.call('DEL', ids)
+  redis.call('ZADD', ids, '+inf', '')
   append(now.us, 0, '', '', now)
 end
 
@@ -84,6 +86,11 @@ local function history(now)
   end
   begin(now)
   return inspect()
+end
+
+local function extend(lifetime)
+  redis.call('PEXPIRE', stream, lifetime)
+  redis.call('PEXPIRE', ids, lifetime)
 end
 
 -- Drop what was published before `since`, but for the last of it: someone may read after that.

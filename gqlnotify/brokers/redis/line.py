@@ -3,18 +3,20 @@
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import MovedError
 
-from gqlnotify.brokers.redis.servers import TROUBLE, Servers
+from gqlnotify.brokers.redis.servers import Servers, is_trouble
 
 _RETRY_SECONDS = (0.05, 2.0)
+_CANCEL_AGAIN_SECONDS = 0.1
 _MESSAGE = {b"message", b"smessage"}
-_CONFIRMATION = {b"subscribe", b"ssubscribe"}
+_SUBSCRIBED = {b"subscribe", b"ssubscribe"}
 
 logger = logging.getLogger("gqlnotify.brokers")
 
@@ -32,6 +34,18 @@ class Owner(Protocol):
         """The line was lost, or its server no longer has one of the channels."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """One channel that was asked for, or given up; answers come in the order of the requests."""
+
+    kind: bytes
+    channel: str
+
+    @property
+    def answer(self) -> tuple[bytes, str]:
+        return self.kind, self.channel
+
+
 class Line:
     """Wants channels, asks the server for the difference, and says what came of it.
 
@@ -45,7 +59,10 @@ class Line:
         self._name = name
         self._owner = owner
         self._timeout = timeout
+        self.confirmed: set[str] = set()
         self._asked: set[str] = set()
+        self._expected: deque[_Request] = deque()
+        self._latest: dict[str, _Request] = {}
         self._dirty: set[str] = set()
         self._changed = asyncio.Event()
         self._heard = 0.0
@@ -63,9 +80,10 @@ class Line:
 
     async def aclose(self) -> None:
         """Hang up."""
-        self._running.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._running
+        # More than once: a task group that fails in the turn in which it is cancelled forgets it.
+        while not self._running.done():
+            self._running.cancel()
+            await asyncio.wait([self._running], timeout=_CANCEL_AGAIN_SECONDS)
 
     def _note(self, channel: str) -> None:
         self._dirty.add(channel)
@@ -74,11 +92,10 @@ class Line:
     async def _run(self) -> None:
         delay, longest = _RETRY_SECONDS
         while True:
-            self._heard = 0.0
             try:
                 await self._hold()
             except Exception as error:
-                if self._heard:
+                if self.confirmed:
                     delay, _ = _RETRY_SECONDS
                 self._lost(error, delay)
             self._owner.unsettled()
@@ -88,7 +105,11 @@ class Line:
     async def _hold(self) -> None:
         connection = self._servers.connection(self._name)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+            # Silence is for `_watch` to judge. With a timeout the library waits for each write in
+            # a way that, on Python 3.11, swallows a cancel which comes in the same turn.
+            connection.socket_timeout = None
             self._begin()
             async with asyncio.TaskGroup() as tasks:
                 for work in (self._read, self._write, self._watch):
@@ -100,14 +121,15 @@ class Line:
     def _lost(self, error: Exception, delay: float) -> None:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        unexpected = not isinstance(error, TROUBLE)
+        unexpected = not is_trouble(error)
         logger.warning(
             "No live line to Redis, next try in %.2f s: %s", delay, error, exc_info=unexpected
         )
 
     def _begin(self) -> None:
         self.connected = True
-        self._asked.clear()
+        for state in (self._asked, self.confirmed, self._expected, self._latest):
+            state.clear()
         self._dirty = set(self.channels)
         self._changed.set()
         self._heard = _now()
@@ -119,7 +141,7 @@ class Line:
                     timeout=math.inf, push_request=True, disconnect_on_error=False
                 )
             except MovedError:
-                self._owner.unsettled()
+                self._forget(self._expected.popleft())
             else:
                 if isinstance(reply, list):
                     self._take(reply)
@@ -129,12 +151,27 @@ class Line:
         kind, channel = push[0], push[1].decode()
         if kind in _MESSAGE:
             self._owner.received(channel, push[2])
-        elif kind in _CONFIRMATION:
-            self._owner.confirmed(channel)
+        elif self._expected and (kind, channel) == self._expected[0].answer:
+            self._answered(self._expected.popleft())
         elif channel in self._asked:
             # Nobody asked for the end of this one: a cluster moved the channel elsewhere.
-            self._asked.discard(channel)
-            self._owner.unsettled()
+            self._forget(self._latest[channel])
+
+    def _answered(self, request: "_Request") -> None:
+        if self._latest.get(request.channel) is not request:
+            # Since then something else was asked, and its answer is what counts.
+            return
+        if request.kind in _SUBSCRIBED:
+            self.confirmed.add(request.channel)
+            self._owner.confirmed(request.channel)
+        else:
+            del self._latest[request.channel]
+
+    def _forget(self, request: "_Request") -> None:
+        if self._latest.get(request.channel) is request:
+            self._asked.discard(request.channel)
+            self.confirmed.discard(request.channel)
+        self._owner.unsettled()
 
     async def _write(self, connection: AbstractConnection) -> None:
         while True:
@@ -149,19 +186,25 @@ class Line:
         less = sorted(dirty & self._asked - self.channels)
         self._asked.update(more)
         self._asked.difference_update(less)
+        self.confirmed.difference_update(less)
         for command, channels in zip(self._servers.commands, (more, less), strict=True):
+            for channel in channels:
+                request = self._latest[channel] = _Request(command.lower().encode(), channel)
+                self._expected.append(request)
             for some in _chunks(channels, self._servers.channels_a_command):
                 yield (command, *some)
 
     async def _watch(self, connection: AbstractConnection) -> None:
-        interval = self._timeout / 3
+        interval, pinged = self._timeout / 3, 0.0
         while True:
             await asyncio.sleep(interval)
             silent = _now() - self._heard
-            if silent >= self._timeout:
+            # Whoever was not asked can't be blamed: it may be this process that stood still.
+            if silent >= self._timeout and pinged > self._heard:
                 raise TimeoutError(f"no answer for {silent:.1f} s")
             if silent >= interval:
                 await connection.send_command("PING", check_health=False)
+                pinged = _now()
 
 
 def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gqlnotify.brokers.redis.line import Line
-from gqlnotify.brokers.redis.servers import TROUBLE, Servers
+from gqlnotify.brokers.redis.servers import TROUBLE, Servers, is_trouble
 
 _RETRY_SECONDS = (0.05, 2.0)
 
@@ -51,6 +51,9 @@ class LivePath:
         if confirmed is None:
             confirmed = self._wanted[channel] = asyncio.Event()
             self._route_or_retry(channel)
+            if any(channel in line.confirmed for line in self._lines.values()):
+                # Who left a moment ago was not gone yet.
+                confirmed.set()
         await confirmed.wait()
 
     def unsubscribe(self, channel: str) -> None:
@@ -95,8 +98,13 @@ class LivePath:
                 for channel in self.channels:
                     self._route(channel)
                 await self._drop_idle_lines()
-            except TROUBLE as error:
-                logger.warning("No way to tell where topics are, next in %.2f s: %s", delay, error)
+            except Exception as error:
+                logger.warning(
+                    "No way to tell where topics are, next try in %.2f s: %s",
+                    delay,
+                    error,
+                    exc_info=not is_trouble(error),
+                )
                 self._unsettled = True
             # Also where it went well: the news of a moved slot takes a while to go round.
             await asyncio.sleep(delay)

@@ -36,14 +36,13 @@ local cursor = append(epoch, seq + 1, id, payload, now)
 
 if id ~= '' then
   redis.call('ZADD', ids, seq + 1, id)
-  redis.call('PEXPIRE', ids, lifetime)
 end
 redis.call('XTRIM', stream, 'MAXLEN', '~', length + 1)
 -- In blocks: a while later than due, an eighth of the age.
 if published(known['first-entry']) < now.ms - age * 9 / 8 then
   drop_older(now.ms - age)
 end
-redis.call('PEXPIRE', stream, lifetime)
+extend(lifetime)
 
 redis.call(send, stream, cursor .. ' ' .. #id .. '\n' .. id .. payload)
 return cursor

@@ -93,9 +93,9 @@ def head(keys: tuple[str, ...], bounds: Bounds) -> Call:
     return Call(HEAD, keys, (_milliseconds(bounds), lifetime(bounds)))
 
 
-def read(keys: tuple[str, ...], after: Cursor, limit: int, bounds: Bounds) -> Call:
+def read(stream: str, after: Cursor, limit: int, bounds: Bounds) -> Call:
     """Call read.lua."""
-    return Call(READ, keys, (str(after), limit, _milliseconds(bounds)))
+    return Call(READ, (stream,), (str(after), limit, _milliseconds(bounds)))
 
 
 def parse_cursor(reply: bytes) -> Cursor:
@@ -121,9 +121,11 @@ def parse_message(topic: str, data: bytes) -> Event:
     Raises:
         ValueError: it was somebody else who sent this.
     """
-    head, _, rest = data.partition(b"\n")
+    head, newline, rest = data.partition(b"\n")
     cursor, _, length = head.partition(b" ")
     event_id, payload = rest[: int(length)], rest[int(length) :]
+    if not newline or len(event_id) != int(length):
+        raise ValueError("This is no message of publish.lua")
     return Event(topic, parse_cursor(cursor), payload, event_id.decode() or None)
 
 

@@ -64,7 +64,8 @@ class Sender:
                 batch = self._connected().client.pipeline(transaction=False)
                 for command in commands:
                     batch.execute_command(*command)
-                replies = await batch.execute(raise_on_error=False)
+                async with asyncio.timeout(self._timeout):
+                    replies = await batch.execute(raise_on_error=False)
                 try:
                     commands = dialogue.send(replies)
                 except StopIteration as end:

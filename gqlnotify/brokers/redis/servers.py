@@ -24,12 +24,25 @@ TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What the library raises when something is wrong on the way or on the other side."""
 
 
+def is_trouble(error: BaseException) -> bool:
+    """Tell whether `error` is no fault of ours: one of `TROUBLE`, or what uvloop makes of it."""
+    if isinstance(error, RuntimeError):
+        # What uvloop says of writing to a connection that has just broken.
+        return "the handler is closed" in str(error)
+    if isinstance(error, AttributeError):
+        # The library's cluster client closes connections that others are about to write to.
+        return "'NoneType' object has no attribute 'write" in str(error)
+    return isinstance(error, TROUBLE)
+
+
 @contextmanager
 def reaching() -> Iterator[None]:
     """Say of any trouble inside that the broker is unavailable, and why."""
     try:
         yield
-    except TROUBLE as error:
+    except Exception as error:
+        if not is_trouble(error):
+            raise
         reason = str(error) or "no answer in time"
         raise BrokerUnavailable(f"Redis can't be reached or refuses: {reason}") from error
 
@@ -127,16 +140,20 @@ def connect(address: Address, timeout: float) -> Servers:
 
     Args:
         address: where they are.
-        timeout: seconds within which a server has to answer anything.
+        timeout: seconds within which a connection has to be made.
     """
     options = _options(timeout)
+    if address.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        # Not to begin anew after so many moved slots: that would cut off whoever else is waiting.
+        options |= {"startup_nodes": nodes, "ssl": address.tls, "reinitialize_steps": 0}
+        return Cluster(RedisCluster(**options, **dict(address.options)))
+    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
+    # Callers have a deadline of their own, and can be cancelled at any time: see `Line`.
+    options["socket_timeout"] = None
     if address.kind == "server":
         return OneServer(Redis.from_url(address.url, **options))
     options |= dict(address.options)
-    if address.kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        return Cluster(RedisCluster(startup_nodes=nodes, ssl=address.tls, **options))
-    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         address.hosts, sentinel_kwargs=waits | {"retry": _once()}
     )

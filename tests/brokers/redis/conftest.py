@@ -1,0 +1,70 @@
+"""Servers of a test's own, and the check that no test leaves a key without an end."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gqlnotify import feed
+from gqlnotify.brokers.redis import line, live
+from tests.redis_servers import Cluster, RedisServer, redis_cluster, redis_server, wait_for
+
+Launch = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def launch(redis_program: Path) -> Iterator[Launch]:
+    """Start a server of the test's own: one to be stopped, filled or told strange things."""
+    servers = list[RedisServer]()
+    with ExitStack() as running:
+
+        def start(*options: str, **further: Any) -> RedisServer:
+            server = running.enter_context(redis_server(redis_program, *options, **further))
+            servers.append(server)
+            return server
+
+        yield start
+        for server in servers:
+            if server.process is not None:
+                server.resume()
+                assert_every_key_has_an_end(server)
+
+
+@pytest.fixture(scope="session")
+def each_cluster(redis_program: Path) -> Iterator[Cluster]:
+    """Three nodes; shared, so a test must not stop one."""
+    with redis_cluster(redis_program) as cluster:
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def _every_key_has_an_end(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "each_redis" in request.fixturenames:
+        assert_every_key_has_an_end(request.getfixturevalue("each_redis"))
+    if "each_cluster" in request.fixturenames:
+        for node in request.getfixturevalue("each_cluster").nodes:
+            assert_every_key_has_an_end(node)
+
+
+@pytest.fixture(autouse=True)
+def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (feed, line, live):
+        monkeypatch.setattr(module, "RETRY_SECONDS", (0.01, 0.1), raising=False)
+        monkeypatch.setattr(module, "_RETRY_SECONDS", (0.01, 0.1), raising=False)
+
+
+def master_and_replica(launch: Launch) -> tuple[RedisServer, RedisServer]:
+    """Start two, and return once the second follows the first."""
+    # Without the delay a replica would wait some seconds for others to come along.
+    master = launch("repl-diskless-sync-delay 0")
+    replica = launch("repl-diskless-sync-delay 0", replica_of=master)
+    wait_for(lambda: replica.ask("ROLE")[3] == b"connected", "the replica follows")
+    return master, replica
+
+
+def assert_every_key_has_an_end(server: RedisServer) -> None:
+    endless = [key for key in server.ask("KEYS", "*") if server.ask("TTL", key) == -1]
+    assert not endless

@@ -1,0 +1,241 @@
+"""On a cluster: sharded Pub/Sub, one line to each node, and slots that move."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gqlnotify.brokers import Broker
+from gqlnotify.brokers.redis import RedisBroker
+from gqlnotify.errors import BrokerUnavailable
+from tests.brokers.contract import BrokerContract
+from tests.brokers.redis.support import (
+    ALL,
+    clients,
+    listening,
+    new_topic,
+    numbers,
+    published,
+    stream_key,
+)
+from tests.redis_servers import HOST, PATIENCE, Cluster, RedisServer, redis_cluster, wait_for
+from tests.waiting import wait_until
+
+
+class TestRedisBrokerOnACluster(BrokerContract):
+    @pytest.fixture(autouse=True)
+    def _cluster(self, each_cluster: Cluster) -> None:
+        self._url = each_cluster.url
+
+    async def make(self, *, length: int, seconds: float) -> Broker:
+        return RedisBroker(self._url, length=length, seconds=seconds)
+
+
+def home(cluster: Cluster, topic: str) -> RedisServer:
+    return cluster.node_of(cluster.slot_of(stream_key(topic)))
+
+
+def topic_on(cluster: Cluster, node: RedisServer) -> str:
+    while True:
+        topic = new_topic()
+        if home(cluster, topic) is node:
+            return topic
+
+
+def another(cluster: Cluster, node: RedisServer) -> RedisServer:
+    return next(other for other in cluster.nodes if other is not node)
+
+
+@contextmanager
+def moving(cluster: Cluster, topic: str) -> Iterator[tuple[int, RedisServer, RedisServer]]:
+    """A slot on its way to another node: its keys are still where they were."""
+    slot, source = cluster.slot_of(stream_key(topic)), home(cluster, topic)
+    target = another(cluster, source)
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
+    try:
+        yield slot, source, target
+    finally:
+        cluster.move_slot(slot, target)
+
+
+def move_keys(slot: int, source: RedisServer, target: RedisServer) -> None:
+    keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
+    if keys:
+        source.ask("MIGRATE", HOST, target.port, "", 0, int(PATIENCE * 1000), "KEYS", *keys)
+
+
+# where things are
+
+
+async def test_topics_are_spread_and_each_is_listened_to_where_it_lives(
+    each_cluster: Cluster,
+) -> None:
+    topics = [new_topic() for _ in range(60)]
+    homes = {topic: home(each_cluster, topic) for topic in topics}
+    async with listening(each_cluster.url) as ears:
+        await asyncio.gather(*map(ears.broker.subscribe, topics))
+        for node in each_cluster.nodes:
+            own = {stream_key(topic).encode() for topic in topics if homes[topic] is node}
+            assert set(node.ask("PUBSUB", "SHARDCHANNELS")) == own
+            assert node.ask("PUBSUB", "CHANNELS") == []
+            [line] = clients(node, pubsub=True)
+            assert line["resp"] == "3"
+        for topic in topics:
+            await published(ears.broker, topic, [b"1", b"2"])
+        await wait_until(lambda: len(ears.delivered) == 120)
+
+        assert Counter(event.topic for event in ears.delivered) == Counter(topics * 2)
+
+
+async def test_there_is_no_line_to_a_node_that_has_no_topic_of_ours(each_cluster: Cluster) -> None:
+    node = each_cluster.nodes[1]
+    async with listening(each_cluster.url) as ears:
+        await ears.broker.subscribe(topic_on(each_cluster, node))
+
+        assert [len(clients(one, pubsub=True)) for one in each_cluster.nodes] == [0, 1, 0]
+
+
+# slots that move
+
+
+async def test_a_slot_that_moves_leaves_no_hole(each_cluster: Cluster) -> None:
+    async with numbers(each_cluster.url) as stream:
+        await stream.reader()
+        topic = stream.topic.name
+        slot, number = each_cluster.slot_of(stream_key(topic)), 0
+        for _ in range(2 * len(each_cluster.nodes)):
+            target = another(each_cluster, home(each_cluster, topic))
+            move = asyncio.create_task(asyncio.to_thread(each_cluster.move_slot, slot, target))
+            while not move.done():
+                await stream.publish(number)
+                number += 1
+            await move
+
+        await stream.publish(number)
+        await stream.everybody_has(range(number + 1), seconds=5)
+        await wait_until(
+            lambda: (
+                home(each_cluster, topic).ask("PUBSUB", "SHARDCHANNELS")
+                == [stream_key(topic).encode()]
+            )
+        )
+
+
+async def test_an_event_is_delivered_live_once_the_slot_has_moved(each_cluster: Cluster) -> None:
+    topic = new_topic()
+    async with listening(each_cluster.url) as ears:
+        await ears.broker.subscribe(topic)
+        target = another(each_cluster, home(each_cluster, topic))
+        each_cluster.move_slot(each_cluster.slot_of(stream_key(topic)), target)
+        await wait_until(lambda: len(ears.rechecked) > 1)
+        await ears.broker.publish(topic, b"1")
+
+        await wait_until(lambda: ears.payloads == [b"1"])
+
+
+async def test_who_does_not_know_yet_that_a_slot_moved_subscribes_and_publishes_all_the_same(
+    each_cluster: Cluster,
+) -> None:
+    topic, other = new_topic(), new_topic()
+    async with listening(each_cluster.url) as ears:
+        target = another(each_cluster, home(each_cluster, topic))
+        each_cluster.move_slot(each_cluster.slot_of(stream_key(topic)), target)
+        await ears.broker.subscribe(topic)
+        await ears.broker.publish(topic, b"1")
+        await wait_until(lambda: ears.payloads == [b"1"])
+        moved = another(each_cluster, home(each_cluster, other))
+        each_cluster.move_slot(each_cluster.slot_of(stream_key(other)), moved)
+
+        assert (await ears.broker.publish(other, b"1")).seq == 1
+
+
+async def test_nodes_that_disagree_for_a_while_leave_nobody_deaf(each_cluster: Cluster) -> None:
+    topic = new_topic()
+    async with listening(each_cluster.url) as ears:
+        await ears.broker.subscribe(topic)
+        with moving(each_cluster, topic) as (slot, source, target):
+            refused = _refusals(source)
+            # The source gives the slot away before the others have heard of it, and says MOVED.
+            source.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))
+            await wait_until(lambda: _refusals(source) > refused)
+            # No condition stands for it: they disagree for longer than anybody tries again at once.
+            await asyncio.sleep(0.5)
+            for node in (target, *(n for n in each_cluster.nodes if n not in (source, target))):
+                node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))
+        await wait_until(
+            lambda: target.ask("PUBSUB", "SHARDCHANNELS") == [stream_key(topic).encode()]
+        )
+
+
+@pytest.mark.parametrize("with_ids", [False, True], ids=["without ids", "with ids"])
+@pytest.mark.parametrize("moved", [False, True], ids=["keys here", "keys moved"])
+async def test_a_slot_that_stays_on_its_way_can_be_published_to_and_read(
+    each_cluster: Cluster, with_ids: bool, moved: bool
+) -> None:
+    topic = new_topic()
+    async with listening(each_cluster.url) as ears:
+        start = await ears.broker.publish(topic, b"0", event_id="0" if with_ids else None)
+        with moving(each_cluster, topic) as way:
+            if moved:
+                move_keys(*way)
+            await ears.broker.publish(topic, b"1")
+            assert [e.payload for e in await ears.broker.read(topic, start, ALL)] == [b"1"]
+            await ears.broker.head(topic)
+
+
+async def test_many_publishers_to_a_slot_on_its_way_either_succeed_or_are_told(
+    each_cluster: Cluster,
+) -> None:
+    topic = new_topic()
+    async with listening(each_cluster.url) as ears:
+        start = await ears.broker.publish(topic, b"0", event_id="0")
+        with moving(each_cluster, topic) as way:
+            move_keys(*way)
+            answers = await asyncio.gather(
+                *(ears.broker.publish(topic, b"%d" % n) for n in range(100)),
+                return_exceptions=True,
+            )
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        assert {type(error) for error in failed} <= {BrokerUnavailable}
+        kept = {event.cursor for event in await ears.broker.read(topic, start, ALL)}
+        assert {answer for answer in answers if not isinstance(answer, BaseException)} <= kept
+
+
+def _refusals(node: RedisServer) -> int:
+    """How often the node said MOVED."""
+    errors = node.ask("INFO", "errorstats")
+    return int(errors.get("errorstat_MOVED", {"count": 0})["count"])
+
+
+# nodes that go and come
+
+
+async def test_a_node_that_is_restarted_leaves_no_hole(redis_program: Path) -> None:
+    with redis_cluster(redis_program) as cluster:
+        for node in cluster.nodes:
+            node.ask("CONFIG", "SET", "appendonly", "yes", "appendfsync", "always")
+            node.ask("CONFIG", "REWRITE")
+        node = cluster.nodes[1]
+        here, elsewhere = topic_on(cluster, node), topic_on(cluster, cluster.nodes[0])
+        async with (
+            numbers(cluster.url, topic=here) as stream,
+            numbers(cluster.url, topic=elsewhere) as other,
+        ):
+            for one in (stream, other):
+                await one.reader()
+                await one.publish_all(range(5))
+            node.stop()
+            await other.publish_all(range(5, 10))
+            node.start()
+            await asyncio.to_thread(
+                wait_for, lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"), "it is back"
+            )
+            await other.publish_all(range(10, 15))
+            await stream.publish_all(range(5, 15))
+
+            await stream.everybody_has(range(15))
+            await other.everybody_has(range(15))

@@ -1,0 +1,76 @@
+"""Behind Sentinel: a failover while subscribers listen and somebody publishes."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gqlnotify.errors import BrokerUnavailable
+from gqlnotify.event import Cursor
+from tests.brokers.redis.support import ALL, listening, new_topic, numbers, refusal
+from tests.redis_servers import HOST, Sentinel, free_port, sentinel
+from tests.waiting import wait_until
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["asked", "killed"])
+async def test_a_failover_leaves_no_hole_that_nobody_is_told_of(
+    redis_program: Path, kill: bool
+) -> None:
+    with sentinel(redis_program) as watched:
+        async with numbers(watched.url, topic="x", length=100_000) as stream:
+            early = await stream.reader()
+            cursors = [await stream.publish(0)]
+            old, new = watched.master, watched.replica
+            old.ask("WAIT", 1, 0)
+            failover = asyncio.create_task(asyncio.to_thread(_fail_over, watched, kill))
+            # Until the new master answers; the old one may go on for a while, all for nothing.
+            while cursors[-1].epoch == cursors[0].epoch:
+                cursors.append(await stream.publish(len(cursors)))
+            await failover
+            number = len(cursors) - 1
+
+            async with listening(new.url, length=100_000) as ears:
+                kept = await ears.broker.read("x", Cursor(cursors[0].epoch, 0), ALL)
+            assert kept[-1].cursor == cursors[-1]
+            expected = [int(event.payload) for event in kept]
+            await wait_until(lambda: early.told or early.got[-1:] == [number], seconds=10)
+            if early.told is None:
+                assert early.got == expected
+            else:
+                assert set(early.got) - set(expected)
+
+
+async def test_a_service_that_nobody_knows_is_said(redis_program: Path) -> None:
+    with sentinel(redis_program) as watched:
+        assert "nobody" in await refusal(f"redis+sentinel://{HOST}:{watched.watcher.port}/nobody")
+
+
+async def test_no_sentinel_is_said() -> None:
+    assert "tasks" in await refusal(f"redis+sentinel://{HOST}:{free_port()}/tasks")
+
+
+async def test_a_sentinel_that_is_down_is_passed_over(redis_program: Path) -> None:
+    with sentinel(redis_program) as watched:
+        url = watched.url.replace(HOST, f"{HOST}:{free_port()},{HOST}")
+        topic = new_topic()
+        async with listening(url) as ears:
+            await ears.broker.subscribe(topic)
+            await ears.broker.publish(topic, b"1")
+            await wait_until(lambda: ears.payloads == [b"1"])
+
+
+async def test_the_end_of_the_master_is_said_until_there_is_another(redis_program: Path) -> None:
+    with sentinel(redis_program) as watched:
+        async with listening(watched.url) as ears:
+            await ears.broker.publish("x", b"1")
+            watched.master.kill()
+            with pytest.raises(BrokerUnavailable):
+                await ears.broker.publish("x", b"2")
+
+
+def _fail_over(watched: Sentinel, kill: bool) -> None:
+    old, new = watched.master, watched.replica
+    watched.failover(kill=kill)
+    if not kill:
+        # The sentinel does it as well, but takes ten seconds.
+        old.ask("REPLICAOF", HOST, new.port)
