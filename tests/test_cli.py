@@ -1,5 +1,6 @@
 """The command line, run as a user runs it: in a process of its own."""
 
+import json
 import os
 import re
 import select
@@ -10,11 +11,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from gqlnotify import Publisher
 from gqlnotify.auth import TokenVerifier
+from gqlnotify.errors import BrokerUnavailable
+from gqlnotify.settings import Settings as GqlnotifySettings
+from tests.redis_servers import redis_server
 
 ROOT = Path(__file__).parent.parent
 SECRET = "a secret that is long enough to be one"
@@ -30,12 +38,13 @@ def environment(settings: Settings) -> Settings:
 
 
 def run(
-    *arguments: str, settings: Settings | None = None, cwd: Path = ROOT
+    *arguments: str, settings: Settings | None = None, cwd: Path = ROOT, given: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
         env=environment(settings or {}),
+        input=given,
         capture_output=True,
         text=True,
         timeout=30,
@@ -211,6 +220,29 @@ def test_serve_takes_an_application_of_ones_own_from_the_working_directory(
     assert "GraphiQL" not in log
 
 
+def test_serve_runs_several_workers_on_a_broker_that_they_can_share(
+    redis_url: str, tmp_path: Path
+) -> None:
+    settings = {
+        "GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
+        "GQLNOTIFY_BROKER_URL": redis_url,
+    }
+    with serving("--port", "0", "--workers", "2", settings=settings) as process:
+        log = read_until(process, "Application startup complete")
+        while log.count("Application startup complete") < 2:
+            log += read_until(process, "Application startup complete")
+        address = re.search(r"GraphiQL: +(http://\S+)", log)
+        token = re.search(r'"Bearer ([^"]+)"', log)
+        assert address is not None
+        assert token is not None
+
+        headers = {"authorization": f"Bearer {token[1]}"}
+        query = {"query": "{ me { subject } }"}
+        answers = [httpx.post(address[1], json=query, headers=headers) for _ in range(8)]
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
 def test_serve_with_reload_keeps_the_secret_that_it_printed(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text((ROOT / "examples" / "minimal.py").read_text())
     with serving("mine:app", "--port", "0", "--reload", cwd=tmp_path) as process:
@@ -227,3 +259,283 @@ def test_serve_with_reload_keeps_the_secret_that_it_printed(tmp_path: Path) -> N
         )
 
     assert answer.json() == {"data": {"hello": "world"}}
+
+
+# publish and tail
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"prices.{uuid4().hex}"
+
+
+def on(url: str) -> Settings:
+    return {"GQLNOTIFY_BROKER_URL": url, "GQLNOTIFY_BROKER_WAIT": "0"}
+
+
+@contextmanager
+def tailing(url: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `gqlnotify tail`, and yield it once it follows."""
+    process = subprocess.Popen(
+        [*COMMAND, "tail", *arguments],
+        env=environment(on(url)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"Following ")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def lines_of(process: "subprocess.Popen[bytes]", last: Any) -> list[dict[str, Any]]:
+    """Return what it printed, up to the line with this payload."""
+    text = read_until(process, f'"payload": {json.dumps(last)}}}\n')
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_told(done: "subprocess.CompletedProcess[str]", status: int, complaint: str) -> None:
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_publish_prints_the_cursor_and_nothing_else(redis_url: str, topic: str) -> None:
+    done = run("publish", topic, '{"price": 7}', settings=on(redis_url))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"[0-9]+-1\n", done.stdout)
+
+
+def test_publish_takes_each_line_of_the_input_in_order(redis_url: str, topic: str) -> None:
+    given = "\n".join(str(n) for n in range(600))
+    done = run("publish", topic, "-", settings=on(redis_url), given=given)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    cursors = done.stdout.split()
+    epoch = cursors[0].split("-")[0]
+    assert cursors == [f"{epoch}-{n}" for n in range(1, 601)]
+    with tailing(redis_url, topic, "--after", f"{epoch}-0") as tail:
+        assert [line["payload"] for line in lines_of(tail, 599)] == list(range(600))
+
+
+def test_publish_under_an_id_again_has_no_effect(redis_url: str, topic: str) -> None:
+    first, again = (
+        run("publish", topic, value, "--id", "once", settings=on(redis_url)) for value in "12"
+    )
+
+    assert first.returncode == again.returncode == 0
+    assert first.stdout == again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "complaint"),
+    [
+        (["prices", "{price: 7}"], "", "'{price: 7}' is not JSON"),
+        (["prices", "NaN"], "", "can't be JSON"),
+        (["prices", "-"], "1\n{\n", "'{' is not JSON"),
+        (["prices..gold", "1"], "", "A topic name is made of"),
+        (["prices.<metal>", "1"], "", "A topic name is made of"),
+        (["prices", "1", "--id", ""], "", "An event id has 1 to"),
+        (["prices", "1", "--id", "x" * 401], "", "An event id has 1 to"),
+        (["prices", "-", "--id", "x"], "1\n2\n", "can't be shared by all lines"),
+        (["prices", "-"], f'"{"x" * 131072}"', "at most 131072 bytes"),
+        (["prices"], "", "Missing argument"),
+    ],
+)
+def test_publish_says_what_is_wrong_with_what_it_was_given(
+    redis_url: str, arguments: list[str], given: str, complaint: str
+) -> None:
+    done = run("publish", *arguments, settings=on(redis_url), given=given)
+
+    assert_told(done, 2, complaint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["prices..gold"], "A topic name is made of"),
+        (["prices.<metal>"], "needs its parameters first"),
+        (["prices", "--after", "yesterday"], "A cursor looks like"),
+        ([], "Missing argument"),
+    ],
+)
+def test_tail_says_what_is_wrong_with_what_it_was_given(
+    redis_url: str, arguments: list[str], complaint: str
+) -> None:
+    assert_told(run("tail", *arguments, settings=on(redis_url)), 2, complaint)
+
+
+@pytest.mark.parametrize("command", [["publish", "prices", "1"], ["tail", "prices"]])
+@pytest.mark.parametrize(
+    ("url", "status", "complaint"),
+    [
+        ("", 2, "set GQLNOTIFY_BROKER_URL"),
+        ("memory://", 2, "set GQLNOTIFY_BROKER_URL"),
+        ("carrier-pigeon://:hunter2@loft", 2, "scheme"),
+        ("redis+sentinel://:hunter2@127.0.0.1:1", 2, "needs the service's name"),
+        ("redis://:hunter2@127.0.0.1:1", 1, "can't be reached"),
+        ("redis+cluster://:hunter2@127.0.0.1:1", 1, "can't be reached"),
+        ("redis+sentinel://:hunter2@127.0.0.1:1/master", 1, "can't be reached"),
+    ],
+)
+def test_publish_and_tail_say_what_is_wrong_with_the_broker_and_tell_no_password(
+    command: list[str], url: str, status: int, complaint: str
+) -> None:
+    assert_told(run(*command, settings=on(url)), status, complaint)
+
+
+@pytest.mark.parametrize("command", [["publish", "prices", "1"], ["tail", "prices"]])
+def test_publish_and_tail_tell_no_password_that_redis_refuses(command: list[str]) -> None:
+    with redis_server(password="right") as server:
+        url = server.url.replace(":right@", ":hunter2@")
+        assert_told(run(*command, settings=on(url)), 1, "can't be reached or refuses")
+
+
+def test_tail_prints_each_event_as_it_comes_one_json_object_a_line(
+    redis_url: str, topic: str
+) -> None:
+    with tailing(redis_url, topic) as tail, Publisher(redis_url) as publisher:
+        # One by one: what is not flushed at once does not come before the next one is published.
+        first = publisher.publish_sync(topic, {"metal": "Gałązka\nzłota"}, event_id="x")
+        assert json.loads(read_until(tail, "\n")) == {
+            "topic": topic,
+            "cursor": str(first),
+            "id": "x",
+            "payload": {"metal": "Gałązka\nzłota"},
+        }
+        second = publisher.publish_sync(topic, None)
+        assert json.loads(read_until(tail, "\n")) == {
+            "topic": topic,
+            "cursor": str(second),
+            "id": None,
+            "payload": None,
+        }
+
+
+def test_tail_begins_behind_the_cursor_or_with_now(redis_url: str, topic: str) -> None:
+    with Publisher(redis_url) as publisher:
+        cursors = publisher.publish_many_sync((topic, n) for n in range(5))
+        with (
+            tailing(redis_url, topic, "--after", str(cursors[2])) as behind,
+            tailing(redis_url, topic) as now,
+        ):
+            publisher.publish_sync(topic, 5)
+
+            assert [line["payload"] for line in lines_of(behind, 5)] == [3, 4, 5]
+            assert [line["payload"] for line in lines_of(now, 5)] == [5]
+
+
+class Numbering:
+    """Publishes numbers, each until it is known to be published, from a thread of its own."""
+
+    def __init__(self, url: str, topic: str) -> None:
+        self.count = 0
+        self._url, self._topic = url, topic
+        self._enough = Event()
+        self._thread = Thread(target=self._run)
+
+    def __enter__(self) -> "Numbering":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._thread.join()
+
+    def wait_for_more(self, more: int) -> None:
+        wanted, deadline = self.count + more, time.monotonic() + 30
+        while self.count < wanted:
+            assert time.monotonic() < deadline, "the publisher does not get on"
+            time.sleep(0.005)
+
+    def _run(self) -> None:
+        settings = GqlnotifySettings(broker_timeout=2, history_length=100_000)
+        with Publisher(self._url, settings=settings) as publisher:
+            while not self._enough.is_set():
+                try:
+                    publisher.publish_sync(self._topic, self.count, event_id=str(self.count))
+                except BrokerUnavailable:
+                    time.sleep(0.02)
+                else:
+                    self.count += 1
+                    time.sleep(0.001)
+
+
+def test_tail_survives_restarts_and_crashes_of_redis_without_loss(topic: str) -> None:
+    with redis_server(persistent=True) as server, tailing(server.url, topic) as tail:
+        with Numbering(server.url, topic) as numbers:
+            for end in (server.stop, server.kill, server.stop, server.kill):
+                numbers.wait_for_more(30)
+                end()
+                server.start()
+            numbers.wait_for_more(30)
+        lines = lines_of(tail, numbers.count - 1)
+
+        assert [line["payload"] for line in lines] == list(range(numbers.count))
+        assert tail.poll() is None
+
+
+def test_tail_ends_with_status_3_where_the_history_does_not_reach_back(topic: str) -> None:
+    with redis_server() as server, Publisher(server.url) as publisher:
+        cursor = publisher.publish_sync(topic, 1)
+        server.ask("FLUSHALL")
+        done = run("tail", topic, "--after", str(cursor), settings=on(server.url))
+
+    assert_told(done, 3, "does not reach back")
+
+
+def test_tail_ends_with_status_3_when_redis_loses_what_it_may_not_have_printed(
+    topic: str,
+) -> None:
+    with (
+        redis_server() as server,
+        Publisher(server.url) as publisher,
+        tailing(server.url, topic) as tail,
+    ):
+        publisher.publish_sync(topic, 1)
+        read_until(tail, "\n")
+        server.ask("FLUSHALL")
+        publisher.publish_sync(topic, 2)
+        _, complaint = tail.communicate(timeout=30)
+
+    assert tail.returncode == 3
+    assert b"gqlnotify: " in complaint
+    assert b"Traceback" not in complaint
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_tail_ends_quietly_when_it_is_asked_to(redis_url: str, topic: str, how: int) -> None:
+    with tailing(redis_url, topic) as tail, Publisher(redis_url) as publisher:
+        publisher.publish_sync(topic, 1)
+        read_until(tail, "\n")
+        tail.send_signal(how)
+        output, complaint = tail.communicate(timeout=30)
+
+    assert tail.returncode in {0, -signal.SIGTERM}
+    assert (output, complaint) == (b"", b"")
+
+
+def test_tail_ends_quietly_when_nobody_reads_on(redis_url: str, topic: str) -> None:
+    with Publisher(redis_url) as publisher:
+        first, *_ = publisher.publish_many_sync((topic, n) for n in range(1000))
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", topic, "--after", f"{first.epoch}-0"],
+        env=environment(on(redis_url)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    head = subprocess.run(
+        ["head", "-1"], stdin=tail.stdout, capture_output=True, check=True, timeout=30
+    )
+    assert tail.stdout is not None
+    tail.stdout.close()
+    _, complaint = tail.communicate(timeout=30)
+
+    assert json.loads(head.stdout)["payload"] == 0
+    assert complaint.decode().splitlines() == [f"Following {topic} after {first.epoch}-0"]

@@ -45,7 +45,8 @@ class Address:
         """
         known = urlsplit(url).scheme
         if known not in SCHEMES:
-            raise ValueError(f"{known}:// is none of {', '.join(SCHEMES)}")
+            schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise ValueError(f"{known}:// is none of {schemes}")
         scheme, _, kind = known.partition("+")
         if not kind:
             _check_database(url)

@@ -1,0 +1,1 @@
+"""Chaos: real processes, real clients that resume, and faults that must not lose one event."""

@@ -1,0 +1,117 @@
+"""What became of every event. Pure: no I/O, no clock.
+
+A phase is the time of one fault, from when it happens until every client has caught up.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+from gqlnotify import Cursor
+
+
+@dataclass(frozen=True)
+class Published:
+    """One event that exists, by its number, and the phase that it was published in."""
+
+    number: int
+    phase: int
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What a client got, in which phase: an event, or without a number the news of a gap.
+
+    `cursor` is that of the event, or the one that the client goes on from behind the gap.
+    """
+
+    phase: int
+    number: int | None
+    cursor: str | None = None
+
+
+@dataclass
+class Counts:
+    """What a phase did to the events, summed over the clients."""
+
+    delivered: int = 0
+    lost: int = 0
+    repeated: int = 0
+    reordered: int = 0
+    invented: int = 0
+    gaps: int = 0
+
+    def __iadd__(self, other: Self) -> Self:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether every event came once and in order, but for the gaps that were announced."""
+        return not (self.lost or self.repeated or self.reordered or self.invented)
+
+
+def audit(published: Sequence[Published], arrivals: Iterable[Arrival]) -> dict[int, Counts]:
+    """Compare what one client got of one stream with what was published, phase by phase.
+
+    What was delivered and what is lost counts where it was published, everything else where it
+    arrived. What lies in a gap that was announced is neither.
+    """
+    ledger = _Ledger(published)
+    for arrival in arrivals:
+        if arrival.number is None:
+            ledger.gap(arrival)
+        else:
+            ledger.event(arrival, arrival.number)
+    return ledger.close()
+
+
+class _Ledger:
+    def __init__(self, published: Sequence[Published]) -> None:
+        self._published = published
+        self._places = {event.number: place for place, event in enumerate(published)}
+        self._missing = set(range(len(published)))
+        self._seen: set[int] = set()
+        self._next = 0
+        self._gap: Arrival | None = None
+        self._counts: dict[int, Counts] = {}
+
+    def gap(self, arrival: Arrival) -> None:
+        self._in(arrival.phase).gaps += 1
+        self._gap = arrival
+
+    def event(self, arrival: Arrival, number: int) -> None:
+        counts = self._in(arrival.phase)
+        place = self._places.get(number)
+        if place is None:
+            counts.invented += 1
+        elif place in self._seen:
+            counts.repeated += 1
+        else:
+            self._in(self._published[place].phase).delivered += 1
+            counts.reordered += place < self._next
+            counts.lost += self._behind_gap(arrival)
+            self._take(place)
+
+    def close(self) -> dict[int, Counts]:
+        for place in self._missing:
+            self._in(self._published[place].phase).lost += 1
+        return self._counts
+
+    def _take(self, place: int) -> None:
+        if self._gap is not None:
+            self._missing.difference_update(range(self._next, place))
+            self._gap = None
+        self._seen.add(place)
+        self._missing.discard(place)
+        self._next = max(self._next, place + 1)
+
+    def _behind_gap(self, arrival: Arrival) -> int:
+        # A gap ends at the cursor that the client goes on from, not at whatever comes first.
+        if self._gap is None or self._gap.cursor is None or arrival.cursor is None:
+            return 0
+        return Cursor.parse(arrival.cursor).seq - Cursor.parse(self._gap.cursor).seq - 1
+
+    def _in(self, phase: int) -> Counts:
+        return self._counts.setdefault(phase, Counts())

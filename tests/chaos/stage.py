@@ -1,0 +1,193 @@
+"""All that takes part: Redis, servers behind links of their own, publishers and clients."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from schema.database import Database
+from schema.models import OutboxRow, TaskRow
+from tests.chaos.people import PATIENCE, SECRET, Clients, Notices, Phase, Tasks, event_cursor
+from tests.redis_servers import Link, RedisServer, free_port, installed, redis_server, wait_for
+from tests.servers import Server, serving
+
+# Long enough that no gap can ever be due to a slow machine.
+_BROKER = {"broker_timeout": 1.0, "history_length": 20_000}
+_LOST_LINE = "No live line to Redis"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much takes part, and on what."""
+
+    servers: int = 2
+    clients: int = 6
+    program: str | None = None
+    database_url: str | None = None
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A server process and its own line to Redis."""
+
+    server: Server
+    link: Link
+
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self.server.process is not None, "the server is not running"
+        return self.server.process.pid
+
+    @property
+    def lost(self) -> int:
+        """How often it has found that it has no line to Redis."""
+        return self.server.log.count(_LOST_LINE)
+
+    def died(self) -> bool:
+        """Whether the process has ended without being stopped."""
+        return self.server.process is not None and self.server.process.poll() is not None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What runs while the faults happen."""
+
+    phase: Phase
+    redis: RedisServer
+    replicas: Sequence[Replica]
+    database_url: str
+    publisher_link: Link
+    notices: Notices
+    tasks: Tasks
+    clients: Clients
+
+    def settle(self) -> float:
+        """Return once every client has what exists by now, and how long that took."""
+        began, goal = time.monotonic(), self._newest()
+        self.wait_for(lambda: self.clients.have(goal), "every client has caught up")
+        return time.monotonic() - began
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Return when every client has all there is, although nothing is published any more.
+
+        What was missed last has to be found without a newer event that tells of it.
+        """
+        self.tasks.hold()
+        self.notices.hold()
+        try:
+            yield
+            self.wait_for(lambda: self.clients.have(self._newest()), "every client has all")
+        finally:
+            self.tasks.go()
+            self.notices.go()
+
+    def spread(self) -> None:
+        """Return once every server has clients."""
+        if not self.clients.everywhere():
+            self.clients.spread()
+            self.wait_for(self.clients.everywhere, "every server has clients")
+
+    def _newest(self) -> dict[str, int]:
+        return {"tasks": self.tasks.newest, "notices": self.notices.newest}
+
+    def go_on(self, tasks: int) -> None:
+        """Return once so many more tasks were made, whatever becomes of their events."""
+        goal = self.tasks.newest + tasks
+        self.wait_for(lambda: self.tasks.newest >= goal, "tasks are made")
+
+    def take_more(self, arrivals: int) -> None:
+        """Return once so much more has arrived at the clients altogether."""
+        goal = self.clients.arrived() + arrivals
+        self.wait_for(lambda: self.clients.arrived() >= goal, "events arrive")
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for a condition, but not for one that no client will see any more."""
+        wait_for(lambda: condition() or self.clients.broken, what, seconds=PATIENCE)
+        assert not self.clients.broken, "a client gave up"
+
+    @contextmanager
+    def given_up(self, *replicas: Replica, publisher: bool = False) -> Iterator[None]:
+        """Return only when all of these have found Redis silent, and silent again."""
+        lost = [(replica, replica.lost + 2) for replica in replicas]
+        refused = self.notices.refused + 2 * publisher
+        yield
+        self.wait_for(
+            lambda: (
+                all(replica.lost >= goal for replica, goal in lost)
+                and self.notices.refused >= refused
+            ),
+            "it is noticed that Redis is silent",
+        )
+
+    def titles(self) -> list[str]:
+        """Return the titles of the tasks that were made, in that order."""
+        return asyncio.run(_read(self.database_url, _TITLES))
+
+    def outbox_is_empty(self) -> bool:
+        """Whether every event that was committed is known to be published."""
+        return asyncio.run(_read(self.database_url, _OUTBOX)) == [0]
+
+
+@contextmanager
+def staged(scale: Scale, seed: int, logs: Path) -> Iterator[Stage]:
+    """Start everything, and end it."""
+    with ExitStack() as running:
+        redis = running.enter_context(redis_server(installed(scale.program), persistent=True))
+        running.callback(lambda: (logs / "redis.log").write_text(redis.log))
+        database_url = scale.database_url or f"sqlite:///{logs}/tasks.db"
+        replicas = [
+            running.enter_context(_replica(redis, database_url, logs / f"server-{number}"))
+            for number in range(scale.servers)
+        ]
+        servers = [replica.server for replica in replicas]
+        phase, link = Phase(), running.enter_context(Link(redis.port))
+        cursor = event_cursor(servers[0])
+        settings = {"broker_url": link.url, **_BROKER}
+        notices = Notices(phase, seed=seed, settings=settings, logs=logs)
+        _start(notices, running)
+        wait_for(lambda: notices.cursor, "the publisher publishes")
+        # They begin with cursors, so there is nothing that they may miss.
+        after = {"tasks": cursor, "notices": notices.cursor}
+        clients = Clients(phase, number=scale.clients, servers=servers, after=after, logs=logs)
+        _start(clients, running)
+        tasks = Tasks(phase, seed=seed, servers=servers)
+        _start(tasks, running)
+        yield Stage(phase, redis, replicas, database_url, link, notices, tasks, clients)
+
+
+def _start(one: Notices | Clients | Tasks, running: ExitStack) -> None:
+    one.start()
+    running.callback(one.stop)
+
+
+@contextmanager
+def _replica(redis: RedisServer, database_url: str, logs: Path) -> Iterator[Replica]:
+    logs.mkdir()
+    # Not a port that the kernel gives out: while the server is down, others look for it there.
+    arguments = ("--factory", "--port", str(free_port()), "--loop", os.environ.get("XLOOP", "auto"))
+    with Link(redis.port) as link:
+        settings = {"jwt_secret": SECRET, "database_url": database_url, **_BROKER}
+        settings |= {"broker_url": link.url}
+        with serving("tests.chaos.app:build", logs, *arguments, **settings) as server:
+            yield Replica(server, link)
+
+
+_TITLES = select(TaskRow.title).order_by(TaskRow.position)
+_OUTBOX = select(func.count()).select_from(OutboxRow)
+
+
+async def _read(database_url: str, query: Select[Any]) -> list[Any]:
+    database = Database(database_url)
+    try:
+        async with database.reading() as session:
+            return list(await session.scalars(query))
+    finally:
+        await database.close()

@@ -1,0 +1,35 @@
+"""The short form of `make chaos`: each of the worst faults once, in an order of its own."""
+
+import random
+from pathlib import Path
+
+from tests.chaos.faults import FAULTS, FLUSH
+from tests.chaos.run import run
+from tests.chaos.stage import Scale
+
+SCALE = Scale(2, 6, None, None)
+WORST = {
+    "Redis killed",
+    "Redis stopped and continued",
+    "Redis kills Pub/Sub connections",
+    "server's link half-open",
+    "server killed",
+    "server restarted",
+    "outbox dies before it publishes",
+    "sockets of clients cut",
+}
+
+
+def test_nobody_misses_anything_whatever_breaks(tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    plan = [fault for fault in FAULTS if fault.name in WORST]
+    random.Random(seed).shuffle(plan)
+    report = run(plan, seed=seed, logs=tmp_path, scale=SCALE, tell=print)
+    assert report.good, f"seed {seed}\n{report}\n" + "\n".join(report.problems)
+    assert report.faults == len(WORST)
+
+
+def test_when_redis_forgets_everybody_is_told_and_nobody_misses_more(tmp_path: Path) -> None:
+    report = run([FLUSH], seed=random.randrange(10**6), logs=tmp_path, scale=SCALE, tell=print)
+    assert report.good, f"{report}\n" + "\n".join(report.problems)
+    assert report.rows[FLUSH.name].counts.gaps > 0

@@ -1,0 +1,120 @@
+// Follows the task service with several clients that resume, each time at another server; prints
+// a line for whatever they get, and ends once its stdin does. A line on stdin is a list of clients whose sockets are to be cut,
+// "restless" (cut one after the other until the next line) or "spread" (everybody begins again with
+// the server that it began with).
+// Options: servers (their addresses, without a scheme), clients, after (a cursor for each stream),
+// topic, secret.
+
+import { createInterface } from 'node:readline';
+
+import { connect, options, pause, post, print, token } from './client.mjs';
+
+const { servers, clients, after, topic, secret } = options;
+const bearer = () => token(secret, 3600);
+
+/** The servers in turn, beginning with one of them. */
+function* inTurn(first) {
+  for (let turn = first; ; turn += 1) yield servers[turn % servers.length];
+}
+
+const streams = {
+  tasks: {
+    document: 'subscription { taskEvents { task { title } } }',
+    number: ({ taskEvents }) => Number(taskEvents.task.title),
+    cursor: async () => (await patiently('{ tasks(first: 1) { eventCursor } }')).tasks.eventCursor,
+  },
+  notices: {
+    document: 'subscription ($topic: String!) { notifications(topic: $topic) { payload } }',
+    variables: { topic },
+    number: ({ notifications }) => notifications.payload,
+    // Nothing to fetch again: what there is to know begins with the next event.
+    cursor: async () => undefined,
+  },
+};
+
+async function patiently(query) {
+  for (const server of inTurn(0)) {
+    try {
+      return await post(`http://${server}/graphql`, query, {}, bearer());
+    } catch {
+      await pause(50);
+    }
+  }
+}
+
+function follow(client, number, name) {
+  const stream = streams[name];
+  const say = (line) => print({ client: number, stream: name, ...line });
+  const payload = {
+    query: stream.document,
+    variables: stream.variables,
+    extensions: { after: after[name] },
+  };
+  const subscribe = () =>
+    client.subscribe(payload, {
+      next({ data, errors, extensions }) {
+        if (errors) return say({ broken: errors });
+        payload.extensions.after = extensions.cursor;
+        say({ number: stream.number(data), cursor: extensions.cursor });
+      },
+      async error(error) {
+        const code = Array.isArray(error) ? error[0].extensions?.code : undefined;
+        if (code === 'CURSOR_EXPIRED') {
+          payload.extensions.after = await stream.cursor();
+          say({ gap: true, cursor: payload.extensions.after });
+        } else if (code === 'BROKER_UNAVAILABLE') {
+          await pause(50);
+        } else {
+          return say({ broken: code ?? String(error.code ?? error) });
+        }
+        subscribe();
+      },
+      complete: () => say({ broken: 'complete' }),
+    });
+  subscribe();
+}
+
+function start(number) {
+  const one = { turns: inTurn(number) };
+  let server;
+  const { client, state } = connect({
+    url() {
+      server = one.turns.next().value;
+      return `ws://${server}/graphql`;
+    },
+    on: {
+      connected: () => print({ client: number, at: server }),
+      closed: () => print({ client: number, at: null }),
+    },
+    connectionParams: () => ({ Authorization: `Bearer ${bearer()}` }),
+  });
+  Object.keys(streams).forEach((name) => follow(client, number, name));
+  // In any state: before the handshake, before the ack, amid a replay, amid live events.
+  one.cut = () => state.socket?.terminate();
+  return one;
+}
+
+const all = Array.from({ length: clients }, (_, number) => start(number));
+let restless = 0;
+
+async function cutAgainAndAgain(mine) {
+  while (mine === restless) {
+    await pause(Math.random() * 100);
+    all[Math.floor(Math.random() * clients)].cut();
+  }
+}
+
+function spread() {
+  all.forEach((one, number) => (one.turns = inTurn(number)));
+  all.forEach((one) => one.cut());
+}
+
+const orders = createInterface({ input: process.stdin });
+orders.on('line', (line) => {
+  const order = JSON.parse(line);
+  restless += 1;
+  if (order === 'spread') spread();
+  else if (order === 'restless') cutAgainAndAgain(restless);
+  else order.forEach((number) => all[number].cut());
+});
+orders.on('close', () => process.exit());

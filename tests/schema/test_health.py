@@ -1,0 +1,177 @@
+"""What an orchestrator is told, while the broker and the database come and go."""
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from gqlnotify import Settings
+from schema.app import create_app
+from schema.health import health
+from tests.redis_servers import RedisServer, redis_server
+from tests.schema.client import SECRET
+from tests.schema.conftest import until
+from tests.servers import running
+
+READY = (200, {"broker": "ok", "database": "ok"})
+NO_BROKER = (503, {"broker": "unavailable", "database": "ok"})
+NO_DATABASE = (503, {"broker": "ok", "database": "unavailable"})
+SECONDS = 2.0
+"""What a check may take; an answer needs little more."""
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving(database_url: str, broker_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(
+        Settings(
+            jwt_secret=SECRET,  # type: ignore[arg-type]  # pydantic makes it secret
+            database_url=database_url,
+            broker_url=broker_url,
+            broker_timeout=1,
+        )
+    )
+    async with running(app) as address, http(address) as client:
+        yield client
+
+
+@pytest.fixture
+async def service(server: RedisServer, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(f"sqlite:///{tmp_path}/tasks.db", server.url) as client:
+        yield client
+
+
+def http(address: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://{address}", timeout=10)
+
+
+async def ready(client: httpx.AsyncClient) -> tuple[int, Any]:
+    answer = await client.get("/readyz")
+    return answer.status_code, answer.json()
+
+
+async def until_ready_says(client: httpx.AsyncClient, expected: tuple[int, Any]) -> None:
+    async def says() -> bool:
+        return await ready(client) == expected
+
+    await until(says)
+
+
+async def alive(client: httpx.AsyncClient) -> bool:
+    answer = await client.get("/healthz")
+    return answer.status_code == 200 and answer.json() == {"status": "ok"}
+
+
+async def test_a_service_that_has_all_it_needs_is_alive_and_ready(
+    service: httpx.AsyncClient,
+) -> None:
+    assert await alive(service)
+    assert await ready(service) == READY
+
+
+async def test_health_is_told_without_a_token_and_kept_out_of_the_api_s_description(
+    service: httpx.AsyncClient,
+) -> None:
+    paths = (await service.get("/openapi.json")).json()["paths"]
+
+    assert not {"/healthz", "/readyz"} & set(paths)
+
+
+async def test_while_redis_is_stopped_the_service_is_alive_and_not_ready(
+    service: httpx.AsyncClient, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.stop()
+    with caplog.at_level(logging.WARNING, "schema.health"):
+        assert await ready(service) == NO_BROKER
+    assert await alive(service)
+    assert any("broker" in record.message for record in caplog.records)
+    server.start()
+    await until_ready_says(service, READY)
+
+
+async def test_a_silent_redis_is_told_within_two_seconds(
+    service: httpx.AsyncClient, server: RedisServer
+) -> None:
+    server.pause()
+    began = time.monotonic()
+    assert await ready(service) == NO_BROKER
+    assert time.monotonic() - began < SECONDS + 1
+    assert await alive(service)
+    server.resume()
+    await until_ready_says(service, READY)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_while_the_database_refuses_the_service_is_alive_and_not_ready(
+    database_url: str, postgres: Path
+) -> None:
+    async with serving(database_url, "memory://") as service:
+        await until_ready_says(service, READY)
+        await refuse_connections(database_url, postgres, refused=True)
+        assert await ready(service) == NO_DATABASE
+        assert await alive(service)
+        await refuse_connections(database_url, postgres, refused=False)
+        await until_ready_says(service, READY)
+
+
+async def refuse_connections(database_url: str, postgres: Path, *, refused: bool) -> None:
+    name = make_url(database_url).database
+    administrator = create_async_engine(
+        f"postgresql+asyncpg://tasks@/postgres?host={postgres}", isolation_level="AUTOCOMMIT"
+    )
+    async with administrator.connect() as connection:
+        allowed = "false" if refused else "true"
+        await connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}")
+        await connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+            {"name": name},
+        )
+    await administrator.dispose()
+
+
+async def test_the_answer_says_which_part_failed_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def works() -> None:
+        return
+
+    async def fails() -> None:
+        raise RuntimeError("redis://:hunter2@10.0.0.7 refused")
+
+    app = FastAPI()
+    app.include_router(health(broker=works, database=fails))
+    async with running(app) as address, http(address) as client:
+        answer = await client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert json.loads(answer.text) == NO_DATABASE[1]
+    assert "database: redis://" in caplog.text
+
+
+async def test_all_parts_that_fail_are_named_and_none_holds_up_the_others() -> None:
+    async def hangs() -> None:
+        await until(lambda: False, patience=60)
+
+    app = FastAPI()
+    app.include_router(health(broker=hangs, database=hangs))
+    async with running(app) as address, http(address) as client:
+        began = time.monotonic()
+        answer = await client.get("/readyz")
+        taken = time.monotonic() - began
+
+    assert answer.json() == {"broker": "unavailable", "database": "unavailable"}
+    assert SECONDS <= taken < SECONDS + 1
