@@ -15,6 +15,7 @@ T = TypeVar("T")
 MAX_TOPIC_LENGTH = 200
 MAX_EVENT_ID_LENGTH = 400
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_:@+-]+(?:\.[A-Za-z0-9_:@+-]+)*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
 
@@ -84,12 +85,15 @@ def check_event(payload: bytes, event_id: str | None, *, max_bytes: int) -> None
     """Refuse what can't be published.
 
     Raises:
-        BadUserInput: the payload is larger than `max_bytes`, or the id is empty or too long.
+        BadUserInput: the payload is larger than `max_bytes`, or the id is empty, too long or no
+            text that UTF-8 can spell.
     """
     if len(payload) > max_bytes:
         raise BadUserInput(f"An event has at most {max_bytes} bytes; this one has {len(payload)}")
     if event_id is not None and not 0 < len(event_id) <= MAX_EVENT_ID_LENGTH:
         raise BadUserInput(f"An event id has 1 to {MAX_EVENT_ID_LENGTH} characters")
+    if event_id is not None and _SURROGATE.search(event_id):
+        raise BadUserInput("An event id has whole characters; this one holds half of one")
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from schema.models import Base
+from schema.models import Base, TaskRow
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -70,7 +70,8 @@ class Database:
             SQLAlchemyError: it does not.
         """
         async with self.reading() as session:
-            await session.execute(select(1))
+            # SQLite would answer without a table from a file that is broken.
+            await session.execute(select(TaskRow.id).limit(1))
 
     async def close(self) -> None:
         """Let go of every connection."""

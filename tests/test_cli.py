@@ -377,7 +377,7 @@ def test_tail_says_what_is_wrong_with_what_it_was_given(
     [
         ("", 2, "set GQLNOTIFY_BROKER_URL"),
         ("memory://", 2, "set GQLNOTIFY_BROKER_URL"),
-        ("carrier-pigeon://:hunter2@loft", 2, "scheme"),
+        ("carrier-pigeon://:hunter2@loft", 2, "redis+sentinel://"),
         ("redis+sentinel://:hunter2@127.0.0.1:1", 2, "needs the service's name"),
         ("redis://:hunter2@127.0.0.1:1", 1, "can't be reached"),
         ("redis+cluster://:hunter2@127.0.0.1:1", 1, "can't be reached"),

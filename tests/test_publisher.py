@@ -469,3 +469,25 @@ def test_who_only_publishes_loads_no_server() -> None:
 
 def test_who_has_no_redis_does_not_load_its_driver() -> None:
     assert loaded("import gqlnotify", "redis", "gqlnotify") == ["gqlnotify"]
+
+
+def test_half_a_character_is_no_event_id(redis_url: str) -> None:
+    with Publisher(redis_url) as publisher, pytest.raises(BadUserInput, match="half"):
+        publisher.publish_sync("t", 1, event_id="\ud800")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:sec/ret@localhost:6379",
+        "redis://:sec#ret@localhost",
+        "redis://:sec?ret@localhost",
+        "redis+cluster://:sec/ret@localhost:6379",
+        "redis+sentinel://:sec#ret@localhost/tasks",
+    ],
+)
+def test_a_password_that_was_not_escaped_is_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError, match="%2F") as refused:
+        Publisher(url)
+    assert "sec" not in str(refused.value)
+    assert "ret@" not in str(refused.value)

@@ -43,6 +43,7 @@ class Address:
         Raises:
             ValueError: it is none of these; the message repeats no password.
         """
+        _check_credentials(url)
         known = urlsplit(url).scheme
         if known not in SCHEMES:
             schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
@@ -77,6 +78,14 @@ class Address:
             service,
             scheme == "rediss",
             tuple(options.items()),
+        )
+
+
+def _check_credentials(url: str) -> None:
+    # Past this, no message can repeat a part of a password.
+    if "@" in url and "@" not in urlsplit(url).netloc:
+        raise ValueError(
+            "The URL of the broker can't be read. In a password / ? # @ are %2F %3F %23 %40"
         )
 
 
