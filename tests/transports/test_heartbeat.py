@@ -96,7 +96,6 @@ async def test_a_peer_that_falls_silent_later_is_pinged_then(silent: Peer) -> No
     assert silent.pinged[0] - heard[-1] >= INTERVAL * 0.99
 
 
-
 async def test_a_sign_of_life_after_the_ping_is_enough(silent: Peer) -> None:
     await wait_until(lambda: silent.pinged)
     silent.heartbeat.heard()
