@@ -109,11 +109,7 @@ def server_killed(stage: Stage, rng: Random) -> None:
 @fault("server restarted")
 def server_restarted(stage: Stage, rng: Random) -> None:
     replica = rng.choice(stage.replicas)
-    import time
-
-    t = time.monotonic()
     replica.server.stop()
-    print("stop took", time.monotonic() - t)
     replica.server.start()
 
 
