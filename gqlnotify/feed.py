@@ -27,7 +27,7 @@ class Member(Protocol):
     def wake(self) -> None:
         """Look again: something has changed."""
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Leave."""
 
 

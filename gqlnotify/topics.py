@@ -1,30 +1,36 @@
 """From the broker to the subscribers: order, history-to-live handover, gaps.
 
-A `Subscription` is nothing but a position in a topic's history. It takes the next event from the
-window that all subscriptions of the topic share, and from the broker's history where it lags
-behind that window. So there is no queue for each subscriber, a slow one costs no memory, and
-between replay and live there is no seam in which an event could be lost or come twice.
+A `Subscription` is a reader of a topic, a right that was checked, and what is made of each event.
 """
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from enum import Enum, auto
 from typing import Any, Generic, Self, TypeVar
 
 from gqlnotify import brokers
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
 from gqlnotify.brokers import Broker
-from gqlnotify.errors import BrokerUnavailable, CursorExpired
+from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name
 from gqlnotify.feed import RETRY_SECONDS, Feed
+from gqlnotify.reader import Reader
 from gqlnotify.settings import Settings
-from gqlnotify.window import Behind
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 logger = logging.getLogger("gqlnotify.topics")
+
+
+class Skipped(Enum):
+    """What a filter makes of an event that it does not let through."""
+
+    SKIPPED = auto()
+
+
+SKIPPED = Skipped.SKIPPED
 
 
 class TopicManager:
@@ -60,8 +66,8 @@ class TopicManager:
     async def close(self) -> None:
         """End every subscription, then let go of the broker."""
         for feed in list(self._feeds.values()):
-            for subscription in list(feed.members):
-                await subscription.aclose()
+            for reader in list(feed.members):
+                reader.close()
             feed.cancel()
         self._feeds.clear()
         async with self._starting:
@@ -130,6 +136,8 @@ class TopicManager:
         after: str | None = None,
         where: Callable[[T], bool] | None = None,
         view: str | None = None,
+        scope: Hashable = None,
+        per_viewer: bool = False,
     ) -> "Subscription[T]":
         """Return the stream of `topic`, to be returned by a subscription resolver.
 
@@ -139,11 +147,26 @@ class TopicManager:
             where: only values for which this is true.
             view: a name under which this filtered view can be granted by itself: the viewer then
                 needs the right to subscribe to the topic or to `view`.
+            scope: what the results depend on beside the event and the operation: a tenant, a
+                locale, a role. Only subscriptions of one scope share an execution, and its
+                context is made for that scope.
+            per_viewer: execute each event for each subscriber, with the subscriber's own context.
+
+        Subscriptions with the same document, variables, topic, filter and scope share one
+        execution for each event, which has no viewer. Two filters are the same when their code is,
+        and the immutable values that they have captured.
         """
         # Whoever asks for the stream is the one who must have the right to it, wherever it will
         # be iterated: in an operation's task, in Strawberry's, in an application's generator.
         return Subscription(
-            self, topic, after=after, where=where, view=view, viewer=current_viewer()
+            self,
+            topic,
+            after=after,
+            where=where,
+            view=view,
+            scope=scope,
+            per_viewer=per_viewer,
+            viewer=current_viewer(),
         )
 
     async def cursor(self, topic: Topic[Any]) -> str:
@@ -184,21 +207,23 @@ class TopicManager:
             await asyncio.sleep(min(delay, left))
             delay = min(delay * 2, longest)
 
-    async def _join(self, topic: str, member: "Subscription[Any]") -> Feed:
+    async def join(self, topic: str, reader: Reader) -> Feed:
+        """See `reader.Feeds`."""
         await self.start()
         feed = self._feeds.get(topic)
         if feed is None:
             feed = self._feeds[topic] = Feed(topic, self._broker)
-        feed.members.add(member)
+        feed.members.add(reader)
         try:
             await feed.open()
         except BaseException:
-            self._leave(feed, member)
+            self.leave(feed, reader)
             raise
         return feed
 
-    def _leave(self, feed: Feed, member: "Subscription[Any]") -> None:
-        feed.members.discard(member)
+    def leave(self, feed: Feed, reader: Reader) -> None:
+        """See `reader.Feeds`."""
+        feed.members.discard(reader)
         if feed.members:
             return
         # Whoever lost a connection is back soon: so long the topic stays open, and its window
@@ -224,7 +249,8 @@ class Subscription(Generic[T]):
     """A topic's values from one position on: what a subscription resolver returns.
 
     An asynchronous iterator. Under gqlnotify's own transports each value's result carries its
-    cursor; under any other it is just the stream.
+    cursor, and subscriptions that ask the same share each event's execution; under any other
+    transport it is just the stream.
     """
 
     def __init__(
@@ -235,24 +261,22 @@ class Subscription(Generic[T]):
         after: str | None = None,
         where: Callable[[Any], bool] | None = None,
         view: str | None = None,
+        scope: Hashable = None,
+        per_viewer: bool = False,
         viewer: Viewer | None = None,
         select: Callable[[Any, Event], T] | None = None,
     ) -> None:
-        self.topic = topic.concrete()
+        self.topic = topic
+        self.where = where
+        self.select = select
+        self.scope = scope
+        self.per_viewer = per_viewer
         self.cursor: Cursor | None = None
+        self.reader = Reader(manager, topic.concrete())
         self._manager = manager
-        self._of = topic
         self._after = after
-        self._where = where
         self._view = view
-        self._select = select
         self._viewer = viewer
-        self._feed: Feed | None = None
-        self._position = Cursor(0, 0)
-        self._backlog: deque[Event] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._closed = False
-        self._patience: asyncio.Timeout | None = None
 
     def map(self, select: Callable[[T, Event], U]) -> "Subscription[U]":
         """Return the stream of what `select` makes of each value and its event.
@@ -260,16 +284,18 @@ class Subscription(Generic[T]):
         Raises:
             RuntimeError: the stream has started.
         """
-        if self._feed is not None:
+        if self.reader.started:
             raise RuntimeError("The subscription has started")
         return Subscription(
             self._manager,
-            self._of,
+            self.topic,
             after=self._after,
-            where=self._where,
+            where=self.where,
             view=self._view,
+            scope=self.scope,
+            per_viewer=self.per_viewer,
             viewer=self._viewer,
-            select=_compose(self._select, select),
+            select=_compose(self.select, select),
         )
 
     def resume(self, after: str) -> None:
@@ -287,123 +313,39 @@ class Subscription(Generic[T]):
             CursorExpired: the history no longer reaches back to `after`.
             BrokerUnavailable: the broker has never been reached; later on, it is waited for.
         """
-        if self._feed is not None or self._is_closed():
+        if self.reader.started or self.reader.closed:
             return
         views = () if self._view is None else (self._view,)
-        await check_right(self._viewer, "subscribe", self.topic, *views)
-        after = None if self._after is None else Cursor.parse(self._after)
-        try:
-            # Without an end, unless `aclose` sets one.
-            async with asyncio.timeout(None) as self._patience:
-                self._feed = await self._manager._join(self.topic, self)
-        except TimeoutError:
-            if self._is_closed():
-                return
-            raise
-        finally:
-            self._patience = None
-        self._position = self._feed.window.last
-        if self._is_closed():
-            self._manager._leave(self._feed, self)
-        elif after is not None:
-            await self._replay_from(self._feed, after)
+        await check_right(self._viewer, "subscribe", self.reader.topic, *views)
+        await self.reader.open(None if self._after is None else Cursor.parse(self._after))
 
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""
-        if self._closed:
-            return
-        self._closed = True
-        self.wake()
-        if self._patience is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
-        if self._feed is not None:
-            self._manager._leave(self._feed, self)
+        self.reader.close()
+
+    def value(self, event: Event) -> T | Skipped:
+        """Return what the stream makes of `event`; `SKIPPED` where it leaves it out.
+
+        Raises:
+            ValueError: the event's payload is not of the topic's type.
+        """
+        value = self.topic.decode(event.payload)
+        if self.where is not None and not self.where(value):
+            return SKIPPED
+        selected: T = value if self.select is None else self.select(value, event)
+        return selected
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
         await self.start()
-        while True:
-            event = await self._next_event()
-            value = self._of.decode(event.payload)
-            if self._where is not None and not self._where(value):
-                continue
-            self.cursor = event.cursor
-            selected: T = value if self._select is None else self._select(value, event)
-            return selected
-
-    def wake(self) -> None:
-        """Have a waiting `__anext__` look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _is_closed(self) -> bool:
-        # Asked again after every wait: another task may close the subscription meanwhile.
-        return self._closed
-
-    async def _replay_from(self, feed: Feed, after: Cursor) -> None:
-        self._position = after
-        if feed.window.reaches_back_to(after):
-            return
-        try:
-            await self._read(feed)
-        except BaseException:
-            await self.aclose()
-            raise
-        if self._backlog:
-            # The history may already know what the live path has not brought, or has dropped.
-            feed.deliver(self._backlog[-1])
-
-    async def _read(self, feed: Feed) -> bool:
-        try:
-            self._backlog = await feed.read(self._position)
-        except BrokerUnavailable:
-            # Catching up tries again until it works, and wakes everybody then.
-            feed.refresh()
-            return False
-        return True
-
-    async def _next_event(self) -> Event:
-        while not self._closed:
-            event = self._backlog.popleft() if self._backlog else await self._look()
-            if event is not None:
-                self._position = event.cursor
-                return event
+        while (event := await self.reader.next()) is not None:
+            value = self.value(event)
+            if not isinstance(value, Skipped):
+                self.cursor = event.cursor
+                return value
         raise StopAsyncIteration
-
-    async def _look(self) -> Event | None:
-        feed = self._feed
-        assert feed is not None
-        try:
-            event = feed.window.after(self._position)
-        except Behind:
-            await self._refill(feed)
-            return None
-        if event is None:
-            await self._wait()
-        return event
-
-    async def _refill(self, feed: Feed) -> None:
-        epoch = feed.window.last.epoch
-        if not await self._read(feed):
-            return await self._wait()
-        if self._backlog:
-            return None
-        if epoch == self._position.epoch:
-            raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
-        # This reader knows a history that began anew before the live path told of it.
-        feed.refresh()
-        return await self._wait()
-
-    async def _wait(self) -> None:
-        if self._closed:
-            return
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
 
 def _compose(

@@ -78,7 +78,7 @@ async def started(stream: Subscription[Any]) -> Subscription[Any]:
 async def reading(stream: Subscription[Any]) -> "asyncio.Task[Any]":
     """Return a task that waits for the stream's next value, and is known to wait."""
     task = asyncio.create_task(anext(stream))
-    await wait_until(lambda: stream._waiter is not None or task.done())
+    await wait_until(lambda: stream.reader.waiting or task.done())
     return task
 
 

@@ -216,7 +216,7 @@ async def test_who_resumes_while_the_last_one_leaves_misses_nothing() -> None:
         await pause(3)
         broker.answer.set()
         await publish_all(manager, [3])
-        await wait_until(lambda: comer._waiter is not None)
+        await wait_until(lambda: comer.reader.waiting)
         await publish_all(manager, [4])
 
         assert await waiting == [2, 3, 4]
@@ -568,7 +568,7 @@ async def test_a_stream_waits_for_its_broker_and_misses_nothing(stage: Stage) ->
         assert not read.done()
 
         broker.down.clear()
-        await wait_until(lambda: waiting.stream._feed is not None)
+        await wait_until(lambda: waiting.stream.reader.started)
         await publish_all(manager, [100, 101])
         assert await read == [*waiting.missed, 100, 101]
         await waiting.stream.aclose()
@@ -694,7 +694,7 @@ async def test_a_topic_that_closed_while_it_caught_up_catches_up_when_it_opens_a
     async with leaving_nothing(TopicManager(broker)) as manager:
         waiting = await catching_up(broker, manager)
         await wait_until(lambda: broker.failed > 1)
-        start = str(waiting.stream._position)
+        start = str(waiting.stream.reader.position)
         await waiting.stream.aclose()
         await wait_until(lambda: not manager._feeds)
 
@@ -778,7 +778,7 @@ async def test_a_recheck_keeps_the_window_of_a_lingering_topic_whole() -> None:
     broker = OutOfReach()
     manager = lingering(broker, 3600)
     stream = await started(manager.subscribe(NUMBERS))
-    cursor = str(stream._position)
+    cursor = str(stream.reader.position)
     await stream.aclose()
     broker.deaf = True
     await publish_all(manager, [1, 2])

@@ -11,6 +11,7 @@ LAYERS = [
     {"errors", "event", "settings"},
     {"brokers", "auth", "protocol", "window"},
     {"feed", "publisher"},
+    {"reader"},
     {"topics"},
     {"execution"},
     {"transports"},

@@ -171,7 +171,7 @@ async def test_resuming_behind_any_cursor_while_others_publish_has_no_hole_and_n
             assert got == list(range(first, count + 1))
         for feed in list(manager._feeds.values()):
             for member in list(feed.members):
-                await member.aclose()
+                member.close()
 
 
 async def test_a_cursor_read_before_the_state_misses_nothing_that_follows(
@@ -245,7 +245,7 @@ async def test_a_reader_costs_no_memory_for_what_it_has_not_taken(manager: Topic
     stream = await started(manager.subscribe(NUMBERS))
     await publish_all(manager, range(100))
 
-    assert not stream._backlog
+    assert not stream.reader._backlog
 
 
 # histories that end
@@ -324,7 +324,7 @@ async def test_who_replays_the_new_history_goes_on_live_while_others_listen_to_t
 
         new = manager.subscribe(NUMBERS, after=cursor)
         waiting = asyncio.create_task(take(new, 3))
-        await wait_until(lambda: new._waiter is not None or waiting.done())
+        await wait_until(lambda: new.reader.waiting or waiting.done())
         await publish_all(manager, [4])
         assert await waiting == [2, 3, 4]
         for stream in (old, new):
