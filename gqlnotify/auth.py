@@ -16,7 +16,7 @@ from jose import ExpiredSignatureError, jwk, jwt
 from jose.backends.base import Key
 from jose.exceptions import JWKError
 
-from gqlnotify.errors import Forbidden, TokenExpired, Unauthenticated
+from gqlnotify.errors import Forbidden, NoViewer, TokenExpired, Unauthenticated
 from gqlnotify.event import matches
 from gqlnotify.settings import Settings
 
@@ -66,7 +66,11 @@ class Viewer:
     may: May = may
 
 
-_viewer: ContextVar[Viewer | None] = ContextVar("gqlnotify_viewer", default=None)
+class _Everybody:
+    """In place of a viewer where one execution is for all of them."""
+
+
+_viewer: ContextVar[Viewer | _Everybody | None] = ContextVar("gqlnotify_viewer", default=None)
 
 
 @contextmanager
@@ -84,9 +88,21 @@ def view_as(viewer: Viewer | None) -> None:
     _viewer.set(viewer)
 
 
+def view_as_everybody() -> None:
+    """Let the rest of the running context have no viewer, and say so to whoever asks for one."""
+    _viewer.set(_Everybody())
+
+
 def current_viewer() -> Viewer | None:
-    """Return the viewer of the running operation; None outside one or where no token is asked."""
-    return _viewer.get()
+    """Return the viewer of the running operation; None outside one or where no token is asked.
+
+    Raises:
+        NoViewer: the execution is shared by several viewers.
+    """
+    viewer = _viewer.get()
+    if isinstance(viewer, _Everybody):
+        raise NoViewer
+    return viewer
 
 
 def current_principal() -> Principal:
@@ -94,8 +110,9 @@ def current_principal() -> Principal:
 
     Raises:
         Unauthenticated: outside an operation, or where no token is asked for.
+        NoViewer: the execution is shared by several viewers.
     """
-    viewer = _viewer.get()
+    viewer = current_viewer()
     if viewer is None:
         raise Unauthenticated("This needs a token, and the operation runs without one")
     return viewer.principal
@@ -106,8 +123,9 @@ async def authorize(action: Action, topic: str) -> None:
 
     Raises:
         Forbidden: the viewer has no such right.
+        NoViewer: the execution is shared by several viewers.
     """
-    await check_right(_viewer.get(), action, topic)
+    await check_right(current_viewer(), action, topic)
 
 
 async def check_right(viewer: Viewer | None, action: Action, *topics: str) -> None:

@@ -61,6 +61,20 @@ class BadUserInput(NotifyError):
     code = "BAD_USER_INPUT"
 
 
+class NoViewer(NotifyError):
+    """An execution that all subscribers share was asked who its viewer is."""
+
+    code = "NO_VIEWER"
+    http_status = 500
+
+    def __init__(self, wanted: str = "The viewer") -> None:
+        super().__init__(
+            f"{wanted} is not to be had here: this execution is shared by all subscribers who ask "
+            "the same. Subscribe with per_viewer=True, name what the result depends on as the "
+            "scope, or have the router's event_context provide it"
+        )
+
+
 class NotFound(NotifyError):
     """The thing that an argument points at does not exist."""
 

@@ -44,6 +44,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         authenticate: replaces the check of the token. Given the token (None without one) and the
             connection, it returns a `Principal` or raises `errors.Unauthenticated`.
         may: replaces the decision whether a principal may subscribe or publish to a topic.
+        event_context: makes the context in which the events of shared subscriptions are executed,
+            afresh for each event. Given the scope of the subscriptions, it returns the context or
+            an awaitable of it. By default there is nothing but `context.scope`.
 
     A token is asked for when the settings hold a key or `authenticate` is given. Only
     `graphql-transport-ws` is spoken unless `subscription_protocols` says otherwise.
@@ -64,6 +67,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         settings: Settings | None = None,
         authenticate: Authenticate | None = None,
         may: May = may,
+        event_context: execution.MakeContext = execution.EventContext,
         **kwargs: Any,
     ) -> None:
         self.settings = settings or Settings()
@@ -75,6 +79,13 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             arguments.arguments.setdefault(name, value)
         super().__init__(*arguments.args, **arguments.kwargs)
         self._refuse_legacy_with_tokens()
+        self.executions = execution.Executions(
+            self.schema,
+            encode=self.encode_json,
+            event_context=event_context,
+            cache_bytes=self.settings.outcome_cache_bytes,
+        )
+        self.schema = self.executions.schema
         if topics is not None:
             self.lifespan_context = _with_topics(topics, self.lifespan_context)
 
@@ -128,9 +139,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     allowed=frozenset(transport.allowed_operation_types(allowed)),
                 )
                 results = execution.stream(
-                    self.schema, operation, context=context, root_value=root_value
+                    self.executions, operation, context=context, root_value=root_value
                 )
-                return execution.until_expiry(results, operation.viewer)
+                return execution.until_expiry(execution.unshared(results), operation.viewer)
         return await super().execute_operation(
             request=request,
             request_adapter=request_adapter,

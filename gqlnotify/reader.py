@@ -76,7 +76,9 @@ class Reader:
         elif after is not None:
             await self._replay_from(after)
 
-    def fork(self, position: Cursor | None = None, *, on_wake: Callable[[], None]) -> "Reader":
+    def fork(
+        self, position: Cursor | None = None, *, on_wake: Callable[[], None] | None = None
+    ) -> "Reader":
         """Return another reader of the same, open topic: at `position`, or where it stands now."""
         fork = Reader(self._feeds, self.topic, on_wake=on_wake)
         fork._feed = feed = self._open_feed

@@ -88,6 +88,17 @@ class Settings(BaseSettings):
         default=256 * 1024, gt=0, description="Size of one message from a client"
     )
 
+    outcome_cache_bytes: int = Field(
+        default=8 * 1024 * 1024,
+        ge=0,
+        description="Encoded events that are kept for subscribers who come back",
+    )
+    compress_above: int = Field(
+        default=1024,
+        ge=0,
+        description="Shared messages of this size and more are compressed, once; 0 compresses none",
+    )
+
     event_max_bytes: int = Field(default=128 * 1024, gt=0, description="Size of one encoded event")
     history_length: int = Field(default=1000, gt=0, description="How many events a topic remembers")
     history_seconds: float = Field(

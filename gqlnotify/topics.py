@@ -6,6 +6,7 @@ A `Subscription` is a reader of a topic, a right that was checked, and what is m
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Self, TypeVar
 
@@ -31,6 +32,26 @@ class Skipped(Enum):
 
 
 SKIPPED = Skipped.SKIPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """What is made of each event: its value, filtered, and made into something else."""
+
+    topic: Topic[Any]
+    where: Callable[[Any], bool] | None = None
+    select: Callable[[Any, Event], Any] | None = None
+
+    def look_at(self, event: Event) -> Any:
+        """Return what is made of `event`; `SKIPPED` where it is left out.
+
+        Raises:
+            ValueError: the event's payload is not of the topic's type.
+        """
+        value = self.topic.decode(event.payload)
+        if self.where is not None and not self.where(value):
+            return SKIPPED
+        return value if self.select is None else self.select(value, event)
 
 
 class TopicManager:
@@ -266,9 +287,7 @@ class Subscription(Generic[T]):
         viewer: Viewer | None = None,
         select: Callable[[Any, Event], T] | None = None,
     ) -> None:
-        self.topic = topic
-        self.where = where
-        self.select = select
+        self.lens = Lens(topic, where, select)
         self.scope = scope
         self.per_viewer = per_viewer
         self.cursor: Cursor | None = None
@@ -288,14 +307,14 @@ class Subscription(Generic[T]):
             raise RuntimeError("The subscription has started")
         return Subscription(
             self._manager,
-            self.topic,
+            self.lens.topic,
             after=self._after,
-            where=self.where,
+            where=self.lens.where,
             view=self._view,
             scope=self.scope,
             per_viewer=self.per_viewer,
             viewer=self._viewer,
-            select=_compose(self.select, select),
+            select=_compose(self.lens.select, select),
         )
 
     def resume(self, after: str) -> None:
@@ -323,25 +342,13 @@ class Subscription(Generic[T]):
         """Leave the topic. A pending `__anext__` ends the iteration."""
         self.reader.close()
 
-    def value(self, event: Event) -> T | Skipped:
-        """Return what the stream makes of `event`; `SKIPPED` where it leaves it out.
-
-        Raises:
-            ValueError: the event's payload is not of the topic's type.
-        """
-        value = self.topic.decode(event.payload)
-        if self.where is not None and not self.where(value):
-            return SKIPPED
-        selected: T = value if self.select is None else self.select(value, event)
-        return selected
-
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
         await self.start()
         while (event := await self.reader.next()) is not None:
-            value = self.value(event)
+            value: T | Skipped = self.lens.look_at(event)
             if not isinstance(value, Skipped):
                 self.cursor = event.cursor
                 return value

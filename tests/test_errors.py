@@ -15,6 +15,7 @@ CODES = {
     errors.Conflict: ("CONFLICT", 409),
     errors.CursorExpired: ("CURSOR_EXPIRED", 410),
     errors.TooManyOperations: ("TOO_MANY_OPERATIONS", 429),
+    errors.NoViewer: ("NO_VIEWER", 500),
     errors.BrokerUnavailable: ("BROKER_UNAVAILABLE", 503),
 }
 CLOSE_CODES = {

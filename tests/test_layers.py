@@ -9,7 +9,7 @@ import gqlnotify
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"errors", "event", "settings"},
-    {"brokers", "auth", "protocol", "window"},
+    {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},
     {"topics"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-PURE = {"protocol", "event", "window"}
+PURE = {"protocol", "event", "window", "fingerprint"}
 IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "strawberry"}
 
 

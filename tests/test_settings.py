@@ -23,6 +23,8 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "ping_timeout": ("3.5", 3.5),
     "max_operations": ("4", 4),
     "message_max_bytes": ("5", 5),
+    "outcome_cache_bytes": ("7", 7),
+    "compress_above": ("8", 8),
     "event_max_bytes": ("6", 6),
     "history_length": ("7", 7),
     "history_seconds": ("8.5", 8.5),

@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 from gqlnotify import execution
 from gqlnotify.errors import BadUserInput, NotifyError, Unauthenticated
 from gqlnotify.protocol.messages import strict_json
-from gqlnotify.transports.http import GRAPHQL_RESPONSE, is_request_error, negotiate
+from gqlnotify.transports.http import GRAPHQL_RESPONSE, negotiate
 
 Context = TypeVar("Context", default=CustomContext)
 RootValue = TypeVar("RootValue", default=None)
@@ -116,7 +116,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         """Return the answer, in the media type that the client prefers."""
         if sub_response.media_type != GRAPHQL_RESPONSE:
             return super().create_response(response_data, sub_response)
-        refused = isinstance(response_data, dict) and is_request_error(response_data)
+        refused = isinstance(response_data, dict) and execution.is_request_error(response_data)
         if isinstance(response_data, dict) and refused:
             response_data = {k: v for k, v in response_data.items() if k != "data"}  # type: ignore[assignment]
         response = super().create_response(response_data, sub_response)

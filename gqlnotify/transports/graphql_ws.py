@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -11,7 +11,6 @@ from strawberry import Schema
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.types import ExecutionResult
-from strawberry.types.execution import PreExecutionError
 from strawberry.types.unset import UnsetType
 
 from gqlnotify import execution
@@ -35,10 +34,11 @@ from gqlnotify.protocol.connection import (
     Stop,
 )
 from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.reader import Reader
 from gqlnotify.settings import Settings
 from gqlnotify.transports.connection import Connection
 from gqlnotify.transports.heartbeat import Heartbeat
-from gqlnotify.transports.http import is_request_error
+from gqlnotify.transports.shared_operation import SharedOperation
 
 FORBIDDEN = 4403
 INTERNAL_ERROR = 4500
@@ -50,6 +50,7 @@ class View(Protocol):
     """What the handler asks of the router that it serves."""
 
     settings: Settings
+    executions: execution.Executions
 
     def encode_json(self, data: object) -> str | bytes:
         """Return `data` as JSON."""
@@ -84,8 +85,10 @@ class GraphQLTransportWSHandler:
         self._schema = schema
         self._init_wait = connection_init_wait_timeout.total_seconds()
         self._viewer: Viewer | None = None
-        self._operations: dict[str, asyncio.Task[None]] = {}
-        self._connection = Connection(websocket.ws, view.encode_json)
+        self._operations: dict[str, asyncio.Task[None] | SharedOperation] = {}
+        self._connection = Connection(
+            websocket.ws, view.encode_json, compress_above=settings.compress_above
+        )
         self._protocol = ServerConnection(
             max_operations=max_subscriptions_per_connection,
             message_max_bytes=settings.message_max_bytes,
@@ -102,10 +105,13 @@ class GraphQLTransportWSHandler:
         """Serve until either side closes; then leave nothing behind."""
         self._connection.after(self._init_wait, self._init_timeout)
         self._connection.spawn(self._read())
+        self._connection.spawn(self._connection.write())
         try:
             await self._connection.over.wait()
         finally:
             self._heartbeat.stop()
+            for running in list(self._operations.values()):
+                running.cancel()
             await self._connection.clean_up()
 
     async def _read(self) -> None:
@@ -194,22 +200,34 @@ class GraphQLTransportWSHandler:
             self._context.connection_params = payload
 
     async def _run(self, operation: Subscribe) -> None:
+        await self._conclude(operation.id, self._answer(operation))
+
+    async def _conclude(self, id_: str, work: Coroutine[Any, Any, Sequence[Json] | None]) -> None:
+        """Run `work`, and end the operation with the errors that it returns, unless it lives on."""
         try:
-            errors = await self._send_results(operation)
+            errors = await work
+        except execution.Ended as ended:
+            errors = ended.errors
+        except NotifyError as error:
+            errors = [error.formatted()]
         except Exception:
             logger.exception("An operation failed")
             errors = [NotifyError("Internal server error").formatted()]
-        if not self._runs(operation.id):
-            return
-        del self._operations[operation.id]
-        if errors:
-            await self._carry_out(self._protocol.error(operation.id, errors))
-        else:
-            await self._carry_out(self._protocol.complete(operation.id))
+        if errors is not None and self._runs(id_):
+            del self._operations[id_]
+            await self._say_the_end(id_, errors)
 
-    async def _send_results(self, operation: Subscribe) -> list[Json]:
+    async def _say_the_end(self, id_: str, errors: Sequence[Json]) -> None:
+        if errors:
+            await self._carry_out(self._protocol.error(id_, errors))
+        else:
+            await self._carry_out(self._protocol.complete(id_))
+
+    async def _answer(self, operation: Subscribe) -> Sequence[Json] | None:
+        """Send the results; return the errors that end them, or None: it has joined a group."""
+        shareable: execution.Shareable | None = None
         results = execution.stream(
-            self._schema,
+            self._view.executions,
             execution.Operation(
                 query=operation.query,
                 operation_name=operation.operation_name,
@@ -222,15 +240,39 @@ class GraphQLTransportWSHandler:
         )
         async with aclosing(results):
             async for result in results:
+                if isinstance(result, execution.Shareable):
+                    shareable = result
+                    break
                 if not isinstance(result, ExecutionResult):
                     # A `next` message has no words for the frames of `@defer` and `@stream`.
                     return [_NO_INCREMENTAL.formatted()]
-                payload = _payload(result)
-                if isinstance(result, PreExecutionError) or is_request_error(payload):
+                payload = execution.payload_of(result)
+                if execution.ends_the_operation(result):
                     return list(payload.get("errors", ()))
                 if self._runs(operation.id):
                     await self._carry_out(self._protocol.next(operation.id, payload))
-        return []
+        if shareable is None:
+            return []
+        member = SharedOperation(operation.id, shareable.execution, self._connection, self)
+        return await self._join(member, shareable.reader)
+
+    async def _join(self, member: SharedOperation, reader: Reader) -> Sequence[Json] | None:
+        member.group = await member.execution.join(member, reader)
+        if member.group is None:
+            return []
+        self._operations[member.id] = member
+        return None
+
+    def fell_behind(self, operation: SharedOperation, reader: Reader) -> None:
+        """See `Owner.fell_behind`."""
+        returning = self._conclude(operation.id, self._join(operation, reader))
+        self._operations[operation.id] = self._connection.spawn(returning)
+
+    def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
+        """See `Owner.ended`."""
+        if self._operations.get(operation.id) is operation:
+            del self._operations[operation.id]
+            self._connection.spawn(self._say_the_end(operation.id, errors))
 
     def _runs(self, id_: str) -> bool:
         # By task and not by id alone: the client may have stopped this operation and given its
@@ -239,12 +281,3 @@ class GraphQLTransportWSHandler:
 
 
 _NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
-
-
-def _payload(result: ExecutionResult) -> Json:
-    payload: dict[str, Any] = {"data": result.data}
-    if result.errors:
-        payload["errors"] = [error.formatted for error in result.errors]
-    if result.extensions:
-        payload["extensions"] = result.extensions
-    return payload

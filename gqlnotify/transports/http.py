@@ -1,7 +1,6 @@
 """What the GraphQL-over-HTTP draft asks of an answer: its media type and its status code. Pure."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
@@ -18,15 +17,6 @@ def negotiate(accept: str | None) -> str:
     modern = qualities.get(GRAPHQL_RESPONSE, 0.0)
     anything = qualities.get("application/*", qualities.get("*/*", 0.0))
     return GRAPHQL_RESPONSE if modern > 0 and modern >= qualities.get(JSON, anything) else JSON
-
-
-def is_request_error(result: Mapping[str, Any]) -> bool:
-    """Tell whether a result's errors come from the request itself, before any execution.
-
-    The error of a field has a path; one of the document, its variables or the request has none.
-    """
-    errors = result.get("errors") or []
-    return bool(errors) and result.get("data") is None and not any("path" in e for e in errors)
 
 
 def _media_ranges(accept: str) -> Iterator[tuple[str, float]]:

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from gqlnotify.transports.http import GRAPHQL_RESPONSE, JSON, is_request_error, negotiate
+from gqlnotify.execution import is_request_error
+from gqlnotify.transports.http import GRAPHQL_RESPONSE, JSON, negotiate
 
 
 @pytest.mark.parametrize(

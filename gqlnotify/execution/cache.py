@@ -1,0 +1,39 @@
+"""What was used last, up to a weight."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Cache(Generic[K, V]):
+    """Keeps values up to `max_weight` together, and forgets the least recently used first."""
+
+    def __init__(self, max_weight: int) -> None:
+        self._max_weight = max_weight
+        self._weight = 0
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """Return the value under `key`, if it is still here."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: K, value: V, weight: int) -> None:
+        """Keep `value`, unless it is too heavy by itself."""
+        if weight > self._max_weight:
+            return
+        _, replaced = self._entries.pop(key, (None, 0))
+        self._entries[key] = (value, weight)
+        self._weight += weight - replaced
+        while self._weight > self._max_weight:
+            _, (_, forgotten) = self._entries.popitem(last=False)
+            self._weight -= forgotten
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,202 @@
+"""Who gets the outcomes of a shared execution, as they happen and in the topic's order.
+
+A group reads its topic once, and hands each outcome to all of its members at once: a member is no
+task, no queue and no generator, only a name in a set. Who comes with an old cursor, and who can't
+take more at the moment, reads the topic for itself, with the same outcomes, until it stands where
+the group does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gqlnotify.errors import NotifyError
+from gqlnotify.event import Event
+from gqlnotify.protocol.frames import Tail
+from gqlnotify.reader import Reader
+from gqlnotify.window import Behind
+
+if TYPE_CHECKING:
+    from gqlnotify.execution.shared import Outcome
+
+# What is handed over before the members are looked at again.
+BATCH_BYTES = 64 * 1024
+
+
+logger = logging.getLogger("gqlnotify.execution")
+
+OutcomeOf = Callable[[Event], "Outcome | asyncio.Task[Outcome | None] | None"]
+"""What becomes of an event, or the task that finds out."""
+
+
+class Ended(Exception):
+    """An outcome ended the operation, with these errors."""
+
+    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+class Member(Protocol):
+    """One operation that gets the messages of a group's outcomes."""
+
+    def push(self, tails: Sequence[Tail]) -> bool:
+        """Take all of `tails`; or none, and return False: the group goes on without it."""
+
+    def fell_behind(self, reader: Reader) -> None:
+        """Note that it is no member any more. It may read on with `reader`, and come back."""
+
+    async def send(self, tail: Tail) -> None:
+        """Take `tail`, and wait while no more can be taken."""
+
+    def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        """Note that nothing will come any more; because of `errors`, where there are some."""
+
+
+class Group:
+    """The members that stand at one position, and the reader that moves on with all of them.
+
+    It begins where the topic of `reader` stands now.
+    """
+
+    def __init__(self, outcome_of: OutcomeOf, reader: Reader) -> None:
+        self.ended = False
+        self._outcome_of = outcome_of
+        self._reader = reader.fork(on_wake=self._wake)
+        self._position = self._reached = self._reader.position
+        self._members: set[Member] = set()
+        self._comers: set[Reader] = set()
+        self._batch: list[Tail] = []
+        self._batch_bytes = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    async def bring(self, member: Member, reader: Reader) -> bool:
+        """Give `member` what `reader` reads until it stands where the group does; then it is in.
+
+        Return False where the group or the reader has ended instead.
+
+        Raises:
+            Ended: an outcome ended the operation.
+            CursorExpired: the history no longer reaches back to the reader's position.
+        """
+        self._comers.add(reader)
+        try:
+            while not self.ended and not reader.closed:
+                if reader.position == self._position:
+                    self._members.add(member)
+                    return True
+                outcome = await self._next_of(reader)
+                if outcome is not None:
+                    await member.send(_tail_of(outcome))
+            return False
+        finally:
+            self._comers.discard(reader)
+            self._end_if_idle()
+
+    def leave(self, member: Member) -> None:
+        """Do without `member` from now on."""
+        self._members.discard(member)
+        self._end_if_idle()
+
+    async def _next_of(self, reader: Reader) -> "Outcome | None":
+        """Return the outcome of what comes next; None where there is reason to look again."""
+        try:
+            event = reader.take()
+        except Behind:
+            await reader.refill()
+            return None
+        if event is None:
+            # The group may be on its way to where this reader already is, and wakes it there.
+            await reader.wait()
+            return None
+        outcome = self._outcome_of(event)
+        return await asyncio.shield(outcome) if isinstance(outcome, asyncio.Task) else outcome
+
+    def _wake(self) -> None:
+        if self._task is None and not self.ended:
+            # Not in the publisher's context, which has the publisher for its viewer.
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._move_on(), context=Context())
+
+    async def _move_on(self) -> None:
+        """Hand over what has happened, and end: the next event wakes the group again."""
+        try:
+            while not self._reader.closed and (event := await self._next_event()) is not None:
+                await self._take(event)
+            self._flush()
+            if self._reader.closed:
+                self._end([])
+        except Ended as ended:
+            self._flush()
+            self._end(ended.errors)
+        except NotifyError as error:
+            self._end([error.formatted()])
+        except Exception:
+            logger.exception("A group of subscriptions failed")
+            self._end([NotifyError("Internal server error").formatted()])
+        finally:
+            self._task = None
+
+    async def _next_event(self) -> Event | None:
+        while not self._reader.closed:
+            try:
+                return self._reader.take()
+            except Behind:
+                self._flush()
+                await self._reader.refill()
+        return None
+
+    async def _take(self, event: Event) -> None:
+        outcome = self._outcome_of(event)
+        if isinstance(outcome, asyncio.Task):
+            # What is there already does not wait for what takes its time.
+            self._flush()
+            outcome = await asyncio.shield(outcome)
+        self._reached = event.cursor
+        if outcome is None:
+            return
+        tail = _tail_of(outcome)
+        self._batch.append(tail)
+        self._batch_bytes += len(tail.data)
+        if self._batch_bytes >= BATCH_BYTES:
+            self._flush()
+            # Connections write in between, and tell whether they can take more.
+            await asyncio.sleep(0)
+
+    def _flush(self) -> None:
+        """Hand the batch to the members. Afterwards all of them stand at the same new position."""
+        before, self._position = self._position, self._reached
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        if batch:
+            for member in [m for m in self._members if not m.push(batch)]:
+                self._members.discard(member)
+                member.fell_behind(self._reader.fork(before))
+        for comer in self._comers:
+            comer.wake()
+
+    def _end(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        self.ended = True
+        members, self._members = self._members, set()
+        for member in members:
+            member.end(errors)
+        for comer in self._comers:
+            comer.wake()
+        self._reader.close()
+
+    def _end_if_idle(self) -> None:
+        if self._members or self._comers or self.ended:
+            return
+        self._end([])
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _tail_of(outcome: "Outcome") -> Tail:
+    if outcome.tail is None:
+        raise Ended([error.formatted for error in outcome.result.errors or ()])
+    return outcome.tail

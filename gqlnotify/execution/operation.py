@@ -1,0 +1,295 @@
+"""One operation and the stream of its results.
+
+Queries and mutations run as Strawberry runs them. A subscription goes through Strawberry's
+extensions and hooks as well, but its source stream is created here, so that a `Subscription`
+returned by a resolver is seen: it is started before the first result, and then shared with all
+who ask the same, unless it says `per_viewer`.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from inspect import isawaitable
+from typing import Any
+
+from graphql import ExecutionResult as CoreResult
+from graphql import (
+    GraphQLError,
+    OperationDefinitionNode,
+    create_source_event_stream,
+    map_source_to_response_event,
+    parse,
+)
+from graphql.execution import Executor
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.graphql import OperationType
+
+from gqlnotify.auth import Viewer, view_as
+from gqlnotify.errors import BadUserInput, TokenExpired
+from gqlnotify.execution.results import error_result, is_expected
+from gqlnotify.execution.shared import Executions, Shareable
+from gqlnotify.topics import Subscription
+
+ALL_OPERATIONS = frozenset(OperationType)
+AMBIGUOUS = "The document has several operations: operationName must say which one to run"
+
+_PLURALS = {
+    OperationType.QUERY: "queries",
+    OperationType.MUTATION: "mutations",
+    OperationType.SUBSCRIPTION: "subscriptions",
+}
+# Each operation begins with one, but for an anonymous query, which validation keeps alone.
+_OPERATION_WORD = re.compile(r"\b(?:query|mutation|subscription)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a client asks for, and as whom."""
+
+    query: str | None
+    operation_name: str | None = None
+    variables: Mapping[str, Any] | None = None
+    extensions: Mapping[str, Any] | None = None
+    viewer: Viewer | None = None
+    allowed: Iterable[OperationType] = ALL_OPERATIONS
+
+
+async def stream(
+    executions: Executions, operation: Operation, *, context: Any = None, root_value: Any = None
+) -> AsyncGenerator[Any, None]:
+    """Yield the results of `operation`, one for a query or a mutation; or a `Shareable`, alone.
+
+    A `PreExecutionError` ends the operation: nothing was executed, or nothing more can be.
+    To be iterated in a task of its own, which then runs as the operation's viewer.
+    """
+    view_as(operation.viewer)
+    if is_ambiguous(operation.query, operation.operation_name):
+        yield error_result(BadUserInput(AMBIGUOUS))
+        return
+    run = _Run(executions, operation, context, root_value)
+    async with run.runner.operation():
+        results = run.results()
+        async with aclosing(results):
+            async for result in results:
+                if isinstance(result, Shareable):
+                    yield result
+                    return
+                async with run.runner.on_stream_result(result):
+                    yield result
+
+
+async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Yield the results, each of a `Shareable`'s by itself: for transports that hold no groups."""
+    shareable: Shareable | None = None
+    async with aclosing(results):
+        async for result in results:
+            if isinstance(result, Shareable):
+                shareable = result
+                break
+            yield result
+    if shareable is None:
+        return
+    try:
+        while (event := await shareable.reader.next()) is not None:
+            outcome = shareable.execution.outcome(event)
+            if isinstance(outcome, asyncio.Task):
+                outcome = await asyncio.shield(outcome)
+            if outcome is not None:
+                yield outcome.result
+            if outcome is not None and outcome.tail is None:
+                return
+    except Exception as error:
+        yield error_result(error)
+    finally:
+        shareable.reader.close()
+
+
+def is_ambiguous(query: str | None, operation_name: str | None) -> bool:
+    """Tell whether nothing says which of a document's operations is meant.
+
+    "If operationName is null [...] if document contains exactly one operation, return [it];
+    otherwise raise a request error" (GraphQL, section 6.1). Strawberry takes the first.
+    """
+    if operation_name is not None or len(_OPERATION_WORD.findall(query or "")) < 2:
+        return False
+    try:
+        document = parse(query or "", no_location=True)
+    except (GraphQLError, RecursionError):
+        return False
+    return sum(isinstance(d, OperationDefinitionNode) for d in document.definitions) > 1
+
+
+async def until_expiry(
+    results: AsyncGenerator[Any, None], viewer: Viewer | None
+) -> AsyncGenerator[Any, None]:
+    """Yield `results` for as long as the viewer's token is valid, then the error that it expired.
+
+    For transports without a connection that could end with the token.
+    """
+    expires_at = None if viewer is None else viewer.principal.expires_at
+    async with aclosing(results):
+        while True:
+            try:
+                async with asyncio.timeout(_remaining(expires_at)) as validity:
+                    result = await anext(results)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                if not validity.expired():
+                    raise
+                yield error_result(TokenExpired("The token has expired"))
+                return
+            yield result
+
+
+def _remaining(expires_at: datetime | None) -> float | None:
+    return None if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()
+
+
+class _Run:
+    """One operation on its way through Strawberry's extensions."""
+
+    def __init__(
+        self, executions: Executions, operation: Operation, context: Any, root_value: Any
+    ) -> None:
+        self._executions = executions
+        self._schema = executions.schema
+        self._operation = operation
+        self._context = ExecutionContext(
+            query=operation.query,
+            schema=self._schema,
+            allowed_operations=operation.allowed,
+            context=context,
+            root_value=root_value,
+            variables=_dict(operation.variables),
+            provided_operation_name=operation.operation_name,
+            operation_extensions=_dict(operation.extensions),
+        )
+        extensions = self._schema.get_extensions()
+        for extension in extensions:
+            extension.execution_context = self._context
+        self.runner = self._schema.create_extensions_runner(self._context, extensions)
+
+    async def results(self) -> AsyncGenerator[Any, None]:
+        """Yield what there is to tell the client."""
+        try:
+            refusal = await self._schema._prepare_operation_async(self._context, self.runner)
+        except Exception as error:
+            refusal = error_result(_readable(error))
+        if refusal is not None:
+            yield await self._finish(refusal)
+            return
+        results = self._answers() if self._is_answered_once() else self._events()
+        async with aclosing(results):
+            async for result in results:
+                yield result
+
+    def _is_answered_once(self) -> bool:
+        return self._context.operation_type is not OperationType.SUBSCRIPTION
+
+    async def _answers(self) -> AsyncGenerator[Any, None]:
+        results: Any = self._schema._stream_non_subscription(
+            self._context,
+            self.runner,
+            self._schema._get_middleware_manager(self.runner.extensions),
+            self._context.operation_extensions,
+        )
+        async with aclosing(results):
+            async for result in results:
+                yield result
+
+    async def _events(self) -> AsyncGenerator[Any, None]:
+        try:
+            async with self.runner.executing():
+                executor = self._build_executor()
+                source = await _source_stream(executor)
+            if isinstance(source, CoreResult):
+                yield await self._finish(PreExecutionError(data=None, errors=source.errors))
+                return
+            if isinstance(source, Subscription):
+                await _begin(source, self._operation)
+                execution = self._share(source)
+                if execution is not None:
+                    yield Shareable(execution, source.reader)
+                    return
+            results = _map_results(executor, source)
+            async with aclosing(results):
+                async for result in results:
+                    yield await self._finish(result)
+        except Exception as error:
+            yield await self._finish(error_result(error))
+
+    def _share(self, source: Subscription[Any]) -> Any:
+        return None if source.per_viewer else self._executions.share(self._context, source)
+
+    def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
+        assert self._context.graphql_document is not None
+        return self._schema.execution_context_class.build(
+            self._schema._schema,
+            self._context.graphql_document,
+            self._context.root_value,
+            self._context.context,
+            self._context.variables,
+            self._context.operation_name,
+            middleware=self._schema._get_middleware_manager(self.runner.extensions),
+            operation_extensions=self._context.operation_extensions,
+        )
+
+    async def _finish(self, result: ExecutionResult) -> ExecutionResult:
+        ours = result.extensions or {}
+        finished = await self._schema._handle_execution_result(
+            self._context, result, self.runner, skip_process_errors=is_expected(result)
+        )
+        if ours:
+            finished.extensions = {**(finished.extensions or {}), **ours}
+        return finished
+
+
+def _readable(error: Exception) -> Exception:
+    if isinstance(error, CannotGetOperationTypeError):
+        return GraphQLError(error.as_http_error_reason(), original_error=error)
+    if isinstance(error, InvalidOperationTypeError):
+        return GraphQLError(
+            f"{_PLURALS[error.operation_type]} are not allowed", original_error=error
+        )
+    return error
+
+
+async def _source_stream(
+    executor: Executor[Any] | list[GraphQLError],
+) -> AsyncIterable[Any] | CoreResult:
+    if isinstance(executor, list):
+        return CoreResult(None, errors=executor)
+    created = create_source_event_stream(executor)
+    return await created if isawaitable(created) else created
+
+
+async def _begin(subscription: Subscription[Any], operation: Operation) -> None:
+    after = (operation.extensions or {}).get("after")
+    if after is not None and not isinstance(after, str):
+        raise BadUserInput("extensions.after must be a cursor, which is a string")
+    if after is not None:
+        subscription.resume(after)
+    await subscription.start()
+
+
+async def _map_results(
+    executor: Any, source: AsyncIterable[Any]
+) -> AsyncGenerator[ExecutionResult, None]:
+    # Each event is executed before the next is taken, so the stream's cursor is the result's.
+    results = map_source_to_response_event(executor, source)
+    async with aclosing(results):
+        async for result in results:
+            extensions = (
+                {"cursor": str(source.cursor)} if isinstance(source, Subscription) else None
+            )
+            yield ExecutionResult(data=result.data, errors=result.errors, extensions=extensions)
+
+
+def _dict(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if values is None else dict(values)

@@ -1,0 +1,355 @@
+"""One execution and one encoding of each event for all subscriptions that ask the same.
+
+They ask the same when document, operation name, variables, topic, filter and scope are the same.
+What they share has no viewer: its context is made for the event, in a clean `contextvars` context,
+and whoever reaches for a viewer there gets an error. Who may join was decided before, for each
+subscriber, by the subscribe resolver and the right to the topic.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextvars import Context
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any
+from weakref import WeakValueDictionary
+
+from graphql.execution import Executor
+from strawberry import Schema
+from strawberry.extensions.runner import SchemaExtensionsRunner
+from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.graphql import OperationType
+
+from gqlnotify.auth import view_as_everybody
+from gqlnotify.errors import NotifyError, NoViewer
+from gqlnotify.event import Cursor, Event
+from gqlnotify.execution.cache import Cache
+from gqlnotify.execution.documents import remembering, resume_variables
+from gqlnotify.execution.group import Group, Member
+from gqlnotify.execution.results import (
+    ends_the_operation,
+    error_result,
+    is_expected,
+    payload_of,
+)
+from gqlnotify.fingerprint import Same, fingerprint
+from gqlnotify.protocol.frames import Tail
+from gqlnotify.reader import Reader
+from gqlnotify.topics import Skipped, Subscription
+
+CACHE_BYTES = 8 * 1024 * 1024
+RECENT_EXECUTIONS = 256
+
+logger = logging.getLogger("gqlnotify.execution")
+
+Encode = Callable[[object], str | bytes]
+
+
+class EventContext:
+    """The context of a shared execution where the application makes none: nothing but the scope."""
+
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NoViewer(f"context.{name}")
+
+    def __getitem__(self, key: object) -> Any:
+        raise NoViewer(f"context[{key!r}]")
+
+
+MakeContext = Callable[[Any], Any]
+"""A hook: the scope, to the context of one event's shared execution, or an awaitable of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one event: its result, and the message that tells of it.
+
+    Without a `tail` it ends the operation: the client gets the result's errors.
+    """
+
+    cursor: Cursor
+    result: ExecutionResult
+    tail: Tail | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shareable:
+    """A subscription that has begun, and the execution that it shares with others."""
+
+    execution: "SharedExecution"
+    reader: Reader
+
+
+class Executions:
+    """The shared executions of one router, and the outcomes that were made last.
+
+    Args:
+        schema: what is executed.
+        encode: turns a message into JSON.
+        event_context: makes the context of an event from the scope.
+        cache_bytes: how much of the encoded outcomes is kept for those who come late.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        encode: Encode,
+        event_context: MakeContext = EventContext,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        # As it is for events, whose documents are prepared; and for operations, which bring theirs.
+        self.event_schema = schema
+        self.schema = remembering(schema)
+        self.encode = encode
+        self.event_context = event_context
+        self.outcomes: Cache[tuple[SharedExecution, Cursor], Outcome] = Cache(cache_bytes)
+        self._by_key: WeakValueDictionary[Hashable, SharedExecution] = WeakValueDictionary()
+        # Whoever lost a connection is back soon: so long an execution that nobody uses stays.
+        self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_EXECUTIONS)
+
+    def share(
+        self, context: ExecutionContext, subscription: Subscription[Any]
+    ) -> "SharedExecution | None":
+        """Return the execution for all who ask what `context` does; None if it can't be shared."""
+        assert context.graphql_document is not None
+        resuming = resume_variables(context.graphql_document, context.operation_name)
+        variables, extensions = context.variables or {}, context.operation_extensions or {}
+        try:
+            key = (
+                # The document itself and not its text: extensions may replace it.
+                Same(context.graphql_document),
+                context.operation_name,
+                _canonical({k: v for k, v in variables.items() if k not in resuming}),
+                _canonical({k: v for k, v in extensions.items() if k != "after"}),
+                (subscription.lens.topic.name, Same(subscription.lens.topic.type)),
+                fingerprint(subscription.lens.where),
+                fingerprint(subscription.lens.select),
+                (type(subscription.scope), subscription.scope),
+            )
+            execution = self._by_key.get(key)
+            if execution is None:
+                execution = self._by_key[key] = SharedExecution(self, context, subscription)
+        except (TypeError, ValueError):
+            # An upload among the variables, or a scope that can't be compared.
+            return None
+        self._recent.put(key, execution, 1)
+        return execution
+
+
+class SharedExecution:
+    """Makes each event's outcome once."""
+
+    def __init__(
+        self, executions: Executions, context: ExecutionContext, subscription: Subscription[Any]
+    ) -> None:
+        self._executions = executions
+        self._schema = executions.event_schema
+        self._plain = not self._schema.get_extensions()
+        self._lens = subscription.lens
+        self._scope = subscription.scope
+        # Nothing of the first subscriber's own is kept for the others.
+        self._context = _viewerless(context)
+        self._executor = _executor(self._schema, self._context)
+        self._pending: dict[Cursor, asyncio.Task[Outcome | None]] = {}
+        self._group: Group | None = None
+
+    def group(self, reader: Reader) -> Group:
+        """Return the group of those who get the outcomes as they happen.
+
+        A new one begins where the topic of `reader` stands now.
+        """
+        if self._group is None or self._group.ended:
+            self._group = Group(self.outcome, reader)
+        return self._group
+
+    async def join(self, member: Member, reader: Reader) -> Group | None:
+        """Give `member` what `reader` reads, until it is in the group, which is returned.
+
+        None where the topic has been left by all.
+
+        Raises:
+            Ended: an outcome ended the operation.
+            CursorExpired: the history no longer reaches back to the reader's position.
+        """
+        try:
+            while not reader.closed:
+                group = self.group(reader)
+                if await group.bring(member, reader):
+                    return group
+            return None
+        finally:
+            reader.close()
+
+    def outcome(self, event: Event) -> "Outcome | asyncio.Task[Outcome | None] | None":
+        """Return what becomes of `event`, or the task that finds out; None if it is left out."""
+        known = self._executions.outcomes.get((self, event.cursor))
+        if known is not None:
+            return known
+        pending = self._pending.get(event.cursor)
+        if pending is not None:
+            return pending
+        clean = Context()
+        made = clean.run(self._begin, event)
+        if not isawaitable(made):
+            self._remember(made)
+            return made
+        task = asyncio.get_running_loop().create_task(self._complete(event, made), context=clean)
+        self._pending[event.cursor] = task
+        return task
+
+    async def _complete(self, event: Event, making: Awaitable[Outcome | None]) -> Outcome | None:
+        try:
+            outcome = await making
+        finally:
+            del self._pending[event.cursor]
+        self._remember(outcome)
+        return outcome
+
+    def _remember(self, outcome: Outcome | None) -> None:
+        # Not one with errors: whoever comes later may have better luck.
+        if outcome is not None and outcome.tail is not None and not outcome.result.errors:
+            key = (self, outcome.cursor)
+            self._executions.outcomes.put(key, outcome, len(outcome.tail.data))
+
+    def _begin(self, event: Event) -> Outcome | Awaitable[Outcome | None] | None:
+        view_as_everybody()
+        if not self._plain:
+            return self._execute_with_extensions(event)
+        try:
+            value = self._lens.look_at(event)
+            if isinstance(value, Skipped):
+                return None
+            context = self._executions.event_context(self._scope)
+            if isawaitable(context):
+                return self._execute_in(event, value, context)
+            result = self._execute(value, context)
+            if isawaitable(result):
+                return self._finish(event, result)
+        except Exception as error:
+            return self._outcome(event, error_result(error))
+        return self._outcome(event, result)
+
+    async def _execute_in(self, event: Event, value: Any, context: Awaitable[Any]) -> Outcome:
+        try:
+            result = self._execute(value, await context)
+        except Exception as error:
+            return self._outcome(event, error_result(error))
+        return await self._finish(event, result)
+
+    async def _finish(self, event: Event, making: Any) -> Outcome:
+        try:
+            result = await making if isawaitable(making) else making
+        except Exception as error:
+            result = error_result(error)
+        return self._outcome(event, result)
+
+    async def _execute_with_extensions(self, event: Event) -> Outcome | None:
+        """Let Strawberry's extensions have their say, as if each event were an operation."""
+        context = _viewerless(self._context)
+        extensions = self._schema.get_extensions()
+        for extension in extensions:
+            extension.execution_context = context
+        runner = self._schema.create_extensions_runner(context, extensions)
+        try:
+            async with runner.operation():
+                result = await self._result_with_extensions(event, context, runner)
+                if result is None:
+                    return None
+                finished = await self._schema._handle_execution_result(
+                    context, result, runner, skip_process_errors=is_expected(result)
+                )
+                async with runner.on_stream_result(finished):
+                    return self._encoded(event, finished)
+        except Exception as error:
+            return self._outcome(event, error_result(error))
+
+    async def _result_with_extensions(
+        self, event: Event, context: ExecutionContext, runner: SchemaExtensionsRunner
+    ) -> ExecutionResult | None:
+        try:
+            value = self._lens.look_at(event)
+            if isinstance(value, Skipped):
+                return None
+            made = self._executions.event_context(self._scope)
+            context.context = await made if isawaitable(made) else made
+            middleware = self._schema._get_middleware_manager(runner.extensions)
+            async with runner.executing():
+                result = self._execute(value, context.context, middleware)
+                result = await result if isawaitable(result) else result
+        except Exception as error:
+            return error_result(error)
+        return ExecutionResult(data=result.data, errors=result.errors)
+
+    def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
+        executor = self._executor.build_per_event_executor(value)
+        executor.context_value = context
+        executor.middleware_manager = middleware
+        return executor.execute_operation(False)
+
+    def _outcome(self, event: Event, result: Any) -> Outcome:
+        """Log what is to be logged, and encode."""
+        if not isinstance(result, ExecutionResult):
+            result = ExecutionResult(data=result.data, errors=result.errors)
+        if result.errors and not is_expected(result):
+            self._schema._process_errors(result.errors, _viewerless(self._context))
+        return self._encoded(event, result)
+
+    def _encoded(self, event: Event, result: ExecutionResult) -> Outcome:
+        result.extensions = {**(result.extensions or {}), "cursor": str(event.cursor)}
+        if ends_the_operation(result):
+            return Outcome(event.cursor, result, None)
+        try:
+            encoded = self._executions.encode({"type": "next", "payload": payload_of(result)})
+            # An application's encoder may give bytes.
+            text = encoded.decode() if isinstance(encoded, bytes) else encoded
+            return Outcome(event.cursor, result, Tail(text))
+        except Exception:
+            logger.exception("A result can't be encoded")
+            failed = error_result(NotifyError("Internal server error"))
+            return Outcome(event.cursor, failed, None)
+
+
+def _viewerless(context: ExecutionContext) -> ExecutionContext:
+    fresh = ExecutionContext(
+        query=context.query,
+        schema=context.schema,
+        allowed_operations=frozenset({OperationType.SUBSCRIPTION}),
+        variables=_copied(context.variables),
+        provided_operation_name=context.operation_name,
+        operation_extensions=_copied(context.operation_extensions),
+    )
+    fresh.graphql_document = context.graphql_document
+    return fresh
+
+
+def _executor(schema: Schema, context: ExecutionContext) -> Executor[Any]:
+    assert context.graphql_document is not None
+    executor = schema.execution_context_class.build(
+        schema._schema,
+        context.graphql_document,
+        None,
+        None,
+        context.variables,
+        context.operation_name,
+        operation_extensions=context.operation_extensions,
+    )
+    if isinstance(executor, list):
+        raise executor[0]
+    built: Executor[Any] = executor
+    return built
+
+
+def _copied(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    # A resolver may have changed what was in it for its own viewer.
+    return None if values is None else dict(json.loads(_canonical(values)))
+
+
+def _canonical(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)

@@ -1,0 +1,152 @@
+"""When two functions are the same: same code, and the same values captured. Pure.
+
+Two subscribers may share what a filter lets through only if their filters can't differ. What is
+compared by value is what can never change; everything else is the same only if it is identical. So
+a filter that captured its viewer, or something that changes, equals no other one.
+"""
+
+import dis
+from collections.abc import Callable, Hashable
+from decimal import Decimal
+from functools import lru_cache, partial
+from types import CellType, CodeType, FunctionType, MethodType
+from typing import Any, cast
+from uuid import UUID
+
+_DEEPEST = 8
+
+
+class Same:
+    """Equal to another one of the very same object, which it keeps alive."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: object) -> None:
+        self.of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+
+def fingerprint(value: object, depth: int = 0) -> Hashable:
+    """Return what is equal for values that are sure to behave alike."""
+    of_kind = _OF_KIND.get(type(value))
+    if of_kind is None or depth > _DEEPEST:
+        return Same(value)
+    return (type(value), of_kind(value, depth + 1))
+
+
+def _of_itself(value: Any, _depth: int) -> Hashable:
+    return cast(Hashable, value)
+
+
+def _of_text(value: Any, _depth: int) -> Hashable:
+    # 0.0 equals -0.0.
+    return repr(value)
+
+
+def _of_items(value: Any, depth: int) -> Hashable:
+    return tuple(fingerprint(item, depth) for item in value)
+
+
+def _of_members(value: Any, depth: int) -> Hashable:
+    return frozenset(fingerprint(item, depth) for item in value)
+
+
+def _of_method(value: MethodType, depth: int) -> Hashable:
+    return (fingerprint(value.__func__, depth), Same(value.__self__))
+
+
+def _of_function(function: FunctionType, depth: int) -> Hashable:
+    if function.__dict__ or _rebinds(function.__code__):
+        return Same(function)
+    return (
+        function.__code__,
+        Same(function.__globals__),
+        tuple(_of_cell(cell, depth) for cell in function.__closure__ or ()),
+        fingerprint(function.__defaults__, depth),
+        tuple(
+            (name, fingerprint(value, depth))
+            for name, value in (function.__kwdefaults__ or {}).items()
+        ),
+    )
+
+
+def _of_cell(cell: CellType, depth: int) -> Hashable:
+    try:
+        return fingerprint(cell.cell_contents, depth)
+    except ValueError:  # it is empty, and may be filled at any time
+        return Same(cell)
+
+
+def _of_partial(value: "partial[Any]", depth: int) -> Hashable:
+    return (
+        fingerprint(value.func, depth),
+        fingerprint(value.args, depth),
+        tuple((name, fingerprint(item, depth)) for name, item in value.keywords.items()),
+    )
+
+
+_OF_KIND: dict[type, Callable[[Any, int], Hashable]] = {
+    **dict.fromkeys((bool, bytes, int, str, type(None), UUID), _of_itself),
+    **dict.fromkeys((complex, float, Decimal), _of_text),
+    tuple: _of_items,
+    frozenset: _of_members,
+    FunctionType: _of_function,
+    MethodType: _of_method,
+    partial: _of_partial,
+}
+
+
+@lru_cache(maxsize=1024)
+def _rebinds(code: CodeType) -> bool:
+    """Tell whether the function counts, or keeps something else, from one call to the next."""
+    return not _stored(code).isdisjoint(code.co_freevars)
+
+
+def _stored(code: CodeType) -> set[str]:
+    """Return the captured variables that `code`, or a function within it, assigns."""
+    stored = {str(x.argval) for x in dis.get_instructions(code) if x.opname == "STORE_DEREF"}
+    inner = (_stored(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return stored.union(*inner)
+
+
+def fingerprint_of_class(class_: type) -> Hashable:
+    """Return what is equal for classes that the same function made out of the same values.
+
+    A class that is no function's local is only equal to itself.
+    """
+    if "<locals>" not in class_.__qualname__:
+        return Same(class_)
+    attributes = (
+        (name, _of_attribute(value, class_))
+        for name, value in vars(class_).items()
+        if name not in {"__dict__", "__weakref__"}
+    )
+    return (
+        type,
+        class_.__module__,
+        class_.__qualname__,
+        tuple(Same(base) for base in class_.__bases__),
+        *attributes,
+    )
+
+
+def _of_attribute(value: object, class_: type) -> Hashable:
+    if not isinstance(value, FunctionType) or _rebinds(value.__code__):
+        return fingerprint(value)
+    # A method that says `super()` captures the class that is just being looked at.
+    captured = (
+        None if _holds(cell, class_) else _of_cell(cell, 1) for cell in value.__closure__ or ()
+    )
+    return (value.__code__, Same(value.__globals__), fingerprint(value.__defaults__), *captured)
+
+
+def _holds(cell: CellType, class_: type) -> bool:
+    try:
+        return cell.cell_contents is class_
+    except ValueError:
+        return False

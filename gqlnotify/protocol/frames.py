@@ -1,0 +1,91 @@
+"""Finished WebSocket frames of messages that differ in their first bytes only. Pure.
+
+A `next` message is `{"id":"..."` and, the same for all who share an execution, the rest of it.
+"""
+
+import struct
+import zlib
+from functools import cached_property
+
+TEXT = 0x81  # FIN and the opcode of a text frame: RFC 6455, section 5.2
+COMPRESSED_TEXT = TEXT | 0x40  # RSV1: RFC 7692, section 6
+WINDOW_BITS = 12
+_LEVEL = 6
+_MEMORY_LEVEL = 8
+_END_OF_SYNC_FLUSH = b"\x00\x00\xff\xff"
+_LONGEST_STORED_BLOCK = 0xFFFF
+
+
+class Tail:
+    """What the messages to all members of a group have in common: everything behind the id."""
+
+    def __init__(self, message: str) -> None:
+        """Take `message`, a JSON object without the member `id`.
+
+        Raises:
+            UnicodeEncodeError: it holds what UTF-8 can't spell.
+        """
+        self.data = b"," + message.lstrip()[1:].encode()
+
+    @cached_property
+    def text(self) -> str:
+        """The same as text."""
+        return self.data.decode()
+
+    @cached_property
+    def deflated(self) -> bytes:
+        """The same as DEFLATE blocks that refer to nothing before them."""
+        compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -WINDOW_BITS, _MEMORY_LEVEL)
+        deflated = compressor.compress(self.data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        # RFC 7692, section 7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail".
+        return deflated.removesuffix(_END_OF_SYNC_FLUSH)
+
+
+class Head:
+    """Where the messages of one operation differ from the others': their beginning with its id."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, encoded_id: str) -> None:
+        self.data = b'{"id":' + encoded_id.encode()
+
+    @property
+    def text(self) -> str:
+        """The same as text."""
+        return self.data.decode()
+
+    @property
+    def stored(self) -> bytes:
+        """The same as a DEFLATE block of its own that is not compressed (RFC 1951, 3.2.4).
+
+        What follows can therefore be compressed once for everybody.
+        """
+        size = len(self.data)
+        return b"\x00" + struct.pack("<HH", size, size ^ 0xFFFF) + self.data
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return an unmasked text frame."""
+    return _header(TEXT, len(payload)) + payload
+
+
+def spliced(head: Head, tail: Tail) -> bytes:
+    """Return the text frame of the message that begins with `head` and ends with `tail`."""
+    start, end = head.data, tail.data
+    return b"%b%b%b" % (_header(TEXT, len(start) + len(end)), start, end)
+
+
+def spliced_deflated(head: Head, tail: Tail) -> bytes:
+    """Return the same as a compressed frame; as a plain one where the id is too long for that."""
+    if len(head.data) > _LONGEST_STORED_BLOCK:
+        return spliced(head, tail)
+    start, end = head.stored, tail.deflated
+    return b"%b%b%b" % (_header(COMPRESSED_TEXT, len(start) + len(end)), start, end)
+
+
+def _header(first: int, size: int) -> bytes:
+    if size < 126:
+        return bytes((first, size))
+    if size < 0x10000:
+        return struct.pack("!BBH", first, 126, size)
+    return struct.pack("!BBQ", first, 127, size)

@@ -1,0 +1,166 @@
+"""How messages leave: through ASGI, or as finished frames where the server takes those.
+
+The bytes are the same on both ways. Writing never waits: who writes much asks whether the wire is
+`full`, and waits until it has `drained`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from starlette.websockets import WebSocket
+
+from gqlnotify.protocol.frames import Head, Tail, spliced, spliced_deflated, text_frame
+
+EXTENSION = "gqlnotify.frames"
+# What may wait in this process for a peer that reads slowly, before its writers wait as well.
+FULL_BYTES = 64 * 1024
+
+
+class Frames(Protocol):
+    """What a server offers in the ASGI scope under `EXTENSION`."""
+
+    @property
+    def deflates(self) -> bool:
+        """Whether the peer takes compressed frames, with a window as large as ours."""
+
+    @property
+    def full(self) -> bool:
+        """Whether more is held for the peer than is good."""
+
+    def write(self, frame: bytes) -> None:
+        """Send a finished frame, with all others of this turn of the event loop in one write."""
+
+    async def drained(self) -> None:
+        """Return when it is no longer full, or lost."""
+
+    def flush(self) -> None:
+        """Write what this turn has brought so far."""
+
+
+class Wire(Protocol):
+    """One way out."""
+
+    @property
+    def full(self) -> bool:
+        """Whether more is held for the peer than is good."""
+
+    def write(self, text: str) -> None:
+        """Send one message."""
+
+    def write_shared(self, head: Head, tails: Sequence[Tail]) -> None:
+        """Send one message for each of `tails`."""
+
+    async def drained(self) -> None:
+        """Return when the wire is no longer full, or lost."""
+
+    async def flushed(self) -> None:
+        """Return when everything has been handed to the server."""
+
+    async def run(self) -> None:
+        """Do what has to be done in the background, until cancelled."""
+
+
+def wire_of(websocket: WebSocket, *, compress_above: int) -> Wire:
+    """Return the best way that the server of `websocket` offers."""
+    extensions: Mapping[str, Any] = websocket.scope.get("extensions") or {}
+    frames: Frames | None = extensions.get(EXTENSION)
+    if frames is None:
+        return AsgiWire(websocket.send_text)
+    return DirectWire(frames, compress_above=compress_above)
+
+
+class DirectWire:
+    """Hands over finished frames; what they share is compressed once for all."""
+
+    def __init__(self, frames: Frames, *, compress_above: int) -> None:
+        self._frames = frames
+        self._compress_above = compress_above if frames.deflates else 0
+
+    @property
+    def full(self) -> bool:
+        """See `Wire.full`."""
+        return self._frames.full
+
+    def write(self, text: str) -> None:
+        """See `Wire.write`."""
+        self._frames.write(text_frame(text.encode()))
+
+    def write_shared(self, head: Head, tails: Sequence[Tail]) -> None:
+        """See `Wire.write_shared`."""
+        for tail in tails:
+            if 0 < self._compress_above <= len(tail.data):
+                self._frames.write(spliced_deflated(head, tail))
+            else:
+                self._frames.write(spliced(head, tail))
+
+    async def drained(self) -> None:
+        """See `Wire.drained`."""
+        await self._frames.drained()
+
+    async def flushed(self) -> None:
+        """See `Wire.flushed`."""
+        self._frames.flush()
+
+    async def run(self) -> None:
+        """See `Wire.run`."""
+
+
+class AsgiWire:
+    """Sends one message after the other through ASGI, which may make it wait."""
+
+    def __init__(self, send: Callable[[str], Awaitable[None]]) -> None:
+        self._send = send
+        self._outbox: deque[str] = deque()
+        self._held = 0
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._room.set()
+        self._empty.set()
+
+    @property
+    def full(self) -> bool:
+        """See `Wire.full`."""
+        return not self._room.is_set()
+
+    def write(self, text: str) -> None:
+        """See `Wire.write`."""
+        self._outbox.append(text)
+        self._held += len(text)
+        if self._held >= FULL_BYTES:
+            self._room.clear()
+        self._empty.clear()
+        self._more.set()
+
+    def write_shared(self, head: Head, tails: Sequence[Tail]) -> None:
+        """See `Wire.write_shared`."""
+        start = head.text
+        for tail in tails:
+            self.write(start + tail.text)
+
+    async def drained(self) -> None:
+        """See `Wire.drained`."""
+        await self._room.wait()
+
+    async def flushed(self) -> None:
+        """See `Wire.flushed`."""
+        await self._empty.wait()
+
+    async def run(self) -> None:
+        """See `Wire.run`."""
+        while True:
+            while self._outbox:
+                text = self._outbox.popleft()
+                await self._send(text)
+                self._sent(len(text))
+            self._more.clear()
+            await self._more.wait()
+
+    def _sent(self, size: int) -> None:
+        self._held -= size
+        if self._held < FULL_BYTES // 2:
+            self._room.set()
+        if not self._outbox:
+            self._empty.set()
