@@ -166,6 +166,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
 
     def _defaults(self) -> dict[str, Any]:
         return {
+            "context_getter": _no_context,
             "subscription_protocols": (GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             "connection_init_wait_timeout": timedelta(seconds=self.settings.connection_init_wait),
             "max_subscriptions_per_connection": self.settings.max_operations,
@@ -177,6 +178,11 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 "The legacy subprotocol graphql-ws runs operations without a check of the token; "
                 "leave it out of subscription_protocols, or do without tokens"
             )
+
+
+async def _no_context() -> None:
+    # FastAPI would run Strawberry's own, a plain function, in a thread for each connection.
+    return None
 
 
 def _with_topics(topics: TopicManager, inner: Lifespan[Any]) -> Lifespan[Any]:

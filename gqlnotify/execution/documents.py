@@ -23,7 +23,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
 from gqlnotify.execution.cache import Cache
-from gqlnotify.fingerprint import fingerprint_of_class
+from gqlnotify.fingerprint import Same, fingerprint_of_class
 
 MAX_CHARACTERS = 1024 * 1024
 _RESUME_ARGUMENT = "after"
@@ -35,11 +35,11 @@ class Document:
 
     ast: DocumentNode
     obeys: set[Hashable] = field(default_factory=set)
+    resuming: dict[str | None, frozenset[str]] = field(default_factory=dict)
 
 
-def remembering(schema: Schema) -> Schema:
-    """Return `schema`, but one that remembers the documents that it has parsed and validated."""
-    documents = Documents(schema)
+def remembering(schema: Schema, documents: "Documents") -> Schema:
+    """Return `schema`, but one that remembers in `documents` what it has parsed and validated."""
     copied = copy(schema)
     copied.extensions = (*schema.extensions, lambda: RememberDocuments(documents))
     return copied
@@ -83,34 +83,52 @@ class Documents:
         Raises:
             GraphQLError: it spells none.
         """
-        return self._document(query, options).ast
+        key = _key(query, options)
+        document = self._cache.get(key)
+        if document is None:
+            document = Document(parse(query, **options))
+            self._cache.put(key, document, len(query))
+        return document.ast
 
     def check(self, context: ExecutionContext) -> list[GraphQLError]:
         """Return what is wrong with the context's document under the context's rules."""
         assert context.graphql_document is not None
         rules = context.validation_rules
-        if not rules:
-            return []
-        document = self._document(context.query or "", context.parse_options)
-        if document.ast is not context.graphql_document:
-            # An extension has put another one in its place.
+        document = self._known(context)
+        if document is None:
             return validate(self._schema._schema, context.graphql_document, rules)
+        if rules in document.obeys:
+            return []
         # A rule that is made anew for each operation is known by what it is made of.
         key = tuple(fingerprint_of_class(rule) for rule in rules)
         if key in document.obeys:
             return []
         errors = validate(self._schema._schema, document.ast, rules)
         if not errors:
-            document.obeys.add(key)
+            lasting = all(isinstance(part, Same) for part in key)
+            document.obeys.add(rules if lasting else key)
         return errors
 
-    def _document(self, query: str, options: Mapping[str, Any]) -> Document:
-        key = (query, *sorted(options.items()))
-        document = self._cache.get(key)
+    def resume_variables(self, context: ExecutionContext) -> frozenset[str]:
+        """Return the variables that say where a subscription begins, and nothing else."""
+        assert context.graphql_document is not None
+        document, name = self._known(context), context.operation_name
         if document is None:
-            document = Document(parse(query, **options))
-            self._cache.put(key, document, len(query))
-        return document
+            return resume_variables(context.graphql_document, name)
+        if name not in document.resuming:
+            document.resuming[name] = resume_variables(document.ast, name)
+        return document.resuming[name]
+
+    def _known(self, context: ExecutionContext) -> Document | None:
+        if not context.query:
+            return None
+        document = self._cache.get(_key(context.query, context.parse_options))
+        # An extension may have put another one in its place.
+        return document if document and document.ast is context.graphql_document else None
+
+
+def _key(query: str, options: Mapping[str, Any]) -> Hashable:
+    return (query, *sorted(options.items()))
 
 
 def resume_variables(document: DocumentNode, operation_name: str | None) -> frozenset[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gqlnotify.errors import NotifyError
 from gqlnotify.event import Event
-from gqlnotify.protocol.frames import Tail
+from gqlnotify.protocol.frames import Batch, Tail
 from gqlnotify.reader import Reader
 from gqlnotify.window import Behind
 
@@ -42,14 +42,14 @@ class Ended(Exception):
 class Member(Protocol):
     """One operation that gets the messages of a group's outcomes."""
 
-    def push(self, tails: Sequence[Tail]) -> bool:
-        """Take all of `tails`; or none, and return False: the group goes on without it."""
+    def push(self, batch: Batch) -> bool:
+        """Take all of `batch`; or nothing, and return False: the group goes on without it."""
 
     def fell_behind(self, reader: Reader) -> None:
         """Note that it is no member any more. It may read on with `reader`, and come back."""
 
-    async def send(self, tail: Tail) -> None:
-        """Take `tail`, and wait while no more can be taken."""
+    async def send(self, batch: Batch) -> None:
+        """Take `batch`, and wait while no more can be taken."""
 
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         """Note that nothing will come any more; because of `errors`, where there are some."""
@@ -68,8 +68,8 @@ class Group:
         self._position = self._reached = self._reader.position
         self._members: set[Member] = set()
         self._comers: set[Reader] = set()
-        self._batch: list[Tail] = []
-        self._batch_bytes = 0
+        self._tails: list[Tail] = []
+        self._held = 0
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class Group:
                     return True
                 outcome = await self._next_of(reader)
                 if outcome is not None:
-                    await member.send(_tail_of(outcome))
+                    await member.send(Batch((_tail_of(outcome),)))
             return False
         finally:
             self._comers.discard(reader)
@@ -161,18 +161,19 @@ class Group:
         if outcome is None:
             return
         tail = _tail_of(outcome)
-        self._batch.append(tail)
-        self._batch_bytes += len(tail.data)
-        if self._batch_bytes >= BATCH_BYTES:
+        self._tails.append(tail)
+        self._held += len(tail.data)
+        if self._held >= BATCH_BYTES:
             self._flush()
             # Connections write in between, and tell whether they can take more.
             await asyncio.sleep(0)
 
     def _flush(self) -> None:
-        """Hand the batch to the members. Afterwards all of them stand at the same new position."""
+        """Hand over what is there. Afterwards all of them stand at the same new position."""
         before, self._position = self._position, self._reached
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if batch:
+        tails, self._tails, self._held = self._tails, [], 0
+        if tails:
+            batch = Batch(tails)
             for member in [m for m in self._members if not m.push(batch)]:
                 self._members.discard(member)
                 member.fell_behind(self._reader.fork(before))

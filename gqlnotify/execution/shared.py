@@ -26,7 +26,7 @@ from gqlnotify.auth import view_as_everybody
 from gqlnotify.errors import NotifyError, NoViewer
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
-from gqlnotify.execution.documents import remembering, resume_variables
+from gqlnotify.execution.documents import Documents, remembering
 from gqlnotify.execution.group import Group, Member
 from gqlnotify.execution.results import (
     ends_the_operation,
@@ -106,7 +106,8 @@ class Executions:
     ) -> None:
         # As it is for events, whose documents are prepared; and for operations, which bring theirs.
         self.event_schema = schema
-        self.schema = remembering(schema)
+        self._documents = Documents(schema)
+        self.schema = remembering(schema, self._documents)
         self.encode = encode
         self.event_context = event_context
         self.outcomes: Cache[tuple[SharedExecution, Cursor], Outcome] = Cache(cache_bytes)
@@ -118,8 +119,7 @@ class Executions:
         self, context: ExecutionContext, subscription: Subscription[Any]
     ) -> "SharedExecution | None":
         """Return the execution for all who ask what `context` does; None if it can't be shared."""
-        assert context.graphql_document is not None
-        resuming = resume_variables(context.graphql_document, context.operation_name)
+        resuming = self._documents.resume_variables(context)
         variables, extensions = context.variables or {}, context.operation_extensions or {}
         try:
             key = (

@@ -5,6 +5,7 @@ A `next` message is `{"id":"..."` and, the same for all who share an execution, 
 
 import struct
 import zlib
+from collections.abc import Sequence
 from functools import cached_property
 
 TEXT = 0x81  # FIN and the opcode of a text frame: RFC 6455, section 5.2
@@ -62,6 +63,39 @@ class Head:
         """
         size = len(self.data)
         return b"\x00" + struct.pack("<HH", size, size ^ 0xFFFF) + self.data
+
+
+class Batch:
+    """Tails that are sent to many at once, and what of their frames is the same for many."""
+
+    def __init__(self, tails: Sequence[Tail]) -> None:
+        self.tails = tails
+        self._largest = max(len(tail.data) for tail in tails)
+        self._headers: dict[int, list[tuple[bytes, bytes]]] = {}
+
+    def frames(self, head: Head, *, compress_above: int = 0) -> bytes:
+        """Return the frames of all messages that begin with `head`, one behind the other.
+
+        Those of `compress_above` bytes and more are compressed; with 0 none is.
+        """
+        if 0 < compress_above <= self._largest:
+            return b"".join(self._frame(head, tail, compress_above) for tail in self.tails)
+        size = len(head.data)
+        framed = self._headers.get(size)
+        if framed is None:
+            framed = self._headers[size] = [
+                (_header(TEXT, size + len(tail.data)), tail.data) for tail in self.tails
+            ]
+        if len(framed) == 1:
+            header, tail_data = framed[0]
+            return header + head.data + tail_data
+        start = head.data
+        return b"".join([part for header, end in framed for part in (header, start, end)])
+
+    def _frame(self, head: Head, tail: Tail, compress_above: int) -> bytes:
+        if len(tail.data) < compress_above:
+            return spliced(head, tail)
+        return spliced_deflated(head, tail)
 
 
 def text_frame(payload: bytes) -> bytes:

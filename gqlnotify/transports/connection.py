@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gqlnotify.protocol.frames import Head, Tail
+from gqlnotify.protocol.frames import Batch, Head
+from gqlnotify.transports.gate import Gate
 from gqlnotify.transports.wire import wire_of
 
 CLOSE_SECONDS = 5.0
@@ -27,10 +28,11 @@ class Connection:
         compress_above: int,
     ) -> None:
         self.websocket = websocket
-        self.over = asyncio.Event()
+        self._over = Gate()
         self._encode = encode
         self._wire = wire_of(websocket, compress_above=compress_above)
-        self._closing = False
+        # Nothing more may be sent: a close frame is on its way, or the peer has gone.
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -42,13 +44,18 @@ class Connection:
         text: str | None = message.get("text")
         return text if text is not None else b""
 
-    async def write(self) -> None:
-        """Do the writing that is done in the background, if there is any."""
+    def open(self) -> None:
+        """Begin to write."""
+        background = self._wire.background()
+        if background is not None:
+            self.spawn(self._write(background))
+
+    async def _write(self, background: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._wire.run()
+            await background
         except (WebSocketDisconnect, OSError, RuntimeError):
             # RuntimeError: uvicorn has already answered the peer's own close frame.
-            self.over.set()
+            self.end()
 
     async def send(self, message: object) -> None:
         """Send `message` as a text frame; wait while the peer is slow to read.
@@ -62,22 +69,22 @@ class Connection:
         text = encoded.decode() if isinstance(encoded, bytes) else encoded
         if not text.isascii():
             text.encode()
-        if not self._is_closed():
+        if not self._closed:
             self._wire.write(text)
         await self.drained()
 
-    def push(self, head: Head, tails: Sequence[Tail]) -> bool:
+    def push(self, head: Head, batch: Batch) -> bool:
         """Send what is shared with others; or nothing, and return False while the peer is slow."""
-        if self._is_closed():
+        if self._closed:
             return True
         if self._wire.full:
             return False
-        self._wire.write_shared(head, tails)
+        self._wire.write_shared(head, batch)
         return True
 
     async def drained(self) -> None:
         """Wait while the peer is slow to read."""
-        if self._is_closed():
+        if self._closed:
             # Nobody reads this any more. Whoever sends is cancelled with the connection; were it to
             # go on at once, an endless generator would hold up the whole event loop.
             await asyncio.get_running_loop().create_future()
@@ -86,9 +93,9 @@ class Connection:
 
     async def close(self, code: int, reason: str) -> None:
         """Close the socket, without waiting for long on a peer that does not read."""
-        if self._is_closed():
+        if self._closed:
             return
-        self._closing = True
+        self._closed = True
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._wire.flushed()
@@ -96,7 +103,16 @@ class Connection:
         except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
             logger.info("The peer did not take the close frame (%d)", code)
         finally:
-            self.over.set()
+            self.end()
+
+    def end(self) -> None:
+        """Note that the socket is no more."""
+        self._closed = True
+        self._over.set()
+
+    async def ended(self) -> None:
+        """Return when the socket is no more."""
+        await self._over.wait()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run `work` in a task that is cancelled with the connection."""
@@ -121,9 +137,3 @@ class Connection:
             for task in tasks:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
-
-    def _is_closed(self) -> bool:
-        connected = WebSocketState.CONNECTED
-        return (
-            self._closing or self.over.is_set() or self.websocket.application_state is not connected
-        )

@@ -104,10 +104,10 @@ class GraphQLTransportWSHandler:
     async def handle(self) -> None:
         """Serve until either side closes; then leave nothing behind."""
         self._connection.after(self._init_wait, self._init_timeout)
+        self._connection.open()
         self._connection.spawn(self._read())
-        self._connection.spawn(self._connection.write())
         try:
-            await self._connection.over.wait()
+            await self._connection.ended()
         finally:
             self._heartbeat.stop()
             for running in list(self._operations.values()):
@@ -124,7 +124,7 @@ class GraphQLTransportWSHandler:
             logger.exception("A connection failed")
             await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
         finally:
-            self._connection.over.set()
+            self._connection.end()
 
     def _receive(self, message: str | bytes) -> list[Command]:
         if isinstance(message, bytes):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from gqlnotify.execution import Group, SharedExecution
-from gqlnotify.protocol.frames import Head, Tail
+from gqlnotify.protocol.frames import Batch, Head
 from gqlnotify.reader import Reader
 from gqlnotify.transports.connection import Connection
 
@@ -35,13 +35,13 @@ class SharedOperation:
         self._connection = connection
         self._owner = owner
 
-    def push(self, tails: Sequence[Tail]) -> bool:
+    def push(self, batch: Batch) -> bool:
         """See `Member.push`."""
-        return self._connection.push(self._head, tails)
+        return self._connection.push(self._head, batch)
 
-    async def send(self, tail: Tail) -> None:
+    async def send(self, batch: Batch) -> None:
         """See `Member.send`."""
-        while not self._connection.push(self._head, (tail,)):
+        while not self._connection.push(self._head, batch):
             await self._connection.drained()
 
     def fell_behind(self, reader: Reader) -> None:

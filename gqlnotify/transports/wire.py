@@ -4,14 +4,14 @@ The bytes are the same on both ways. Writing never waits: who writes much asks w
 `full`, and waits until it has `drained`.
 """
 
-import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 
-from gqlnotify.protocol.frames import Head, Tail, spliced, spliced_deflated, text_frame
+from gqlnotify.protocol.frames import Batch, Head, text_frame
+from gqlnotify.transports.gate import Gate
 
 EXTENSION = "gqlnotify.frames"
 # What may wait in this process for a peer that reads slowly, before its writers wait as well.
@@ -49,8 +49,8 @@ class Wire(Protocol):
     def write(self, text: str) -> None:
         """Send one message."""
 
-    def write_shared(self, head: Head, tails: Sequence[Tail]) -> None:
-        """Send one message for each of `tails`."""
+    def write_shared(self, head: Head, batch: Batch) -> None:
+        """Send all messages of `batch` under the id of `head`."""
 
     async def drained(self) -> None:
         """Return when the wire is no longer full, or lost."""
@@ -58,8 +58,8 @@ class Wire(Protocol):
     async def flushed(self) -> None:
         """Return when everything has been handed to the server."""
 
-    async def run(self) -> None:
-        """Do what has to be done in the background, until cancelled."""
+    def background(self) -> Coroutine[Any, Any, None] | None:
+        """Return what has to run in the background until it is cancelled, if anything has."""
 
 
 def wire_of(websocket: WebSocket, *, compress_above: int) -> Wire:
@@ -87,13 +87,9 @@ class DirectWire:
         """See `Wire.write`."""
         self._frames.write(text_frame(text.encode()))
 
-    def write_shared(self, head: Head, tails: Sequence[Tail]) -> None:
+    def write_shared(self, head: Head, batch: Batch) -> None:
         """See `Wire.write_shared`."""
-        for tail in tails:
-            if 0 < self._compress_above <= len(tail.data):
-                self._frames.write(spliced_deflated(head, tail))
-            else:
-                self._frames.write(spliced(head, tail))
+        self._frames.write(batch.frames(head, compress_above=self._compress_above))
 
     async def drained(self) -> None:
         """See `Wire.drained`."""
@@ -103,8 +99,9 @@ class DirectWire:
         """See `Wire.flushed`."""
         self._frames.flush()
 
-    async def run(self) -> None:
-        """See `Wire.run`."""
+    def background(self) -> None:
+        """See `Wire.background`."""
+        return
 
 
 class AsgiWire:
@@ -114,11 +111,9 @@ class AsgiWire:
         self._send = send
         self._outbox: deque[str] = deque()
         self._held = 0
-        self._more = asyncio.Event()
-        self._room = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._room.set()
-        self._empty.set()
+        self._more = Gate()
+        self._room = Gate(is_open=True)
+        self._empty = Gate(is_open=True)
 
     @property
     def full(self) -> bool:
@@ -134,10 +129,10 @@ class AsgiWire:
         self._empty.clear()
         self._more.set()
 
-    def write_shared(self, head: Head, tails: Sequence[Tail]) -> None:
+    def write_shared(self, head: Head, batch: Batch) -> None:
         """See `Wire.write_shared`."""
         start = head.text
-        for tail in tails:
+        for tail in batch.tails:
             self.write(start + tail.text)
 
     async def drained(self) -> None:
@@ -148,8 +143,11 @@ class AsgiWire:
         """See `Wire.flushed`."""
         await self._empty.wait()
 
-    async def run(self) -> None:
-        """See `Wire.run`."""
+    def background(self) -> Coroutine[Any, Any, None]:
+        """See `Wire.background`."""
+        return self._run()
+
+    async def _run(self) -> None:
         while True:
             while self._outbox:
                 text = self._outbox.popleft()
