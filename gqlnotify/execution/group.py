@@ -8,7 +8,8 @@ the group does.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,6 +71,8 @@ class Group:
         self._comers: set[Reader] = set()
         self._tails: list[Tail] = []
         self._held = 0
+        self._clean = Context()
+        self._moving = False
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -118,19 +121,33 @@ class Group:
         return await asyncio.shield(outcome) if isinstance(outcome, asyncio.Task) else outcome
 
     def _wake(self) -> None:
-        if self._task is None and not self.ended:
-            # Not in the publisher's context, which has the publisher for its viewer.
-            loop = asyncio.get_running_loop()
-            self._task = loop.create_task(self._move_on(), context=Context())
+        if self._moving or self.ended:
+            return
+        self._moving = True
+        # Not in the publisher's turn, whose next events leave together with this one; and not in
+        # its context, which has the publisher for its viewer.
+        asyncio.get_running_loop().call_soon(self._move_on, context=self._clean)
 
-    async def _move_on(self) -> None:
-        """Hand over what has happened, and end: the next event wakes the group again."""
+    def _move_on(self) -> None:
+        """Hand over what has happened; in a task only if something has to be waited for."""
+        with self._ending_all():
+            waiting = self._advance()
+            if waiting is not None:
+                self._task = asyncio.create_task(self._wait(waiting))
+
+    async def _wait(self, waiting: Awaitable[None] | None) -> None:
         try:
-            while not self._reader.closed and (event := await self._next_event()) is not None:
-                await self._take(event)
-            self._flush()
-            if self._reader.closed:
-                self._end([])
+            with self._ending_all():
+                while waiting is not None:
+                    await waiting
+                    waiting = self._advance()
+        finally:
+            self._task = None
+
+    @contextmanager
+    def _ending_all(self) -> Iterator[None]:
+        try:
+            yield
         except Ended as ended:
             self._flush()
             self._end(ended.errors)
@@ -139,34 +156,42 @@ class Group:
         except Exception:
             logger.exception("A group of subscriptions failed")
             self._end([NotifyError("Internal server error").formatted()])
-        finally:
-            self._task = None
 
-    async def _next_event(self) -> Event | None:
+    def _advance(self) -> Awaitable[None] | None:
+        """Take what has happened. Return what to wait for before going on; None at the end."""
         while not self._reader.closed:
             try:
-                return self._reader.take()
+                event = self._reader.take()
             except Behind:
                 self._flush()
-                await self._reader.refill()
+                return self._reader.refill()
+            if event is None:
+                break
+            outcome = self._outcome_of(event)
+            if isinstance(outcome, asyncio.Task):
+                # What is there already does not wait for what takes its time.
+                self._flush()
+                return self._take_later(event, outcome)
+            self._take(event, outcome)
+            if self._held >= BATCH_BYTES:
+                self._flush()
+                # Connections write in between, and tell whether they can take more.
+                return asyncio.sleep(0)
+        self._flush()
+        self._moving = False
+        if self._reader.closed:
+            self._end([])
         return None
 
-    async def _take(self, event: Event) -> None:
-        outcome = self._outcome_of(event)
-        if isinstance(outcome, asyncio.Task):
-            # What is there already does not wait for what takes its time.
-            self._flush()
-            outcome = await asyncio.shield(outcome)
+    async def _take_later(self, event: Event, outcome: "asyncio.Task[Outcome | None]") -> None:
+        self._take(event, await asyncio.shield(outcome))
+
+    def _take(self, event: Event, outcome: "Outcome | None") -> None:
         self._reached = event.cursor
-        if outcome is None:
-            return
-        tail = _tail_of(outcome)
-        self._tails.append(tail)
-        self._held += len(tail.data)
-        if self._held >= BATCH_BYTES:
-            self._flush()
-            # Connections write in between, and tell whether they can take more.
-            await asyncio.sleep(0)
+        if outcome is not None:
+            tail = _tail_of(outcome)
+            self._tails.append(tail)
+            self._held += len(tail.data)
 
     def _flush(self) -> None:
         """Hand over what is there. Afterwards all of them stand at the same new position."""
@@ -199,5 +224,5 @@ class Group:
 
 def _tail_of(outcome: "Outcome") -> Tail:
     if outcome.tail is None:
-        raise Ended([error.formatted for error in outcome.result.errors or ()])
+        raise Ended([error.formatted for error in outcome.errors])
     return outcome.tail

@@ -100,7 +100,7 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
             if isinstance(outcome, asyncio.Task):
                 outcome = await asyncio.shield(outcome)
             if outcome is not None:
-                yield outcome.result
+                yield outcome.result()
             if outcome is not None and outcome.tail is None:
                 return
     except Exception as error:

@@ -9,17 +9,24 @@ subscriber, by the subscribe resolver and the right to the topic.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from inspect import isawaitable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from graphql import GraphQLError, GraphQLObjectType
 from graphql.execution import Executor
+from graphql.execution.collect_fields import (
+    CollectedFields,
+    FieldDetailsList,
+    collect_subfields,
+)
+from graphql.pyutils import is_awaitable
 from strawberry import Schema
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from gqlnotify.auth import view_as_everybody
@@ -68,14 +75,22 @@ MakeContext = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one event: its result, and the message that tells of it.
+    """What became of one event: the message that tells of it, and the errors in its result.
 
-    Without a `tail` it ends the operation: the client gets the result's errors.
+    Without a `tail` it ends the operation: the client gets the errors.
     """
 
     cursor: Cursor
-    result: ExecutionResult
     tail: Tail | None
+    errors: Sequence[GraphQLError] = ()
+
+    def result(self) -> ExecutionResult:
+        """Return the result that the message tells of."""
+        if self.tail is None:
+            return PreExecutionError(data=None, errors=[*self.errors])
+        payload = json.loads(b"{" + self.tail.data[1:])["payload"]
+        extensions = payload.get("extensions")
+        return ExecutionResult(payload["data"], [*self.errors] or None, extensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +212,7 @@ class SharedExecution:
             return pending
         clean = Context()
         made = clean.run(self._begin, event)
-        if not isawaitable(made):
+        if made is None or isinstance(made, Outcome):
             self._remember(made)
             return made
         task = asyncio.get_running_loop().create_task(self._complete(event, made), context=clean)
@@ -214,7 +229,7 @@ class SharedExecution:
 
     def _remember(self, outcome: Outcome | None) -> None:
         # Not one with errors: whoever comes later may have better luck.
-        if outcome is not None and outcome.tail is not None and not outcome.result.errors:
+        if outcome is not None and outcome.tail is not None and not outcome.errors:
             key = (self, outcome.cursor)
             self._executions.outcomes.put(key, outcome, len(outcome.tail.data))
 
@@ -227,10 +242,10 @@ class SharedExecution:
             if isinstance(value, Skipped):
                 return None
             context = self._executions.event_context(self._scope)
-            if isawaitable(context):
+            if is_awaitable(context):
                 return self._execute_in(event, value, context)
             result = self._execute(value, context)
-            if isawaitable(result):
+            if is_awaitable(result):
                 return self._finish(event, result)
         except Exception as error:
             return self._outcome(event, error_result(error))
@@ -245,7 +260,7 @@ class SharedExecution:
 
     async def _finish(self, event: Event, making: Any) -> Outcome:
         try:
-            result = await making if isawaitable(making) else making
+            result = await making if is_awaitable(making) else making
         except Exception as error:
             result = error_result(error)
         return self._outcome(event, result)
@@ -278,11 +293,11 @@ class SharedExecution:
             if isinstance(value, Skipped):
                 return None
             made = self._executions.event_context(self._scope)
-            context.context = await made if isawaitable(made) else made
+            context.context = await made if is_awaitable(made) else made
             middleware = self._schema._get_middleware_manager(runner.extensions)
             async with runner.executing():
                 result = self._execute(value, context.context, middleware)
-                result = await result if isawaitable(result) else result
+                result = await result if is_awaitable(result) else result
         except Exception as error:
             return error_result(error)
         return ExecutionResult(data=result.data, errors=result.errors)
@@ -302,18 +317,19 @@ class SharedExecution:
         return self._encoded(event, result)
 
     def _encoded(self, event: Event, result: ExecutionResult) -> Outcome:
+        errors = result.errors or ()
+        if errors and ends_the_operation(result):
+            return Outcome(event.cursor, None, errors)
         result.extensions = {**(result.extensions or {}), "cursor": str(event.cursor)}
-        if ends_the_operation(result):
-            return Outcome(event.cursor, result, None)
         try:
             encoded = self._executions.encode({"type": "next", "payload": payload_of(result)})
             # An application's encoder may give bytes.
             text = encoded.decode() if isinstance(encoded, bytes) else encoded
-            return Outcome(event.cursor, result, Tail(text))
+            return Outcome(event.cursor, Tail(text), errors)
         except Exception:
             logger.exception("A result can't be encoded")
             failed = error_result(NotifyError("Internal server error"))
-            return Outcome(event.cursor, failed, None)
+            return Outcome(event.cursor, None, failed.errors or ())
 
 
 def _viewerless(context: ExecutionContext) -> ExecutionContext:
@@ -343,7 +359,40 @@ def _executor(schema: Schema, context: ExecutionContext) -> Executor[Any]:
     if isinstance(executor, list):
         raise executor[0]
     built: Executor[Any] = executor
+    built.collect_subfields = _SubfieldsOnce(built)  # type: ignore[method-assign, assignment]
     return built
+
+
+class _SubfieldsOnce:
+    """Collects the fields below a field once for all events, whose document is always the same.
+
+    graphql-core does so once for each event, and keeps what it collected for as long as the
+    executor lives, which is very long here.
+    """
+
+    def __init__(self, executor: Executor[Any]) -> None:
+        self._executor = executor
+        self._collected: dict[Hashable, CollectedFields] = {}
+
+    def __call__(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
+        if any(field.fragment_variable_values is not None for field in fields):
+            return self._collect(return_type, fields)
+        key = (return_type, *(Same(field.node) for field in fields))
+        if key not in self._collected:
+            self._collected[key] = self._collect(return_type, fields)
+        return self._collected[key]
+
+    def _collect(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
+        executor = self._executor
+        return collect_subfields(
+            executor.schema,
+            executor.fragments,
+            executor.variable_values,
+            executor.operation,
+            return_type,
+            fields,
+            executor.hide_suggestions,
+        )
 
 
 def _copied(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ A `next` message is `{"id":"..."` and, the same for all who share an execution, 
 import struct
 import zlib
 from collections.abc import Sequence
-from functools import cached_property
 
 TEXT = 0x81  # FIN and the opcode of a text frame: RFC 6455, section 5.2
 COMPRESSED_TEXT = TEXT | 0x40  # RSV1: RFC 7692, section 6
@@ -20,6 +19,8 @@ _LONGEST_STORED_BLOCK = 0xFFFF
 class Tail:
     """What the messages to all members of a group have in common: everything behind the id."""
 
+    __slots__ = ("_deflated", "_text", "data")
+
     def __init__(self, message: str) -> None:
         """Take `message`, a JSON object without the member `id`.
 
@@ -27,19 +28,22 @@ class Tail:
             UnicodeEncodeError: it holds what UTF-8 can't spell.
         """
         self.data = b"," + message.lstrip()[1:].encode()
+        self._text: str | None = None
+        self._deflated: bytes | None = None
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The same as text."""
-        return self.data.decode()
+        if self._text is None:
+            self._text = self.data.decode()
+        return self._text
 
-    @cached_property
+    @property
     def deflated(self) -> bytes:
         """The same as DEFLATE blocks that refer to nothing before them."""
-        compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -WINDOW_BITS, _MEMORY_LEVEL)
-        deflated = compressor.compress(self.data) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        # RFC 7692, section 7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail".
-        return deflated.removesuffix(_END_OF_SYNC_FLUSH)
+        if self._deflated is None:
+            self._deflated = _deflate(self.data)
+        return self._deflated
 
 
 class Head:
@@ -115,6 +119,13 @@ def spliced_deflated(head: Head, tail: Tail) -> bytes:
         return spliced(head, tail)
     start, end = head.stored, tail.deflated
     return b"%b%b%b" % (_header(COMPRESSED_TEXT, len(start) + len(end)), start, end)
+
+
+def _deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -WINDOW_BITS, _MEMORY_LEVEL)
+    deflated = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    # RFC 7692, section 7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail".
+    return deflated.removesuffix(_END_OF_SYNC_FLUSH)
 
 
 def _header(first: int, size: int) -> bytes:

@@ -12,11 +12,11 @@ T = TypeVar("T")
 class Gate:
     """Open or closed; those who wait at a closed one go on when it opens."""
 
-    __slots__ = ("_is_open", "_opening")
+    __slots__ = ("_is_open", "_waiters")
 
     def __init__(self, *, is_open: bool = False) -> None:
         self._is_open = is_open
-        self._opening: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
 
     def is_set(self) -> bool:
         """Tell whether it is open."""
@@ -25,9 +25,11 @@ class Gate:
     def set(self) -> None:
         """Open it."""
         self._is_open = True
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.set_result(None)
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def clear(self) -> None:
         """Close it."""
@@ -37,10 +39,9 @@ class Gate:
         """Return when it is open, or was for a moment."""
         if self._is_open:
             return
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_future()
-        # Shielded: who gives up waiting does not give up for the others.
-        await asyncio.shield(self._opening)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
 
 class Mailbox(Generic[T]):
