@@ -4,9 +4,7 @@ It is uvicorn's own, and offers beside ASGI's `send` a faster way out to applica
 the scope extension `gqlnotify.frames`, which takes finished frames.
 """
 
-import asyncio
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import (
@@ -19,6 +17,7 @@ from websockets.protocol import State
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.transports.gate import Gate, Mailbox
 from gqlnotify.transports.wire import EXTENSION, FULL_BYTES
+from gqlnotify.turn import Turn
 
 _MEMORY_LEVEL = 5
 
@@ -30,7 +29,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self._frames: list[bytes] = []
         self._held = 0
-        self._turn = _turn_of(self.loop)
+        self._turn = Turn.of(self.loop)
         self._room = Gate(is_open=True)
         # In place of asyncio's own, which would be a fifth of what a connection weighs.
         queue: Any = Mailbox()
@@ -71,6 +70,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set():
             self._room.set()
 
+    def take_turn(self) -> None:
+        """See `turn.Waiting`."""
+        self.flush()
+
     async def drained(self) -> None:
         """Return when it is no longer full, or lost."""
         await self._room.wait()
@@ -97,34 +100,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Let nobody wait for a peer that has gone."""
         super().connection_lost(exc)
         self._room.set()
-
-
-class _Turn:
-    """What has been written in one turn of the event loop, which leaves at its end."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: list[WebSocketProtocol] = []
-
-    def add(self, connection: WebSocketProtocol) -> None:
-        """Flush `connection` when the turn is over."""
-        if not self._waiting:
-            self._loop.call_soon(self._end)
-        self._waiting.append(connection)
-
-    def _end(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            connection.flush()
-
-
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
-
-
-def _turn_of(loop: asyncio.AbstractEventLoop) -> _Turn:
-    if loop not in _turns:
-        _turns[loop] = _Turn(loop)
-    return _turns[loop]
 
 
 def _deflate() -> ServerPerMessageDeflateFactory:

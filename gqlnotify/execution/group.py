@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gqlnotify.errors import NotifyError
 from gqlnotify.event import Event
 from gqlnotify.protocol.frames import Batch, Tail
 from gqlnotify.reader import Reader
+from gqlnotify.turn import Turn
 from gqlnotify.window import Behind
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ BATCH_BYTES = 64 * 1024
 
 logger = logging.getLogger("gqlnotify.execution")
 
-OutcomeOf = Callable[[Event], "Outcome | asyncio.Task[Outcome | None] | None"]
-"""What becomes of an event, or the task that finds out."""
+OutcomeOf = Callable[[Event, bool], "Outcome | asyncio.Task[Outcome | None] | None"]
+"""What becomes of an event, or the task that finds out; and whether to keep it for others."""
 
 
 class Ended(Exception):
@@ -71,7 +71,7 @@ class Group:
         self._comers: set[Reader] = set()
         self._tails: list[Tail] = []
         self._held = 0
-        self._clean = Context()
+        self._turn = Turn.of(asyncio.get_running_loop())
         self._moving = False
         self._task: asyncio.Task[None] | None = None
 
@@ -117,7 +117,7 @@ class Group:
             # The group may be on its way to where this reader already is, and wakes it there.
             await reader.wait()
             return None
-        outcome = self._outcome_of(event)
+        outcome = self._outcome_of(event, True)
         return await asyncio.shield(outcome) if isinstance(outcome, asyncio.Task) else outcome
 
     def _wake(self) -> None:
@@ -126,9 +126,9 @@ class Group:
         self._moving = True
         # Not in the publisher's turn, whose next events leave together with this one; and not in
         # its context, which has the publisher for its viewer.
-        asyncio.get_running_loop().call_soon(self._move_on, context=self._clean)
+        self._turn.add(self)
 
-    def _move_on(self) -> None:
+    def take_turn(self) -> None:
         """Hand over what has happened; in a task only if something has to be waited for."""
         with self._ending_all():
             waiting = self._advance()
@@ -167,7 +167,7 @@ class Group:
                 return self._reader.refill()
             if event is None:
                 break
-            outcome = self._outcome_of(event)
+            outcome = self._outcome_of(event, len(self._members) > 1)
             if isinstance(outcome, asyncio.Task):
                 # What is there already does not wait for what takes its time.
                 self._flush()

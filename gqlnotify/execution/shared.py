@@ -35,6 +35,7 @@ from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import Documents, remembering
 from gqlnotify.execution.group import Group, Member
+from gqlnotify.execution.plain import compile_plain
 from gqlnotify.execution.results import (
     ends_the_operation,
     error_result,
@@ -166,12 +167,13 @@ class SharedExecution:
     ) -> None:
         self._executions = executions
         self._schema = executions.event_schema
-        self._plain = not self._schema.get_extensions()
+        self._extended = bool(self._schema.get_extensions())
         self._lens = subscription.lens
         self._scope = subscription.scope
         # Nothing of the first subscriber's own is kept for the others.
         self._context = _viewerless(context)
         self._executor = _executor(self._schema, self._context)
+        self._plain = compile_plain(self._executor)
         self._pending: dict[Cursor, asyncio.Task[Outcome | None]] = {}
         self._group: Group | None = None
 
@@ -202,8 +204,13 @@ class SharedExecution:
         finally:
             reader.close()
 
-    def outcome(self, event: Event) -> "Outcome | asyncio.Task[Outcome | None] | None":
-        """Return what becomes of `event`, or the task that finds out; None if it is left out."""
+    def outcome(
+        self, event: Event, keep: bool = True
+    ) -> "Outcome | asyncio.Task[Outcome | None] | None":
+        """Return what becomes of `event`, or the task that finds out; None if it is left out.
+
+        With `keep` it is kept for those who come later.
+        """
         known = self._executions.outcomes.get((self, event.cursor))
         if known is not None:
             return known
@@ -213,7 +220,8 @@ class SharedExecution:
         clean = Context()
         made = clean.run(self._begin, event)
         if made is None or isinstance(made, Outcome):
-            self._remember(made)
+            if keep:
+                self._remember(made)
             return made
         task = asyncio.get_running_loop().create_task(self._complete(event, made), context=clean)
         self._pending[event.cursor] = task
@@ -235,32 +243,41 @@ class SharedExecution:
 
     def _begin(self, event: Event) -> Outcome | Awaitable[Outcome | None] | None:
         view_as_everybody()
-        if not self._plain:
+        if self._extended:
             return self._execute_with_extensions(event)
         try:
             value = self._lens.look_at(event)
             if isinstance(value, Skipped):
                 return None
-            context = self._executions.event_context(self._scope)
-            if is_awaitable(context):
-                return self._execute_in(event, value, context)
-            result = self._execute(value, context)
+            result = self._render_plainly(value) or self._execute_in_fresh_context(value)
             if is_awaitable(result):
                 return self._finish(event, result)
         except Exception as error:
-            return self._outcome(event, error_result(error))
+            result = error_result(error)
         return self._outcome(event, result)
 
-    async def _execute_in(self, event: Event, value: Any, context: Awaitable[Any]) -> Outcome:
+    def _render_plainly(self, value: Any) -> ExecutionResult | None:
+        if self._plain is None:
+            return None
         try:
-            result = self._execute(value, await context)
-        except Exception as error:
-            return self._outcome(event, error_result(error))
-        return await self._finish(event, result)
+            return ExecutionResult(data=self._plain(value), errors=None)
+        except Exception:
+            # Executed as it should be, it may have a result all the same, or an error with a path.
+            return None
 
-    async def _finish(self, event: Event, making: Any) -> Outcome:
+    def _execute_in_fresh_context(self, value: Any) -> Any:
+        context = self._executions.event_context(self._scope)
+        if is_awaitable(context):
+            return self._execute_when_there(value, context)
+        return self._execute(value, context)
+
+    async def _execute_when_there(self, value: Any, context: Awaitable[Any]) -> Any:
+        result = self._execute(value, await context)
+        return await result if is_awaitable(result) else result
+
+    async def _finish(self, event: Event, making: Awaitable[Any]) -> Outcome:
         try:
-            result = await making if is_awaitable(making) else making
+            result = await making
         except Exception as error:
             result = error_result(error)
         return self._outcome(event, result)
