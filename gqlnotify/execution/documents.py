@@ -53,20 +53,12 @@ class RememberDocuments(SchemaExtension):
 
     def on_parse(self) -> Iterator[None]:
         """See `SchemaExtension.on_parse`."""
-        context = self.execution_context
-        if context.graphql_document is None and context.query:
-            # Strawberry parses what is wrong once more, and tells the client what it is.
-            with suppress(GraphQLError, RecursionError):
-                context.graphql_document = self._documents.parse(
-                    context.query, context.parse_options
-                )
+        self._documents.provide(self.execution_context)
         yield
 
     def on_validate(self) -> Iterator[None]:
         """See `SchemaExtension.on_validate`."""
-        context = self.execution_context
-        if context.pre_execution_errors is None:
-            context.pre_execution_errors = self._documents.check(context)
+        self._documents.validate(self.execution_context)
         yield
 
 
@@ -77,12 +69,19 @@ class Documents:
         self._schema = schema
         self._cache: Cache[Hashable, Document] = Cache(max_characters)
 
-    def parse(self, query: str, options: Mapping[str, Any]) -> DocumentNode:
-        """Return the document that `query` spells.
+    def provide(self, context: ExecutionContext) -> None:
+        """Give `context` the document that its query spells, unless it has one."""
+        if context.graphql_document is None and context.query:
+            # Strawberry parses what is wrong once more, and tells the client what it is.
+            with suppress(GraphQLError, RecursionError):
+                context.graphql_document = self._parse(context.query, context.parse_options)
 
-        Raises:
-            GraphQLError: it spells none.
-        """
+    def validate(self, context: ExecutionContext) -> None:
+        """Note in `context` what is wrong with its document, unless that is known."""
+        if context.pre_execution_errors is None and context.graphql_document is not None:
+            context.pre_execution_errors = self._errors_in(context, context.graphql_document)
+
+    def _parse(self, query: str, options: Mapping[str, Any]) -> DocumentNode:
         key = _key(query, options)
         document = self._cache.get(key)
         if document is None:
@@ -90,20 +89,18 @@ class Documents:
             self._cache.put(key, document, len(query))
         return document.ast
 
-    def check(self, context: ExecutionContext) -> list[GraphQLError]:
-        """Return what is wrong with the context's document under the context's rules."""
-        assert context.graphql_document is not None
+    def _errors_in(self, context: ExecutionContext, ast: DocumentNode) -> list[GraphQLError]:
         rules = context.validation_rules
         document = self._known(context)
         if document is None:
-            return validate(self._schema._schema, context.graphql_document, rules)
+            return validate(self._schema._schema, ast, rules)
         if rules in document.obeys:
             return []
         # A rule that is made anew for each operation is known by what it is made of.
         key = tuple(fingerprint_of_class(rule) for rule in rules)
         if key in document.obeys:
             return []
-        errors = validate(self._schema._schema, document.ast, rules)
+        errors = validate(self._schema._schema, ast, rules)
         if not errors:
             lasting = all(isinstance(part, Same) for part in key)
             document.obeys.add(rules if lasting else key)

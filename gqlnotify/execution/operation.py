@@ -158,7 +158,7 @@ class _Run:
         self, executions: Executions, operation: Operation, context: Any, root_value: Any
     ) -> None:
         self._executions = executions
-        self._schema = executions.schema
+        self._schema = executions.schema if executions.extended else executions.event_schema
         self._operation = operation
         self._context = ExecutionContext(
             query=operation.query,
@@ -177,6 +177,10 @@ class _Run:
 
     async def results(self) -> AsyncGenerator[Any, None]:
         """Yield what there is to tell the client."""
+        if not self._executions.extended:
+            # Nobody else has a say: the same as the extension does, without its detours.
+            self._executions.documents.provide(self._context)
+            self._executions.documents.validate(self._context)
         try:
             refusal = await self._schema._prepare_operation_async(self._context, self.runner)
         except Exception as error:

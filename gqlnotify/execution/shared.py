@@ -106,7 +106,8 @@ class Executions:
     """The shared executions of one router, and the outcomes that were made last.
 
     Args:
-        schema: what is executed.
+        schema: what is executed. Its copy under `schema` remembers documents by an extension, for
+            whoever executes it directly.
         encode: turns a message into JSON.
         event_context: makes the context of an event from the scope.
         cache_bytes: how much of the encoded outcomes is kept for those who come late.
@@ -120,10 +121,10 @@ class Executions:
         event_context: MakeContext = EventContext,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        # As it is for events, whose documents are prepared; and for operations, which bring theirs.
+        self.documents = Documents(schema)
         self.event_schema = schema
-        self._documents = Documents(schema)
-        self.schema = remembering(schema, self._documents)
+        self.schema = remembering(schema, self.documents)
+        self.extended = bool(schema.get_extensions())
         self.encode = encode
         self.event_context = event_context
         self.outcomes: Cache[tuple[SharedExecution, Cursor], Outcome] = Cache(cache_bytes)
@@ -135,7 +136,7 @@ class Executions:
         self, context: ExecutionContext, subscription: Subscription[Any]
     ) -> "SharedExecution | None":
         """Return the execution for all who ask what `context` does; None if it can't be shared."""
-        resuming = self._documents.resume_variables(context)
+        resuming = self.documents.resume_variables(context)
         variables, extensions = context.variables or {}, context.operation_extensions or {}
         try:
             key = (
@@ -167,7 +168,6 @@ class SharedExecution:
     ) -> None:
         self._executions = executions
         self._schema = executions.event_schema
-        self._extended = bool(self._schema.get_extensions())
         self._lens = subscription.lens
         self._scope = subscription.scope
         # Nothing of the first subscriber's own is kept for the others.
@@ -243,7 +243,7 @@ class SharedExecution:
 
     def _begin(self, event: Event) -> Outcome | Awaitable[Outcome | None] | None:
         view_as_everybody()
-        if self._extended:
+        if self._executions.extended:
             return self._execute_with_extensions(event)
         try:
             value = self._lens.look_at(event)
