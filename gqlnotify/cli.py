@@ -68,6 +68,7 @@ def serve(
         port=port,
         workers=workers,
         reload=reload,
+        ws="gqlnotify.server:WebSocketProtocol",
         ws_max_size=settings.message_max_bytes,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )

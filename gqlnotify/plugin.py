@@ -100,6 +100,11 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         decided = self._authenticate(token, connection)
         return Viewer(await decided if isawaitable(decided) else decided, self._may)
 
+    @property
+    def detachable(self) -> bool:
+        """Whether nobody waits for the end of `run`, as a subclass would that overrides it."""
+        return type(self).run is GraphQLRouter.run
+
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request; over HTTP, only to those with a token where one is asked for."""
         if self.is_websocket_request(request):

@@ -4,8 +4,11 @@ It is uvicorn's own, and offers beside ASGI's `send` a faster way out to applica
 the scope extension `gqlnotify.frames`, which takes finished frames.
 """
 
+import asyncio
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
@@ -20,6 +23,12 @@ from gqlnotify.transports.wire import EXTENSION, FULL_BYTES
 from gqlnotify.turn import Turn
 
 _MEMORY_LEVEL = 5
+# Where FastAPI keeps what its dependencies have to clean up.
+_FASTAPI_STACKS = (
+    "fastapi_inner_astack",
+    "fastapi_function_astack",
+    "fastapi_middleware_astack",
+)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -78,6 +87,41 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Return when it is no longer full, or lost."""
         await self._room.wait()
 
+    @property
+    def readable(self) -> bool:
+        """Whether a message is there to be received."""
+        return not self.queue.empty()
+
+    def detach(self, scope: MutableMapping[str, Any], on_message: Callable[[], None]) -> bool:
+        """Live on when the ASGI call returns, and call `on_message` for each message that comes.
+
+        The frames of a call that waits all the time are half of what a connection weighs. Return
+        False, and do nothing, where somebody is to be told of the connection's end by that of the
+        call: a middleware, or a dependency that cleans up behind it.
+        """
+        if not _is_unattended(scope, self.config.loaded_app):
+            return False
+        for name in _FASTAPI_STACKS:
+            scope.pop(name, None)
+        timer: Any = _NoTimer()
+        self.close_timer = timer
+        mailbox: Any = self.queue
+        mailbox.on_put = on_message
+        if self.readable:
+            on_message()
+        return True
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Have the server wait for `task` before it shuts down."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def start_keepalive(self) -> None:
+        """Look after the peer from now on; the handshake, over now, need not be remembered."""
+        super().start_keepalive()
+        nothing: Any = None
+        self.request = self.response = nothing
+
     def handle_connect(self, event: Request) -> None:
         """Let the application find the extension in its scope."""
         super().handle_connect(event)
@@ -100,6 +144,31 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Let nobody wait for a peer that has gone."""
         super().connection_lost(exc)
         self._room.set()
+
+
+class _NoTimer:
+    """Says to uvicorn that the connection is going to be closed, so that it does not do it now."""
+
+    def cancel(self) -> None:
+        """Do nothing: there is none."""
+
+
+def _is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
+    """Tell whether nobody between the server and the route waits for the end of the ASGI call."""
+    while isinstance(served, ProxyHeadersMiddleware):
+        served = served.app
+    application = scope.get("app")
+    return (
+        served is application
+        and getattr(application, "user_middleware", None) == []
+        # Inside of a `Mount`, which may have a middleware of its own.
+        and "app_root_path" not in scope
+        and all(_is_empty(scope.get(name)) for name in _FASTAPI_STACKS)
+    )
+
+
+def _is_empty(stack: Any) -> bool:
+    return stack is None or not getattr(stack, "_exit_callbacks", True)
 
 
 def _deflate() -> ServerPerMessageDeflateFactory:

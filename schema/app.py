@@ -55,11 +55,15 @@ def create_app(settings: Settings | None = None, *, topics: TopicManager | None 
             await outbox.close()
             await database.close()
 
+    async def context() -> Context:
+        return Context(store, topics, outbox)
+
     # The router's lifespan, not the application's: the topics outlive it on both ends.
     graphql = GraphQLRouter(
         schema,
         path="/graphql",
-        context_getter=lambda: Context(store, topics, outbox),
+        context_getter=context,
+        event_context=lambda _scope: Context(store, topics, outbox),
         subscription_protocols=(
             GRAPHQL_TRANSPORT_WS_PROTOCOL,
             GRAPHQL_SSE_PROTOCOL,

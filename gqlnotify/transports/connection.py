@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gqlnotify.protocol.frames import Batch, Head
 from gqlnotify.transports.gate import Gate
-from gqlnotify.transports.wire import wire_of
+from gqlnotify.transports.wire import AsgiWire, DirectWire, frames_of
 
 CLOSE_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
@@ -30,7 +30,13 @@ class Connection:
         self.websocket = websocket
         self._over = Gate()
         self._encode = encode
-        self._wire = wire_of(websocket, compress_above=compress_above)
+        self._frames = frames_of(websocket)
+        self._wire = (
+            AsgiWire(websocket.send_text)
+            if self._frames is None
+            else DirectWire(self._frames, compress_above=compress_above)
+        )
+        self._on_end: Callable[[], Coroutine[Any, Any, None]] | None = None
         # Nothing more may be sent: a close frame is on its way, or the peer has gone.
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -49,6 +55,24 @@ class Connection:
         background = self._wire.background()
         if background is not None:
             self.spawn(self._write(background))
+
+    def detach(
+        self,
+        on_message: Callable[[], None],
+        on_end: Callable[[], Coroutine[Any, Any, None]],
+    ) -> bool:
+        """Let the ASGI call return without the socket's end, if the server and nobody minds.
+
+        `on_message` is called when there is something to `receive`, `on_end` run at the end.
+        """
+        if self._frames is None or not self._frames.detach(self.websocket.scope, on_message):
+            return False
+        self._on_end = on_end
+        return True
+
+    def readable(self) -> bool:
+        """Tell whether `receive` would return at once. Only for a detached connection."""
+        return self._frames is not None and self._frames.readable
 
     async def _write(self, background: Coroutine[Any, Any, None]) -> None:
         try:
@@ -109,6 +133,9 @@ class Connection:
         """Note that the socket is no more."""
         self._closed = True
         self._over.set()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None and self._frames is not None:
+            self._frames.keep(asyncio.create_task(on_end()))
 
     async def ended(self) -> None:
         """Return when the socket is no more."""

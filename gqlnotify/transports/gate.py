@@ -4,6 +4,7 @@ An `asyncio.Event` weighs 0.8 kB and a `Queue` 3 kB, most of it room for waiters
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -47,9 +48,10 @@ class Gate:
 class Mailbox(Generic[T]):
     """Items in the order in which they came, for one reader."""
 
-    __slots__ = ("_gate", "_items")
+    __slots__ = ("_gate", "_items", "on_put")
 
     def __init__(self) -> None:
+        self.on_put: Callable[[], None] | None = None
         self._items: list[T] = []
         self._gate = Gate()
 
@@ -57,6 +59,8 @@ class Mailbox(Generic[T]):
         """Add `item`."""
         self._items.append(item)
         self._gate.set()
+        if self.on_put is not None:
+            self.on_put()
 
     def empty(self) -> bool:
         """Tell whether nothing is there."""

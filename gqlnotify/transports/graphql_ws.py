@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -51,6 +51,7 @@ class View(Protocol):
 
     settings: Settings
     executions: execution.Executions
+    detachable: bool
 
     def encode_json(self, data: object) -> str | bytes:
         """Return `data` as JSON."""
@@ -85,6 +86,7 @@ class GraphQLTransportWSHandler:
         self._schema = schema
         self._init_wait = connection_init_wait_timeout.total_seconds()
         self._viewer: Viewer | None = None
+        self._reading = False
         self._operations: dict[str, asyncio.Task[None] | SharedOperation] = {}
         self._connection = Connection(
             websocket.ws, view.encode_json, compress_above=settings.compress_above
@@ -102,29 +104,51 @@ class GraphQLTransportWSHandler:
         )
 
     async def handle(self) -> None:
-        """Serve until either side closes; then leave nothing behind."""
+        """Serve until either side closes; then leave nothing behind.
+
+        Where the server holds the connection by itself, this returns early.
+        """
         self._connection.after(self._init_wait, self._init_timeout)
         self._connection.open()
-        self._connection.spawn(self._read())
+        if self._may_detach() and self._connection.detach(self._on_message, self._finish):
+            return
+        self._connection.spawn(self._read(lambda: True))
         try:
             await self._connection.ended()
         finally:
-            self._heartbeat.stop()
-            for running in list(self._operations.values()):
-                running.cancel()
-            await self._connection.clean_up()
+            await self._finish()
 
-    async def _read(self) -> None:
+    def _may_detach(self) -> bool:
+        # Whoever overrides this waits for its end.
+        return self._view.detachable and type(self).handle is GraphQLTransportWSHandler.handle
+
+    async def _finish(self) -> None:
+        self._heartbeat.stop()
+        for running in list(self._operations.values()):
+            running.cancel()
+        await self._connection.clean_up()
+
+    def _on_message(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._connection.spawn(self._read(self._connection.readable))
+
+    async def _read(self, there_is_more: Callable[[], bool]) -> None:
         try:
             # Also while a close frame is under way, which this would cut short by ending.
-            while (message := await self._connection.receive()) is not None:
+            while there_is_more():
+                message = await self._connection.receive()
+                if message is None:
+                    self._connection.end()
+                    return
                 self._heartbeat.heard()
                 await self._carry_out(self._receive(message))
         except Exception:
             logger.exception("A connection failed")
             await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
-        finally:
             self._connection.end()
+        finally:
+            self._reading = False
 
     def _receive(self, message: str | bytes) -> list[Command]:
         if isinstance(message, bytes):

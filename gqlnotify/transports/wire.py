@@ -4,8 +4,9 @@ The bytes are the same on both ways. Writing never waits: who writes much asks w
 `full`, and waits until it has `drained`.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
@@ -38,6 +39,19 @@ class Frames(Protocol):
     def flush(self) -> None:
         """Write what this turn has brought so far."""
 
+    @property
+    def readable(self) -> bool:
+        """Whether a message is there to be received."""
+
+    def detach(self, scope: MutableMapping[str, Any], on_message: Callable[[], None]) -> bool:
+        """Live on when the ASGI call returns, and call `on_message` for each message that comes.
+
+        False where somebody would miss the call.
+        """
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Have the server wait for `task` before it shuts down."""
+
 
 class Wire(Protocol):
     """One way out."""
@@ -62,13 +76,11 @@ class Wire(Protocol):
         """Return what has to run in the background until it is cancelled, if anything has."""
 
 
-def wire_of(websocket: WebSocket, *, compress_above: int) -> Wire:
-    """Return the best way that the server of `websocket` offers."""
+def frames_of(websocket: WebSocket) -> Frames | None:
+    """Return what the server of `websocket` offers, if it does."""
     extensions: Mapping[str, Any] = websocket.scope.get("extensions") or {}
     frames: Frames | None = extensions.get(EXTENSION)
-    if frames is None:
-        return AsgiWire(websocket.send_text)
-    return DirectWire(frames, compress_above=compress_above)
+    return frames
 
 
 class DirectWire:
