@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CLIENTS := tests/clients
 ROUNDS := 20
 
-.PHONY: help install serve test chaos check fmt cov clean
+.PHONY: help install serve test chaos bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -31,6 +31,9 @@ test: install $(CLIENTS)/node_modules/.installed  ## Run every test
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+bench: install  ## Measure this server and others side by side (writes benchmarks/RESULTS.md)
+	$(BIN)/python -m benchmarks
 
 cov: install $(CLIENTS)/node_modules/.installed  ## Run the tests and show which branches they miss
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -27,9 +27,11 @@ class Subscription:
 
         Needs the right to subscribe `tasks`, or for one task `tasks.<taskId>`.
         """
-        task, chosen = given(task_id), given(kinds)
-        if chosen == []:
+        task, listed = given(task_id), given(kinds)
+        if listed == []:
             raise errors.BadUserInput("kinds: must name one at least, or be left out")
+        # What never changes can be compared: who asks for the same kinds shares an execution.
+        chosen = None if listed is None else frozenset(listed)
 
         def wanted(change: TaskEvent) -> bool:
             return task in {None, change.task.id} and (chosen is None or change.kind in chosen)
