@@ -111,6 +111,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             on_message()
         return True
 
+    def abort(self) -> None:
+        """Let go of the peer, whatever it has not read."""
+        self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        """Let go of a peer that is dead; uvicorn would wait until it has read everything."""
+        super().keepalive_timeout()
+        self.abort()
+
+    async def send(self, message: Any) -> None:
+        """See ASGI. A peer that does not answer a close frame in time is let go."""
+        await super().send(message)
+        if message["type"] == "websocket.close" and self.close_timer is not None:
+            self.close_timer.cancel()
+            self.close_timer = self.loop.call_later(self.close_timeout, self.abort)
+
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Have the server wait for `task` before it shuts down."""
         self.tasks.add(task)

@@ -86,16 +86,14 @@ async def stream(
 async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
     """Yield the results, each of a `Shareable`'s by itself: for transports that hold no groups."""
     shareable: Shareable | None = None
-    async with aclosing(results):
-        async for result in results:
-            if isinstance(result, Shareable):
-                shareable = result
-                break
-            yield result
-    if shareable is None:
-        return
     try:
-        while (event := await shareable.reader.next()) is not None:
+        async with aclosing(results):
+            async for result in results:
+                if isinstance(result, Shareable):
+                    shareable = result
+                    break
+                yield result
+        while shareable and (event := await shareable.reader.next()):
             outcome = shareable.execution.outcome(event)
             if isinstance(outcome, asyncio.Task):
                 outcome = await asyncio.shield(outcome)
@@ -106,7 +104,8 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
     except Exception as error:
         yield error_result(error)
     finally:
-        shareable.reader.close()
+        if shareable is not None:
+            shareable.reader.close()
 
 
 def is_ambiguous(query: str | None, operation_name: str | None) -> bool:
@@ -216,10 +215,9 @@ class _Run:
                 yield await self._finish(PreExecutionError(data=None, errors=source.errors))
                 return
             if isinstance(source, Subscription):
-                await _begin(source, self._operation)
-                execution = self._share(source)
-                if execution is not None:
-                    yield Shareable(execution, source.reader)
+                shareable = await self._begin(source)
+                if shareable is not None:
+                    yield shareable
                     return
             results = _map_results(executor, source)
             async with aclosing(results):
@@ -228,8 +226,16 @@ class _Run:
         except Exception as error:
             yield await self._finish(error_result(error))
 
-    def _share(self, source: Subscription[Any]) -> Any:
-        return None if source.per_viewer else self._executions.share(self._context, source)
+    async def _begin(self, source: Subscription[Any]) -> Shareable | None:
+        try:
+            await _start(source, self._operation)
+            if source.per_viewer:
+                return None
+            execution = self._executions.share(self._context, source)
+        except BaseException:
+            source.reader.close()
+            raise
+        return None if execution is None else Shareable(execution, source.reader)
 
     def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
         assert self._context.graphql_document is not None
@@ -273,7 +279,7 @@ async def _source_stream(
     return await created if isawaitable(created) else created
 
 
-async def _begin(subscription: Subscription[Any], operation: Operation) -> None:
+async def _start(subscription: Subscription[Any], operation: Operation) -> None:
     after = (operation.extensions or {}).get("after")
     if after is not None and not isinstance(after, str):
         raise BadUserInput("extensions.after must be a cursor, which is a string")

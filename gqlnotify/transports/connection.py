@@ -126,6 +126,8 @@ class Connection:
                 await self.websocket.close(code, reason)
         except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
             logger.info("The peer did not take the close frame (%d)", code)
+            if self._frames is not None:
+                self._frames.abort()
         finally:
             self.end()
 

@@ -249,7 +249,13 @@ class GraphQLTransportWSHandler:
 
     async def _answer(self, operation: Subscribe) -> Sequence[Json] | None:
         """Send the results; return the errors that end them, or None: it has joined a group."""
-        shareable: execution.Shareable | None = None
+        end = await self._send_results(operation)
+        if not isinstance(end, execution.Shareable):
+            return end
+        member = SharedOperation(operation.id, end.execution, self._connection, self)
+        return await self._join(member, end.reader)
+
+    async def _send_results(self, operation: Subscribe) -> Sequence[Json] | execution.Shareable:
         results = execution.stream(
             self._view.executions,
             execution.Operation(
@@ -262,23 +268,34 @@ class GraphQLTransportWSHandler:
             context=self._context,
             root_value=self._root_value,
         )
-        async with aclosing(results):
-            async for result in results:
-                if isinstance(result, execution.Shareable):
-                    shareable = result
-                    break
-                if not isinstance(result, ExecutionResult):
-                    # A `next` message has no words for the frames of `@defer` and `@stream`.
-                    return [_NO_INCREMENTAL.formatted()]
-                payload = execution.payload_of(result)
-                if execution.ends_the_operation(result):
-                    return list(payload.get("errors", ()))
-                if self._runs(operation.id):
-                    await self._carry_out(self._protocol.next(operation.id, payload))
-        if shareable is None:
-            return []
-        member = SharedOperation(operation.id, shareable.execution, self._connection, self)
-        return await self._join(member, shareable.reader)
+        shareable: execution.Shareable | None = None
+        try:
+            async with aclosing(results):
+                async for result in results:
+                    if isinstance(result, execution.Shareable):
+                        shareable = result
+                        break
+                    errors = await self._send_result(operation.id, result)
+                    if errors:
+                        return errors
+        except BaseException:
+            # An extension may make the end of the results wait, and so be cancelled there.
+            if shareable is not None:
+                shareable.reader.close()
+            raise
+        return [] if shareable is None else shareable
+
+    async def _send_result(self, id_: str, result: Any) -> Sequence[Json]:
+        """Send one result, or return the errors that it ends the operation with."""
+        if not isinstance(result, ExecutionResult):
+            # A `next` message has no words for the frames of `@defer` and `@stream`.
+            return [_NO_INCREMENTAL.formatted()]
+        payload = execution.payload_of(result)
+        if execution.ends_the_operation(result):
+            return list(payload.get("errors", ()))
+        if self._runs(id_):
+            await self._carry_out(self._protocol.next(id_, payload))
+        return []
 
     async def _join(self, member: SharedOperation, reader: Reader) -> Sequence[Json] | None:
         member.group = await member.execution.join(member, reader)

@@ -49,6 +49,9 @@ class Frames(Protocol):
         False where somebody would miss the call.
         """
 
+    def abort(self) -> None:
+        """Let go of the peer, whatever it has not read."""
+
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Have the server wait for `task` before it shuts down."""
 
