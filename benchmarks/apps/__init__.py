@@ -1,0 +1,1 @@
+"""The same schema on every server; see benchmarks/RESULTS.md."""
