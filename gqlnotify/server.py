@@ -15,7 +15,6 @@ from websockets.extensions.permessage_deflate import (
     ServerPerMessageDeflateFactory,
 )
 from websockets.http11 import Request
-from websockets.protocol import State
 
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.transports.gate import Gate, Mailbox
@@ -40,6 +39,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._held = 0
         self._turn = Turn.of(self.loop)
         self._room = Gate(is_open=True)
+        self.full = False
         # In place of asyncio's own, which would be a fifth of what a connection weighs.
         queue: Any = Mailbox()
         writable: Any = Gate(is_open=True)
@@ -56,11 +56,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             for extension in self.conn.extensions
         )
 
-    @property
-    def full(self) -> bool:
-        """Whether more is held for the peer than is good."""
-        return not self._room.is_set()
-
     def write(self, frame: bytes) -> None:
         """Send a finished frame, with all others of this turn of the event loop in one write."""
         if not self._frames:
@@ -68,20 +63,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._frames.append(frame)
         self._held += len(frame)
         if self._held >= FULL_BYTES:
-            self._room.clear()
-
-    def flush(self) -> None:
-        """Write what this turn has brought so far."""
-        frames, self._frames, self._held = self._frames, [], 0
-        # Behind a close frame, ours or the peer's that uvicorn has answered, nothing may follow.
-        if frames and self.conn.state is State.OPEN and not self.transport.is_closing():
-            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
-        if self.writable.is_set():
-            self._room.set()
+            self._fill()
 
     def take_turn(self) -> None:
-        """See `turn.Waiting`."""
-        self.flush()
+        """Write what the turn has brought."""
+        frames, self._frames, self._held = self._frames, [], 0
+        # Behind a close frame, ours or the peer's that uvicorn has answered, nothing may follow.
+        if frames and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if self.full:
+            self._drain()
+
+    flush = take_turn
 
     async def drained(self) -> None:
         """Return when it is no longer full, or lost."""
@@ -148,18 +141,26 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """Note that the transport holds more than is good."""
         super().pause_writing()
-        self._room.clear()
+        self._fill()
 
     def resume_writing(self) -> None:
         """Note that the transport has room again."""
         super().resume_writing()
-        if self._held < FULL_BYTES:
-            self._room.set()
+        self._drain()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let nobody wait for a peer that has gone."""
         super().connection_lost(exc)
-        self._room.set()
+        self._drain()
+
+    def _fill(self) -> None:
+        self.full = True
+        self._room.clear()
+
+    def _drain(self) -> None:
+        if self.writable.is_set() and self._held < FULL_BYTES:
+            self.full = False
+            self._room.set()
 
 
 class _NoTimer:

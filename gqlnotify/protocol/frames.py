@@ -75,26 +75,27 @@ class Batch:
     def __init__(self, tails: Sequence[Tail]) -> None:
         self.tails = tails
         self._largest = max(len(tail.data) for tail in tails)
-        self._headers: dict[int, list[tuple[bytes, bytes]]] = {}
+        self._parts: dict[int, list[bytes]] = {}
 
-    def frames(self, head: Head, *, compress_above: int = 0) -> bytes:
+    def frames(self, head: Head, compress_above: int = 0) -> bytes:
         """Return the frames of all messages that begin with `head`, one behind the other.
 
         Those of `compress_above` bytes and more are compressed; with 0 none is.
         """
         if 0 < compress_above <= self._largest:
-            return b"".join(self._frame(head, tail, compress_above) for tail in self.tails)
-        size = len(head.data)
-        framed = self._headers.get(size)
-        if framed is None:
-            framed = self._headers[size] = [
-                (_header(TEXT, size + len(tail.data)), tail.data) for tail in self.tails
-            ]
-        if len(framed) == 1:
-            header, tail_data = framed[0]
-            return header + head.data + tail_data
+            return b"".join([self._frame(head, tail, compress_above) for tail in self.tails])
         start = head.data
-        return b"".join([part for header, end in framed for part in (header, start, end)])
+        parts = self._parts.get(len(start))
+        if parts is None:
+            parts = self._parts[len(start)] = self._around(len(start))
+        return start.join(parts)
+
+    def _around(self, size: int) -> list[bytes]:
+        """Return what comes before, between and behind heads of `size` bytes."""
+        headers = [_header(TEXT, size + len(tail.data)) for tail in self.tails]
+        tails = [tail.data for tail in self.tails]
+        between = [tail + header for tail, header in zip(tails, headers[1:], strict=False)]
+        return [headers[0], *between, tails[-1]]
 
     def _frame(self, head: Head, tail: Tail, compress_above: int) -> bytes:
         if len(tail.data) < compress_above:

@@ -99,12 +99,7 @@ class Connection:
 
     def push(self, head: Head, batch: Batch) -> bool:
         """Send what is shared with others; or nothing, and return False while the peer is slow."""
-        if self._closed:
-            return True
-        if self._wire.full:
-            return False
-        self._wire.write_shared(head, batch)
-        return True
+        return self._closed or self._wire.push(head, batch)
 
     async def drained(self) -> None:
         """Wait while the peer is slow to read."""

@@ -26,9 +26,8 @@ class Frames(Protocol):
     def deflates(self) -> bool:
         """Whether the peer takes compressed frames, with a window as large as ours."""
 
-    @property
-    def full(self) -> bool:
-        """Whether more is held for the peer than is good."""
+    full: bool
+    """Whether more is held for the peer than is good."""
 
     def write(self, frame: bytes) -> None:
         """Send a finished frame, with all others of this turn of the event loop in one write."""
@@ -66,8 +65,8 @@ class Wire(Protocol):
     def write(self, text: str) -> None:
         """Send one message."""
 
-    def write_shared(self, head: Head, batch: Batch) -> None:
-        """Send all messages of `batch` under the id of `head`."""
+    def push(self, head: Head, batch: Batch) -> bool:
+        """Send all messages of `batch` under the id of `head`; or none if the wire is full."""
 
     async def drained(self) -> None:
         """Return when the wire is no longer full, or lost."""
@@ -102,9 +101,13 @@ class DirectWire:
         """See `Wire.write`."""
         self._frames.write(text_frame(text.encode()))
 
-    def write_shared(self, head: Head, batch: Batch) -> None:
-        """See `Wire.write_shared`."""
-        self._frames.write(batch.frames(head, compress_above=self._compress_above))
+    def push(self, head: Head, batch: Batch) -> bool:
+        """See `Wire.push`."""
+        frames = self._frames
+        if frames.full:
+            return False
+        frames.write(batch.frames(head, self._compress_above))
+        return True
 
     async def drained(self) -> None:
         """See `Wire.drained`."""
@@ -144,11 +147,14 @@ class AsgiWire:
         self._empty.clear()
         self._more.set()
 
-    def write_shared(self, head: Head, batch: Batch) -> None:
-        """See `Wire.write_shared`."""
+    def push(self, head: Head, batch: Batch) -> bool:
+        """See `Wire.push`."""
+        if self.full:
+            return False
         start = head.text
         for tail in batch.tails:
             self.write(start + tail.text)
+        return True
 
     async def drained(self) -> None:
         """See `Wire.drained`."""
