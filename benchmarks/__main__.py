@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,13 @@ def main() -> int:
     raise_limits()
     cores = Cores.of_this_machine()
     os.sched_setaffinity(0, {cores.load})
-    results = _measure(options, cores)
-    write(options.out, asdict(results))
-    say(f"written: {options.out}")
-    return 1 if results.failed else 0
+    failed = False
+    for results in _measure(options, cores):
+        # After each run: who stops here has what was measured so far.
+        write(options.out, asdict(results))
+        say(f"written: {options.out}")
+        failed = bool(results.failed)
+    return 1 if failed else 0
 
 
 def say(text: str) -> None:
@@ -74,7 +77,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _measure(options: argparse.Namespace, cores: Cores) -> Results:
+def _measure(options: argparse.Namespace, cores: Cores) -> Iterator[Results]:
     scale = QUICK if options.quick else Scale()
     compiled("load")
     servers = [each for each in SERVERS if not options.only or each.name in options.only]
@@ -83,11 +86,11 @@ def _measure(options: argparse.Namespace, cores: Cores) -> Results:
     present = [server for server in servers if server.name not in not_run]
     for number in range(options.runs):
         run: dict[str, Figures] = {}
-        results.runs.append(run)
         for server in present:
             turn = f"run {number + 1} of {options.runs}, {server.name}"
             run[server.name] = _one(server, turn, options.scenarios, cores, scale, results.failed)
-    return results
+        results.runs.append(run)
+        yield results
 
 
 def _install(servers: Iterable[Server]) -> dict[str, str]:
