@@ -6,14 +6,18 @@ a filter that captured its viewer, or something that changes, equals no other on
 """
 
 import dis
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from decimal import Decimal
 from functools import lru_cache, partial
+from sys import getrefcount
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, cast
 from uuid import UUID
 
 _DEEPEST = 8
+# The loop's variable and the argument of `getrefcount` itself.
+_OWN_REFERENCES = 2
 
 
 class Same:
@@ -37,6 +41,44 @@ def fingerprint(value: object, depth: int = 0) -> Hashable:
     if of_kind is None or depth > _DEEPEST:
         return Same(value)
     return (type(value), of_kind(value, depth + 1))
+
+
+def fingerprint_of_functions(*functions: object) -> Hashable:
+    """Return the same for functions that may have captured variables together.
+
+    A variable that somebody else has captured too may be given another value at any time: then the
+    functions are like no others.
+    """
+    held = Counter(id(cell) for function in _all(functions) for cell in function.__closure__ or ())
+    for function in _all(functions):
+        for cell in function.__closure__ or ():
+            if getrefcount(cell) - _OWN_REFERENCES > held[id(cell)]:
+                return Same(functions)
+    return fingerprint(functions)
+
+
+def _all(functions: Iterable[object]) -> Iterator[FunctionType]:
+    """Yield each function among `functions` and what they have captured, once."""
+    seen: set[int] = set()
+    left = list(functions)
+    while left:
+        function = left.pop()
+        if isinstance(function, partial):
+            left += [function.func, *function.args, *function.keywords.values()]
+        elif isinstance(function, MethodType):
+            left.append(function.__func__)
+        elif isinstance(function, FunctionType) and id(function) not in seen:
+            seen.add(id(function))
+            yield function
+            left += [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
+
+
+def _is_full(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - asking is what tells
+    except ValueError:
+        return False
+    return True
 
 
 def _of_itself(value: Any, _depth: int) -> Hashable:

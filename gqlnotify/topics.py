@@ -287,12 +287,12 @@ class Subscription(Generic[T]):
         viewer: Viewer | None = None,
         select: Callable[[Any, Event], T] | None = None,
     ) -> None:
+        self.manager = manager
         self.lens = Lens(topic, where, select)
         self.scope = scope
         self.per_viewer = per_viewer
         self.cursor: Cursor | None = None
         self.reader = Reader(manager, topic.concrete())
-        self._manager = manager
         self._after = after
         self._view = view
         self._viewer = viewer
@@ -306,7 +306,7 @@ class Subscription(Generic[T]):
         if self.reader.started:
             raise RuntimeError("The subscription has started")
         return Subscription(
-            self._manager,
+            self.manager,
             self.lens.topic,
             after=self._after,
             where=self.lens.where,

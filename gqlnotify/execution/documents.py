@@ -12,6 +12,7 @@ from graphql import (
     FieldNode,
     GraphQLError,
     Node,
+    NonNullTypeNode,
     OperationDefinitionNode,
     VariableDefinitionNode,
     VariableNode,
@@ -35,7 +36,7 @@ class Document:
 
     ast: DocumentNode
     obeys: set[Hashable] = field(default_factory=set)
-    resuming: dict[str | None, frozenset[str]] = field(default_factory=dict)
+    resuming: dict[str | None, Mapping[str, bool]] = field(default_factory=dict)
 
 
 def remembering(schema: Schema, documents: "Documents") -> Schema:
@@ -106,8 +107,8 @@ class Documents:
             document.obeys.add(rules if lasting else key)
         return errors
 
-    def resume_variables(self, context: ExecutionContext) -> frozenset[str]:
-        """Return the variables that say where a subscription begins, and nothing else."""
+    def resume_variables(self, context: ExecutionContext) -> Mapping[str, bool]:
+        """See `resume_variables`, for the context's operation."""
         assert context.graphql_document is not None
         document, name = self._known(context), context.operation_name
         if document is None:
@@ -128,22 +129,22 @@ def _key(query: str, options: Mapping[str, Any]) -> Hashable:
     return (query, *sorted(options.items()))
 
 
-def resume_variables(document: DocumentNode, operation_name: str | None) -> frozenset[str]:
-    """Return the variables that say where a subscription begins, and nothing else.
+def resume_variables(document: DocumentNode, operation_name: str | None) -> Mapping[str, bool]:
+    """Return the variables that say where a subscription begins, and whether each is required.
 
     They are the ones that occur only as the `after` argument of the operation's own field.
     """
     operation = _operation(document, operation_name)
     if operation is None:
-        return frozenset()
+        return {}
     resuming = [argument.value for argument in _resume_arguments(operation)]
-    names = {value.name.value for value in resuming if isinstance(value, VariableNode)}
     used = [node.name.value for node in _variables(document)]
-    return frozenset(
-        name
-        for name in names
-        if used.count(name) == sum(1 for v in resuming if _is_variable(v, name))
-    )
+    return {
+        name: isinstance(definition.type, NonNullTypeNode)
+        for definition in operation.variable_definitions or ()
+        if (name := definition.variable.name.value) in used
+        and used.count(name) == sum(_is_variable(value, name) for value in resuming)
+    }
 
 
 def _operation(document: DocumentNode, name: str | None) -> OperationDefinitionNode | None:

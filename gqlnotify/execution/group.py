@@ -167,7 +167,7 @@ class Group:
                 return self._reader.refill()
             if event is None:
                 break
-            outcome = self._outcome_of(event, len(self._members) > 1)
+            outcome = self._outcome_of(event, False)
             if isinstance(outcome, asyncio.Task):
                 # What is there already does not wait for what takes its time.
                 self._flush()

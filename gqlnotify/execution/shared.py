@@ -42,7 +42,7 @@ from gqlnotify.execution.results import (
     is_expected,
     payload_of,
 )
-from gqlnotify.fingerprint import Same, fingerprint
+from gqlnotify.fingerprint import Same, fingerprint, fingerprint_of_functions
 from gqlnotify.protocol.frames import Tail
 from gqlnotify.reader import Reader
 from gqlnotify.topics import Skipped, Subscription
@@ -137,25 +137,36 @@ class Executions:
     ) -> "SharedExecution | None":
         """Return the execution for all who ask what `context` does; None if it can't be shared."""
         resuming = self.documents.resume_variables(context)
-        variables, extensions = context.variables or {}, context.operation_extensions or {}
+        variables = {k: v for k, v in (context.variables or {}).items() if k not in resuming}
+        extensions = {k: v for k, v in (context.operation_extensions or {}).items() if k != "after"}
+        lens = subscription.lens
         try:
             key = (
                 # The document itself and not its text: extensions may replace it.
                 Same(context.graphql_document),
                 context.operation_name,
-                _canonical({k: v for k, v in variables.items() if k not in resuming}),
-                _canonical({k: v for k, v in extensions.items() if k != "after"}),
-                (subscription.lens.topic.name, Same(subscription.lens.topic.type)),
-                fingerprint(subscription.lens.where),
-                fingerprint(subscription.lens.select),
-                (type(subscription.scope), subscription.scope),
+                _canonical(variables),
+                _canonical(extensions),
+                (Same(subscription.manager), lens.topic.name, Same(lens.topic.type)),
+                fingerprint_of_functions(lens.where, lens.select),
+                _scope_key(subscription.scope),
             )
-            execution = self._by_key.get(key)
-            if execution is None:
-                execution = self._by_key[key] = SharedExecution(self, context, subscription)
+            hash(key)
         except (TypeError, ValueError):
             # An upload among the variables, or a scope that can't be compared.
             return None
+        execution = self._by_key.get(key)
+        if execution is None:
+            required = {name: "" for name, needed in resuming.items() if needed}
+            asked = _viewerless(context, {**variables, **required}, extensions)
+            try:
+                execution = SharedExecution(self, asked, subscription)
+            except GraphQLError:
+                # A scalar of the application's own takes no placeholder for a cursor.
+                return None
+            self._by_key[key] = execution
+        else:
+            execution.is_shared = True
         self._recent.put(key, execution, 1)
         return execution
 
@@ -164,15 +175,15 @@ class SharedExecution:
     """Makes each event's outcome once."""
 
     def __init__(
-        self, executions: Executions, context: ExecutionContext, subscription: Subscription[Any]
+        self, executions: Executions, asked: ExecutionContext, subscription: Subscription[Any]
     ) -> None:
         self._executions = executions
         self._schema = executions.event_schema
         self._lens = subscription.lens
         self._scope = subscription.scope
-        # Nothing of the first subscriber's own is kept for the others.
-        self._context = _viewerless(context)
-        self._executor = _executor(self._schema, self._context)
+        self.is_shared = False
+        self._asked = asked
+        self._executor = _executor(self._schema, asked)
         self._plain = compile_plain(self._executor)
         self._pending: dict[Cursor, asyncio.Task[Outcome | None]] = {}
         self._group: Group | None = None
@@ -209,7 +220,7 @@ class SharedExecution:
     ) -> "Outcome | asyncio.Task[Outcome | None] | None":
         """Return what becomes of `event`, or the task that finds out; None if it is left out.
 
-        With `keep` it is kept for those who come later.
+        It is kept for those who come later where somebody else asks the same, or with `keep`.
         """
         known = self._executions.outcomes.get((self, event.cursor))
         if known is not None:
@@ -220,7 +231,7 @@ class SharedExecution:
         clean = Context()
         made = clean.run(self._begin, event)
         if made is None or isinstance(made, Outcome):
-            if keep:
+            if keep or self.is_shared:
                 self._remember(made)
             return made
         task = asyncio.get_running_loop().create_task(self._complete(event, made), context=clean)
@@ -252,8 +263,8 @@ class SharedExecution:
             result = self._render_plainly(value) or self._execute_in_fresh_context(value)
             if is_awaitable(result):
                 return self._finish(event, result)
-        except Exception as error:
-            result = error_result(error)
+        except (Exception, asyncio.CancelledError) as error:
+            result = error_result(_as_exception(error))
         return self._outcome(event, result)
 
     def _render_plainly(self, value: Any) -> ExecutionResult | None:
@@ -278,49 +289,64 @@ class SharedExecution:
     async def _finish(self, event: Event, making: Awaitable[Any]) -> Outcome:
         try:
             result = await making
-        except Exception as error:
-            result = error_result(error)
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            result = error_result(_as_exception(error))
         return self._outcome(event, result)
 
     async def _execute_with_extensions(self, event: Event) -> Outcome | None:
         """Let Strawberry's extensions have their say, as if each event were an operation."""
-        context = _viewerless(self._context)
-        extensions = self._schema.get_extensions()
-        for extension in extensions:
-            extension.execution_context = context
-        runner = self._schema.create_extensions_runner(context, extensions)
-        try:
-            async with runner.operation():
-                result = await self._result_with_extensions(event, context, runner)
-                if result is None:
-                    return None
-                finished = await self._schema._handle_execution_result(
-                    context, result, runner, skip_process_errors=is_expected(result)
-                )
-                async with runner.on_stream_result(finished):
-                    return self._encoded(event, finished)
-        except Exception as error:
-            return self._outcome(event, error_result(error))
-
-    async def _result_with_extensions(
-        self, event: Event, context: ExecutionContext, runner: SchemaExtensionsRunner
-    ) -> ExecutionResult | None:
+        context = _viewerless(self._asked, self._asked.variables, self._asked.operation_extensions)
         try:
             value = self._lens.look_at(event)
             if isinstance(value, Skipped):
                 return None
             made = self._executions.event_context(self._scope)
             context.context = await made if is_awaitable(made) else made
-            middleware = self._schema._get_middleware_manager(runner.extensions)
+            making = lambda middleware: self._execute(value, context.context, middleware)  # noqa: E731
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            failure = error_result(_as_exception(error))
+            making = lambda _middleware: failure  # noqa: E731
+        return await self._extended(event, context, making)
+
+    async def _extended(
+        self, event: Event, context: ExecutionContext, making: Callable[[Any], Any]
+    ) -> Outcome:
+        extensions = self._schema.get_extensions()
+        for extension in extensions:
+            extension.execution_context = context
+        runner = self._schema.create_extensions_runner(context, extensions)
+        try:
+            async with runner.operation():
+                result = await self._extended_result(runner, making)
+                finished = await self._schema._handle_execution_result(
+                    context, result, runner, skip_process_errors=is_expected(result)
+                )
+                async with runner.on_stream_result(finished):
+                    return self._encoded(event, finished)
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            return self._outcome(event, error_result(_as_exception(error)))
+
+    async def _extended_result(
+        self, runner: SchemaExtensionsRunner, making: Callable[[Any], Any]
+    ) -> ExecutionResult:
+        try:
             async with runner.executing():
-                result = self._execute(value, context.context, middleware)
-                result = await result if is_awaitable(result) else result
-        except Exception as error:
-            return error_result(error)
+                made = making(self._schema._get_middleware_manager(runner.extensions))
+                result = await made if is_awaitable(made) else made
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            return error_result(_as_exception(error))
+        if isinstance(result, ExecutionResult):
+            return result
         return ExecutionResult(data=result.data, errors=result.errors)
 
     def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
-        executor = self._executor.build_per_event_executor(value)
+        # With variables it is made anew: a resolver may have changed what they hold.
+        base = _executor(self._schema, self._asked) if self._asked.variables else self._executor
+        executor = base.build_per_event_executor(value)
         executor.context_value = context
         executor.middleware_manager = middleware
         return executor.execute_operation(False)
@@ -330,7 +356,7 @@ class SharedExecution:
         if not isinstance(result, ExecutionResult):
             result = ExecutionResult(data=result.data, errors=result.errors)
         if result.errors and not is_expected(result):
-            self._schema._process_errors(result.errors, _viewerless(self._context))
+            self._schema._process_errors(result.errors, self._asked)
         return self._encoded(event, result)
 
     def _encoded(self, event: Event, result: ExecutionResult) -> Outcome:
@@ -349,14 +375,37 @@ class SharedExecution:
             return Outcome(event.cursor, None, failed.errors or ())
 
 
-def _viewerless(context: ExecutionContext) -> ExecutionContext:
+def _as_exception(error: BaseException) -> Exception:
+    if isinstance(error, Exception):
+        return error
+    return NotifyError("The execution was cancelled")
+
+
+def _reraise_if_cancelled() -> None:
+    """Go on with an exception if it comes from outside, and not from a resolver."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _scope_key(scope: Hashable) -> Hashable:
+    known = fingerprint(scope)
+    return (type(scope), scope) if isinstance(known, Same) else known
+
+
+def _viewerless(
+    context: ExecutionContext,
+    variables: Mapping[str, Any] | None,
+    extensions: Mapping[str, Any] | None,
+) -> ExecutionContext:
+    """Return what `context` asks, with nothing of the one who asks it."""
     fresh = ExecutionContext(
         query=context.query,
         schema=context.schema,
         allowed_operations=frozenset({OperationType.SUBSCRIPTION}),
-        variables=_copied(context.variables),
+        variables=_copied(variables),
         provided_operation_name=context.operation_name,
-        operation_extensions=_copied(context.operation_extensions),
+        operation_extensions=_copied(extensions),
     )
     fresh.graphql_document = context.graphql_document
     return fresh
@@ -369,9 +418,9 @@ def _executor(schema: Schema, context: ExecutionContext) -> Executor[Any]:
         context.graphql_document,
         None,
         None,
-        context.variables,
+        _copied(context.variables),
         context.operation_name,
-        operation_extensions=context.operation_extensions,
+        operation_extensions=_copied(context.operation_extensions),
     )
     if isinstance(executor, list):
         raise executor[0]

@@ -124,9 +124,15 @@ class GraphQLTransportWSHandler:
 
     async def _finish(self) -> None:
         self._heartbeat.stop()
-        for running in list(self._operations.values()):
-            running.cancel()
+        for id_ in list(self._operations):
+            self._stop(id_)
         await self._connection.clean_up()
+
+    def _stop(self, id_: str) -> None:
+        # It may have ended by itself in this very turn, with the end not yet told.
+        running = self._operations.pop(id_, None)
+        if running is not None:
+            running.cancel()
 
     def _on_message(self) -> None:
         if not self._reading:
@@ -168,7 +174,7 @@ class GraphQLTransportWSHandler:
                     task = self._connection.spawn(self._run(operation))
                     self._operations[operation.id] = task
                 case Stop(id_):
-                    self._operations.pop(id_).cancel()
+                    self._stop(id_)
                 case Close(code, reason):
                     await self._connection.close(code, reason)
 
@@ -252,6 +258,10 @@ class GraphQLTransportWSHandler:
         end = await self._send_results(operation)
         if not isinstance(end, execution.Shareable):
             return end
+        if not self._runs(operation.id):
+            # It was stopped, and a resolver has swallowed that.
+            end.reader.close()
+            return []
         member = SharedOperation(operation.id, end.execution, self._connection, self)
         return await self._join(member, end.reader)
 
