@@ -8,6 +8,7 @@ a filter that captured its viewer, or something that changes, equals no other on
 import dis
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache, partial
 from sys import getrefcount
@@ -35,26 +36,42 @@ class Same:
         return id(self.of)
 
 
-def fingerprint(value: object, depth: int = 0) -> Hashable:
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """How deep one is, and which captured variables somebody else could give another value."""
+
+    open_cells: frozenset[int] = frozenset()
+    depth: int = 0
+
+    def deeper(self) -> "_Walk":
+        return _Walk(self.open_cells, self.depth + 1)
+
+
+_START = _Walk()
+
+
+def fingerprint(value: object, walk: _Walk = _START) -> Hashable:
     """Return what is equal for values that are sure to behave alike."""
     of_kind = _OF_KIND.get(type(value))
-    if of_kind is None or depth > _DEEPEST:
+    if of_kind is None or walk.depth > _DEEPEST:
         return Same(value)
-    return (type(value), of_kind(value, depth + 1))
+    return (type(value), of_kind(value, walk.deeper()))
 
 
 def fingerprint_of_functions(*functions: object) -> Hashable:
     """Return the same for functions that may have captured variables together.
 
-    A variable that somebody else has captured too may be given another value at any time: then the
-    functions are like no others.
+    What somebody else has captured too may be given another value at any time. Such a variable is
+    the same only if it is the very same one, whatever its value is at present.
     """
     held = Counter(id(cell) for function in _all(functions) for cell in function.__closure__ or ())
-    for function in _all(functions):
-        for cell in function.__closure__ or ():
-            if getrefcount(cell) - _OWN_REFERENCES > held[id(cell)]:
-                return Same(functions)
-    return fingerprint(functions)
+    open_cells = frozenset(
+        id(cell)
+        for function in _all(functions)
+        for cell in function.__closure__ or ()
+        if getrefcount(cell) - _OWN_REFERENCES > held[id(cell)]
+    )
+    return fingerprint(functions, _Walk(open_cells))
 
 
 def _all(functions: Iterable[object]) -> Iterator[FunctionType]:
@@ -81,58 +98,60 @@ def _is_full(cell: CellType) -> bool:
     return True
 
 
-def _of_itself(value: Any, _depth: int) -> Hashable:
+def _of_itself(value: Any, _walk: _Walk) -> Hashable:
     return cast(Hashable, value)
 
 
-def _of_text(value: Any, _depth: int) -> Hashable:
+def _of_text(value: Any, _walk: _Walk) -> Hashable:
     # 0.0 equals -0.0.
     return repr(value)
 
 
-def _of_items(value: Any, depth: int) -> Hashable:
-    return tuple(fingerprint(item, depth) for item in value)
+def _of_items(value: Any, walk: _Walk) -> Hashable:
+    return tuple(fingerprint(item, walk) for item in value)
 
 
-def _of_members(value: Any, depth: int) -> Hashable:
-    return frozenset(fingerprint(item, depth) for item in value)
+def _of_members(value: Any, walk: _Walk) -> Hashable:
+    return frozenset(fingerprint(item, walk) for item in value)
 
 
-def _of_method(value: MethodType, depth: int) -> Hashable:
-    return (fingerprint(value.__func__, depth), Same(value.__self__))
+def _of_method(value: MethodType, walk: _Walk) -> Hashable:
+    return (fingerprint(value.__func__, walk), Same(value.__self__))
 
 
-def _of_function(function: FunctionType, depth: int) -> Hashable:
+def _of_function(function: FunctionType, walk: _Walk) -> Hashable:
     if function.__dict__ or _rebinds(function.__code__):
         return Same(function)
     return (
         function.__code__,
         Same(function.__globals__),
-        tuple(_of_cell(cell, depth) for cell in function.__closure__ or ()),
-        fingerprint(function.__defaults__, depth),
+        tuple(_of_cell(cell, walk) for cell in function.__closure__ or ()),
+        fingerprint(function.__defaults__, walk),
         tuple(
-            (name, fingerprint(value, depth))
+            (name, fingerprint(value, walk))
             for name, value in (function.__kwdefaults__ or {}).items()
         ),
     )
 
 
-def _of_cell(cell: CellType, depth: int) -> Hashable:
+def _of_cell(cell: CellType, walk: _Walk) -> Hashable:
+    if id(cell) in walk.open_cells:
+        return Same(cell)
     try:
-        return fingerprint(cell.cell_contents, depth)
+        return fingerprint(cell.cell_contents, walk)
     except ValueError:  # it is empty, and may be filled at any time
         return Same(cell)
 
 
-def _of_partial(value: "partial[Any]", depth: int) -> Hashable:
+def _of_partial(value: "partial[Any]", walk: _Walk) -> Hashable:
     return (
-        fingerprint(value.func, depth),
-        fingerprint(value.args, depth),
-        tuple((name, fingerprint(item, depth)) for name, item in value.keywords.items()),
+        fingerprint(value.func, walk),
+        fingerprint(value.args, walk),
+        tuple((name, fingerprint(item, walk)) for name, item in value.keywords.items()),
     )
 
 
-_OF_KIND: dict[type, Callable[[Any, int], Hashable]] = {
+_OF_KIND: dict[type, Callable[[Any, _Walk], Hashable]] = {
     **dict.fromkeys((bool, bytes, int, str, type(None), UUID), _of_itself),
     **dict.fromkeys((complex, float, Decimal), _of_text),
     tuple: _of_items,
@@ -182,7 +201,7 @@ def _of_attribute(value: object, class_: type) -> Hashable:
         return fingerprint(value)
     # A method that says `super()` captures the class that is just being looked at.
     captured = (
-        None if _holds(cell, class_) else _of_cell(cell, 1) for cell in value.__closure__ or ()
+        None if _holds(cell, class_) else _of_cell(cell, _START) for cell in value.__closure__ or ()
     )
     return (value.__code__, Same(value.__globals__), fingerprint(value.__defaults__), *captured)
 
