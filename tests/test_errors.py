@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from gqlnotify import errors
 from gqlnotify.errors import ConnectionClosed, NotifyError, close_reason
 
-CODES = {
+CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.NotifyError: ("INTERNAL_SERVER_ERROR", 400),
     errors.Unauthenticated: ("UNAUTHENTICATED", 401),
     errors.TokenExpired: ("UNAUTHENTICATED", 401),

@@ -1,7 +1,6 @@
 """All that takes part: Redis, servers behind links of their own, publishers and clients."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ from schema.database import Database
 from schema.models import OutboxRow, TaskRow
 from tests.chaos.people import PATIENCE, SECRET, Clients, Notices, Phase, Tasks, event_cursor
 from tests.redis_servers import Link, RedisServer, free_port, installed, redis_server, wait_for
-from tests.servers import Server, serving
+from tests.servers import DIRECT, Server, serving
 
 # Long enough that no gap can ever be due to a slow machine.
 _BROKER = {"broker_timeout": 1.0, "history_length": 20_000}
@@ -172,9 +171,9 @@ def _start(one: Notices | Clients | Tasks, running: ExitStack) -> None:
 def _replica(redis: RedisServer, database_url: str, logs: Path) -> Iterator[Replica]:
     logs.mkdir()
     # Not a port that the kernel gives out: while the server is down, others look for it there.
-    arguments = ("--factory", "--port", str(free_port()), "--loop", os.environ.get("XLOOP", "auto"))
+    arguments = ("--factory", "--port", str(free_port()), *DIRECT)
     with Link(redis.port) as link:
-        settings = {"jwt_secret": SECRET, "database_url": database_url, **_BROKER}
+        settings: dict[str, Any] = {"jwt_secret": SECRET, "database_url": database_url, **_BROKER}
         settings |= {"broker_url": link.url}
         with serving("tests.chaos.app:build", logs, *arguments, **settings) as server:
             yield Replica(server, link)

@@ -119,7 +119,7 @@ async def reaching(servers: Sequence[Server]) -> AsyncIterator[list[Service]]:
         yield services
 
 
-def settings(database_url: str, redis: RedisServer) -> dict[str, object]:
+def settings(database_url: str, redis: RedisServer) -> dict[str, Any]:
     return {
         "jwt_secret": SECRET,
         "database_url": database_url,
