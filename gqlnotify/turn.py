@@ -22,21 +22,20 @@ class Turn:
     It runs in a `contextvars` context of its own, and not in that of whoever came first.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._waiting: list[Waiting] = []
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "Turn":
         """Return the one of `loop`."""
         if loop not in _turns:
-            _turns[loop] = cls(loop)
+            _turns[loop] = cls()
         return _turns[loop]
 
     def add(self, waiting: Waiting) -> None:
         """Call `waiting.take_turn()` in the next turn."""
         if not self._waiting:
-            self._loop.call_soon(self._run, context=Context())
+            asyncio.get_running_loop().call_soon(self._run, context=Context())
         self._waiting.append(waiting)
 
     def _run(self) -> None:

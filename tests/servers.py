@@ -1,4 +1,4 @@
-"""Real uvicorn processes on free loopback ports, and the npm clients that talk to them."""
+"""Real server processes on free loopback ports, and the npm clients that talk to them."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -22,7 +22,6 @@ ROOT = Path(__file__).parent.parent
 CLIENTS = Path(__file__).parent / "clients"
 PATIENCE = 30.0
 
-_RUNNING = re.compile(r"Uvicorn running on \S+:(\d+)")
 # What a resolver raises is logged as well, and is no trouble.
 _TROUBLE = (
     "Exception in",
@@ -35,9 +34,40 @@ _TROUBLE = (
 )
 
 
+@dataclass(frozen=True)
+class Program:
+    """An ASGI server: its command line, and how it says that it listens."""
+
+    command: str
+    listening: str
+    takes_a_free_port: bool = True
+
+    def run(self, application: str, port: int) -> list[str]:
+        """Return the command line that serves `application`."""
+        command = self.command.format(application=application, port=port)
+        return [sys.executable, "-m", *command.split()]
+
+
+UVICORN = Program(
+    "uvicorn {application} --no-access-log --port {port} --timeout-graceful-shutdown 2",
+    r"Uvicorn running on \S+:(\d+)",
+)
+HYPERCORN = Program(
+    "hypercorn {application} --bind 127.0.0.1:{port} --graceful-timeout 2",
+    r"Running on http://\S+:(\d+)",
+)
+GRANIAN = Program(
+    "granian {application} --interface asgi --host 127.0.0.1 --port {port}",
+    r"Started worker-1",
+    takes_a_free_port=False,
+)
+# gqlnotify's own protocol class for uvicorn.
+DIRECT = ("--ws", "gqlnotify.server:WebSocketProtocol")
+
+
 @dataclass
 class Server:
-    """An application under uvicorn, in a process of its own.
+    """An application in a server process of its own.
 
     `port` 0 takes a free one and keeps it: a server that is started again is found where it was.
     """
@@ -47,6 +77,7 @@ class Server:
     environment: Mapping[str, str]
     arguments: Sequence[str] = ()
     port: int = 0
+    program: Program = UVICORN
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,18 +103,20 @@ class Server:
     def start(self) -> Self:
         """Start, and return once it listens."""
         seen = self.log_file.stat().st_size if self.log_file.exists() else 0
-        command = [sys.executable, "-m", "uvicorn", self.application, "--no-access-log"]
-        command += ["--port", str(self.port), "--timeout-graceful-shutdown", "2", *self.arguments]
+        if not self.port and not self.program.takes_a_free_port:
+            self.port = _free_port()
+        command = [*self.program.run(self.application, self.port), *self.arguments]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=dict(self.environment), stdout=log, stderr=log
             )
         deadline = time.monotonic() + PATIENCE
-        while (running := _RUNNING.search(self.log, seen)) is None:
+        while (listening := re.search(self.program.listening, self.log[seen:])) is None:
             assert self.process.poll() is None, f"the server did not start:\n{self.log}"
             assert time.monotonic() < deadline, f"the server is slow to start:\n{self.log}"
             time.sleep(0.02)
-        self.port = int(running[1])
+        if listening.groups():
+            self.port = int(listening[1])
         return self
 
     def stop(self, how: int = signal.SIGTERM) -> None:
@@ -107,14 +140,18 @@ def patience() -> asyncio.Timeout:
 
 @contextmanager
 def serving(
-    application: str, directory: Path, *arguments: str, **settings: object
+    application: str,
+    directory: Path,
+    *arguments: str,
+    program: Program = UVICORN,
+    **settings: object,
 ) -> Iterator[Server]:
     """Serve `application` ("module:attribute") with these `settings`; its log is in `directory`."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GQLNOTIFY_")}
     named = {f"GQLNOTIFY_{name.upper()}": str(value) for name, value in settings.items()}
     environment = {**inherited, **named, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
     log_file = directory / f"{application.replace(':', '.')}.log"
-    server = Server(application, log_file, environment, arguments)
+    server = Server(application, log_file, environment, arguments, program=program)
     try:
         yield server.start()
     finally:
@@ -147,10 +184,20 @@ def run_node(script: str, **options: Any) -> Any:
 
 
 @asynccontextmanager
-async def running(application: ASGIApp) -> AsyncIterator[str]:
-    """Serve an application made by the test, in its own event loop; yields `127.0.0.1:<port>`."""
+async def running(
+    application: ASGIApp, *, ws: type[asyncio.Protocol] | Literal["auto"] = "auto", **options: Any
+) -> AsyncIterator[str]:
+    """Serve an application made by the test, in its own event loop; yields `127.0.0.1:<port>`.
+
+    Args:
+        application: what is served.
+        ws: the protocol class for WebSocket, or uvicorn's own.
+        options: others of uvicorn's.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            application, log_config=None, timeout_graceful_shutdown=2, ws=ws, **options
+        )
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listening]))
         try:
@@ -162,3 +209,8 @@ async def running(application: ASGIApp) -> AsyncIterator[str]:
         finally:
             server.should_exit = True
             await task
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])

@@ -134,6 +134,11 @@ class Connection:
         if on_end is not None and self._frames is not None:
             self._frames.keep(asyncio.create_task(on_end()))
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the socket is no more."""
+        return self._over.is_set()
+
     async def ended(self) -> None:
         """Return when the socket is no more."""
         await self._over.wait()

@@ -135,7 +135,8 @@ class GraphQLTransportWSHandler:
             running.cancel()
 
     def _on_message(self) -> None:
-        if not self._reading:
+        # Behind its end there is nothing to read, though uvicorn tells of it twice.
+        if not self._reading and not self._connection.is_over:
             self._reading = True
             self._connection.spawn(self._read(self._connection.readable))
 
@@ -303,8 +304,11 @@ class GraphQLTransportWSHandler:
         payload = execution.payload_of(result)
         if execution.ends_the_operation(result):
             return list(payload.get("errors", ()))
-        if self._runs(id_):
-            await self._carry_out(self._protocol.next(id_, payload))
+        commands = self._protocol.next(id_, payload) if self._runs(id_) else []
+        await self._carry_out(commands)
+        if not commands:
+            # Nobody reads this any more, and a generator that never waits could not be stopped.
+            await asyncio.sleep(0)
         return []
 
     async def _join(self, member: SharedOperation, reader: Reader) -> Sequence[Json] | None:

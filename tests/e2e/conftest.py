@@ -2,25 +2,35 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import Server, serving
+from tests.servers import DIRECT, Server, serving
 
 APP = "tests.e2e.app:app"
 SECRET = "a secret for the end-to-end tests"
 
 
+@pytest.fixture(scope="package", params=[DIRECT, ()], ids=["direct", "portable"])
+def path(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The arguments that make uvicorn offer direct frames, or nothing but ASGI."""
+    arguments: tuple[str, ...] = request.param
+    return arguments
+
+
 @pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An open server that takes large messages."""
-    with serving(APP, tmp_path_factory.mktemp("open"), message_max_bytes=2 * 2**20) as server:
+    with serving(
+        APP, tmp_path_factory.mktemp("open"), *path, message_max_bytes=2 * 2**20
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="package")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hasty(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that waits for nobody."""
     with serving(
         APP,
         tmp_path_factory.mktemp("hasty"),
+        *path,
         connection_init_wait=0.3,
         ping_interval=0.2,
         ping_timeout=0.4,
@@ -29,7 +39,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="package")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def locked(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that asks for tokens."""
-    with serving(APP, tmp_path_factory.mktemp("locked"), jwt_secret=SECRET) as server:
+    with serving(APP, tmp_path_factory.mktemp("locked"), *path, jwt_secret=SECRET) as server:
         yield server

@@ -128,16 +128,20 @@ def test_a_cursor_of_another_history_is_an_error_that_says_so(server: Server, af
     assert error["extensions"]["code"] == "CURSOR_EXPIRED"
 
 
-def test_a_history_that_no_longer_reaches_back_is_an_error(tmp_path: Path) -> None:
-    with serving(APP, tmp_path, history_length=5) as server:
+def test_a_history_that_no_longer_reaches_back_is_an_error(
+    path: tuple[str, ...], tmp_path: Path
+) -> None:
+    with serving(APP, tmp_path, *path, history_length=5) as server:
         first, *_ = publish(server, "short", *range(1, 11))
         with following(server, variables={"name": "short"}, extensions={"after": first}) as lines:
             [error] = lines.read()["error"]
     assert error["extensions"]["code"] == "CURSOR_EXPIRED"
 
 
-def test_after_a_restart_the_client_is_told_that_its_cursor_expired(tmp_path: Path) -> None:
-    with serving(APP, tmp_path) as server:
+def test_after_a_restart_the_client_is_told_that_its_cursor_expired(
+    path: tuple[str, ...], tmp_path: Path
+) -> None:
+    with serving(APP, tmp_path, *path) as server:
         after = cursor(server, "restart")
         options = {"ws": f"{server.ws}/graphql", "http": f"{server.http}/graphql"}
         with node("restart.mjs", **options, topic="restart", after=after) as process:

@@ -1,0 +1,25 @@
+// Reads what comes of subscriptions; in Node, and in a browser.
+
+/** Ask `query` under each id, then say `ready`; say `done` with what the first `count` results hold. */
+export function read(socket, { query, variables, ids, count }, { ready, done }) {
+  const got = [];
+  const send = (message) => socket.send(JSON.stringify(message));
+  socket.onopen = () => send({ type: 'connection_init' });
+  socket.onerror = () => {};
+  socket.onclose = ({ code }) => done({ closed: code });
+  socket.onmessage = ({ data }) => {
+    const { type, id, payload } = JSON.parse(data);
+    if (type === 'connection_ack') {
+      ids.forEach((id) => send({ id, type: 'subscribe', payload: { query, variables } }));
+      send({ type: 'ping' });
+    } else if (type === 'pong') {
+      ready(socket.extensions);
+    } else {
+      got.push([id, payload.data.notes.text]);
+      if (got.length < count) return;
+      socket.onclose = null;
+      socket.close();
+      done({ got });
+    }
+  };
+}
