@@ -1,0 +1,202 @@
+"""How each event is executed once for all who ask the same, and what all of it stands on."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import isawaitable
+from typing import Any
+
+import strawberry
+from strawberry.scalars import JSON
+from strawberry.types import Info
+
+from gqlnotify import GraphQLRouter, Settings, Subscription, Topic, TopicManager
+from gqlnotify.execution import Group, SharedExecution
+from tests.e2e.conftest import SECRET
+from tests.e2e.raw import Socket, open_socket
+from tests.e2e.tokens import token
+from tests.servers import running
+from tests.test_plugin import application
+from tests.waiting import wait_until
+
+Choose = Callable[[Info], "Subscription[Any] | Awaitable[Subscription[Any]]"]
+
+TOLD = "subscription { notes { told } }"
+LATER = "subscription { notes { later } }"
+PLAIN = "subscription { notes { text } }"
+
+
+async def empty_context() -> dict[str, Any]:
+    """Make the context of a connection, into which its parameters are put."""
+    return {}
+
+
+class CountingRouter(GraphQLRouter[Any, Any]):
+    """Counts the results that it encodes."""
+
+    encoded = 0
+
+    def encode_json(self, data: object) -> str | bytes:
+        """See `GraphQLRouter.encode_json`."""
+        if isinstance(data, dict) and data.get("type") == "next":
+            self.encoded += 1
+        return super().encode_json(data)
+
+
+@strawberry.type
+class Query:
+    """What can be asked once."""
+
+    @strawberry.field
+    def hello(self, word: str = "world") -> str:
+        """Return the word."""
+        return word
+
+    @strawberry.field
+    def nested(self) -> "Query":
+        """Go deeper."""
+        return Query()
+
+
+@strawberry.type
+class Mutation:
+    """What can be done."""
+
+    @strawberry.mutation
+    def echo(self, word: str) -> str:
+        """Return the word."""
+        return word
+
+
+class Stage:
+    """An application with one topic: the test says how it is subscribed to, and what is told.
+
+    `executed` has the text of each note whose resolvers have run.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.topics = TopicManager(settings=Settings(broker_url="memory://", topic_linger=0))
+        self.executed: list[str] = []
+        self.choose: Choose = lambda _info: self.topics.subscribe(self.notes)
+        self.tell: Callable[[str, Info], object] = lambda text, _info: text
+        self.tell_later: Callable[[str, Info], Awaitable[object]] = _echo
+        self.alter: Callable[[Any], object] = lambda value: value
+        self.schema = self._schema(**options)
+
+    def _schema(self, **options: Any) -> strawberry.Schema:
+        stage = self
+
+        @strawberry.type
+        class Note:
+            text: str
+
+            @strawberry.field
+            def told(self, info: Info) -> JSON | None:
+                stage.executed.append(self.text)
+                return JSON(stage.tell(self.text, info))
+
+            @strawberry.field
+            async def later(self, info: Info) -> JSON | None:
+                stage.executed.append(self.text)
+                return JSON(await stage.tell_later(self.text, info))
+
+            @strawberry.field
+            def altered(self, value: JSON) -> JSON:
+                stage.executed.append(self.text)
+                return JSON(stage.alter(value))
+
+        @strawberry.type
+        class Feed:
+            @strawberry.subscription
+            async def notes(self, info: Info, after: str | None = None) -> AsyncIterator[Note]:
+                chosen = stage.choose(info)
+                stream: Subscription[Any] = await chosen if isawaitable(chosen) else chosen
+                if after is not None:
+                    stream.resume(after)
+                return stream
+
+        self.notes = Topic("notes", Note)
+        self.note = Note
+        return strawberry.Schema(Query, Mutation, Feed, **options)
+
+    def router(self, **options: Any) -> CountingRouter:
+        """Return a router that asks for tokens."""
+        options.setdefault("settings", Settings(jwt_secret=SECRET))  # type: ignore[arg-type]
+        options.setdefault("context_getter", empty_context)
+        return CountingRouter(self.schema, topics=self.topics, **options)
+
+    async def say(self, *texts: str) -> str:
+        """Publish these, and return the last one's cursor."""
+        cursors = [await self.topics.publish(self.notes, self.note(text=text)) for text in texts]
+        return str(cursors[-1])
+
+    async def now(self) -> str:
+        """Return the topic's cursor."""
+        return await self.topics.cursor(self.notes)
+
+
+async def _echo(text: str, _info: Info) -> object:
+    return text
+
+
+def executions(router: GraphQLRouter[Any, Any]) -> list[SharedExecution]:
+    """Return what is shared, or might be."""
+    return list(router.executions._by_key.values())
+
+
+def groups(router: GraphQLRouter[Any, Any]) -> list[Group]:
+    """Return the groups that have not ended."""
+    found = [execution._group for execution in executions(router)]
+    return [group for group in found if group is not None and not group.ended]
+
+
+def sizes(router: GraphQLRouter[Any, Any]) -> list[int]:
+    """Return how many members each group has."""
+    return sorted(len(group) for group in groups(router))
+
+
+async def joined(router: GraphQLRouter[Any, Any], members: int) -> None:
+    """Return when so many are members of a group."""
+    await wait_until(lambda: sum(sizes(router)) == members)
+
+
+@asynccontextmanager
+async def audience(
+    router: GraphQLRouter[Any, Any], *names: str, **options: Any
+) -> AsyncIterator[list[Socket]]:
+    """Open a socket for each of these subjects, initialised with its token."""
+    async with running(application(router)) as origin, AsyncExitStack() as stack:
+        yield [await enter(stack, origin, name, **options) for name in names]
+
+
+async def enter(stack: AsyncExitStack, origin: str, name: str, **options: Any) -> Socket:
+    """Open one socket that lives as long as `stack`."""
+    socket = await stack.enter_async_context(open_socket(f"ws://{origin}"))
+    await socket.init({"name": name, "token": token(name, **options)})
+    return socket
+
+
+async def subscribe_all(
+    router: GraphQLRouter[Any, Any], sockets: Sequence[Socket], document: str, **payload: Any
+) -> None:
+    """Subscribe each of the sockets in its turn, and see it join a group."""
+    before = sum(sizes(router))
+    for number, socket in enumerate(sockets, 1):
+        await socket.subscribe("1", document, **payload)
+        await joined(router, before + number)
+
+
+async def told(sockets: Sequence[Socket], field: str = "told") -> list[Any]:
+    """Return what each of the sockets is told by its next result."""
+    results = [await socket.next("1") for socket in sockets]
+    return [result["data"]["notes"][field] for result in results]
+
+
+async def codes(sockets: Sequence[Socket]) -> list[Any]:
+    """Return the code of the first error in the next result of each socket."""
+    results = [await socket.next("1") for socket in sockets]
+    return [result["errors"][0]["extensions"]["code"] for result in results]
+
+
+def name_of(info: Info) -> str:
+    """Return the name that the connection has given."""
+    return str(info.context["connection_params"]["name"])
