@@ -67,7 +67,7 @@ REPEAT = """
 ## How to repeat it
 
 ```sh
-make bench                                              # everything; it takes about an hour
+make bench                                              # everything; it takes half an hour and more
 .venv/bin/python -m benchmarks --quick --runs 1         # does everything work here? two minutes
 .venv/bin/python -m benchmarks --only gqlnotify,strawberry,limit --out /tmp/some.md
 ```
