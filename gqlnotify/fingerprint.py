@@ -126,11 +126,7 @@ def _of_function(function: FunctionType, walk: _Walk) -> Hashable:
         function.__code__,
         Same(function.__globals__),
         tuple(_of_cell(cell, walk) for cell in function.__closure__ or ()),
-        fingerprint(function.__defaults__, walk),
-        tuple(
-            (name, fingerprint(value, walk))
-            for name, value in (function.__kwdefaults__ or {}).items()
-        ),
+        _of_defaults(function, walk),
     )
 
 
@@ -203,7 +199,15 @@ def _of_attribute(value: object, class_: type) -> Hashable:
     captured = (
         None if _holds(cell, class_) else _of_cell(cell, _START) for cell in value.__closure__ or ()
     )
-    return (value.__code__, Same(value.__globals__), fingerprint(value.__defaults__), *captured)
+    return (value.__code__, Same(value.__globals__), _of_defaults(value, _START), *captured)
+
+
+def _of_defaults(function: FunctionType, walk: _Walk) -> Hashable:
+    named = (function.__kwdefaults__ or {}).items()
+    return (
+        fingerprint(function.__defaults__, walk),
+        *((name, fingerprint(value, walk)) for name, value in named),
+    )
 
 
 def _holds(cell: CellType, class_: type) -> bool:

@@ -79,11 +79,16 @@ class Reader:
     def fork(
         self, position: Cursor | None = None, *, on_wake: Callable[[], None] | None = None
     ) -> "Reader":
-        """Return another reader of the same, open topic: at `position`, or where it stands now."""
+        """Return another reader of the same topic, at `position` or where the topic stands now.
+
+        The fork of a closed one is closed.
+        """
         fork = Reader(self._feeds, self.topic, on_wake=on_wake)
         fork._feed = feed = self._open_feed
         fork.position = feed.window.last if position is None else position
-        feed.members.add(fork)
+        fork.closed = self.closed
+        if not fork.closed:
+            feed.members.add(fork)
         return fork
 
     def take(self) -> Event | None:

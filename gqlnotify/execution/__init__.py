@@ -6,6 +6,7 @@ shared.py      each event is executed and encoded once for all who ask the same
 group.py       who gets the result of such an execution, and in which order
 """
 
+from gqlnotify.execution.events import EventContext, MakeContext, Outcome
 from gqlnotify.execution.group import Ended, Group, Member
 from gqlnotify.execution.operation import (
     AMBIGUOUS,
@@ -22,10 +23,7 @@ from gqlnotify.execution.results import (
     payload_of,
 )
 from gqlnotify.execution.shared import (
-    EventContext,
     Executions,
-    MakeContext,
-    Outcome,
     Shareable,
     SharedExecution,
 )

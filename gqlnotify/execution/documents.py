@@ -27,6 +27,7 @@ from gqlnotify.execution.cache import Cache
 from gqlnotify.fingerprint import Same, fingerprint_of_class
 
 MAX_CHARACTERS = 1024 * 1024
+MAX_SETS_OF_RULES = 16
 _RESUME_ARGUMENT = "after"
 
 
@@ -91,7 +92,7 @@ class Documents:
         return document.ast
 
     def _errors_in(self, context: ExecutionContext, ast: DocumentNode) -> list[GraphQLError]:
-        rules = context.validation_rules
+        rules = tuple(context.validation_rules)
         document = self._known(context)
         if document is None:
             return validate(self._schema._schema, ast, rules)
@@ -104,6 +105,8 @@ class Documents:
         errors = validate(self._schema._schema, ast, rules)
         if not errors:
             lasting = all(isinstance(part, Same) for part in key)
+            if len(document.obeys) == MAX_SETS_OF_RULES:
+                document.obeys.clear()
             document.obeys.add(rules if lasting else key)
         return errors
 

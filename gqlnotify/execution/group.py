@@ -10,26 +10,27 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from gqlnotify.errors import NotifyError
 from gqlnotify.event import Event
+from gqlnotify.execution.events import Outcome
 from gqlnotify.protocol.frames import Batch, Tail
 from gqlnotify.reader import Reader
 from gqlnotify.turn import Turn
 from gqlnotify.window import Behind
 
-if TYPE_CHECKING:
-    from gqlnotify.execution.shared import Outcome
-
 # What is handed over before the members are looked at again.
 BATCH_BYTES = 64 * 1024
 
-
 logger = logging.getLogger("gqlnotify.execution")
 
-OutcomeOf = Callable[[Event, bool], "Outcome | asyncio.Task[Outcome | None] | None"]
+OutcomeOf = Callable[[Event, bool], Outcome | asyncio.Task[Outcome | None] | None]
 """What becomes of an event, or the task that finds out; and whether to keep it for others."""
+
+
+Wait = Callable[[], Awaitable[None]]
 
 
 class Ended(Exception):
@@ -106,7 +107,7 @@ class Group:
         self._members.discard(member)
         self._end_if_idle()
 
-    async def _next_of(self, reader: Reader) -> "Outcome | None":
+    async def _next_of(self, reader: Reader) -> Outcome | None:
         """Return the outcome of what comes next; None where there is reason to look again."""
         try:
             event = reader.take()
@@ -135,11 +136,11 @@ class Group:
             if waiting is not None:
                 self._task = asyncio.create_task(self._wait(waiting))
 
-    async def _wait(self, waiting: Awaitable[None] | None) -> None:
+    async def _wait(self, waiting: Wait | None) -> None:
         try:
             with self._ending_all():
                 while waiting is not None:
-                    await waiting
+                    await waiting()
                     waiting = self._advance()
         finally:
             self._task = None
@@ -157,36 +158,36 @@ class Group:
             logger.exception("A group of subscriptions failed")
             self._end([NotifyError("Internal server error").formatted()])
 
-    def _advance(self) -> Awaitable[None] | None:
-        """Take what has happened. Return what to wait for before going on; None at the end."""
+    def _advance(self) -> Wait | None:
+        """Take what has happened. Return how to wait before going on; None at the end."""
         while not self._reader.closed:
             try:
                 event = self._reader.take()
             except Behind:
                 self._flush()
-                return self._reader.refill()
+                return self._reader.refill
             if event is None:
                 break
             outcome = self._outcome_of(event, False)
             if isinstance(outcome, asyncio.Task):
                 # What is there already does not wait for what takes its time.
                 self._flush()
-                return self._take_later(event, outcome)
+                return partial(self._take_later, event, outcome)
             self._take(event, outcome)
             if self._held >= BATCH_BYTES:
                 self._flush()
                 # Connections write in between, and tell whether they can take more.
-                return asyncio.sleep(0)
+                return partial(asyncio.sleep, 0)
         self._flush()
         self._moving = False
         if self._reader.closed:
             self._end([])
         return None
 
-    async def _take_later(self, event: Event, outcome: "asyncio.Task[Outcome | None]") -> None:
+    async def _take_later(self, event: Event, outcome: asyncio.Task[Outcome | None]) -> None:
         self._take(event, await asyncio.shield(outcome))
 
-    def _take(self, event: Event, outcome: "Outcome | None") -> None:
+    def _take(self, event: Event, outcome: Outcome | None) -> None:
         self._reached = event.cursor
         if outcome is not None:
             tail = _tail_of(outcome)
@@ -222,7 +223,7 @@ class Group:
             self._task.cancel()
 
 
-def _tail_of(outcome: "Outcome") -> Tail:
+def _tail_of(outcome: Outcome) -> Tail:
     if outcome.tail is None:
         raise Ended([error.formatted for error in outcome.errors])
     return outcome.tail

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from strawberry import Schema
@@ -231,12 +232,14 @@ class GraphQLTransportWSHandler:
             self._context.connection_params = payload
 
     async def _run(self, operation: Subscribe) -> None:
-        await self._conclude(operation.id, self._answer(operation))
+        await self._conclude(operation.id, partial(self._answer, operation))
 
-    async def _conclude(self, id_: str, work: Coroutine[Any, Any, Sequence[Json] | None]) -> None:
-        """Run `work`, and end the operation with the errors that it returns, unless it lives on."""
+    async def _conclude(
+        self, id_: str, work: Callable[[], Awaitable[Sequence[Json] | None]]
+    ) -> None:
+        """Do `work`, and end the operation with the errors that it returns, unless it lives on."""
         try:
-            errors = await work
+            errors = await work()
         except execution.Ended as ended:
             errors = ended.errors
         except NotifyError as error:
@@ -320,8 +323,10 @@ class GraphQLTransportWSHandler:
 
     def fell_behind(self, operation: SharedOperation, reader: Reader) -> None:
         """See `Owner.fell_behind`."""
-        returning = self._conclude(operation.id, self._join(operation, reader))
-        self._operations[operation.id] = self._connection.spawn(returning)
+        joining = self._conclude(operation.id, partial(self._join, operation, reader))
+        task = self._operations[operation.id] = self._connection.spawn(joining)
+        # A task that is cancelled before its first step never gets to close the reader itself.
+        task.add_done_callback(lambda _task: reader.close())
 
     def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
         """See `Owner.ended`."""

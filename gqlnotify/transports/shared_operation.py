@@ -43,6 +43,7 @@ class SharedOperation:
         """See `Member.send`."""
         while not self._connection.push(self._head, batch):
             await self._connection.drained()
+        await self._connection.drained()
 
     def fell_behind(self, reader: Reader) -> None:
         """See `Member.fell_behind`."""

@@ -1,0 +1,329 @@
+"""What becomes of one event for all who ask the same: executed without a viewer, and encoded."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import GraphQLError, GraphQLObjectType
+from graphql.execution import Executor
+from graphql.execution.collect_fields import (
+    CollectedFields,
+    FieldDetailsList,
+    collect_subfields,
+)
+from graphql.pyutils import is_awaitable
+from strawberry import Schema
+from strawberry.extensions.runner import SchemaExtensionsRunner
+from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.graphql import OperationType
+
+from gqlnotify.auth import view_as_everybody
+from gqlnotify.errors import NotifyError, NoViewer
+from gqlnotify.event import Cursor, Event
+from gqlnotify.execution.plain import compile_plain
+from gqlnotify.execution.results import (
+    ends_the_operation,
+    error_result,
+    is_expected,
+    payload_of,
+)
+from gqlnotify.fingerprint import Same
+from gqlnotify.protocol.frames import Tail
+from gqlnotify.topics import Lens, Skipped
+
+logger = logging.getLogger("gqlnotify.execution")
+
+Encode = Callable[[object], str | bytes]
+"""Turns a message into JSON."""
+
+MakeContext = Callable[[Any], Any]
+"""A hook: the scope, to the context of one event's shared execution, or an awaitable of it."""
+
+
+class EventContext:
+    """The context of a shared execution where the application makes none: nothing but the scope."""
+
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NoViewer(f"context.{name}")
+
+    def __getitem__(self, key: object) -> Any:
+        raise NoViewer(f"context[{key!r}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one event: the message that tells of it, and the errors in its result.
+
+    Without a `tail` it ends the operation: the client gets the errors.
+    """
+
+    cursor: Cursor
+    tail: Tail | None
+    errors: Sequence[GraphQLError] = ()
+
+    def result(self) -> ExecutionResult:
+        """Return the result that the message tells of."""
+        if self.tail is None:
+            return PreExecutionError(data=None, errors=[*self.errors])
+        payload = json.loads(b"{" + self.tail.data[1:])["payload"]
+        extensions = payload.get("extensions")
+        return ExecutionResult(payload["data"], [*self.errors] or None, extensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a group of subscribers asks, with nothing of any of them."""
+
+    schema: Schema
+    context: ExecutionContext
+    lens: Lens
+    scope: Hashable
+    event_context: MakeContext
+    encode: Encode
+
+
+class EventExecution:
+    """Executes one event after the other.
+
+    Raises:
+        GraphQLError: the variables can't be coerced.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._schema = asked.schema
+        self._extended = bool(asked.schema.get_extensions())
+        self._executor = _executor(asked.schema, asked.context)
+        self._plain = compile_plain(self._executor)
+
+    def begin(self, event: Event) -> Outcome | Awaitable[Outcome | None] | None:
+        """Return the outcome of `event`, or what is to be awaited for it; None if it is left out.
+
+        To be called in a clean context, in which nothing but this one event is executed.
+        """
+        view_as_everybody()
+        if self._extended:
+            return self._execute_with_extensions(event)
+        try:
+            value = self._asked.lens.look_at(event)
+            if isinstance(value, Skipped):
+                return None
+            result = self._render_plainly(value) or self._execute_in_fresh_context(value)
+            if is_awaitable(result):
+                return self._finish(event, result)
+        except (Exception, asyncio.CancelledError) as error:
+            result = error_result(_as_exception(error))
+        return self._outcome(event, result)
+
+    def _render_plainly(self, value: Any) -> ExecutionResult | None:
+        if self._plain is None:
+            return None
+        try:
+            return ExecutionResult(data=self._plain(value), errors=None)
+        except Exception:
+            # Executed as it should be, it may have a result all the same, or an error with a path.
+            return None
+
+    def _execute_in_fresh_context(self, value: Any) -> Any:
+        context = self._asked.event_context(self._asked.scope)
+        if is_awaitable(context):
+            return self._execute_when_there(value, context)
+        return self._execute(value, context)
+
+    async def _execute_when_there(self, value: Any, context: Awaitable[Any]) -> Any:
+        result = self._execute(value, await context)
+        return await result if is_awaitable(result) else result
+
+    async def _finish(self, event: Event, making: Awaitable[Any]) -> Outcome:
+        try:
+            result = await making
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            result = error_result(_as_exception(error))
+        return self._outcome(event, result)
+
+    async def _execute_with_extensions(self, event: Event) -> Outcome | None:
+        """Let Strawberry's extensions have their say, as if each event were an operation."""
+        asked = self._asked.context
+        context = viewerless(asked, asked.variables, asked.operation_extensions)
+        try:
+            value = self._asked.lens.look_at(event)
+            if isinstance(value, Skipped):
+                return None
+            made = self._asked.event_context(self._asked.scope)
+            context.context = await made if is_awaitable(made) else made
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            value = error_result(_as_exception(error))
+        return await self._among_extensions(event, context, value)
+
+    async def _among_extensions(
+        self, event: Event, context: ExecutionContext, value: Any
+    ) -> Outcome:
+        extensions = self._schema.get_extensions()
+        for extension in extensions:
+            extension.execution_context = context
+        runner = self._schema.create_extensions_runner(context, extensions)
+        try:
+            async with runner.operation():
+                result = await self._result_among_extensions(context, runner, value)
+                finished = await self._schema._handle_execution_result(
+                    context, result, runner, skip_process_errors=is_expected(result)
+                )
+                async with runner.on_stream_result(finished):
+                    return self._encoded(event, finished)
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            return self._outcome(event, error_result(_as_exception(error)))
+
+    async def _result_among_extensions(
+        self, context: ExecutionContext, runner: SchemaExtensionsRunner, value: Any
+    ) -> ExecutionResult:
+        if isinstance(value, PreExecutionError):
+            return value
+        middleware = self._schema._get_middleware_manager(runner.extensions)
+        try:
+            async with runner.executing():
+                made = self._execute(value, context.context, middleware)
+                result = await made if is_awaitable(made) else made
+        except (Exception, asyncio.CancelledError) as error:
+            _reraise_if_cancelled()
+            return error_result(_as_exception(error))
+        return ExecutionResult(data=result.data, errors=result.errors)
+
+    def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
+        # With variables it is made anew: a resolver may have changed what they hold.
+        asked = self._asked.context
+        base = _executor(self._schema, asked) if asked.variables else self._executor
+        executor = base.build_per_event_executor(value)
+        executor.context_value = context
+        executor.middleware_manager = middleware
+        return executor.execute_operation(False)
+
+    def _outcome(self, event: Event, result: Any) -> Outcome:
+        """Log what is to be logged, and encode."""
+        if not isinstance(result, ExecutionResult):
+            result = ExecutionResult(data=result.data, errors=result.errors)
+        if result.errors and not is_expected(result):
+            self._schema._process_errors(result.errors, self._asked.context)
+        return self._encoded(event, result)
+
+    def _encoded(self, event: Event, result: ExecutionResult) -> Outcome:
+        errors = result.errors or ()
+        if errors and ends_the_operation(result):
+            return Outcome(event.cursor, None, errors)
+        result.extensions = {**(result.extensions or {}), "cursor": str(event.cursor)}
+        try:
+            encoded = self._asked.encode({"type": "next", "payload": payload_of(result)})
+            # An application's encoder may give bytes.
+            text = encoded.decode() if isinstance(encoded, bytes) else encoded
+            return Outcome(event.cursor, Tail(text), errors)
+        except Exception:
+            logger.exception("A result can't be encoded")
+            failed = error_result(NotifyError("Internal server error"))
+            return Outcome(event.cursor, None, failed.errors or ())
+
+
+def _as_exception(error: BaseException) -> Exception:
+    if isinstance(error, Exception):
+        return error
+    return NotifyError("The execution was cancelled")
+
+
+def _reraise_if_cancelled() -> None:
+    """Go on with an exception if it comes from outside, and not from a resolver."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def viewerless(
+    context: ExecutionContext,
+    variables: Mapping[str, Any] | None,
+    extensions: Mapping[str, Any] | None,
+) -> ExecutionContext:
+    """Return what `context` asks, with nothing of the one who asks it."""
+    fresh = ExecutionContext(
+        query=context.query,
+        schema=context.schema,
+        allowed_operations=frozenset({OperationType.SUBSCRIPTION}),
+        variables=_copied(variables),
+        provided_operation_name=context.operation_name,
+        operation_extensions=_copied(extensions),
+    )
+    fresh.graphql_document = context.graphql_document
+    return fresh
+
+
+def _executor(schema: Schema, context: ExecutionContext) -> Executor[Any]:
+    assert context.graphql_document is not None
+    executor = schema.execution_context_class.build(
+        schema._schema,
+        context.graphql_document,
+        None,
+        None,
+        _copied(context.variables),
+        context.operation_name,
+        operation_extensions=_copied(context.operation_extensions),
+    )
+    if isinstance(executor, list):
+        raise executor[0]
+    built: Executor[Any] = executor
+    built.collect_subfields = _SubfieldsOnce(built)  # type: ignore[method-assign, assignment]
+    return built
+
+
+class _SubfieldsOnce:
+    """Collects the fields below a field once for all events, whose document is always the same.
+
+    graphql-core does so once for each event, and keeps what it collected for as long as the
+    executor lives, which is very long here.
+    """
+
+    def __init__(self, executor: Executor[Any]) -> None:
+        self._executor = executor
+        self._collected: dict[Hashable, CollectedFields] = {}
+
+    def __call__(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
+        if any(field.fragment_variable_values is not None for field in fields):
+            return self._collect(return_type, fields)
+        key = (return_type, *(Same(field.node) for field in fields))
+        if key not in self._collected:
+            self._collected[key] = self._collect(return_type, fields)
+        return self._collected[key]
+
+    def _collect(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
+        executor = self._executor
+        return collect_subfields(
+            executor.schema,
+            executor.fragments,
+            executor.variable_values,
+            executor.operation,
+            return_type,
+            fields,
+            executor.hide_suggestions,
+        )
+
+
+def _copied(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    # A resolver may have changed what was in it for its own viewer.
+    return None if values is None else dict(json.loads(canonical(values)))
+
+
+def canonical(values: Mapping[str, Any]) -> str:
+    """Return the one spelling of `values` as JSON.
+
+    Raises:
+        TypeError: there is none.
+        ValueError: they hold themselves.
+    """
+    return json.dumps(values, sort_keys=True)

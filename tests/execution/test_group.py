@@ -1,0 +1,365 @@
+"""Each member gets each event behind its position once and in order, whatever happens around it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import strawberry
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from gqlnotify import Settings, Topic, TopicManager, errors, execution, feed
+from gqlnotify.brokers import Broker, MemoryBroker
+from gqlnotify.execution import Ended, Executions, Group, Operation, Shareable, SharedExecution
+from gqlnotify.execution import group as group_module
+from gqlnotify.protocol.frames import Batch
+from gqlnotify.reader import Reader
+from tests.bad_brokers import LosingItsData, UnreliableBroker, pause
+from tests.waiting import PATIENCE, wait_until
+
+DOCUMENT = "subscription { numbers { value } }"
+
+
+class Numbers:
+    """A topic of numbers, whose resolver takes the turns of the event loop that `turns` says."""
+
+    def __init__(self, broker: Broker, turns: Sequence[int] = (0,)) -> None:
+        self.topics = TopicManager(broker, settings=Settings(topic_linger=0, broker_wait=0))
+        self.gate: asyncio.Event | None = None
+        self.executed: list[int] = []
+        numbers, topics = self, self.topics
+
+        @strawberry.type
+        class Number:
+            raw: int
+
+            @strawberry.field
+            async def value(self) -> int:
+                numbers.executed.append(self.raw)
+                if numbers.gate is not None:
+                    await numbers.gate.wait()
+                await pause(turns[self.raw % len(turns)])
+                return self.raw
+
+        @strawberry.type
+        class Query:
+            nothing: int = 0
+
+        @strawberry.type
+        class Subscription:
+            @strawberry.subscription
+            async def numbers(self) -> AsyncIterator[Number]:
+                return topics.subscribe(numbers.topic)
+
+        self.topic = Topic("numbers", Number)
+        self.number = Number
+        schema = strawberry.Schema(Query, subscription=Subscription)
+        self.executions = Executions(schema, encode=json.dumps)
+
+    async def say(self, number: int) -> str:
+        return str(await self.topics.publish(self.topic, self.number(raw=number)))
+
+    async def ask(self, after: str | None = None) -> Shareable:
+        """Begin a subscription."""
+        extensions = None if after is None else {"after": after}
+        results = execution.stream(
+            self.executions, Operation(query=DOCUMENT, extensions=extensions)
+        )
+        found = [result async for result in results]
+        assert isinstance(found[0], Shareable), found
+        return found[0]
+
+
+@dataclass(eq=False)
+class Listener:
+    """A member that keeps what it hears, and may be too slow for it."""
+
+    execution: SharedExecution
+    heard: list[int] = field(default_factory=list)
+    errors: Sequence[Mapping[str, Any]] | None = None
+    slow: bool = False
+    group: Group | None = None
+    task: "asyncio.Task[None] | None" = None
+    fallen: int = 0
+
+    def push(self, batch: Batch) -> bool:
+        if not self.slow:
+            self._hear(batch)
+        return not self.slow
+
+    async def send(self, batch: Batch) -> None:
+        while self.slow:
+            await asyncio.sleep(0)
+        self._hear(batch)
+
+    def fell_behind(self, reader: Reader) -> None:
+        self.group, self.fallen = None, self.fallen + 1
+        self.join(reader)
+
+    def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        assert self.errors is None, "ended twice"
+        self.group, self.errors = None, errors
+
+    def join(self, reader: Reader) -> None:
+        self.task = asyncio.create_task(self._join(reader))
+        self.task.add_done_callback(lambda _task: reader.close())
+
+    async def leave(self) -> None:
+        if self.group is not None:
+            self.group.leave(self)
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+
+    async def _join(self, reader: Reader) -> None:
+        try:
+            self.group = await self.execution.join(self, reader)
+        except Ended as ended:
+            self.end(ended.errors)
+        except errors.NotifyError as error:
+            self.end([error.formatted()])
+        else:
+            if self.group is None:
+                self.end([])
+
+    def _hear(self, batch: Batch) -> None:
+        assert self.errors is None, "heard after the end"
+        for tail in batch.tails:
+            message = json.loads("{" + tail.text[1:])
+            self.heard.append(message["payload"]["data"]["numbers"]["value"])
+
+
+async def listening(numbers: Numbers, after: str | None = None, **options: Any) -> Listener:
+    shareable = await numbers.ask(after)
+    listener = Listener(shareable.execution, **options)
+    listener.join(shareable.reader)
+    return listener
+
+
+@asynccontextmanager
+async def playing(broker: Broker, turns: Sequence[int] = (0,)) -> AsyncIterator[Numbers]:
+    """Expect that nothing is left once everybody has left."""
+    before = asyncio.all_tasks()
+    numbers = Numbers(broker, turns)
+    yield numbers
+    await wait_until(lambda: not numbers.topics._feeds)
+    await wait_until(lambda: asyncio.all_tasks() <= before)
+    await numbers.topics.close()
+
+
+# Any order of what may happen
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.integers(1, 6)),
+        st.tuples(st.just("join"), st.just(0)),
+        st.tuples(st.just("return"), st.integers(0, 30)),
+        st.tuples(st.just("leave"), st.integers(0, 9)),
+        st.tuples(st.just("slow"), st.integers(0, 9)),
+        st.tuples(st.just("quick"), st.integers(0, 9)),
+        st.tuples(st.just("turn"), st.integers(1, 4)),
+    ),
+    max_size=30,
+)
+FATES = st.lists(st.lists(st.integers(0, 6), max_size=2), max_size=12)
+TURNS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
+
+
+@given(STEPS, FATES, TURNS, st.integers(0, 3), st.sampled_from([1, 200, 64 * 1024]))
+@settings(deadline=None, max_examples=60, phases=(Phase.explicit, Phase.generate), suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_member_hears_each_event_behind_its_position_once_and_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[Step],
+    fates: list[list[int]],
+    turns: list[int],
+    answer_turns: int,
+    batch: int,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(feed, "WINDOW_SIZE", 4)
+        patched.setattr(feed, "PAGE_SIZE", 3)
+        patched.setattr(feed, "RETRY_SECONDS", (0.001, 0.002))
+        patched.setattr(group_module, "BATCH_BYTES", batch)
+        broker = UnreliableBroker(fates, answer_turns=answer_turns)
+        asyncio.run(_play(broker, steps, turns))
+
+
+async def _play(broker: Broker, steps: list[Step], turns: list[int]) -> None:
+    async with playing(broker, turns) as numbers, asyncio.timeout(PATIENCE):
+        cursors = [await numbers.topics.cursor(numbers.topic)]
+        listeners: list[tuple[int | None, Listener]] = []
+        for what, number in steps:
+            await _step(numbers, cursors, listeners, what, number)
+        # Whatever the live path has lost is found by the next event at the latest.
+        for _, listener in listeners:
+            listener.slow = False
+        cursors.append(await numbers.say(len(cursors)))
+        numbers.topics._recheck("numbers")
+        last = len(cursors) - 1
+        for _, listener in listeners:
+            await wait_until(lambda heard=listener.heard: heard and heard[-1] == last)
+        for beginning, listener in listeners:
+            first = listener.heard[0] if beginning is None else beginning + 1
+            assert listener.heard == list(range(first, last + 1))
+            assert listener.errors is None
+        for _, listener in listeners:
+            await listener.leave()
+
+
+async def _step(
+    numbers: Numbers,
+    cursors: list[str],
+    listeners: list[tuple[int | None, Listener]],
+    what: str,
+    number: int,
+) -> None:
+    match what:
+        case "publish":
+            for _ in range(number):
+                cursors.append(await numbers.say(len(cursors)))  # noqa: PERF401 - each in its turn
+        case "join":
+            listeners.append((None, await listening(numbers)))
+        case "return":
+            beginning = number % len(cursors)
+            listeners.append((beginning, await listening(numbers, cursors[beginning])))
+        case "leave" if listeners:
+            _, listener = listeners.pop(number % len(listeners))
+            await listener.leave()
+        case "slow" | "quick" if listeners:
+            listeners[number % len(listeners)][1].slow = what == "slow"
+        case "turn":
+            await pause(number)
+
+
+# One thing at a time
+
+
+async def test_a_slow_member_holds_up_nobody_and_misses_nothing() -> None:
+    async with playing(MemoryBroker()) as numbers:
+        slow, quick = await listening(numbers), await listening(numbers)
+        await wait_until(lambda: slow.group and quick.group)
+        slow.slow = True
+        for number in range(1, 4):
+            await numbers.say(number)
+            await wait_until(lambda: len(quick.heard) == number)  # noqa: B023
+        assert (slow.heard, slow.fallen) == ([], 1)
+        slow.slow = False
+        await wait_until(lambda: slow.group is quick.group)
+        assert slow.heard == quick.heard == [1, 2, 3]
+        assert numbers.executed == [1, 2, 3]
+        for listener in (slow, quick):
+            await listener.leave()
+
+
+async def test_a_member_ahead_of_the_group_waits_for_it() -> None:
+    async with playing(MemoryBroker()) as numbers:
+        numbers.gate = asyncio.Event()
+        begin = await numbers.topics.cursor(numbers.topic)
+        first = await listening(numbers)
+        await wait_until(lambda: first.group)
+        cursor = await numbers.say(1)
+        await wait_until(lambda: numbers.executed)
+        ahead, beside = await listening(numbers, cursor), await listening(numbers, begin)
+        await wait_until(lambda: beside.group)
+        assert ahead.group is None
+        numbers.gate.set()
+        await wait_until(lambda: ahead.group)
+        await numbers.say(2)
+        await wait_until(lambda: ahead.heard == [2])
+        await wait_until(lambda: first.heard == beside.heard == [1, 2])
+        for listener in (first, ahead, beside):
+            await listener.leave()
+
+
+async def test_the_last_one_who_leaves_in_the_middle_of_an_execution_ends_the_group() -> None:
+    async with playing(MemoryBroker()) as numbers:
+        numbers.gate = asyncio.Event()
+        only = await listening(numbers)
+        await wait_until(lambda: only.group)
+        group = only.group
+        assert group is not None
+        await numbers.say(1)
+        await wait_until(lambda: numbers.executed)
+        await only.leave()
+        assert group.ended
+        assert group._task is None or group._task.cancelling()
+        numbers.gate.set()
+
+
+async def test_whoever_gives_up_on_the_way_leaves_nothing() -> None:
+    async with playing(MemoryBroker()) as numbers:
+        begin = await numbers.topics.cursor(numbers.topic)
+        await numbers.say(1)
+        slow = await listening(numbers, begin, slow=True)
+        await wait_until(lambda: numbers.executed)
+        await pause(3)
+        await slow.leave()
+
+
+async def test_closing_the_topics_ends_members_and_comers() -> None:
+    numbers = Numbers(MemoryBroker())
+    begin = await numbers.topics.cursor(numbers.topic)
+    member = await listening(numbers)
+    await wait_until(lambda: member.group)
+    await numbers.say(1)
+    await wait_until(lambda: member.heard == [1])
+    comer = await listening(numbers, begin, slow=True)
+    await pause(3)
+    await numbers.topics.close()
+    comer.slow = False
+    await wait_until(lambda: member.errors == comer.errors == [])
+
+
+async def test_closing_the_topics_ends_a_member_that_is_slow_at_that_very_moment() -> None:
+    numbers = Numbers(MemoryBroker())
+    numbers.gate = asyncio.Event()
+    member = await listening(numbers)
+    await wait_until(lambda: member.group)
+    await numbers.say(1)
+    await wait_until(lambda: numbers.executed)
+    member.slow = True
+    await numbers.topics.close()
+    numbers.gate.set()
+    await pause(5)
+    member.slow = False
+    await wait_until(lambda: member.errors is not None)
+    assert member.errors == []
+
+
+async def test_a_gap_is_told_to_all_members() -> None:
+    async with playing(LosingItsData()) as numbers:
+        members = [await listening(numbers), await listening(numbers)]
+        await wait_until(lambda: all(member.group for member in members))
+        await numbers.say(1)
+        await wait_until(lambda: all(member.heard == [1] for member in members))
+        broker: Any = numbers.topics._broker
+        broker._histories.clear()
+        await numbers.say(2)
+        await wait_until(lambda: all(member.errors for member in members))
+        for member in members:
+            assert member.errors is not None
+            assert member.errors[0]["extensions"]["code"] == "CURSOR_EXPIRED"
+            assert member.heard == [1]
+
+
+async def test_a_member_that_breaks_does_not_keep_an_event_from_the_others() -> None:
+    class Broken(Listener):
+        def push(self, batch: Batch) -> bool:
+            raise RuntimeError("on purpose")
+
+    async with playing(MemoryBroker()) as numbers:
+        shareable = await numbers.ask()
+        broken = Broken(shareable.execution)
+        broken.join(shareable.reader)
+        sound = await listening(numbers)
+        await wait_until(lambda: broken.group and sound.group)
+        await numbers.say(1)
+        # The group may end, but then it says so to everybody.
+        await wait_until(lambda: sound.heard == [1] or sound.errors)
+        for listener in (broken, sound):
+            await listener.leave()
