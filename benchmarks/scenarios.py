@@ -27,10 +27,10 @@ class Scale:
 
     sizes: tuple[int, ...] = (1, 100, 1000, 5000)
     many: int = 1000
-    seconds: float = 0.8
-    warm: float = 0.3
+    seconds: float = 0.4
+    warm: float = 0.2
     per_second: float = 2.0
-    rated: int = 6
+    rated: int = 5
 
     @property
     def milliseconds(self) -> int:

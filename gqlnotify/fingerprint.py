@@ -41,10 +41,10 @@ class _Walk:
     """How deep one is, and which captured variables somebody else could give another value."""
 
     open_cells: frozenset[int] = frozenset()
-    depth: int = 0
+    path: tuple[object, ...] = ()
 
-    def deeper(self) -> "_Walk":
-        return _Walk(self.open_cells, self.depth + 1)
+    def deeper(self, value: object) -> "_Walk":
+        return _Walk(self.open_cells, (*self.path, value))
 
 
 _START = _Walk()
@@ -53,9 +53,11 @@ _START = _Walk()
 def fingerprint(value: object, walk: _Walk = _START) -> Hashable:
     """Return what is equal for values that are sure to behave alike."""
     of_kind = _OF_KIND.get(type(value))
-    if of_kind is None or walk.depth > _DEEPEST:
+    if of_kind is None or len(walk.path) > _DEEPEST:
         return Same(value)
-    return (type(value), of_kind(value, walk.deeper()))
+    if isinstance(value, FunctionType) and any(value is seen for seen in walk.path):
+        return Same(value)
+    return (type(value), of_kind(value, walk.deeper(value)))
 
 
 def fingerprint_of_functions(*functions: object) -> Hashable:
@@ -79,15 +81,19 @@ def _all(functions: Iterable[object]) -> Iterator[FunctionType]:
     seen: set[int] = set()
     left = list(functions)
     while left:
-        function = left.pop()
-        if isinstance(function, partial):
-            left += [function.func, *function.args, *function.keywords.values()]
-        elif isinstance(function, MethodType):
-            left.append(function.__func__)
-        elif isinstance(function, FunctionType) and id(function) not in seen:
-            seen.add(id(function))
-            yield function
-            left += [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
+        value = left.pop()
+        if isinstance(value, partial):
+            left += [value.func, *value.args, *value.keywords.values()]
+        elif isinstance(value, MethodType):
+            left.append(value.__func__)
+        elif type(value) in {tuple, frozenset}:
+            left += cast(Iterable[object], value)
+        elif isinstance(value, FunctionType) and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+            left += value.__defaults__ or ()
+            left += (value.__kwdefaults__ or {}).values()
+            left += [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
 
 
 def _is_full(cell: CellType) -> bool:
@@ -193,7 +199,7 @@ def fingerprint_of_class(class_: type) -> Hashable:
 
 
 def _of_attribute(value: object, class_: type) -> Hashable:
-    if not isinstance(value, FunctionType) or _rebinds(value.__code__):
+    if not isinstance(value, FunctionType) or value.__dict__ or _rebinds(value.__code__):
         return fingerprint(value)
     # A method that says `super()` captures the class that is just being looked at.
     captured = (

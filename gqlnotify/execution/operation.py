@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
 
@@ -38,6 +39,7 @@ from gqlnotify.topics import Subscription
 ALL_OPERATIONS = frozenset(OperationType)
 AMBIGUOUS = "The document has several operations: operationName must say which one to run"
 
+_LONGEST_REMEMBERED = 4096
 _PLURALS = {
     OperationType.QUERY: "queries",
     OperationType.MUTATION: "mutations",
@@ -114,10 +116,17 @@ def is_ambiguous(query: str | None, operation_name: str | None) -> bool:
     "If operationName is null [...] if document contains exactly one operation, return [it];
     otherwise raise a request error" (GraphQL, section 6.1). Strawberry takes the first.
     """
-    if operation_name is not None or len(_OPERATION_WORD.findall(query or "")) < 2:
+    if not query or operation_name is not None or len(_OPERATION_WORD.findall(query)) < 2:
         return False
+    if len(query) > _LONGEST_REMEMBERED:
+        return _has_several_operations.__wrapped__(query)
+    return _has_several_operations(query)
+
+
+@lru_cache(maxsize=256)
+def _has_several_operations(query: str) -> bool:
     try:
-        document = parse(query or "", no_location=True)
+        document = parse(query, no_location=True)
     except (GraphQLError, RecursionError):
         return False
     return sum(isinstance(d, OperationDefinitionNode) for d in document.definitions) > 1

@@ -92,8 +92,7 @@ class Listener:
         return not self.slow
 
     async def send(self, batch: Batch) -> None:
-        while self.slow:
-            await asyncio.sleep(0)
+        await wait_until(lambda: not self.slow)
         self._hear(batch)
 
     def fell_behind(self, reader: Reader) -> None:
@@ -171,7 +170,12 @@ TURNS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 
 
 @given(STEPS, FATES, TURNS, st.integers(0, 3), st.sampled_from([1, 200, 64 * 1024]))
-@settings(deadline=None, max_examples=60, phases=(Phase.explicit, Phase.generate), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=60,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_each_member_hears_each_event_behind_its_position_once_and_in_order(
     monkeypatch: pytest.MonkeyPatch,
     steps: list[Step],
@@ -221,7 +225,7 @@ async def _step(
     match what:
         case "publish":
             for _ in range(number):
-                cursors.append(await numbers.say(len(cursors)))  # noqa: PERF401 - each in its turn
+                cursors.append(await numbers.say(len(cursors)))
         case "join":
             listeners.append((None, await listening(numbers)))
         case "return":
