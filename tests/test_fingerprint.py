@@ -50,7 +50,7 @@ def by_nested_function(value: Any) -> Callable[..., Any]:
 
 
 def by_inner_lambda(value: Any) -> Callable[..., Any]:
-    return lambda xs: filter(lambda x: x == value, xs)
+    return lambda xs: sorted(xs, key=lambda x: bool(x == value))
 
 
 def by_tuple_of_functions(value: Any) -> Callable[..., Any]:

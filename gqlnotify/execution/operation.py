@@ -74,15 +74,24 @@ async def stream(
         yield error_result(BadUserInput(AMBIGUOUS))
         return
     run = _Run(executions, operation, context, root_value)
-    async with run.runner.operation():
-        results = run.results()
-        async with aclosing(results):
-            async for result in results:
-                if isinstance(result, Shareable):
-                    yield result
-                    return
-                async with run.runner.on_stream_result(result):
-                    yield result
+    shareable: Shareable | None = None
+    try:
+        async with run.runner.operation():
+            results = run.results()
+            async with aclosing(results):
+                async for result in results:
+                    if isinstance(result, Shareable):
+                        shareable = result
+                        break
+                    async with run.runner.on_stream_result(result):
+                        yield result
+    except BaseException:
+        # The extensions' own ends may wait, and be cancelled there, or fail.
+        if shareable is not None:
+            shareable.reader.close()
+        raise
+    if shareable is not None:
+        yield shareable
 
 
 async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:

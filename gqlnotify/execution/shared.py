@@ -37,6 +37,7 @@ from gqlnotify.topics import Subscription
 
 CACHE_BYTES = 8 * 1024 * 1024
 RECENT_EXECUTIONS = 256
+_OUTCOME_BYTES = 600  # what an outcome and its place weigh beside the message
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,8 @@ class Executions:
                 _scope_key(subscription.scope),
             )
             hash(key)
-        except (TypeError, ValueError):
-            # An upload among the variables, or a scope that can't be compared.
+        except (TypeError, ValueError, RecursionError):
+            # An upload among the variables, or very deep ones, or a scope that can't be compared.
             return None
         execution = self._by_key.get(key)
         if execution is None:
@@ -197,7 +198,7 @@ class SharedExecution:
         # Not one with errors: whoever comes later may have better luck.
         if outcome is not None and outcome.tail is not None and not outcome.errors:
             key = (self, outcome.cursor)
-            self._outcomes.put(key, outcome, len(outcome.tail.data))
+            self._outcomes.put(key, outcome, len(outcome.tail.data) + _OUTCOME_BYTES)
 
 
 def _scope_key(scope: Hashable) -> Hashable:

@@ -699,3 +699,31 @@ async def test_a_stream_over_http_waits_for_the_same_execution(
 
 async def _first(stream: AsyncIterator[Any]) -> Any:
     return await anext(stream)
+
+
+async def test_an_extension_sees_its_operation_end_when_the_subscriber_has_joined() -> None:
+    ended = list[str]()
+
+    class Watching(SchemaExtension):
+        def on_operation(self) -> Iterator[None]:
+            yield
+            ended.append("operation")
+
+    stage = Stage(extensions=[Watching])
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], TOLD)
+        assert ended == ["operation"]
+
+
+async def test_variables_that_are_very_deep_are_executed_by_themselves(stage: Stage) -> None:
+    deep: Any = 0
+    for _ in range(400):
+        deep = [deep]
+    router = stage.router()
+    document = "subscription ($value: JSON!) { notes { altered(value: $value) } }"
+    async with audience(router, "alice") as (alice,):
+        await alice.subscribe("1", document, variables={"value": deep})
+        await joined(router, 1)
+        await stage.say("hi")
+        assert await told([alice], "altered") == [deep]
