@@ -48,6 +48,20 @@ class TokenExpired(Unauthenticated):
     close_code = 4403
 
 
+class TokenRevoked(Unauthenticated):
+    """The token, or all of its subject, was revoked."""
+
+    code = "TOKEN_REVOKED"
+
+
+class TooManyAttempts(NotifyError):
+    """Too many bad tokens came from this address; a good one is heard again in a minute."""
+
+    code = "TOO_MANY_ATTEMPTS"
+    http_status = 429
+    close_code: ClassVar[int] = 1013
+
+
 class Forbidden(NotifyError):
     """The viewer is known but has no right to this."""
 
@@ -103,6 +117,56 @@ class TooManyOperations(NotifyError):
     http_status = 429
 
 
+class TooManyTokens(NotifyError):
+    """The document is longer than it may be."""
+
+    code = "TOO_MANY_TOKENS"
+
+
+class QueryTooDeep(NotifyError):
+    """The fields of the operation are nested deeper than they may be."""
+
+    code = "QUERY_TOO_DEEP"
+
+
+class TooManyAliases(NotifyError):
+    """The operation has more aliases than it may."""
+
+    code = "TOO_MANY_ALIASES"
+
+
+class QueryTooComplex(NotifyError):
+    """The operation asks for more fields than it may."""
+
+    code = "QUERY_TOO_COMPLEX"
+
+
+class IntrospectionDisabled(NotifyError):
+    """Questions about the schema are not answered here."""
+
+    code = "INTROSPECTION_DISABLED"
+
+
+class PersistedQueryNotFound(NotifyError):
+    """No document has this hash."""
+
+    code = "PERSISTED_QUERY_NOT_FOUND"
+
+
+class OperationNotAllowed(NotifyError):
+    """Only persisted operations are, and this is none."""
+
+    code = "OPERATION_NOT_ALLOWED"
+    http_status = 403
+
+
+class BodyTooBig(NotifyError):
+    """The body of a request is over the size limit."""
+
+    code = "BODY_TOO_BIG"
+    http_status = 413
+
+
 class BrokerUnavailable(NotifyError):
     """The broker can't be reached. What was to be published was not, or nobody can tell."""
 
@@ -114,6 +178,8 @@ class ConnectionClosed(Exception):
     """Ends a WebSocket connection with this close code and reason."""
 
     code: ClassVar[int] = 4400
+    label: ClassVar[str] = "CONNECTION_CLOSED"
+    """What the metrics count it as."""
 
     def __init__(self, reason: str, *, code: int | None = None) -> None:
         super().__init__(reason)
@@ -125,42 +191,84 @@ class InvalidMessage(ConnectionClosed):
     """A message of a type or format that the protocol does not know."""
 
     code = 4400
+    label = "INVALID_MESSAGE"
 
 
 class NotAcknowledged(ConnectionClosed):
     """An operation before `connection_ack`."""
 
     code = 4401
+    label = "NOT_ACKNOWLEDGED"
 
 
 class OperationExists(ConnectionClosed):
     """A second operation under an id that is in use."""
 
     code = 4409
+    label = "OPERATION_EXISTS"
 
 
 class TooManyInits(ConnectionClosed):
     """A second `connection_init`."""
 
     code = 4429
+    label = "TOO_MANY_INITS"
 
 
 class InitTimeout(ConnectionClosed):
     """No `connection_init` within the time allowed."""
 
     code = 4408
+    label = "INIT_TIMEOUT"
 
 
 class MessageTooBig(ConnectionClosed):
     """A message over the size limit (RFC 6455, section 7.4.1)."""
 
     code = 1009
+    label = "MESSAGE_TOO_BIG"
 
 
 class PeerSilent(ConnectionClosed):
     """No sign of life within the ping deadline; the client may come back and resume."""
 
     code = 1013
+    label = "PEER_SILENT"
+
+
+class TooSlow(ConnectionClosed):
+    """The peer leaves too much unread, or leaves it for too long; it may come back and resume."""
+
+    code = 1013
+    label = "TOO_SLOW"
+
+
+class TooManyConnections(ConnectionClosed):
+    """The process has as many connections as it may."""
+
+    code = 1013
+    label = "TOO_MANY_CONNECTIONS"
+
+
+class TooManyConnectionsOfSubject(ConnectionClosed):
+    """The subject has as many connections as it may."""
+
+    code = 1013
+    label = "TOO_MANY_CONNECTIONS_OF_SUBJECT"
+
+
+class TooManyMessages(ConnectionClosed):
+    """Messages come faster than they may (RFC 6455, section 7.4.1: it "violates its policy")."""
+
+    code = 1008
+    label = "TOO_MANY_MESSAGES"
+
+
+class Draining(ConnectionClosed):
+    """The server is about to stop; the client resumes at another one."""
+
+    code = 1012
+    label = "DRAINING"
 
 
 def close_reason(text: str) -> str:

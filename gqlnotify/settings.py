@@ -1,6 +1,7 @@
 """Every option, its default and its name in the environment (`GQLNOTIFY_` and the field's name)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
@@ -71,7 +72,26 @@ class Settings(BaseSettings):
     jwt_audience: str | None = Field(default=None, description="When set, `aud` must be this")
     jwt_issuer: str | None = Field(default=None, description="When set, `iss` must be this")
     jwt_require_exp: bool = Field(default=True, description="Refuse tokens that never expire")
+    jwks_url: str | None = Field(
+        default=None, description="Where the public keys are, by `kid`, instead of a secret"
+    )
+    jwks_cache: float = Field(default=300, gt=0, description="How long fetched keys are good")
+    jwks_timeout: float = Field(default=5, gt=0, description="How long fetching them may take")
+    max_failed_authentications: int = Field(
+        default=20, gt=0, description="Bad tokens from one address a minute, before it has to wait"
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Pages of other origins that may open a socket, as JSON; `*` for any",
+    )
 
+    max_connections: int = Field(default=10_000, gt=0, description="Sockets at once in a process")
+    max_connections_per_subject: int = Field(
+        default=100, gt=0, description="Sockets at once of one subject in a process"
+    )
+    handshake_timeout: float = Field(
+        default=10, gt=0, description="How long a connection may take to send its first request"
+    )
     connection_init_wait: float = Field(
         default=5, gt=0, description="How long a socket may take to send connection_init"
     )
@@ -85,8 +105,35 @@ class Settings(BaseSettings):
         default=100, gt=0, description="Operations at once on one connection"
     )
     message_max_bytes: int = Field(
-        default=256 * 1024, gt=0, description="Size of one message from a client"
+        default=64 * 1024, gt=0, description="Size of one message from a client"
     )
+    body_max_bytes: int = Field(
+        default=256 * 1024, gt=0, description="Size of the body of one request over HTTP"
+    )
+    message_rate: float = Field(
+        default=100, gt=0, description="Messages a second that a connection may send for long"
+    )
+    message_burst: int = Field(
+        default=1000, gt=0, description="Messages that a connection may send at once"
+    )
+    outgoing_max_bytes: int = Field(
+        default=1024 * 1024, gt=0, description="What may wait for a peer that reads slowly"
+    )
+    send_timeout: float = Field(
+        default=30, gt=0, description="How long a peer may read nothing of what waits for it"
+    )
+
+    query_max_tokens: int = Field(default=2000, gt=0, description="Tokens of one document")
+    query_max_depth: int = Field(default=15, gt=0, description="How deep fields may be nested")
+    query_max_aliases: int = Field(default=50, gt=0, description="Aliases in one operation")
+    query_max_complexity: int = Field(
+        default=500, gt=0, description="Fields of one operation, its fragments written out"
+    )
+    introspection: bool = Field(default=True, description="Answer questions about the schema")
+    persisted_operations: Path | None = Field(
+        default=None, description="A file of documents that clients can name by their hash"
+    )
+    only_persisted: bool = Field(default=False, description="Refuse every other document")
 
     outcome_cache_bytes: int = Field(
         default=8 * 1024 * 1024,
@@ -109,4 +156,11 @@ class Settings(BaseSettings):
     )
     topic_linger: float = Field(
         default=10, ge=0, description="How long a topic is kept after its last subscriber left"
+    )
+
+    drain_window: float = Field(
+        default=5, ge=0, description="Over how long a stopping server closes its sockets"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How `gqlnotify serve` writes its log"
     )

@@ -445,7 +445,11 @@ def test_an_empty_key_is_refused(key: str | bytes, algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-@pytest.mark.parametrize("key", [RSA_PUBLIC, RSA_PUBLIC_DER, EC_PUBLIC, EC_PUBLIC_DER])
+@pytest.mark.parametrize(
+    "key",
+    [RSA_PUBLIC, RSA_PUBLIC_DER, EC_PUBLIC, EC_PUBLIC_DER],
+    ids=["rsa-pem", "rsa-der", "ec-pem", "ec-der"],
+)
 def test_a_public_key_is_no_secret(key: str | bytes, algorithm: str) -> None:
     with pytest.raises(ValueError, match="public key"):
         TokenVerifier(key, algorithm=algorithm)

@@ -8,7 +8,7 @@ import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"errors", "event", "settings", "turn"},
+    {"errors", "event", "metrics", "settings", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},

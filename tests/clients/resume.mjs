@@ -42,16 +42,17 @@ function follow({ name, cursor }) {
 async function publish(name) {
   const document = 'mutation ($name: String!, $value: Int!) { publish(name: $name, value: $value) }';
   for (let value = 1; value <= events; value += 1) {
+    // The last event comes behind the last cut, so that every cut falls into a stream.
+    if (value === events) await cutting;
     await post(http, document, { name, value }, fresh());
     await pause(Math.random() * pace);
   }
 }
 
-let following = true;
 let cut = 0;
 
 async function cutAgainAndAgain() {
-  while (following && cut < cuts) {
+  while (cut < cuts) {
     await pause(Math.random() * 60);
     // In any state: before the handshake, before the ack, amid a replay, amid live events.
     if (state.socket && state.socket.readyState <= 1) {
@@ -78,7 +79,5 @@ const followed = positions.flatMap((at) => Array.from({ length: followers }, () 
 const cutting = cutAgainAndAgain();
 await Promise.all(topics.map(publish));
 const seen = await Promise.all(followed);
-following = false;
-await cutting;
 await client.dispose();
 print({ counts: seen.map(count), cut, connections: state.connections, closes: state.closes });
