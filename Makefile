@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := tests/clients
 ROUNDS := 20
+# Most tests wait for other processes: more of them at once than there are cores.
+PROCESSES := 4
 
 .PHONY: help install serve test chaos bench check fmt cov clean
 .DEFAULT_GOAL := help
@@ -27,7 +29,7 @@ serve: install  ## Run the task service on http://127.0.0.1:8000
 	$(BIN)/gqlnotify serve
 
 test: install $(CLIENTS)/node_modules/.installed  ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)

@@ -49,14 +49,20 @@ class Socket:
         await self.send({"id": id_, "type": "complete"})
 
     async def next(self, id_: str) -> dict[str, Any]:
-        message = await self.receive()
+        message = await self._answer()
         assert (message["type"], message["id"]) == ("next", id_), message
         result: dict[str, Any] = message["payload"]
         return result
 
     async def completed(self, id_: str) -> None:
-        message = await self.receive()
+        message = await self._answer()
         assert message == {"type": "complete", "id": id_}
+
+    async def _answer(self) -> dict[str, Any]:
+        # The server pings whenever it likes.
+        while (message := await self.receive())["type"] == "ping":
+            pass
+        return message
 
     async def error(self, id_: str) -> list[dict[str, Any]]:
         message = await self.receive()
