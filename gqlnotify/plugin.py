@@ -29,6 +29,7 @@ from gqlnotify.auth import (
 from gqlnotify.errors import NotifyError
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
+from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.graphql_http import Context, GraphQLOverHTTP, RootValue
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
 
@@ -72,6 +73,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     ) -> None:
         self.settings = settings or Settings()
         self.topics = topics
+        self.admission = Admission(
+            max_connections=self.settings.max_connections,
+            max_per_subject=self.settings.max_connections_per_subject,
+        )
         self._authenticate = authenticate or TokenVerifier.from_settings(self.settings)
         self._may = may
         arguments = signature(super().__init__).bind_partial(schema, *args, **kwargs)

@@ -56,6 +56,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             for extension in self.conn.extensions
         )
 
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the peer, those in the transport's buffer with them."""
+        return self._held + self.transport.get_write_buffer_size()
+
     def write(self, frame: bytes) -> None:
         """Send a finished frame, with all others of this turn of the event loop in one write."""
         if not self._frames:

@@ -8,8 +8,9 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gqlnotify.protocol.frames import Batch, Head
+from gqlnotify.settings import Settings
 from gqlnotify.transports.gate import Gate
-from gqlnotify.transports.wire import AsgiWire, DirectWire, frames_of
+from gqlnotify.transports.wire import AsgiWire, DirectWire, frames_of, transport_of
 
 CLOSE_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
@@ -24,17 +25,22 @@ class Connection:
         self,
         websocket: WebSocket,
         encode: Callable[[object], str | bytes],
+        settings: Settings,
         *,
-        compress_above: int,
+        on_slow: Callable[[str], None],
     ) -> None:
+        """Take `on_slow`, which is told why the peer is to be sent away."""
         self.websocket = websocket
         self._over = Gate()
         self._encode = encode
+        self._settings = settings
+        self._on_slow = on_slow
         self._frames = frames_of(websocket)
+        self._transport = None if self._frames is not None else transport_of(websocket)
         self._wire = (
-            AsgiWire(websocket.send_text)
+            AsgiWire(websocket.send_text, self._transport)
             if self._frames is None
-            else DirectWire(self._frames, compress_above=compress_above)
+            else DirectWire(self._frames, compress_above=settings.compress_above)
         )
         self._on_end: Callable[[], Coroutine[Any, Any, None]] | None = None
         # Nothing more may be sent: a close frame is on its way, or the peer has gone.
@@ -95,6 +101,9 @@ class Connection:
             text.encode()
         if not self._closed:
             self._wire.write(text)
+            # What many operations have to say at once adds up, though each of them waits.
+            if self._wire.full and self._wire.held > self._settings.outgoing_max_bytes:
+                self._on_slow("Too much was left unread")
         await self.drained()
 
     def push(self, head: Head, batch: Batch) -> bool:
@@ -107,8 +116,15 @@ class Connection:
             # Nobody reads this any more. Whoever sends is cancelled with the connection; were it to
             # go on at once, an endless generator would hold up the whole event loop.
             await asyncio.get_running_loop().create_future()
-        if self._wire.full:
-            await self._wire.drained()
+        while self._wire.full:
+            held = self._wire.held
+            try:
+                async with asyncio.timeout(self._settings.send_timeout):
+                    await self._wire.drained()
+                    return
+            except TimeoutError:
+                if self._wire.held >= held:
+                    self._on_slow("Nothing was read for too long")
 
     async def close(self, code: int, reason: str) -> None:
         """Close the socket, without waiting for long on a peer that does not read."""
@@ -121,10 +137,19 @@ class Connection:
                 await self.websocket.close(code, reason)
         except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
             logger.info("The peer did not take the close frame (%d)", code)
-            if self._frames is not None:
-                self._frames.abort()
+            self._abort()
+        else:
+            if self._frames is None:
+                # A server may wait for the peer's own close frame behind what it does not read.
+                asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._abort)
         finally:
             self.end()
+
+    def _abort(self) -> None:
+        if self._frames is not None:
+            self._frames.abort()
+        elif self._transport is not None:
+            self._transport.abort()
 
     def end(self) -> None:
         """Note that the socket is no more."""

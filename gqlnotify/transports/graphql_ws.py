@@ -23,6 +23,8 @@ from gqlnotify.errors import (
     NotifyError,
     PeerSilent,
     TokenExpired,
+    TooManyMessages,
+    TooSlow,
     Unauthenticated,
 )
 from gqlnotify.protocol.connection import (
@@ -35,8 +37,10 @@ from gqlnotify.protocol.connection import (
     Stop,
 )
 from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.protocol.rate import Rate
 from gqlnotify.reader import Reader
 from gqlnotify.settings import Settings
+from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.connection import Connection
 from gqlnotify.transports.heartbeat import Heartbeat
 from gqlnotify.transports.shared_operation import SharedOperation
@@ -52,6 +56,7 @@ class View(Protocol):
 
     settings: Settings
     executions: execution.Executions
+    admission: Admission
     detachable: bool
 
     def encode_json(self, data: object) -> str | bytes:
@@ -89,8 +94,10 @@ class GraphQLTransportWSHandler:
         self._viewer: Viewer | None = None
         self._reading = False
         self._operations: dict[str, asyncio.Task[None] | SharedOperation] = {}
+        self._subject: str | None = None
+        self._rate = Rate(settings.message_rate, settings.message_burst)
         self._connection = Connection(
-            websocket.ws, view.encode_json, compress_above=settings.compress_above
+            websocket.ws, view.encode_json, settings, on_slow=self._fell_behind_for_good
         )
         self._protocol = ServerConnection(
             max_operations=max_subscriptions_per_connection,
@@ -109,8 +116,14 @@ class GraphQLTransportWSHandler:
 
         Where the server holds the connection by itself, this returns early.
         """
-        self._connection.after(self._init_wait, self._init_timeout)
         self._connection.open()
+        try:
+            self._view.admission.enter()
+        except ConnectionClosed as full:
+            await self._fail(full)
+            await self._leave_nothing()
+            return
+        self._connection.after(self._init_wait, self._init_timeout)
         if self._may_detach() and self._connection.detach(self._on_message, self._finish):
             return
         self._connection.spawn(self._read(lambda: True))
@@ -124,6 +137,14 @@ class GraphQLTransportWSHandler:
         return self._view.detachable and type(self).handle is GraphQLTransportWSHandler.handle
 
     async def _finish(self) -> None:
+        try:
+            await self._leave_nothing()
+        finally:
+            self._view.admission.leave()
+            if self._subject is not None:
+                self._view.admission.leave_as(self._subject)
+
+    async def _leave_nothing(self) -> None:
         self._heartbeat.stop()
         for id_ in list(self._operations):
             self._stop(id_)
@@ -159,6 +180,8 @@ class GraphQLTransportWSHandler:
             self._reading = False
 
     def _receive(self, message: str | bytes) -> list[Command]:
+        if not self._rate.allows(asyncio.get_running_loop().time()):
+            return self._protocol.close(TooManyMessages("Too many messages"))
         if isinstance(message, bytes):
             return self._protocol.receive_binary()
         return self._protocol.receive_text(message)
@@ -183,6 +206,9 @@ class GraphQLTransportWSHandler:
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._carry_out(commands))
 
+    def _fell_behind_for_good(self, why: str) -> None:
+        self._soon(self._protocol.close(TooSlow(why)))
+
     async def _fail(self, closed: ConnectionClosed) -> None:
         await self._carry_out(self._protocol.close(closed))
 
@@ -196,6 +222,8 @@ class GraphQLTransportWSHandler:
             await self._fail(ConnectionClosed(error.message, code=error.close_code))
         except Forbidden as error:
             await self._fail(ConnectionClosed(error.message, code=FORBIDDEN))
+        except ConnectionClosed as closed:
+            await self._fail(closed)
         except ConnectionRejectionError:
             await self._fail(ConnectionClosed("Forbidden", code=FORBIDDEN))
         except Exception:
@@ -211,10 +239,17 @@ class GraphQLTransportWSHandler:
             token = find_token({"authorization": websocket.headers.get("authorization")})
         self._viewer = await self._view.admit(token, websocket)
         view_as(self._viewer)
+        self._enter_as_subject()
         self._end_with_the_token()
         self._remember(payload)
         acknowledgement = await self._view.on_ws_connect(self._context)
         return None if isinstance(acknowledgement, UnsetType) else acknowledgement
+
+    def _enter_as_subject(self) -> None:
+        # Not where the peer has gone meanwhile: it would never leave.
+        if self._viewer is not None and not self._connection.is_over:
+            self._view.admission.enter_as(self._viewer.principal.subject)
+            self._subject = self._viewer.principal.subject
 
     def _end_with_the_token(self) -> None:
         expires_at = None if self._viewer is None else self._viewer.principal.expires_at

@@ -29,6 +29,10 @@ class Frames(Protocol):
     full: bool
     """Whether more is held for the peer than is good."""
 
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the peer, those in the transport's buffer with them."""
+
     def write(self, frame: bytes) -> None:
         """Send a finished frame, with all others of this turn of the event loop in one write."""
 
@@ -55,12 +59,26 @@ class Frames(Protocol):
         """Have the server wait for `task` before it shuts down."""
 
 
+class Transport(Protocol):
+    """What is asked of the transport under a socket, where a server shows it."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait to be written."""
+
+    def abort(self) -> None:
+        """Let go of the peer, whatever it has not read."""
+
+
 class Wire(Protocol):
     """One way out."""
 
     @property
     def full(self) -> bool:
         """Whether more is held for the peer than is good."""
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the peer, as far as that can be known."""
 
     def write(self, text: str) -> None:
         """Send one message."""
@@ -85,6 +103,18 @@ def frames_of(websocket: WebSocket) -> Frames | None:
     return frames
 
 
+def transport_of(websocket: WebSocket) -> Transport | None:
+    """Return the transport under `websocket`; None where the server does not let it be seen.
+
+    ASGI knows no way to let go of a peer that does not read: `close` waits behind what it has not
+    read. Each of uvicorn's protocol classes gives a method of its own as `receive`.
+    """
+    protocol = getattr(websocket._receive, "__self__", None)
+    transport: Any = getattr(protocol, "transport", None)
+    can_be_used = hasattr(transport, "abort") and hasattr(transport, "get_write_buffer_size")
+    return transport if can_be_used else None
+
+
 class DirectWire:
     """Hands over finished frames; what they share is compressed once for all."""
 
@@ -96,6 +126,11 @@ class DirectWire:
     def full(self) -> bool:
         """See `Wire.full`."""
         return self._frames.full
+
+    @property
+    def held(self) -> int:
+        """See `Wire.held`."""
+        return self._frames.held
 
     def write(self, text: str) -> None:
         """See `Wire.write`."""
@@ -125,8 +160,11 @@ class DirectWire:
 class AsgiWire:
     """Sends one message after the other through ASGI, which may make it wait."""
 
-    def __init__(self, send: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, send: Callable[[str], Awaitable[None]], transport: Transport | None = None
+    ) -> None:
         self._send = send
+        self._transport = transport
         self._outbox: deque[str] = deque()
         self._held = 0
         self._more = Gate()
@@ -137,6 +175,12 @@ class AsgiWire:
     def full(self) -> bool:
         """See `Wire.full`."""
         return not self._room.is_set()
+
+    @property
+    def held(self) -> int:
+        """See `Wire.held`."""
+        below = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return self._held + below
 
     def write(self, text: str) -> None:
         """See `Wire.write`."""

@@ -137,7 +137,7 @@ async def test_a_peer_that_writes_and_never_reads_is_let_go_as_well(
 
 async def write_forever(socket: Socket) -> None:
     while True:
-        await socket.send({"type": "ping", "payload": {"x": "x" * 200_000}})
+        await socket.send({"type": "ping", "payload": {"x": "x" * 50_000}})
 
 
 @pytest.mark.parametrize("document", [FLOOD, "subscription { endless }"])

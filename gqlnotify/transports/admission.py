@@ -1,0 +1,45 @@
+"""How many sockets there may be, of everybody and of each subject."""
+
+from collections import Counter
+
+from gqlnotify.errors import TooManyConnections, TooManyConnectionsOfSubject
+
+
+class Admission:
+    """Counts the sockets of one router in this process."""
+
+    def __init__(self, *, max_connections: int, max_per_subject: int) -> None:
+        self.connections = 0
+        self._max_connections = max_connections
+        self._max_per_subject = max_per_subject
+        self._of_subject: Counter[str] = Counter()
+
+    def enter(self) -> None:
+        """Let one more in; `leave` it when it has gone.
+
+        Raises:
+            TooManyConnections: the house is full.
+        """
+        if self.connections >= self._max_connections:
+            raise TooManyConnections("Too many connections; try again later")
+        self.connections += 1
+
+    def leave(self) -> None:
+        """Undo `enter`."""
+        self.connections -= 1
+
+    def enter_as(self, subject: str) -> None:
+        """Count one that is in as `subject`'s; `leave_as` it when it has gone.
+
+        Raises:
+            TooManyConnectionsOfSubject: it has as many as it may.
+        """
+        if self._of_subject[subject] >= self._max_per_subject:
+            raise TooManyConnectionsOfSubject("Too many connections of this subject")
+        self._of_subject[subject] += 1
+
+    def leave_as(self, subject: str) -> None:
+        """Undo `enter_as`."""
+        self._of_subject[subject] -= 1
+        if not self._of_subject[subject]:
+            del self._of_subject[subject]
