@@ -178,13 +178,15 @@ class ConnectionClosed(Exception):
     """Ends a WebSocket connection with this close code and reason."""
 
     code: ClassVar[int] = 4400
-    label: ClassVar[str] = "CONNECTION_CLOSED"
+    label: str = "CONNECTION_CLOSED"
     """What the metrics count it as."""
 
-    def __init__(self, reason: str, *, code: int | None = None) -> None:
+    def __init__(self, reason: str, *, code: int | None = None, label: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.close_code = code if code is not None else self.code
+        if label is not None:
+            self.label = label
 
 
 class InvalidMessage(ConnectionClosed):

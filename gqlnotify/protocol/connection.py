@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from gqlnotify.errors import (
@@ -18,6 +18,7 @@ from gqlnotify.errors import (
     InvalidMessage,
     MessageTooBig,
     NotAcknowledged,
+    NotifyError,
     OperationExists,
     TooManyInits,
     TooManyOperations,
@@ -34,6 +35,8 @@ from gqlnotify.protocol.messages import (
     Subscribe,
     strict_json,
 )
+
+_RENEWAL = "authorization"
 
 
 class State(Enum):
@@ -60,10 +63,25 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """Decide on the fresh token in this payload of a ping, then say what came of it: `renewed`."""
+
+    payload: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Start this operation."""
 
     operation: Subscribe
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer the operation with this error; it has not started."""
+
+    id: str
+    error: NotifyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +93,14 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the socket. Nothing comes after this."""
+    """Close the socket. Nothing comes after this. `label` is what the metrics count it as."""
 
     code: int
     reason: str
+    label: str = field(default="", compare=False)
 
 
-Command = Send | Authenticate | Start | Stop | Close
+Command = Send | Authenticate | Renew | Start | Refuse | Stop | Close
 
 
 class ServerConnection:
@@ -135,6 +154,10 @@ class ServerConnection:
         self.state = State.READY
         return [Send(messages.connection_ack(payload))]
 
+    def renewed(self, outcome: Json) -> list[Command]:
+        """Answer the ping that brought a token."""
+        return [] if self.state is State.CLOSED else [Send(messages.pong(outcome))]
+
     def ping(self) -> list[Command]:
         """Ask the client for a sign of life."""
         return [] if self.state is State.CLOSED else [Send(messages.ping())]
@@ -157,12 +180,12 @@ class ServerConnection:
             return []
         self.state = State.CLOSED
         self._active.clear()
-        return [Close(closed.close_code, close_reason(closed.reason))]
+        return [Close(closed.close_code, close_reason(closed.reason), closed.label)]
 
     def _handle(self, message: Message) -> list[Command]:
         match message:
             case Ping(payload):
-                return [Send(messages.pong(payload))]
+                return [self._pong(payload)]
             case Pong():
                 return []
             case ConnectionInit(payload):
@@ -170,6 +193,12 @@ class ServerConnection:
             case Subscribe():
                 return self._start(message)
         return [Stop(message.id)] if self._end(message.id) else []
+
+    def _pong(self, payload: Json | None) -> Command:
+        # Before the acknowledgement there is nothing to renew.
+        if self.state is State.READY and any(key.lower() == _RENEWAL for key in payload or ()):
+            return Renew(payload or {})
+        return Send(messages.pong(payload))
 
     def _initialise(self, payload: Json) -> list[Command]:
         # "If the server receives more than one ConnectionInit message at any given time, the
@@ -188,7 +217,7 @@ class ServerConnection:
             refusal = TooManyOperations(
                 f"Subscription limit reached: {self._max_operations} operations a connection"
             )
-            return [Send(messages.error(operation.id, [refusal.formatted()]))]
+            return [Refuse(operation.id, refusal)]
         self._active.add(operation.id)
         return [Start(operation)]
 

@@ -14,7 +14,7 @@ from strawberry.exceptions import ConnectionRejectionError
 from strawberry.types import ExecutionResult
 from strawberry.types.unset import UnsetType
 
-from gqlnotify import execution
+from gqlnotify import execution, metrics
 from gqlnotify.auth import Viewer, find_token, view_as
 from gqlnotify.errors import (
     BadUserInput,
@@ -27,10 +27,12 @@ from gqlnotify.errors import (
     TooSlow,
     Unauthenticated,
 )
+from gqlnotify.protocol import messages
 from gqlnotify.protocol.connection import (
     Authenticate,
     Close,
     Command,
+    Refuse,
     Send,
     ServerConnection,
     Start,
@@ -198,9 +200,13 @@ class GraphQLTransportWSHandler:
                 case Start(operation):
                     task = self._connection.spawn(self._run(operation))
                     self._operations[operation.id] = task
+                case Refuse(id_, error):
+                    metrics.refused(error.code)
+                    await self._connection.send(messages.error(id_, [error.formatted()]))
                 case Stop(id_):
                     self._stop(id_)
-                case Close(code, reason):
+                case Close(code, reason, label):
+                    metrics.refused(label)
                     await self._connection.close(code, reason)
 
     def _soon(self, commands: Sequence[Command]) -> None:
@@ -219,13 +225,13 @@ class GraphQLTransportWSHandler:
         try:
             acknowledgement = await self._accept(payload)
         except Unauthenticated as error:
-            await self._fail(ConnectionClosed(error.message, code=error.close_code))
+            await self._fail(_closed(error, error.close_code))
         except Forbidden as error:
-            await self._fail(ConnectionClosed(error.message, code=FORBIDDEN))
+            await self._fail(_closed(error, FORBIDDEN))
         except ConnectionClosed as closed:
             await self._fail(closed)
         except ConnectionRejectionError:
-            await self._fail(ConnectionClosed("Forbidden", code=FORBIDDEN))
+            await self._fail(_closed(Forbidden("Forbidden"), FORBIDDEN))
         except Exception:
             logger.exception("The decision on a connection_init failed")
             await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
@@ -258,7 +264,7 @@ class GraphQLTransportWSHandler:
             self._connection.after(remaining, self._token_expired)
 
     async def _token_expired(self) -> None:
-        await self._fail(ConnectionClosed("The token has expired", code=TokenExpired.close_code))
+        await self._fail(_closed(TokenExpired("The token has expired"), TokenExpired.close_code))
 
     def _remember(self, payload: Json) -> None:
         if isinstance(self._context, dict):
@@ -278,6 +284,7 @@ class GraphQLTransportWSHandler:
         except execution.Ended as ended:
             errors = ended.errors
         except NotifyError as error:
+            metrics.refused(error.code)
             errors = [error.formatted()]
         except Exception:
             logger.exception("An operation failed")
@@ -376,3 +383,7 @@ class GraphQLTransportWSHandler:
 
 
 _NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
+
+
+def _closed(error: NotifyError, code: int) -> ConnectionClosed:
+    return ConnectionClosed(error.message, code=code, label=error.code)

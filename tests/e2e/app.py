@@ -8,6 +8,7 @@ from typing import Any
 
 import strawberry
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.schema.config import StrawberryConfig
 
@@ -155,10 +156,29 @@ schema = strawberry.Schema(
     config=StrawberryConfig(enable_experimental_incremental_execution=True),
 )
 app = FastAPI()
-app.include_router(Router(schema, topics=topics), prefix="/graphql")
+graphql = Router(schema, topics=topics)
+app.include_router(graphql, prefix="/graphql")
 
 
 @app.get("/tasks")
 async def tasks() -> list[str]:
     """Return what runs in the server's event loop."""
     return sorted(str(getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks())
+
+
+@app.get("/connections")
+async def connections() -> int:
+    """Return how many sockets are served."""
+    return graphql.admission.connections
+
+
+@app.get("/refusals")
+async def refusals() -> dict[str, float]:
+    """Return what was refused, and how often."""
+    return {
+        sample.labels["reason"]: sample.value
+        for metric in REGISTRY.collect()
+        if metric.name == "gqlnotify_refusals"
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }

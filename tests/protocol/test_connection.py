@@ -8,11 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gqlnotify.errors import ConnectionClosed, PeerSilent
+from gqlnotify.errors import ConnectionClosed, InvalidMessage, PeerSilent
 from gqlnotify.protocol.connection import (
     Authenticate,
     Close,
     Command,
+    Refuse,
+    Renew,
     Send,
     ServerConnection,
     Start,
@@ -168,6 +170,30 @@ def test_a_pong_can_be_sent_at_any_time_even_unasked(any_open: ServerConnection)
     assert any_open.state is state
 
 
+@pytest.mark.parametrize("key", ["authorization", "Authorization", "AUTHORIZATION"])
+def test_a_ping_with_a_token_asks_for_a_renewal_and_its_pong_says_what_came_of_it(
+    running: ServerConnection, key: str
+) -> None:
+    payload = {key: "Bearer fresh"}
+    assert running.receive_text(message("ping", payload=payload)) == [Renew(payload)]
+    outcome = {"renewed": True}
+    assert running.renewed(outcome) == [Send({"type": "pong", "payload": outcome})]
+
+
+def test_before_the_acknowledgement_a_ping_with_a_token_is_just_a_ping() -> None:
+    connection = ServerConnection()
+    payload = {"authorization": "Bearer fresh"}
+    pong = Send({"type": "pong", "payload": payload})
+    assert connection.receive_text(message("ping", payload=payload)) == [pong]
+    connection.receive_text(init())
+    assert connection.receive_text(message("ping", payload=payload)) == [pong]
+
+
+def test_a_renewal_that_comes_too_late_is_not_answered(running: ServerConnection) -> None:
+    running.close(InvalidMessage("over"))
+    assert running.renewed({"renewed": True}) == []
+
+
 def test_the_server_may_ping_at_any_time(any_open: ServerConnection) -> None:
     assert any_open.ping() == [Send({"type": "ping"})]
 
@@ -235,9 +261,8 @@ def test_one_operation_too_many_is_answered_with_an_error_and_the_others_go_on()
         connection.receive_text(subscribe(id_))
 
     [refusal] = connection.receive_text(subscribe("3"))
-    assert isinstance(refusal, Send)
-    assert (refusal.message["type"], refusal.message["id"]) == ("error", "3")
-    assert refusal.message["payload"][0]["extensions"]["code"] == "TOO_MANY_OPERATIONS"
+    assert isinstance(refusal, Refuse)
+    assert (refusal.id, refusal.error.code) == ("3", "TOO_MANY_OPERATIONS")
     assert connection.active == {"1", "2"}
 
     connection.receive_text(complete("1"))

@@ -1,0 +1,124 @@
+"""What a client may take of a server, and what it is told when it takes more."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import APP, SECRET
+from tests.e2e.raw import Socket, open_socket
+from tests.e2e.tokens import token
+from tests.servers import PATIENCE, Server, serving
+from tests.waiting import wait_until
+
+HELLO = "{ hello }"
+
+
+@pytest.fixture(scope="module")
+def strict(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with little room."""
+    with serving(
+        APP,
+        tmp_path_factory.mktemp("strict"),
+        *path,
+        jwt_secret=SECRET,
+        max_connections=4,
+        max_connections_per_subject=2,
+        message_rate=5,
+        message_burst=20,
+        outgoing_max_bytes=300_000,
+    ) as server:
+        yield server
+
+
+def bearer(subject: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token(subject)}"}
+
+
+async def can_come_in(server: Server, subject: str) -> bool:
+    async with open_socket(server.ws) as socket:
+        await socket.send({"type": "connection_init", "payload": bearer(subject)})
+        try:
+            await socket.receive()
+        except Exception:
+            return False
+        answer: dict[str, str] = await socket.query(HELLO)
+        return answer == {"hello": "world"}
+
+
+@pytest.fixture
+async def empty(strict: Server) -> Server:
+    """The strict server, with nobody in it."""
+    await wait_until(lambda: is_empty(strict), seconds=PATIENCE)
+    return strict
+
+
+async def is_empty(server: Server) -> bool:
+    async with httpx.AsyncClient(base_url=server.http, trust_env=False) as client:
+        return bool((await client.get("/connections")).json() == 0)
+
+
+async def test_a_full_house_sends_the_next_one_away_to_come_back_later(empty: Server) -> None:
+    async with (
+        open_socket(empty.ws) as one,
+        open_socket(empty.ws),
+        open_socket(empty.ws),
+        open_socket(empty.ws),
+    ):
+        await one.init(bearer("alice"))
+        async with open_socket(empty.ws) as late:
+            close = await late.closed()
+        assert (close.code, close.reason) == (1013, "Too many connections; try again later")
+        assert await one.query(HELLO) == {"hello": "world"}
+    await wait_until(lambda: can_come_in(empty, "alice"), seconds=PATIENCE)
+
+
+async def test_one_subject_cannot_fill_the_house(empty: Server) -> None:
+    async with open_socket(empty.ws) as one, open_socket(empty.ws) as two:
+        await one.init(bearer("alice"))
+        await two.init(bearer("alice"))
+        async with open_socket(empty.ws) as three:
+            await three.send({"type": "connection_init", "payload": bearer("alice")})
+            close = await three.closed()
+        assert (close.code, close.reason) == (1013, "Too many connections of this subject")
+        assert await can_come_in(empty, "bob")
+        assert await two.query(HELLO) == {"hello": "world"}
+    await wait_until(lambda: can_come_in(empty, "alice"), seconds=PATIENCE)
+
+
+async def test_who_sends_too_much_at_once_is_sent_away_for_good(empty: Server) -> None:
+    async with open_socket(empty.ws) as socket:
+        await socket.init(bearer("alice"))
+        await socket.send(*({"type": "pong"} for _ in range(200)))
+        close = await socket.closed()
+    assert (close.code, close.reason) == (1008, "Too many messages")
+
+
+async def test_a_client_that_keeps_to_the_rate_is_left_alone(empty: Server) -> None:
+    async with open_socket(empty.ws) as socket:
+        await socket.init(bearer("alice"))
+        await socket.send(*({"type": "pong"} for _ in range(15)))
+        assert await socket.query(HELLO) == {"hello": "world"}
+
+
+async def flood(socket: Socket) -> None:
+    """Have ten operations send 100 kB each, again and again, and read none of it."""
+    for number in range(10):
+        await socket.subscribe(str(number), "subscription { flood(size: 100000) }")
+
+
+async def test_a_peer_that_lets_too_much_pile_up_is_sent_away_to_come_back(empty: Server) -> None:
+    async with open_socket(empty.ws, max_queue=1, ping_interval=None, compression=None) as socket:
+        await socket.init(bearer("alice"))
+        await flood(socket)
+        await wait_until(lambda: is_empty(empty), seconds=PATIENCE)
+
+
+async def test_what_is_refused_is_counted_by_its_reason(empty: Server) -> None:
+    async with open_socket(empty.ws) as socket:
+        await socket.init(bearer("alice"))
+        await socket.send(*({"type": "pong"} for _ in range(200)))
+        await socket.closed()
+    async with httpx.AsyncClient(base_url=empty.http, trust_env=False) as client:
+        refused = (await client.get("/refusals")).json()
+    assert refused["too_many_messages"] >= 1
