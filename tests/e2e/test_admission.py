@@ -108,17 +108,24 @@ async def flood(socket: Socket) -> None:
 
 
 async def test_a_peer_that_lets_too_much_pile_up_is_sent_away_to_come_back(empty: Server) -> None:
-    async with open_socket(empty.ws, max_queue=1, ping_interval=None, compression=None) as socket:
+    before = await refused(empty, "too_slow")
+    async with open_socket(
+        empty.ws, max_queue=1, ping_interval=None, compression=None, close_timeout=0.2
+    ) as socket:
         await socket.init(bearer("alice"))
         await flood(socket)
         await wait_until(lambda: is_empty(empty), seconds=PATIENCE)
+    assert await refused(empty, "too_slow") == before + 1
 
 
 async def test_what_is_refused_is_counted_by_its_reason(empty: Server) -> None:
+    before = await refused(empty, "unauthenticated")
     async with open_socket(empty.ws) as socket:
-        await socket.init(bearer("alice"))
-        await socket.send(*({"type": "pong"} for _ in range(200)))
+        await socket.send({"type": "connection_init", "payload": {"Authorization": "rubbish"}})
         await socket.closed()
-    async with httpx.AsyncClient(base_url=empty.http, trust_env=False) as client:
-        refused = (await client.get("/refusals")).json()
-    assert refused["too_many_messages"] >= 1
+    assert await refused(empty, "unauthenticated") == before + 1
+
+
+async def refused(server: Server, reason: str) -> float:
+    async with httpx.AsyncClient(base_url=server.http, trust_env=False) as client:
+        return float((await client.get("/refusals")).json().get(reason, 0))
