@@ -1,4 +1,4 @@
-"""The command line: `gqlnotify serve`, `token`, `publish` and `tail`."""
+"""The command line: `gqlnotify serve`, `token`, `revoke`, `publish` and `tail`."""
 
 import asyncio
 import ipaddress
@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -19,10 +20,11 @@ from pydantic import ValidationError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from gqlnotify import brokers
-from gqlnotify.auth import sign
+from gqlnotify.auth import sign, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Event, Topic
 from gqlnotify.publisher import Publisher
+from gqlnotify.revocation import REVOCATIONS, Revocation
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
 
@@ -51,16 +53,17 @@ def serve(
 ) -> None:
     """Serve an application with uvicorn.
 
-    Without GQLNOTIFY_JWT_SECRET, on a loopback address, the run gets a secret of its own.
+    Without a key for tokens, on a loopback address, the run gets a secret of its own.
     """
     sys.path.insert(0, os.getcwd())
     _require_application(application)
     settings = _settings()
     _require_broker(settings, workers)
-    if settings.jwt_secret is None:
+    _require_key_that_fits(settings)
+    if not settings.names_a_key:
         _require_loopback(host)
     port = port or _free_port(host)
-    if settings.jwt_secret is None:
+    if not settings.names_a_key:
         _greet(application, _with_random_secret(), f"http://{_in_url(host)}:{port}")
     uvicorn.run(
         application,
@@ -91,6 +94,26 @@ def token(
     except ValueError as error:
         _fail(str(error))
     typer.echo(made)
+
+
+@app.command()
+def revoke(
+    subject: Annotated[
+        str | None, typer.Option(help="Whose tokens, all that were made until now.")
+    ] = None,
+    token_id: Annotated[str | None, typer.Option(help="Which token, by its jti.")] = None,
+) -> None:
+    """Revoke a subject's tokens, or a single one, in every process.
+
+    It needs GQLNOTIFY_BROKER_URL. Whoever is connected with such a token is disconnected.
+    """
+    if not subject and not token_id:
+        _fail("Say what to revoke: --subject or --token-id")
+    if subject and token_id:
+        _fail("Either --subject or --token-id; a subject's tokens are revoked with it")
+    with _told(), Publisher(settings=_settings()) as publisher:
+        revocation = Revocation(subject=subject or None, token_id=token_id or None)
+        typer.echo(str(publisher.publish_sync(REVOCATIONS, revocation)))
 
 
 @app.command()
@@ -177,6 +200,7 @@ def _token(
     claims = {
         "sub": subject,
         "iat": now,
+        "jti": uuid.uuid4().hex,
         "exp": now + seconds,
         "topics": {"subscribe": subscribe, "publish": publish},
     }
@@ -216,6 +240,13 @@ def _require_broker(settings: Settings, workers: int) -> None:
             f"{workers} workers can't share events over memory://, each would have its own. "
             "Set GQLNOTIFY_BROKER_URL to a broker that they can share, or use one worker"
         )
+
+
+def _require_key_that_fits(settings: Settings) -> None:
+    try:
+        verifier_from(settings)
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _require_loopback(host: str) -> None:

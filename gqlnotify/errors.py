@@ -54,6 +54,14 @@ class TokenRevoked(Unauthenticated):
     code = "TOKEN_REVOKED"
 
 
+class KeysUnavailable(NotifyError):
+    """The keys that tokens are checked with can't be fetched; the client may come back."""
+
+    code = "KEYS_UNAVAILABLE"
+    http_status = 503
+    close_code: ClassVar[int] = 1013
+
+
 class TooManyAttempts(NotifyError):
     """Too many bad tokens came from this address; a good one is heard again in a minute."""
 

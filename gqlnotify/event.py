@@ -12,6 +12,7 @@ from gqlnotify.errors import BadUserInput
 
 T = TypeVar("T")
 
+RESERVED = "gqlnotify."
 MAX_TOPIC_LENGTH = 200
 MAX_EVENT_ID_LENGTH = 400
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_:@+-]+(?:\.[A-Za-z0-9_:@+-]+)*")
@@ -79,6 +80,11 @@ def check_topic_name(name: str) -> str:
             "A topic name is made of segments of letters, digits and _ - : @ + joined by dots"
         )
     return name
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether the topic (or the pattern) of this name is gqlnotify's own."""
+    return name.startswith(RESERVED)
 
 
 def check_event(payload: bytes, event_id: str | None, *, max_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """The router: a drop-in for `strawberry.fastapi.GraphQLRouter`. The one file that wires it all."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from inspect import isawaitable, signature
 from typing import Any
@@ -19,14 +19,15 @@ from gqlnotify import execution
 from gqlnotify.auth import (
     Authenticate,
     May,
-    TokenVerifier,
     Viewer,
     current_viewer,
     find_token,
     may,
+    verifier_from,
     viewing,
 )
 from gqlnotify.errors import NotifyError
+from gqlnotify.revocation import Revocations
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
 from gqlnotify.transports.admission import Admission
@@ -77,7 +78,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             max_connections=self.settings.max_connections,
             max_per_subject=self.settings.max_connections_per_subject,
         )
-        self._authenticate = authenticate or TokenVerifier.from_settings(self.settings)
+        self._authenticate = authenticate or verifier_from(self.settings)
         self._may = may
         arguments = signature(super().__init__).bind_partial(schema, *args, **kwargs)
         for name, value in self._defaults().items():
@@ -91,19 +92,39 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             cache_bytes=self.settings.outcome_cache_bytes,
         )
         self.schema = self.executions.schema
+        self.revocations: Revocations | None = None
         if topics is not None:
-            self.lifespan_context = _with_topics(topics, self.lifespan_context)
+            if self._authenticate is not None:
+                self.revocations = Revocations(topics, self.settings)
+            self.lifespan_context = _with_topics(topics, self.revocations, self.lifespan_context)
 
     async def admit(self, token: Any, connection: Any) -> Viewer | None:
         """Return the viewer that `token` makes; None where no token is asked for.
 
         Raises:
             Unauthenticated: the token will not do.
+            TokenRevoked: it would have done, but was revoked.
+            KeysUnavailable: nobody can tell.
         """
         if self._authenticate is None:
             return None
         decided = self._authenticate(token, connection)
-        return Viewer(await decided if isawaitable(decided) else decided, self._may)
+        principal = await decided if isawaitable(decided) else decided
+        if self.revocations is not None:
+            self.revocations.check(principal)
+        return Viewer(principal, self._may)
+
+    def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_revoked` called once if the viewer's token is revoked.
+
+        Returns what ends that; it has to be called.
+
+        Raises:
+            TokenRevoked: it was revoked already.
+        """
+        if viewer is None or self.revocations is None:
+            return _nothing
+        return self.revocations.watch(viewer.principal, on_revoked)
 
     @property
     def detachable(self) -> bool:
@@ -151,7 +172,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 results = execution.stream(
                     self.executions, operation, context=context, root_value=root_value
                 )
-                return execution.until_expiry(execution.unshared(results), operation.viewer)
+                return execution.while_valid(
+                    execution.unshared(results), operation.viewer, self.watch
+                )
         return await super().execute_operation(
             request=request,
             request_adapter=request_adapter,
@@ -195,12 +218,18 @@ async def _no_context() -> None:
     return None
 
 
-def _with_topics(topics: TopicManager, inner: Lifespan[Any]) -> Lifespan[Any]:
+def _nothing() -> None:
+    pass
+
+
+def _with_topics(
+    topics: TopicManager, revocations: Revocations | None, inner: Lifespan[Any]
+) -> Lifespan[Any]:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
         await topics.start()
         try:
-            async with inner(app) as state:
+            async with revocations or nullcontext(), inner(app) as state:
                 yield state
         finally:
             await topics.close()

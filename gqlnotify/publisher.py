@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, overload
 from gqlnotify.brokers.redis import Message, Sender
 from gqlnotify.errors import BadUserInput
 from gqlnotify.event import Cursor, Topic, check_event, check_topic_name
-from gqlnotify.settings import Retention, Settings
+from gqlnotify.settings import Settings
 
 T = TypeVar("T")
 
@@ -51,9 +51,7 @@ class Publisher:
         self._max_bytes = settings.event_max_bytes
         self._sender = Sender(
             url,
-            retention=Retention(
-                settings.history_length, settings.history_seconds, settings.history_per_topic
-            ),
+            retention=settings.retention,
             timeout=settings.broker_timeout,
             prefix=settings.broker_prefix,
         )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gqlnotify.event import matches
+from gqlnotify.event import is_reserved, matches
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 
@@ -19,35 +19,49 @@ class Bounds(BaseModel, frozen=True, extra="forbid"):
     seconds: float = Field(default=3600, gt=0)
 
 
+# What is revoked has to be remembered for as long as a token lives.
+RESERVED_BOUNDS = Bounds(length=10_000, seconds=24 * 3600)
+
+
 class Retention:
     """The bounds of every topic: those of the first pattern that fits, or the default ones.
 
-    What a pattern's bounds leave out is as in the default.
+    What a pattern's bounds leave out is as in the default. gqlnotify's own topics have a default
+    of their own, and only a pattern that names them changes it: `*` is not about them.
     """
 
     def __init__(self, length: int, seconds: float, per_topic: Mapping[str, Bounds]) -> None:
         self._default = Bounds(length=length, seconds=seconds)
         self._per_topic = {
-            pattern: self._default.model_copy(update=bounds.model_dump(exclude_unset=True))
+            pattern: self._default_of(pattern).model_copy(
+                update=bounds.model_dump(exclude_unset=True)
+            )
             for pattern, bounds in per_topic.items()
         }
 
     def of(self, topic: str) -> Bounds:
         """Return the bounds of `topic`."""
         for pattern, bounds in self._per_topic.items():
-            if matches(pattern, topic):
+            if matches(pattern, topic) and is_reserved(pattern) == is_reserved(topic):
                 return bounds
-        return self._default
+        return self._default_of(topic)
+
+    def _default_of(self, name: str) -> Bounds:
+        return RESERVED_BOUNDS if is_reserved(name) else self._default
 
 
 class Settings(BaseSettings):
     """Read from the environment unless given by name. Durations are seconds, sizes bytes."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GQLNOTIFY_", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="GQLNOTIFY_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
-    broker_url: str = Field(default="memory://", description="Where topics live")
+    broker_url: str = Field(default="memory://", repr=False, description="Where topics live")
     broker_timeout: float = Field(
         default=5, gt=0, description="How long a broker may be silent before it counts as gone"
     )
@@ -60,7 +74,9 @@ class Settings(BaseSettings):
         description="The first part of every key and channel in Redis",
     )
     database_url: str = Field(
-        default="sqlite:///gqlnotify.db", description="Where the task service keeps its tasks"
+        default="sqlite:///gqlnotify.db",
+        repr=False,
+        description="Where the task service keeps its tasks",
     )
 
     jwt_secret: SecretStr | None = Field(
@@ -164,3 +180,13 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="How `gqlnotify serve` writes its log"
     )
+
+    @property
+    def names_a_key(self) -> bool:
+        """Whether there is something to check tokens with."""
+        return self.jwt_secret is not None or self.jwks_url is not None
+
+    @property
+    def retention(self) -> Retention:
+        """How much each topic remembers."""
+        return Retention(self.history_length, self.history_seconds, self.history_per_topic)

@@ -202,6 +202,15 @@ class TopicManager:
         await self.start()
         return str(await self._broker.head(topic.concrete()))
 
+    async def oldest(self, topic: Topic[Any]) -> Cursor:
+        """Return the cursor behind which is all that the topic still remembers.
+
+        Raises:
+            BrokerUnavailable: the broker can't be asked.
+        """
+        await self.start()
+        return await self._broker.oldest(topic.concrete())
+
     def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is loop:
             return

@@ -35,11 +35,13 @@ def create_app(settings: Settings | None = None, *, topics: TopicManager | None 
     """Build the task service, with GraphQL at `/graphql`.
 
     Raises:
-        RuntimeError: the settings hold no token secret; tasks are never served without one.
+        RuntimeError: the settings name no key for tokens; tasks are never served without one.
     """
     settings = settings or Settings()
-    if settings.jwt_secret is None:
-        raise RuntimeError("Set GQLNOTIFY_JWT_SECRET, or start with `gqlnotify serve`")
+    if not settings.names_a_key:
+        raise RuntimeError(
+            "Set GQLNOTIFY_JWT_SECRET or GQLNOTIFY_JWKS_URL, or start with `gqlnotify serve`"
+        )
     topics = topics or TopicManager(settings=settings)
     database = Database(settings.database_url)
     store = TaskStore(database)

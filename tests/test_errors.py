@@ -10,6 +10,7 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.Unauthenticated: ("UNAUTHENTICATED", 401),
     errors.TokenExpired: ("UNAUTHENTICATED", 401),
     errors.TokenRevoked: ("TOKEN_REVOKED", 401),
+    errors.KeysUnavailable: ("KEYS_UNAVAILABLE", 503),
     errors.TooManyAttempts: ("TOO_MANY_ATTEMPTS", 429),
     errors.Forbidden: ("FORBIDDEN", 403),
     errors.BadUserInput: ("BAD_USER_INPUT", 400),

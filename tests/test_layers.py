@@ -13,6 +13,7 @@ LAYERS = [
     {"feed", "publisher"},
     {"reader"},
     {"topics"},
+    {"revocation"},
     {"execution"},
     {"transports"},
     {"plugin"},
@@ -43,7 +44,13 @@ def test_the_library_does_not_know_its_applications() -> None:
 
 
 def test_each_of_these_is_imported_in_one_place_only() -> None:
-    only = {"jose": "auth", "cryptography": "auth", "graphql": "execution", "redis": "brokers"}
+    only = {
+        "jose": "auth",
+        "cryptography": "auth",
+        "graphql": "execution",
+        "redis": "brokers",
+        "httpx": "auth",
+    }
     for room, file, module in library_imports():
         assert only.get(module.split(".")[0], room) == room, f"{file}: {module}"
 

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +19,33 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "jwt_audience": ("us", "us"),
     "jwt_issuer": ("them", "them"),
     "jwt_require_exp": ("false", False),
+    "jwks_url": ("https://keys.example/jwks.json", "https://keys.example/jwks.json"),
+    "jwks_cache": ("10.5", 10.5),
+    "jwks_timeout": ("11.5", 11.5),
+    "max_failed_authentications": ("12", 12),
+    "allowed_origins": ('["https://app.example"]', ("https://app.example",)),
+    "max_connections": ("13", 13),
+    "max_connections_per_subject": ("14", 14),
+    "handshake_timeout": ("15.5", 15.5),
     "connection_init_wait": ("1.5", 1.5),
     "ping_interval": ("2.5", 2.5),
     "ping_timeout": ("3.5", 3.5),
     "max_operations": ("4", 4),
     "message_max_bytes": ("5", 5),
+    "body_max_bytes": ("16", 16),
+    "message_rate": ("17.5", 17.5),
+    "message_burst": ("18", 18),
+    "outgoing_max_bytes": ("19", 19),
+    "send_timeout": ("20.5", 20.5),
+    "query_max_tokens": ("21", 21),
+    "query_max_depth": ("22", 22),
+    "query_max_aliases": ("23", 23),
+    "query_max_complexity": ("24", 24),
+    "introspection": ("false", False),
+    "persisted_operations": ("operations.json", Path("operations.json")),
+    "only_persisted": ("true", True),
+    "drain_window": ("25.5", 25.5),
+    "log_format": ("json", "json"),
     "outcome_cache_bytes": ("7", 7),
     "compress_above": ("8", 8),
     "event_max_bytes": ("6", 6),
@@ -35,7 +58,13 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "topic_linger": ("9.5", 9.5),
 }
 NUMBERS = [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if type(value) in (int, float)]
-MAY_BE_ZERO = {"broker_wait", "topic_linger", "outcome_cache_bytes", "compress_above"}
+MAY_BE_ZERO = {
+    "drain_window",
+    "broker_wait",
+    "topic_linger",
+    "outcome_cache_bytes",
+    "compress_above",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,16 @@ class Broker(ABC):
         """
 
     @abstractmethod
+    async def oldest(self, topic: str) -> Cursor:
+        """Return the cursor from which `read` returns all that the topic still remembers.
+
+        A topic without a history gets one, as from `head`.
+
+        Raises:
+            BrokerUnavailable: the history can't be asked.
+        """
+
+    @abstractmethod
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """Return the events right behind `after`, oldest first, at most `limit` of them.
 

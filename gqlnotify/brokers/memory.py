@@ -100,6 +100,11 @@ class MemoryBroker(Broker):
         """See `Broker.head`."""
         return self._history(topic, time.monotonic()).head
 
+    async def oldest(self, topic: str) -> Cursor:
+        """See `Broker.oldest`."""
+        history = self._history(topic, time.monotonic())
+        return Cursor(history.head.epoch, history.before_first)
+
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """See `Broker.read`."""
         history = self._history(topic, time.monotonic())

@@ -4,6 +4,7 @@ operation.py   one operation and the stream of its results
 documents.py   each document is parsed and validated once
 shared.py      each event is executed and encoded once for all who ask the same
 group.py       who gets the result of such an execution, and in which order
+validity.py    a stream without a connection ends with its token
 """
 
 from gqlnotify.execution.events import EventContext, MakeContext, Outcome
@@ -14,7 +15,6 @@ from gqlnotify.execution.operation import (
     is_ambiguous,
     stream,
     unshared,
-    until_expiry,
 )
 from gqlnotify.execution.results import (
     ends_the_operation,
@@ -27,6 +27,7 @@ from gqlnotify.execution.shared import (
     Shareable,
     SharedExecution,
 )
+from gqlnotify.execution.validity import while_valid
 
 __all__ = [
     "AMBIGUOUS",
@@ -47,5 +48,5 @@ __all__ = [
     "payload_of",
     "stream",
     "unshared",
-    "until_expiry",
+    "while_valid",
 ]

@@ -11,7 +11,6 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
@@ -31,7 +30,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from gqlnotify.auth import Viewer, view_as
-from gqlnotify.errors import BadUserInput, TokenExpired
+from gqlnotify.errors import BadUserInput
 from gqlnotify.execution.results import error_result, is_expected
 from gqlnotify.execution.shared import Executions, Shareable
 from gqlnotify.topics import Subscription
@@ -139,33 +138,6 @@ def _has_several_operations(query: str) -> bool:
     except (GraphQLError, RecursionError):
         return False
     return sum(isinstance(d, OperationDefinitionNode) for d in document.definitions) > 1
-
-
-async def until_expiry(
-    results: AsyncGenerator[Any, None], viewer: Viewer | None
-) -> AsyncGenerator[Any, None]:
-    """Yield `results` for as long as the viewer's token is valid, then the error that it expired.
-
-    For transports without a connection that could end with the token.
-    """
-    expires_at = None if viewer is None else viewer.principal.expires_at
-    async with aclosing(results):
-        while True:
-            try:
-                async with asyncio.timeout(_remaining(expires_at)) as validity:
-                    result = await anext(results)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                if not validity.expired():
-                    raise
-                yield error_result(TokenExpired("The token has expired"))
-                return
-            yield result
-
-
-def _remaining(expires_at: datetime | None) -> float | None:
-    return None if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()
 
 
 class _Run:

@@ -175,10 +175,14 @@ class Connection:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def after(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def after(
+        self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> asyncio.TimerHandle:
         """Run `work` in `seconds`, unless the connection is over by then."""
         loop = asyncio.get_running_loop()
-        self._timers.append(loop.call_later(max(seconds, 0), lambda: self.spawn(work())))
+        timer = loop.call_later(max(seconds, 0), lambda: self.spawn(work()))
+        self._timers = [t for t in self._timers if not t.cancelled()] + [timer]
+        return timer
 
     async def clean_up(self) -> None:
         """Cancel what still runs and wait for it to end."""

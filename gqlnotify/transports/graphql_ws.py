@@ -15,14 +15,16 @@ from strawberry.types import ExecutionResult
 from strawberry.types.unset import UnsetType
 
 from gqlnotify import execution, metrics
-from gqlnotify.auth import Viewer, find_token, view_as
+from gqlnotify.auth import Viewer, find_token, renewed, view_as
 from gqlnotify.errors import (
     BadUserInput,
     ConnectionClosed,
     Forbidden,
+    KeysUnavailable,
     NotifyError,
     PeerSilent,
     TokenExpired,
+    TokenRevoked,
     TooManyMessages,
     TooSlow,
     Unauthenticated,
@@ -33,6 +35,7 @@ from gqlnotify.protocol.connection import (
     Close,
     Command,
     Refuse,
+    Renew,
     Send,
     ServerConnection,
     Start,
@@ -70,6 +73,9 @@ class View(Protocol):
     async def admit(self, token: Any, connection: Any) -> Viewer | None:
         """Return the viewer that `token` makes; None where no token is asked for."""
 
+    def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_revoked` called if the viewer's token is revoked; returns what ends that."""
+
     async def on_ws_connect(self, context: Any) -> Any:
         """Let the application have its say; what it returns is the payload of the ack."""
 
@@ -94,6 +100,8 @@ class GraphQLTransportWSHandler:
         self._schema = schema
         self._init_wait = connection_init_wait_timeout.total_seconds()
         self._viewer: Viewer | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._reading = False
         self._operations: dict[str, asyncio.Task[None] | SharedOperation] = {}
         self._subject: str | None = None
@@ -150,7 +158,11 @@ class GraphQLTransportWSHandler:
         self._heartbeat.stop()
         for id_ in list(self._operations):
             self._stop(id_)
-        await self._connection.clean_up()
+        try:
+            await self._connection.clean_up()
+        finally:
+            # Last: until here a decision may still be under way that begins to watch.
+            self._stop_watching()
 
     def _stop(self, id_: str) -> None:
         # It may have ended by itself in this very turn, with the end not yet told.
@@ -197,6 +209,8 @@ class GraphQLTransportWSHandler:
                     self._connection.spawn(self._initialise(payload))
                     # One turn: a decision that needs no waiting is made before the next message.
                     await asyncio.sleep(0)
+                case Renew(payload):
+                    await self._renew(payload)
                 case Start(operation):
                     task = self._connection.spawn(self._run(operation))
                     self._operations[operation.id] = task
@@ -224,7 +238,7 @@ class GraphQLTransportWSHandler:
     async def _initialise(self, payload: Json) -> None:
         try:
             acknowledgement = await self._accept(payload)
-        except Unauthenticated as error:
+        except (Unauthenticated, KeysUnavailable) as error:
             await self._fail(_closed(error, error.close_code))
         except Forbidden as error:
             await self._fail(_closed(error, FORBIDDEN))
@@ -238,6 +252,30 @@ class GraphQLTransportWSHandler:
         else:
             await self._carry_out(self._protocol.acknowledge(acknowledgement))
 
+    async def _renew(self, payload: Json) -> None:
+        # The next message waits for it, so that of two tokens the later one counts.
+        try:
+            outcome = await self._renewed(payload)
+        except NotifyError as error:
+            metrics.refused(error.code)
+            outcome = {"renewed": False, **error.formatted()}
+        except Exception:
+            logger.exception("The decision on a renewal failed")
+            outcome = {"renewed": False, **NotifyError("Internal server error").formatted()}
+        await self._carry_out(self._protocol.renewed(outcome))
+
+    async def _renewed(self, payload: Json) -> Json:
+        token = find_token(payload)
+        fresh = await self._view.admit(token, self._connection.websocket)
+        if fresh is None or self._viewer is None:
+            # No token is asked for here: a ping like any other.
+            return payload
+        self._viewer = renewed(self._viewer, fresh)
+        self._end_with_the_token()
+        self._watch()
+        expires_at = fresh.principal.expires_at
+        return {"renewed": True, "expiresAt": expires_at and expires_at.isoformat()}
+
     async def _accept(self, payload: Json) -> Json | None:
         websocket = self._connection.websocket
         token = find_token(payload)
@@ -247,6 +285,7 @@ class GraphQLTransportWSHandler:
         view_as(self._viewer)
         self._enter_as_subject()
         self._end_with_the_token()
+        self._watch()
         self._remember(payload)
         acknowledgement = await self._view.on_ws_connect(self._context)
         return None if isinstance(acknowledgement, UnsetType) else acknowledgement
@@ -258,13 +297,31 @@ class GraphQLTransportWSHandler:
             self._subject = self._viewer.principal.subject
 
     def _end_with_the_token(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
         expires_at = None if self._viewer is None else self._viewer.principal.expires_at
         if expires_at is not None:
             remaining = (expires_at - datetime.now(UTC)).total_seconds()
-            self._connection.after(remaining, self._token_expired)
+            self._expiry = self._connection.after(remaining, self._token_expired)
 
     async def _token_expired(self) -> None:
         await self._fail(_closed(TokenExpired("The token has expired"), TokenExpired.close_code))
+
+    def _watch(self) -> None:
+        self._stop_watching()
+        self._unwatch = self._view.watch(self._viewer, self._revoked)
+
+    def _stop_watching(self) -> None:
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
+
+    def _revoked(self) -> None:
+        # At once: a peer that reads slowly takes its time until the close frame is out.
+        for id_ in list(self._operations):
+            self._stop(id_)
+        revoked = TokenRevoked("The token was revoked")
+        self._soon(self._protocol.close(_closed(revoked, TokenExpired.close_code)))
 
     def _remember(self, payload: Json) -> None:
         if isinstance(self._context, dict):

@@ -10,6 +10,7 @@ from strawberry.scalars import JSON
 from strawberry.types import Info
 
 from gqlnotify import GraphQLRouter, Settings, Subscription, Topic, TopicManager
+from gqlnotify.event import is_reserved
 from gqlnotify.execution import Group, SharedExecution
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket, open_socket
@@ -81,6 +82,11 @@ class Stage:
         self.tell_later: Callable[[str, Info], Awaitable[object]] = _echo
         self.alter: Callable[[Any], object] = lambda value: value
         self.schema = self._schema(**options)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the process listens to the topic, or to any but the library's own."""
+        return any(not is_reserved(topic) for topic in self.topics._feeds)
 
     def _schema(self, **options: Any) -> strawberry.Schema:
         stage = self

@@ -17,10 +17,10 @@ from gqlnotify import (
     Settings,
     Subscription,
     TopicManager,
-    auth,
     authorize,
     current_principal,
 )
+from gqlnotify.auth import viewer
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
@@ -121,7 +121,7 @@ async def test_the_viewer_of_a_later_operation_is_as_unseen_as_the_firsts(stage:
     found = list[object]()
 
     def look(text: str, info: Info) -> object:
-        found.append(auth._viewer.get())
+        found.append(viewer._viewer.get())
         return text
 
     stage.tell = look
@@ -134,7 +134,7 @@ async def test_the_viewer_of_a_later_operation_is_as_unseen_as_the_firsts(stage:
         await bob.subscribe("1", TOLD.replace("told", "told text"), extensions={"after": cursor})
         await told([alice, bob])
     assert len(found) == 3
-    assert all(isinstance(viewer, auth._Everybody) for viewer in found)
+    assert all(isinstance(each, viewer._Everybody) for each in found)
 
 
 # What an execution may remember
@@ -736,7 +736,7 @@ async def test_the_last_one_leaves_nothing_behind(stage: Stage) -> None:
             await stage.say("hi")
             await socket.next("1")
             await socket.complete("1")
-            await wait_until(lambda: not stage.topics._feeds)
+            await wait_until(lambda: not stage.listens)
             assert not groups(router)
             await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
@@ -748,7 +748,7 @@ async def test_a_connection_that_breaks_leaves_its_groups(stage: Stage) -> None:
         alice.connection.transport.abort()
         await joined(router, 1)
         bob.connection.transport.abort()
-        await wait_until(lambda: not groups(router) and not stage.topics._feeds)
+        await wait_until(lambda: not groups(router) and not stage.listens)
 
 
 @pytest.mark.parametrize("how", ["complete", "break"])
@@ -775,7 +775,7 @@ async def test_a_resolver_that_swallows_its_cancellation_joins_no_group(
         else:
             alice.connection.transport.abort()
         await swallowed.wait()
-        await wait_until(lambda: not groups(router) and not stage.topics._feeds)
+        await wait_until(lambda: not groups(router) and not stage.listens)
         await stage.say("nobody listens")
         if how == "complete":
             await alice.is_silent()
@@ -825,5 +825,5 @@ async def test_an_extension_whose_end_is_interrupted_leaves_nothing_behind() -> 
         await alice.subscribe("1", TOLD)
         await inside.wait()
         await alice.complete("1")
-        await wait_until(lambda: not stage.topics._feeds)
+        await wait_until(lambda: not stage.listens)
         assert not groups(router)

@@ -105,6 +105,12 @@ class RedisBroker(Broker):
         async with self._answer() as session:
             return scripts.parse_cursor(await session.run(call))
 
+    async def oldest(self, topic: str) -> Cursor:
+        """See `Broker.oldest`."""
+        call = scripts.oldest(self._names.keys(topic), self._retention.of(topic))
+        async with self._answer() as session:
+            return scripts.parse_cursor(await session.run(call))
+
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """See `Broker.read`."""
         call = scripts.read(self._names.stream(topic), after, limit, self._retention.of(topic))

@@ -54,6 +54,7 @@ def _script(name: str) -> Script:
 
 
 PUBLISH, HEAD, READ = _script("publish"), _script("head"), _script("read")
+OLDEST = _script("oldest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,18 @@ def head(keys: tuple[str, ...], bounds: Bounds) -> Call:
     return Call(HEAD, keys, (_milliseconds(bounds), lifetime(bounds)))
 
 
+def oldest(keys: tuple[str, ...], bounds: Bounds) -> Call:
+    """Call oldest.lua."""
+    return Call(OLDEST, keys, (_milliseconds(bounds), lifetime(bounds)))
+
+
 def read(stream: str, after: Cursor, limit: int, bounds: Bounds) -> Call:
     """Call read.lua."""
     return Call(READ, (stream,), (str(after), limit, _milliseconds(bounds)))
 
 
 def parse_cursor(reply: bytes) -> Cursor:
-    """Read the answer of publish.lua and of head.lua."""
+    """Read the answer of publish.lua, head.lua and oldest.lua."""
     epoch, _, seq = reply.partition(b"-")
     return Cursor(int(epoch), int(seq))
 

@@ -1,102 +1,44 @@
-import base64
 import hashlib
-import hmac
 import json
-import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from jose import jwt
 
-from gqlnotify import Principal, Settings, authorize, current_principal
 from gqlnotify.auth import (
     MAX_TOKEN_LENGTH,
-    Action,
     TokenVerifier,
-    Viewer,
-    check_right,
-    current_viewer,
     find_token,
-    may,
-    principal_from,
     sign,
-    view_as,
-    viewing,
 )
-from gqlnotify.errors import Forbidden, TokenExpired, Unauthenticated
-
-SECRET = "correct horse battery staple"
-ANOTHER_SECRET = "tr0ub4dor&3"
-IN_AN_HOUR = int(time.time()) + 3600
-AN_HOUR_AGO = int(time.time()) - 3600
-CLAIMS: dict[str, Any] = {"sub": "alice", "exp": IN_AN_HOUR}
-
-
-def _pair(private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, str, bytes]:
-    """Return the private key as PEM, the public one as PEM and as DER."""
-    public = private.public_key()
-    return (
-        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
-        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
-    )
-
-
-RSA_PRIVATE, RSA_PUBLIC, RSA_PUBLIC_DER = _pair(rsa.generate_private_key(65537, 2048))
-EC_PRIVATE, EC_PUBLIC, EC_PUBLIC_DER = _pair(ec.generate_private_key(ec.SECP256R1()))
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
-EC_384_PUBLIC = _pair(ec.generate_private_key(ec.SECP384R1()))[1]
-
-
-def hs(**claims: Any) -> str:
-    """Return a good token for SECRET, with these claims on top."""
-    return jwt.encode({**CLAIMS, **claims}, SECRET)
-
-
-def without(name: str) -> str:
-    return jwt.encode({k: v for k, v in CLAIMS.items() if k != name}, SECRET)
-
-
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def handmade(
-    header: object, claims: object, key: str | bytes, *, digest: Any = hashlib.sha256
-) -> str:
-    """Sign with HMAC whatever one likes, which jose itself would refuse to."""
-    return signed(json.dumps(header).encode(), json.dumps(claims).encode(), key, digest)
-
-
-def signed(header: bytes, claims: bytes, key: str | bytes, digest: Any = hashlib.sha256) -> str:
-    raw = key.encode() if isinstance(key, str) else key
-    body = f"{b64(header)}.{b64(claims)}"
-    return f"{body}.{b64(hmac.new(raw, body.encode(), digest).digest())}"
-
-
-def verifier(**options: Any) -> TokenVerifier:
-    return TokenVerifier(SECRET, **options)
-
-
-def assert_refused(token: Any, by: TokenVerifier | None = None) -> Unauthenticated:
-    with pytest.raises(Unauthenticated) as refusal:
-        (by or verifier()).verify(token)
-    assert not isinstance(refusal.value, TokenExpired)
-    assert refusal.value.close_code == 4401
-    return refusal.value
-
+from gqlnotify.errors import TokenExpired, Unauthenticated
+from tests.auth.forging import (
+    AN_HOUR_AGO,
+    ANOTHER_SECRET,
+    CERTIFICATE,
+    CLAIMS,
+    EC_PRIVATE,
+    EC_PUBLIC,
+    IN_AN_HOUR,
+    RSA_PRIVATE,
+    RSA_PUBLIC,
+    RSA_PUBLIC_DER,
+    SECRET,
+    assert_refused,
+    b64,
+    fixed,
+    handmade,
+    hs,
+    settings,
+    signed,
+    verifier,
+    without,
+)
 
 # what is accepted
 
@@ -256,10 +198,8 @@ def test_a_subject_that_is_no_name_is_refused(sub: Any) -> None:
 
 def test_a_token_without_an_end_will_do_where_the_settings_say_so() -> None:
     endless = {claim: value for claim, value in CLAIMS.items() if claim != "exp"}
-    lenient = TokenVerifier.from_settings(_settings(jwt_require_exp=False))
-    strict = TokenVerifier.from_settings(_settings())
-    assert lenient is not None
-    assert strict is not None
+    lenient = fixed(settings(jwt_require_exp=False))
+    strict = fixed(settings())
 
     assert lenient.verify(jwt.encode(endless, SECRET)).expires_at is None
     with pytest.raises(Unauthenticated):
@@ -434,142 +374,6 @@ def test_a_principal_does_not_print_its_claims() -> None:
     assert "swordfish" not in repr(verifier().verify(hs(password="swordfish")))
 
 
-# keys
-
-
-@pytest.mark.parametrize("key", ["", " ", "\n", b"", b" \n"])
-@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256"])
-def test_an_empty_key_is_refused(key: str | bytes, algorithm: str) -> None:
-    with pytest.raises(ValueError, match="empty"):
-        TokenVerifier(key, algorithm=algorithm)
-
-
-@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-@pytest.mark.parametrize(
-    "key",
-    [RSA_PUBLIC, RSA_PUBLIC_DER, EC_PUBLIC, EC_PUBLIC_DER],
-    ids=["rsa-pem", "rsa-der", "ec-pem", "ec-der"],
-)
-def test_a_public_key_is_no_secret(key: str | bytes, algorithm: str) -> None:
-    with pytest.raises(ValueError, match="public key"):
-        TokenVerifier(key, algorithm=algorithm)
-
-
-@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
-@pytest.mark.parametrize("key", [SECRET, "-----BEGIN PUBLIC KEY-----\nrubbish", RSA_PRIVATE])
-def test_a_secret_is_no_public_key(key: str, algorithm: str) -> None:
-    with pytest.raises(ValueError, match="public key"):
-        TokenVerifier(key, algorithm=algorithm)
-
-
-@pytest.mark.parametrize(
-    ("key", "algorithm"),
-    [
-        (EC_PUBLIC, "RS256"),
-        (RSA_PUBLIC, "ES256"),
-        (EC_384_PUBLIC, "ES256"),
-        (EC_PUBLIC, "ES512"),
-        (RSA_PUBLIC_DER, "RS256"),
-        ("ssh-rsa AAAAB3NzaC1yc2E= alice", "HS256"),
-        (CERTIFICATE, "HS256"),
-        (SECRET, "HS999"),
-        (SECRET, "none"),
-    ],
-)
-def test_a_key_that_does_not_fit_the_algorithm_is_refused_at_the_start(
-    key: str | bytes, algorithm: str
-) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - that it is refused here is the point
-        TokenVerifier(key, algorithm=algorithm)
-
-
-def test_the_settings_make_the_verifier() -> None:
-    assert TokenVerifier.from_settings(Settings(jwt_secret=None)) is None
-    settings = _settings(jwt_audience="us", jwt_issuer="them", jwt_algorithm="HS384")
-    by = TokenVerifier.from_settings(settings)
-
-    assert by is not None
-    good = {**CLAIMS, "aud": "us", "iss": "them"}
-    assert by.verify(jwt.encode(good, SECRET, algorithm="HS384")).subject == "alice"
-    assert_refused(jwt.encode(good, SECRET, algorithm="HS256"), by)
-    assert_refused(jwt.encode({**good, "aud": "them"}, SECRET, algorithm="HS384"), by)
-    assert_refused(jwt.encode({**good, "iss": "us"}, SECRET, algorithm="HS384"), by)
-
-
-# signing
-
-
-def _settings(**options: Any) -> Settings:
-    return Settings(**{"jwt_secret": SECRET, **options})
-
-
-@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-def test_what_is_signed_here_is_accepted_here(algorithm: str) -> None:
-    settings = _settings(jwt_audience="us", jwt_issuer="them", jwt_algorithm=algorithm)
-    by = TokenVerifier.from_settings(settings)
-
-    assert by is not None
-    principal = by.verify(sign({**CLAIMS, "topics": {"publish": ["a.*"]}}, settings))
-    assert (principal.subject, principal.publish) == ("alice", ("a.*",))
-    assert (principal.claims["aud"], principal.claims["iss"]) == ("us", "them")
-
-
-def test_claims_of_ones_own_go_before_the_settings() -> None:
-    settings = _settings(jwt_audience="us")
-
-    assert jwt.get_unverified_claims(sign({"aud": "them"}, settings)) == {"aud": "them"}
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"jwt_secret": None}, "not set"),
-        ({"jwt_secret": " "}, "empty"),
-        ({"jwt_secret": RSA_PUBLIC}, "public key"),
-        ({"jwt_secret": CERTIFICATE}, "HS256"),
-        ({"jwt_secret": RSA_PRIVATE, "jwt_algorithm": "RS256"}, "HMAC"),
-    ],
-)
-def test_without_a_fitting_secret_nothing_is_signed(options: dict[str, Any], why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        sign(CLAIMS, _settings(**options))
-
-
-# claims
-
-
-def test_claims_that_were_checked_elsewhere_need_no_end() -> None:
-    assert principal_from({"sub": "alice"}) == Principal("alice", claims={"sub": "alice"})
-
-
-def test_a_principal_keeps_its_claims_when_the_originals_change() -> None:
-    claims = {"sub": "alice"}
-    principal = principal_from(claims)
-    claims["sub"] = "bob"
-
-    assert principal.claims == {"sub": "alice"}
-
-
-# patterns
-
-
-def test_a_right_to_a_pattern_is_one_to_every_topic_that_fits_it() -> None:
-    principal = Principal("alice", subscribe=("tasks.*",), publish=("*",))
-
-    assert may(principal, "subscribe", "tasks.1.2")
-    assert not may(principal, "subscribe", "tasks")
-    assert may(principal, "publish", "anything.at:all")
-
-
-def test_rights_are_kept_apart_and_any_of_them_will_do() -> None:
-    principal = Principal("alice", subscribe=("a", "b.*"), publish=("c",))
-
-    assert may(principal, "subscribe", "b.1")
-    assert may(principal, "publish", "c")
-    assert not may(principal, "publish", "a")
-    assert not may(principal, "subscribe", "c")
-
-
 # where the token is
 
 
@@ -612,69 +416,35 @@ def test_what_is_found_and_is_no_token_is_refused(value: Any) -> None:
     assert_refused(find_token({"Authorization": value}))
 
 
-# the viewer
+# signing
 
 
-async def test_outside_an_operation_there_is_no_viewer_and_no_limit() -> None:
-    assert current_viewer() is None
-    with pytest.raises(Unauthenticated):
-        current_principal()
-    await authorize("publish", "anything")
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_what_is_signed_here_is_accepted_here(algorithm: str) -> None:
+    made = settings(jwt_audience="us", jwt_issuer="them", jwt_algorithm=algorithm)
+    by = fixed(made)
+
+    principal = by.verify(sign({**CLAIMS, "topics": {"publish": ["a.*"]}}, made))
+    assert (principal.subject, principal.publish) == ("alice", ("a.*",))
+    assert (principal.claims["aud"], principal.claims["iss"]) == ("us", "them")
 
 
-async def test_the_viewer_is_the_one_of_the_running_operation() -> None:
-    alice, bob = Viewer(Principal("alice")), Viewer(Principal("bob"))
-    with viewing(alice):
-        assert current_principal() is alice.principal
-        with viewing(bob):
-            assert current_viewer() is bob
-        assert current_viewer() is alice
-        with viewing(None):
-            assert current_viewer() is None
-    assert current_viewer() is None
+def test_claims_of_ones_own_go_before_thesettings() -> None:
+    made = settings(jwt_audience="us")
+
+    assert jwt.get_unverified_claims(sign({"aud": "them"}, made)) == {"aud": "them"}
 
 
-async def test_the_viewer_goes_even_if_the_operation_fails() -> None:
-    with pytest.raises(ZeroDivisionError), viewing(Viewer(Principal("alice"))):
-        raise ZeroDivisionError
-    assert current_viewer() is None
-
-
-async def test_a_task_views_as_it_was_told_for_the_rest_of_its_life() -> None:
-    view_as(Viewer(Principal("alice")))
-    assert current_principal().subject == "alice"
-
-
-async def test_the_viewers_right_is_checked() -> None:
-    with viewing(Viewer(Principal("alice", subscribe=("a",)))):
-        await authorize("subscribe", "a")
-        with pytest.raises(Forbidden, match="publish 'a'"):
-            await authorize("publish", "a")
-
-
-async def test_one_of_several_topics_will_do_and_the_refusal_names_the_first() -> None:
-    viewer = Viewer(Principal("alice", subscribe=("b",)))
-
-    await check_right(viewer, "subscribe", "a", "b")
-    with pytest.raises(Forbidden, match="'a'"):
-        await check_right(viewer, "subscribe", "a", "c")
-    await check_right(None, "subscribe", "a")
-
-
-def _sync(principal: Principal, action: Action, topic: str) -> bool:
-    return (principal.subject, action, topic) == ("alice", "publish", "a")
-
-
-async def _async(principal: Principal, action: Action, topic: str) -> bool:
-    return _sync(principal, action, topic)
-
-
-@pytest.mark.parametrize("hook", [_sync, _async])
-async def test_a_hook_decides_instead_whether_sync_or_async(hook: Callable[..., Any]) -> None:
-    viewer = Viewer(Principal("alice", subscribe=("*",), publish=("*",)), hook)
-
-    await check_right(viewer, "publish", "a")
-    with pytest.raises(Forbidden):
-        await check_right(viewer, "publish", "b")
-    with pytest.raises(Forbidden):
-        await check_right(viewer, "subscribe", "a")
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"jwt_secret": None}, "not set"),
+        ({"jwt_secret": " "}, "empty"),
+        ({"jwt_secret": RSA_PUBLIC}, "public key"),
+        ({"jwt_secret": CERTIFICATE}, "HS256"),
+        ({"jwt_secret": RSA_PRIVATE, "jwt_algorithm": "RS256"}, "HMAC"),
+    ],
+)
+def test_without_a_fitting_secret_nothing_is_signed(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        sign(CLAIMS, settings(**options))

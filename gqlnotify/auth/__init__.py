@@ -1,0 +1,50 @@
+"""From a token to a principal, and from a principal to a right. The one importer of jose."""
+
+from gqlnotify.auth.principal import Action, Principal, may, principal_from
+from gqlnotify.auth.tokens import (
+    MAX_TOKEN_LENGTH,
+    Authenticate,
+    KeySetVerifier,
+    Rules,
+    TokenVerifier,
+    find_token,
+    sign,
+    verifier_from,
+)
+from gqlnotify.auth.viewer import (
+    May,
+    Viewer,
+    authorize,
+    check_right,
+    current_principal,
+    current_viewer,
+    renewed,
+    view_as,
+    view_as_everybody,
+    viewing,
+)
+
+__all__ = [
+    "MAX_TOKEN_LENGTH",
+    "Action",
+    "Authenticate",
+    "KeySetVerifier",
+    "May",
+    "Principal",
+    "Rules",
+    "TokenVerifier",
+    "Viewer",
+    "authorize",
+    "check_right",
+    "current_principal",
+    "current_viewer",
+    "find_token",
+    "may",
+    "principal_from",
+    "renewed",
+    "sign",
+    "verifier_from",
+    "view_as",
+    "view_as_everybody",
+    "viewing",
+]

@@ -1,0 +1,176 @@
+"""Public keys from an address (RFC 7517): kept for a while, chosen by `kid`, fetched when due."""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import time
+from typing import Any
+
+import httpx
+from jose.backends.base import Key
+
+from gqlnotify.auth.keys import key_from_jwk
+from gqlnotify.errors import KeysUnavailable, Unauthenticated
+
+MAX_BYTES = 256 * 1024
+MAX_KEYS = 100
+AGAIN_SECONDS = 5.0
+
+logger = logging.getLogger("gqlnotify.auth")
+
+
+class KeySet:
+    """The keys at `url` that fit `algorithm`.
+
+    They are fetched when they are first needed, when they are older than `cache` seconds, and
+    when a token names one that is not among them; but for such tokens, and where the address
+    fails, no more often than every `again` seconds, or a flood of them would become a flood of
+    requests. Whoever needs them meanwhile waits for the same answer, `timeout` seconds at the
+    most. While the address fails, the last keys that were good go on being used.
+
+    Raises:
+        ValueError: the address is neither https nor on this machine, or the algorithm's keys are
+            secret.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        algorithm: str,
+        cache: float = 300,
+        timeout: float = 5,
+        again: float = AGAIN_SECONDS,
+    ) -> None:
+        self._url = _checked(url)
+        if algorithm.startswith("HS"):
+            raise ValueError(f"{algorithm} needs a secret, and a key set holds public keys")
+        self._algorithm = algorithm
+        self._cache = cache
+        self._timeout = timeout
+        self._again = min(again, cache)
+        self._trust = httpx.create_ssl_context() if self._url.scheme == "https" else False
+        self._keys: list[tuple[Any, Key]] | None = None
+        self._fetched_at = 0.0
+        self._tried_at = float("-inf")
+        self._failing = False
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None) -> Key:
+        """Return the key that a token names; one that names none means the only key there is.
+
+        Raises:
+            Unauthenticated: there is no such key.
+            KeysUnavailable: nobody can tell, because the address fails.
+        """
+        if self._is_stale():
+            # Where the last attempt failed, only those who can't do without wait for this one.
+            await self._fetch(wait=self._keys is None or not self._failing)
+        key = self._choose(kid)
+        if key is None:
+            await self._fetch(wait=True)
+            key = self._choose(kid)
+        if key is not None:
+            return key
+        if self._failing:
+            raise KeysUnavailable("The keys that tokens are checked with can't be fetched")
+        raise Unauthenticated("The token is not valid")
+
+    def __repr__(self) -> str:
+        return f"KeySet(host={self._url.host!r}, algorithm={self._algorithm!r})"
+
+    def _choose(self, kid: str | None) -> Key | None:
+        fitting = [key for name, key in self._keys or () if kid is None or name == kid]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _is_stale(self) -> bool:
+        return self._keys is None or time.monotonic() - self._fetched_at > self._cache
+
+    async def _fetch(self, *, wait: bool) -> None:
+        if not self._is_fetching():
+            if time.monotonic() - self._tried_at < self._again:
+                return
+            self._fetching = asyncio.create_task(self._refresh())
+        if wait and self._fetching is not None:
+            # The others wait for it as well, whatever becomes of this one.
+            await asyncio.shield(self._fetching)
+
+    def _is_fetching(self) -> bool:
+        task = self._fetching
+        # One that was begun in another event loop will never end in this one.
+        return (
+            task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
+        )
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                keys = self._parse(await self._read())
+        except Exception as error:
+            self._failing = True
+            reason = str(error) or type(error).__name__
+            logger.warning("No keys from %s: %s", self._url.host, reason)
+        else:
+            self._keys, self._fetched_at, self._failing = keys, time.monotonic(), False
+        finally:
+            self._tried_at = time.monotonic()
+
+    async def _read(self) -> bytes:
+        # Not compressed: a small answer must not become a large one. No redirect: only the
+        # address that was configured is trusted.
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        async with (
+            httpx.AsyncClient(
+                verify=self._trust, trust_env=bool(self._trust), timeout=self._timeout
+            ) as client,
+            client.stream("GET", self._url, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise ValueError(f"status {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise ValueError(f"more than {MAX_BYTES} bytes")
+        return bytes(body)
+
+    def _parse(self, body: bytes) -> list[tuple[Any, Key]]:
+        described = json.loads(body)
+        listed = described.get("keys") if isinstance(described, dict) else None
+        if not isinstance(listed, list):
+            raise ValueError("this is no key set")  # noqa: TRY004 - one kind of failure
+        fitting = []
+        for each in listed[:MAX_KEYS]:
+            try:
+                fitting.append((each.get("kid"), key_from_jwk(each, self._algorithm)))
+            except (ValueError, AttributeError):
+                # "Implementations SHOULD ignore JWKs within a JWK Set that use [...] values that
+                # are out of the supported ranges" (RFC 7517, section 5).
+                continue
+        if not fitting:
+            raise ValueError(f"no key for {self._algorithm} among {len(listed)}")
+        return fitting
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        raise ValueError("The address of the key set is no URL") from None
+    if parsed.userinfo:
+        raise ValueError("The address of the key set must not hold a password")
+    if parsed.scheme != "https" and not (parsed.scheme == "http" and _is_loopback(parsed.host)):
+        raise ValueError("The address of the key set must be https, or http on this machine")
+    if not parsed.host:
+        raise ValueError("The address of the key set names no host")
+    return parsed
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,236 @@
+"""From a token to a `Principal`, by python-jose; and, for tools, from claims to a token."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jose import ExpiredSignatureError, jwt
+from jose.backends.base import Key
+
+from gqlnotify.auth.keys import fitting_key
+from gqlnotify.auth.principal import Principal, principal_from
+from gqlnotify.errors import NotifyError, TokenExpired, Unauthenticated
+from gqlnotify.settings import Settings
+
+if TYPE_CHECKING:
+    from gqlnotify.auth.jwks import KeySet
+
+MAX_TOKEN_LENGTH = 8192
+_TOKEN_KEYS = ("authorization", "token", "authtoken")
+
+Authenticate = Callable[[str | None, Any], Principal | Awaitable[Principal]]
+"""A hook: the token (None when there was none) and the Starlette connection, to a `Principal`.
+It raises `Unauthenticated` to refuse."""
+
+
+def find_token(fields: Mapping[str, Any]) -> Any:
+    """Find the token in HTTP headers or in the payload of a `connection_init`.
+
+    The keys `Authorization`, `token` and `authToken` are looked for in that order and in any
+    case; a leading `Bearer` is taken off. What comes back may be no string at all: `verify`
+    refuses that.
+    """
+    lowered = {key.lower(): value for key, value in fields.items()}
+    for key in _TOKEN_KEYS:
+        value = lowered.get(key)
+        if value is not None and value != "":
+            return _without_scheme(value)
+    return None
+
+
+def _without_scheme(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    scheme, _, token = value.strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else value.strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a token must be beside well signed: of the one algorithm, for us, from them."""
+
+    algorithm: str = "HS256"
+    audience: str | None = None
+    issuer: str | None = None
+    require_exp: bool = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Rules":
+        """Return the rules that the settings make."""
+        return cls(
+            algorithm=settings.jwt_algorithm,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            require_exp=settings.jwt_require_exp,
+        )
+
+    def principal(self, token: str, key: Key) -> Principal:
+        """Return whom `token` speaks for. It raises whatever jose does."""
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[self.algorithm],
+            audience=self.audience,
+            issuer=self.issuer,
+            options={
+                "require_exp": self.require_exp,
+                "require_sub": True,
+                "require_aud": self.audience is not None,
+                "require_iss": self.issuer is not None,
+                # Without an audience of our own, `aud` is none of our business.
+                "verify_aud": self.audience is not None,
+            },
+        )
+        return principal_from(claims)
+
+
+class TokenVerifier:
+    """Checks JSON Web Tokens with one key and one algorithm.
+
+    Raises:
+        ValueError: the key is empty or does not fit the algorithm's family.
+    """
+
+    def __init__(
+        self,
+        key: str | bytes,
+        *,
+        algorithm: str = "HS256",
+        audience: str | None = None,
+        issuer: str | None = None,
+        require_exp: bool = True,
+    ) -> None:
+        self._key = fitting_key(key, algorithm)
+        self._rules = Rules(
+            algorithm=algorithm, audience=audience, issuer=issuer, require_exp=require_exp
+        )
+
+    def __call__(self, token: Any, connection: Any = None) -> Principal:  # noqa: ARG002
+        """Verify `token`: this makes a verifier the default `Authenticate` hook."""
+        return self.verify(token)
+
+    def verify(self, token: Any) -> Principal:
+        """Return whom `token` speaks for.
+
+        Raises:
+            TokenExpired: its `exp` has passed.
+            Unauthenticated: it is missing, malformed, forged, or meant for somebody else.
+        """
+        try:
+            _header(token)
+            return self._rules.principal(token, self._key)
+        except Exception as error:
+            refusal = _refusal(error)
+        # Out here: a chain, even a hidden one, would carry the token along.
+        raise refusal
+
+
+class KeySetVerifier:
+    """Checks JSON Web Tokens with the keys of a `KeySet`, chosen by `kid`, and one algorithm."""
+
+    def __init__(self, keys: "KeySet", rules: Rules) -> None:
+        self._keys = keys
+        self._rules = rules
+
+    async def __call__(self, token: Any, connection: Any = None) -> Principal:  # noqa: ARG002
+        """Verify `token`: this makes a verifier the default `Authenticate` hook."""
+        return await self.verify(token)
+
+    async def verify(self, token: Any) -> Principal:
+        """Return whom `token` speaks for.
+
+        Raises:
+            TokenExpired: its `exp` has passed.
+            Unauthenticated: it is missing, malformed, forged, or meant for somebody else.
+            KeysUnavailable: the keys can't be fetched.
+        """
+        try:
+            header = _header(token)
+            key = await self._keys.find(_key_id(header, self._rules.algorithm))
+            return self._rules.principal(token, key)
+        except Exception as error:
+            refusal = _refusal(error)
+        raise refusal
+
+
+def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
+    """Return the verifier that the settings ask for; None where they name no key.
+
+    Raises:
+        ValueError: they name two, or one that will not do.
+    """
+    rules = Rules.of(settings)
+    if settings.jwks_url is None:
+        return None if settings.jwt_secret is None else _with_secret(settings)
+    if settings.jwt_secret is not None:
+        raise ValueError(
+            "GQLNOTIFY_JWT_SECRET and GQLNOTIFY_JWKS_URL are both set; which key is meant?"
+        )
+    # Whoever has a secret need not load an HTTP client.
+    from gqlnotify.auth.jwks import KeySet  # noqa: PLC0415
+
+    keys = KeySet(
+        settings.jwks_url,
+        algorithm=settings.jwt_algorithm,
+        cache=settings.jwks_cache,
+        timeout=settings.jwks_timeout,
+    )
+    return KeySetVerifier(keys, rules)
+
+
+def sign(claims: Mapping[str, Any], settings: Settings) -> str:
+    """Return `claims` as a signed token, with the audience and issuer that the settings ask for.
+
+    Raises:
+        ValueError: the settings hold no secret, or one that does not fit the algorithm.
+    """
+    if settings.jwt_secret is None:
+        raise ValueError("GQLNOTIFY_JWT_SECRET is not set")
+    if not settings.jwt_algorithm.startswith("HS"):
+        raise ValueError("Only HMAC tokens can be made here; the others need a private key")
+    key = fitting_key(settings.jwt_secret.get_secret_value(), settings.jwt_algorithm)
+    expected = {"aud": settings.jwt_audience, "iss": settings.jwt_issuer}
+    full = {**{k: v for k, v in expected.items() if v is not None}, **claims}
+    return str(jwt.encode(full, key, algorithm=settings.jwt_algorithm))
+
+
+def _header(token: Any) -> Mapping[str, Any]:
+    if token is None:
+        raise Unauthenticated("A token is required")
+    if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH:
+        raise Unauthenticated("The token is not valid")
+    header: Mapping[str, Any] = jwt.get_unverified_header(token)
+    # "If any of the listed extension Header Parameters are not understood and supported by the
+    # recipient, then the JWS is invalid" (RFC 7515, section 4.1.11). None is understood here.
+    if "crit" in header:
+        raise Unauthenticated("The token is not valid")
+    return header
+
+
+def _key_id(header: Mapping[str, Any], algorithm: str) -> str | None:
+    kid = header.get("kid")
+    # A token of another algorithm is refused anyway, and not worth a request for its key.
+    if header.get("alg") != algorithm or ("kid" in header and not isinstance(kid, str)):
+        raise Unauthenticated("The token is not valid")
+    return kid
+
+
+def _refusal(error: Exception) -> NotifyError:
+    if isinstance(error, ExpiredSignatureError):
+        return TokenExpired("The token has expired")
+    if isinstance(error, NotifyError):
+        # Anew: its traceback knows the frames that held the token.
+        return type(error)(error.message)
+    return Unauthenticated("The token is not valid")
+
+
+def _with_secret(settings: Settings) -> TokenVerifier:
+    assert settings.jwt_secret is not None
+    rules = Rules.of(settings)
+    return TokenVerifier(
+        settings.jwt_secret.get_secret_value(),
+        algorithm=rules.algorithm,
+        audience=rules.audience,
+        issuer=rules.issuer,
+        require_exp=rules.require_exp,
+    )

@@ -1,0 +1,83 @@
+"""A stream of results lasts as long as its viewer's token does."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from gqlnotify.auth import Viewer
+from gqlnotify.errors import TokenExpired, TokenRevoked
+from gqlnotify.execution.results import error_result
+
+Watch = Callable[[Viewer | None, Callable[[], None]], Callable[[], None]]
+"""Has a function called if the viewer's token is revoked, and returns what ends that. It raises
+`TokenRevoked` if it was already."""
+
+
+async def while_valid(
+    results: AsyncGenerator[Any, None], viewer: Viewer | None, watch: Watch
+) -> AsyncGenerator[Any, None]:
+    """Yield `results` for as long as the viewer's token is good, then the error that it is not.
+
+    For transports without a connection that could end with the token.
+    """
+    validity = _Validity(viewer)
+    async with aclosing(results):
+        try:
+            with validity.watched(watch):
+                while True:
+                    yield await validity.next(results)
+        except StopAsyncIteration:
+            return
+        except (TokenExpired, TokenRevoked) as error:
+            yield error_result(error)
+
+
+class _Validity:
+    """Ends the wait for the next result when the token expires, or is revoked meanwhile."""
+
+    def __init__(self, viewer: Viewer | None) -> None:
+        self._viewer = viewer
+        self._revoked = False
+        self._waiting: asyncio.Timeout | None = None
+
+    @contextmanager
+    def watched(self, watch: Watch) -> Iterator[None]:
+        unwatch = watch(self._viewer, self._revoke)
+        try:
+            yield
+        finally:
+            unwatch()
+
+    async def next(self, results: AsyncGenerator[Any, None]) -> Any:
+        """Return the next result. Raises `TokenExpired` or `TokenRevoked` instead."""
+        if self._revoked:
+            raise _revoked()
+        try:
+            async with asyncio.timeout(self._remaining()) as waiting:
+                self._waiting = waiting
+                return await anext(results)
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            raise _revoked() if self._revoked else _expired() from None
+        finally:
+            self._waiting = None
+
+    def _revoke(self) -> None:
+        self._revoked = True
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    def _remaining(self) -> float | None:
+        expires_at = None if self._viewer is None else self._viewer.principal.expires_at
+        return None if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()
+
+
+def _expired() -> TokenExpired:
+    return TokenExpired("The token has expired")
+
+
+def _revoked() -> TokenRevoked:
+    return TokenRevoked("The token was revoked")
