@@ -56,12 +56,16 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One published value as the broker keeps it: encoded, and in its place."""
+    """One published value as the broker keeps it: encoded, and in its place.
+
+    `published_at` is when the broker took it, in seconds since 1970 by the broker's clock.
+    """
 
     topic: str
     cursor: Cursor
     payload: bytes
     id: str | None = None
+    published_at: float | None = field(default=None, compare=False)
 
 
 def check_topic_name(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
+from gqlnotify import metrics
 from gqlnotify.brokers import Broker
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
@@ -110,6 +111,7 @@ class Feed:
             # The head that is under way may or may not know this one.
             self.window.stale = True
         elif self.window.offer(event):
+            metrics.events_received.inc()
             self._wake()
         elif self.window.stale:
             self._catch_up_soon()
@@ -168,13 +170,26 @@ class Feed:
                 self.topic,
                 self.window.last,
             )
-            self.window.restart(await self._broker.head(topic))
+            await self._restart(topic)
         else:
-            if not self.window.extend(events):
-                self.window.restart(await self._broker.head(topic))
+            before = self.window.last.seq
+            whole = self.window.extend(events)
+            _count_missed(self.window.last.seq - before)
+            if not whole:
+                await self._restart(topic)
             self.window.stale = self.window.stale or len(events) == PAGE_SIZE
         self._wake()
+
+    async def _restart(self, topic: str) -> None:
+        self.window.restart(await self._broker.head(topic))
+        metrics.gaps.inc()
 
     def _wake(self) -> None:
         for member in self.members:
             member.wake()
+
+
+def _count_missed(events: int) -> None:
+    if events:
+        metrics.catch_ups.inc()
+        metrics.events_received.inc(events)

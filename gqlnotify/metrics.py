@@ -1,10 +1,201 @@
-"""What the server counts, for Prometheus."""
+"""What the server counts, for Prometheus, and the endpoint that tells it.
 
-from prometheus_client import Counter
+Counted is once for each event, batch or connection, never for each delivery. How many there are of
+something is found out when somebody asks. With `PROMETHEUS_MULTIPROC_DIR` in the environment the
+processes on one machine are told of together, whichever of them is asked.
+"""
 
-_refusals = Counter("gqlnotify_refusals", "What was refused, by reason.", ["reason"])
+import asyncio
+import os
+import time
+from collections import Counter as Sums
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from contextvars import Context
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+_SAMPLE_SECONDS = 5.0
+_DELAYS = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+
+
+def _gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
+    return Gauge(f"gqlnotify_{name}", meaning, labels, multiprocess_mode="livesum")
+
+
+connections = _gauge("connections", "WebSockets that are open.")
+_operations = _gauge("operations", "Operations that run on WebSockets, by how.", ["how"])
+shared_operations = _operations.labels("shared")
+own_operations = _operations.labels("alone")
+groups = _gauge("groups", "Groups of subscriptions that ask the same.")
+topics = _gauge("topics", "Topics that this process listens to.")
+readers = _gauge("readers", "Positions in topics: of groups, and of subscriptions by themselves.")
+held_bytes = _gauge("held_bytes", "What waits to be read by the peers of all WebSockets.")
+
+events_published = Counter("gqlnotify_events_published", "Events that this process published.")
+events_received = Counter(
+    "gqlnotify_events_received", "Events that the broker brought, counted once for each topic."
+)
+executions = Counter("gqlnotify_executions", "Executions of an event.")
+executions_saved = Counter(
+    "gqlnotify_executions_saved", "Deliveries that needed no execution, because others asked same."
+)
+deliveries = Counter("gqlnotify_deliveries", "Results of events handed to subscribers.")
+sent_bytes = Counter(
+    "gqlnotify_sent_bytes", "Messages handed to WebSockets, before compression and framing."
+)
+publish_to_write = Histogram(
+    "gqlnotify_publish_to_write_seconds",
+    "From the broker taking an event to the write of its messages, once for each group.",
+    buckets=_DELAYS,
+)
+slow_readers_ended = Counter(
+    "gqlnotify_slow_readers_ended", "Connections ended because the peer read too slowly."
+)
+broker_reconnects = Counter(
+    "gqlnotify_broker_reconnects", "Live lines to the broker that were lost and made anew."
+)
+catch_ups = Counter(
+    "gqlnotify_catch_ups", "Times that the history brought what the live path had not."
+)
+gaps = Counter("gqlnotify_gaps", "Times that a topic's history no longer reached back far enough.")
+_refusals = Counter(
+    "gqlnotify_refusals", "What was refused, and connections ended for a reason.", ["reason"]
+)
 
 
 def refused(reason: str) -> None:
     """Count a refusal: an error's `code`, or the `label` of what closes a connection."""
     _refusals.labels(reason.lower()).inc()
+    if reason == "TOO_SLOW":
+        slow_readers_ended.inc()
+
+
+def delivered(messages: int, size: int) -> None:
+    """Count results that were handed to WebSockets, and their bytes in all."""
+    deliveries.inc(messages)
+    sent_bytes.inc(size)
+
+
+class Writing:
+    """Waits for its turn behind those who write, and looks how long their events have taken."""
+
+    def __init__(self, published_at: Sequence[float]) -> None:
+        self._published_at = published_at
+
+    def take_turn(self) -> None:
+        """See `turn.Waiting`."""
+        now = time.time()
+        for then in self._published_at:
+            # The clocks of two machines differ.
+            publish_to_write.observe(max(now - then, 0.0))
+
+
+class Living(Protocol):
+    """Something that exists for a while and is counted while it does."""
+
+    def load(self) -> Iterable[tuple[Gauge, float]]:
+        """Yield what it adds to which gauge."""
+
+
+class _Watch:
+    """Looks at all that live: when it is asked, and regularly where another process may be."""
+
+    def __init__(self) -> None:
+        self.living: WeakSet[Living] = WeakSet()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def sample(self) -> None:
+        """Set the gauges."""
+        sums: Sums[Gauge] = Sums()
+        for one in self.living:
+            for gauge, value in one.load():
+                sums[gauge] += value  # type: ignore[assignment]  # sizes are whole numbers
+        for gauge in _SAMPLED:
+            gauge.set(sums[gauge])
+
+    def sample_regularly(self) -> None:
+        """Sample now and then until nothing lives any more; once for each event loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(_SAMPLE_SECONDS, self._sample_again, context=Context())
+
+    def _sample_again(self) -> None:
+        self._loop = None
+        self.sample()
+        if self.living:
+            self.sample_regularly()
+
+
+_SAMPLED = (
+    *(connections, shared_operations, own_operations, held_bytes),
+    *(groups, topics, readers),
+)
+_watch = _Watch()
+
+
+def watch(one: Living) -> None:
+    """Count `one` from now on, for as long as it lives or until `unwatch`."""
+    _watch.living.add(one)
+    if _DIRECTORY in os.environ:
+        _watch.sample_regularly()
+
+
+def unwatch(one: Living) -> None:
+    """Count it no longer."""
+    _watch.living.discard(one)
+
+
+async def endpoint(request: "Request") -> "Response":
+    """Answer a scrape by Prometheus, in the format that it accepts.
+
+    To be mounted as a route, `app.add_api_route("/metrics", metrics.endpoint)`. It asks for no
+    token, so it should not be reached from outside.
+    """
+    # Whoever only publishes counts as well, and need not load Starlette.
+    from starlette.responses import Response  # noqa: PLC0415
+
+    _watch.sample()
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(_registry()), headers={"content-type": content_type})
+
+
+def _registry() -> CollectorRegistry:
+    directory = os.environ.get(_DIRECTORY)
+    if directory is None:
+        return REGISTRY
+    _forget_the_dead(Path(directory))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _forget_the_dead(directory: Path) -> None:
+    """Drop what processes that are no more have left in gauges; their counters stay."""
+    for file in directory.glob("gauge_live*_*.db"):
+        process = int(file.stem.rpartition("_")[2])
+        if not _is_alive(process):
+            mark_process_dead(process)  # type: ignore[no-untyped-call]
+
+
+def _is_alive(process: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True

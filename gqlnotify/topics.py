@@ -5,12 +5,14 @@ A `Subscription` is a reader of a topic, a right that was checked, and what is m
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Self, TypeVar
 
-from gqlnotify import brokers
+from prometheus_client import Gauge
+
+from gqlnotify import brokers, metrics
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
 from gqlnotify.brokers import Broker
 from gqlnotify.errors import BrokerUnavailable
@@ -83,9 +85,11 @@ class TopicManager:
                 return
             await self._start_broker()
             self._started = True
+            metrics.watch(self)
 
     async def close(self) -> None:
         """End every subscription, then let go of the broker."""
+        metrics.unwatch(self)
         for feed in list(self._feeds.values()):
             for reader in list(feed.members):
                 reader.close()
@@ -125,7 +129,9 @@ class TopicManager:
         check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
         await authorize("publish", topic)
         await self.start()
-        return await self._broker.publish(topic, payload, event_id=event_id)
+        cursor = await self._broker.publish(topic, payload, event_id=event_id)
+        metrics.events_published.inc()
+        return cursor
 
     def publish_sync(
         self,
@@ -210,6 +216,11 @@ class TopicManager:
         """
         await self.start()
         return await self._broker.oldest(topic.concrete())
+
+    def load(self) -> Iterator[tuple[Gauge, float]]:
+        """See `metrics.Living`."""
+        yield metrics.topics, len(self._feeds)
+        yield metrics.readers, sum(len(feed.members) for feed in self._feeds.values())
 
     def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is loop:

@@ -78,7 +78,7 @@ class MemoryBroker(Broker):
         history = self._history(topic, now)
         if event_id is not None and event_id in history.by_id:
             return history.by_id[event_id]
-        event = Event(topic, history.head.next(), payload, event_id)
+        event = Event(topic, history.head.next(), payload, event_id, time.time())
         history.append(event, now)
         if len(history.events) > history.bounds.length:
             history.drop_oldest()

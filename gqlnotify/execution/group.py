@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
+from prometheus_client import Gauge
+
+from gqlnotify import metrics
 from gqlnotify.errors import NotifyError
 from gqlnotify.event import Event
 from gqlnotify.execution.events import Outcome
@@ -72,12 +75,18 @@ class Group:
         self._comers: set[Reader] = set()
         self._tails: list[Tail] = []
         self._held = 0
+        self._published_at: list[float] = []
         self._turn = Turn.of(asyncio.get_running_loop())
         self._moving = False
         self._task: asyncio.Task[None] | None = None
+        metrics.watch(self)
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def load(self) -> Iterator[tuple[Gauge, float]]:
+        """See `metrics.Living`."""
+        yield metrics.groups, 1
 
     async def bring(self, member: Member, reader: Reader) -> bool:
         """Give `member` what `reader` reads until it stands where the group does; then it is in.
@@ -96,7 +105,9 @@ class Group:
                     return True
                 outcome = await self._next_of(reader)
                 if outcome is not None:
-                    await member.send(Batch((_tail_of(outcome),)))
+                    tail = _tail_of(outcome)
+                    await member.send(Batch((tail,)))
+                    metrics.delivered(1, len(tail.data))
             return False
         finally:
             self._comers.discard(reader)
@@ -193,21 +204,37 @@ class Group:
             tail = _tail_of(outcome)
             self._tails.append(tail)
             self._held += len(tail.data)
+            if event.published_at is not None:
+                self._published_at.append(event.published_at)
 
     def _flush(self) -> None:
         """Hand over what is there. Afterwards all of them stand at the same new position."""
         before, self._position = self._position, self._reached
-        tails, self._tails, self._held = self._tails, [], 0
+        tails, self._tails = self._tails, []
         if tails:
             batch = Batch(tails)
             for member in [m for m in self._members if not m.push(batch)]:
                 self._members.discard(member)
                 member.fell_behind(self._reader.fork(before))
+            self._count(len(tails))
         for comer in self._comers:
             comer.wake()
 
+    def _count(self, events: int) -> None:
+        size, self._held = self._held, 0
+        published_at, self._published_at = self._published_at, []
+        members = len(self._members)
+        if not members:
+            return
+        metrics.delivered(members * events, members * size)
+        if members > 1:
+            metrics.executions_saved.inc((members - 1) * events)
+        if published_at:
+            self._turn.add(metrics.Writing(published_at))
+
     def _end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         self.ended = True
+        metrics.unwatch(self)
         members, self._members = self._members, set()
         for member in members:
             member.end(errors)

@@ -29,6 +29,7 @@ from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
+from gqlnotify import metrics
 from gqlnotify.auth import Viewer, view_as
 from gqlnotify.errors import BadUserInput
 from gqlnotify.execution.results import error_result, is_expected
@@ -108,6 +109,7 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
             if isinstance(outcome, asyncio.Task):
                 outcome = await asyncio.shield(outcome)
             if outcome is not None:
+                metrics.deliveries.inc()
                 yield outcome.result()
             if outcome is not None and outcome.tail is None:
                 return
@@ -285,6 +287,8 @@ async def _map_results(
     results = map_source_to_response_event(executor, source)
     async with aclosing(results):
         async for result in results:
+            metrics.executions.inc()
+            metrics.deliveries.inc()
             extensions = (
                 {"cursor": str(source.cursor)} if isinstance(source, Subscription) else None
             )

@@ -17,6 +17,7 @@ from graphql import GraphQLError
 from strawberry import Schema
 from strawberry.types import ExecutionContext
 
+from gqlnotify import metrics
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import Documents, remembering
@@ -172,12 +173,16 @@ class SharedExecution:
         """
         known = self._outcomes.get((self, event.cursor))
         if known is not None:
+            metrics.executions_saved.inc()
             return known
         pending = self._pending.get(event.cursor)
         if pending is not None:
+            metrics.executions_saved.inc()
             return pending
         clean = Context()
         made = clean.run(self._execution.begin, event)
+        if made is not None:
+            metrics.executions.inc()
         if made is None or isinstance(made, Outcome):
             if keep or self.is_shared:
                 self._remember(made)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import MovedError
 
+from gqlnotify import metrics
 from gqlnotify.brokers.redis.servers import Servers, is_trouble
 
 _RETRY_SECONDS = (0.05, 2.0)
@@ -128,6 +129,8 @@ class Line:
 
     def _begin(self) -> None:
         self.connected = True
+        if self._heard:
+            metrics.broker_reconnects.inc()
         for state in (self._asked, self.confirmed, self._expected, self._latest):
             state.clear()
         self._dirty = set(self.channels)

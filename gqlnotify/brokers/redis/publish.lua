@@ -44,5 +44,5 @@ if published(known['first-entry']) < now.ms - age * 9 / 8 then
 end
 extend(lifetime)
 
-redis.call(send, stream, cursor .. ' ' .. #id .. '\n' .. id .. payload)
+redis.call(send, stream, cursor .. ' ' .. #id .. ' ' .. digits(now.us) .. '\n' .. id .. payload)
 return cursor

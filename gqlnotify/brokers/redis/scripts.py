@@ -122,22 +122,26 @@ def parse_page(topic: str, reply: Sequence[Any] | None) -> list[Event]:
 
 
 def parse_message(topic: str, data: bytes) -> Event:
-    """Read what publish.lua sends live: `<cursor> <length of the id>`, a newline, id and payload.
+    """Read what publish.lua sends live: `<cursor> <length of the id> <us since 1970>`, a newline,
+    id and payload. An earlier one did not send the time.
 
     Raises:
         ValueError: it was somebody else who sent this.
     """
     head, newline, rest = data.partition(b"\n")
-    cursor, _, length = head.partition(b" ")
+    cursor, length, *times = head.split(b" ")
     event_id, payload = rest[: int(length)], rest[int(length) :]
     if not newline or len(event_id) != int(length):
         raise ValueError("This is no message of publish.lua")
-    return Event(topic, parse_cursor(cursor), payload, event_id.decode() or None)
+    published_at = int(times[0]) / 1_000_000 if times else None
+    return Event(topic, parse_cursor(cursor), payload, event_id.decode() or None, published_at)
 
 
 def _event(topic: str, entry_id: bytes, fields: Sequence[bytes]) -> Event:
     known = dict(zip(fields[::2], fields[1::2], strict=True))
-    return Event(topic, parse_cursor(entry_id), known[b"p"], known[b"i"].decode() or None)
+    published_at = int(known[b"t"]) / 1000
+    event_id = known[b"i"].decode() or None
+    return Event(topic, parse_cursor(entry_id), known[b"p"], event_id, published_at)
 
 
 def _milliseconds(bounds: Bounds) -> int:
