@@ -34,13 +34,17 @@ def _without_query(argument: object) -> object:
     return argument.partition("?")[0] if is_path and isinstance(argument, str) else argument
 
 
-def log_config(log_format: Literal["text", "json"], *, colors: bool | None = None) -> dict[str, Any]:
+def log_config(
+    log_format: Literal["text", "json"], *, colors: bool | None = None
+) -> dict[str, Any]:
     """Return what `logging.config.dictConfig` takes; everything goes to stderr, as one stream."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"sight": {"()": Sight}},
-        "formatters": {"default": _JSON if log_format == "json" else _TEXT | {"use_colors": colors}},
+        "formatters": {
+            "default": _JSON if log_format == "json" else _TEXT | {"use_colors": colors}
+        },
         "handlers": {
             "default": {
                 "class": "logging.StreamHandler",

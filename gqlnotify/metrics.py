@@ -80,7 +80,7 @@ _refusals = Counter(
 def refused(reason: str) -> None:
     """Count a refusal: an error's `code`, or the `label` of what closes a connection."""
     _refusals.labels(reason.lower()).inc()
-    if reason == "TOO_SLOW":
+    if reason.lower() == "too_slow":
         slow_readers_ended.inc()
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gqlnotify import metrics
 from gqlnotify.protocol.frames import Batch, Head
 from gqlnotify.settings import Settings
 from gqlnotify.transports.gate import Gate
+from gqlnotify.transports.life import Life
 from gqlnotify.transports.wire import AsgiWire, DirectWire, frames_of, transport_of
 
 CLOSE_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
+_NO_STATUS = 1005
 
 logger = logging.getLogger("gqlnotify.transports")
 
@@ -31,6 +34,7 @@ class Connection:
     ) -> None:
         """Take `on_slow`, which is told why the peer is to be sent away."""
         self.websocket = websocket
+        self._life = Life(websocket.client)
         self._over = Gate()
         self._encode = encode
         self._settings = settings
@@ -52,12 +56,15 @@ class Connection:
         """Return the next message, text or binary; None once the peer has gone."""
         message = await self.websocket.receive()
         if message["type"] == "websocket.disconnect":
+            # Not the reason, which is the peer's to choose: a log is no place for it.
+            self._life.closed(message.get("code") or _NO_STATUS)
             return None
         text: str | None = message.get("text")
         return text if text is not None else b""
 
     def open(self) -> None:
         """Begin to write."""
+        self._life.began()
         background = self._wire.background()
         if background is not None:
             self.spawn(self._write(background))
@@ -101,6 +108,7 @@ class Connection:
             text.encode()
         if not self._closed:
             self._wire.write(text)
+            metrics.sent_bytes.inc(len(text))
             # What many operations have to say at once adds up, though each of them waits.
             if self._wire.full and self._wire.held > self._settings.outgoing_max_bytes:
                 self._on_slow("Too much was left unread")
@@ -131,6 +139,7 @@ class Connection:
         if self._closed:
             return
         self._closed = True
+        self._life.closed(code, reason)
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._wire.flushed()
@@ -157,7 +166,12 @@ class Connection:
         self._over.set()
         on_end, self._on_end = self._on_end, None
         if on_end is not None and self._frames is not None:
-            self._frames.keep(asyncio.create_task(on_end()))
+            self._frames.keep(self._create_task(on_end()))
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the peer, as far as that can be known."""
+        return self._wire.held
 
     @property
     def is_over(self) -> bool:
@@ -170,10 +184,14 @@ class Connection:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run `work` in a task that is cancelled with the connection."""
-        task = asyncio.create_task(work)
+        task = self._create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        # A copy, as each task has one: what one of them sets is not the others' business.
+        return asyncio.create_task(work, context=self._life.context.copy())
 
     def after(
         self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]
@@ -186,6 +204,7 @@ class Connection:
 
     async def clean_up(self) -> None:
         """Cancel what still runs and wait for it to end."""
+        self._life.ended()
         for timer in self._timers:
             timer.cancel()
         tasks = set(self._tasks)

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from prometheus_client import Gauge
 from strawberry import Schema
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.exceptions import ConnectionRejectionError
@@ -127,6 +128,7 @@ class GraphQLTransportWSHandler:
         Where the server holds the connection by itself, this returns early.
         """
         self._connection.open()
+        metrics.watch(self)
         try:
             self._view.admission.enter()
         except ConnectionClosed as full:
@@ -154,7 +156,16 @@ class GraphQLTransportWSHandler:
             if self._subject is not None:
                 self._view.admission.leave_as(self._subject)
 
+    def load(self) -> Iterator[tuple[Gauge, float]]:
+        """See `metrics.Living`."""
+        shared = sum(isinstance(each, SharedOperation) for each in self._operations.values())
+        yield metrics.connections, 1
+        yield metrics.held_bytes, self._connection.held
+        yield metrics.shared_operations, shared
+        yield metrics.own_operations, len(self._operations) - shared
+
     async def _leave_nothing(self) -> None:
+        metrics.unwatch(self)
         self._heartbeat.stop()
         for id_ in list(self._operations):
             self._stop(id_)
