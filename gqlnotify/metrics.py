@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections import Counter as Sums
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
@@ -104,11 +104,15 @@ class Writing:
             publish_to_write.observe(max(now - then, 0.0))
 
 
+Load = Iterator[tuple[Gauge, float]]
+"""What something that lives adds to which gauge."""
+
+
 class Living(Protocol):
     """Something that exists for a while and is counted while it does."""
 
-    def load(self) -> Iterable[tuple[Gauge, float]]:
-        """Yield what it adds to which gauge."""
+    def load(self) -> Load:
+        """Say how much of what it is."""
 
 
 class _Watch:

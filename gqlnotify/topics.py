@@ -5,14 +5,12 @@ A `Subscription` is a reader of a topic, a right that was checked, and what is m
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Self, TypeVar
 
-from prometheus_client import Gauge
-
-from gqlnotify import brokers, metrics
+from gqlnotify import brokers, metrics, tracing
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
 from gqlnotify.brokers import Broker
 from gqlnotify.errors import BrokerUnavailable
@@ -129,7 +127,8 @@ class TopicManager:
         check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
         await authorize("publish", topic)
         await self.start()
-        cursor = await self._broker.publish(topic, payload, event_id=event_id)
+        with tracing.span("publish", lambda: {"messaging.destination.name": topic}):
+            cursor = await self._broker.publish(topic, payload, event_id=event_id)
         metrics.events_published.inc()
         return cursor
 
@@ -217,7 +216,7 @@ class TopicManager:
         await self.start()
         return await self._broker.oldest(topic.concrete())
 
-    def load(self) -> Iterator[tuple[Gauge, float]]:
+    def load(self) -> metrics.Load:
         """See `metrics.Living`."""
         yield metrics.topics, len(self._feeds)
         yield metrics.readers, sum(len(feed.members) for feed in self._feeds.values())

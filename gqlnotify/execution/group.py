@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
-from prometheus_client import Gauge
-
 from gqlnotify import metrics
 from gqlnotify.errors import NotifyError
 from gqlnotify.event import Event
@@ -84,7 +82,7 @@ class Group:
     def __len__(self) -> int:
         return len(self._members)
 
-    def load(self) -> Iterator[tuple[Gauge, float]]:
+    def load(self) -> metrics.Load:
         """See `metrics.Living`."""
         yield metrics.groups, 1
 

@@ -9,7 +9,7 @@ who ask the same, unless it says `per_viewer`.
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import isawaitable
@@ -29,7 +29,7 @@ from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from gqlnotify import metrics
+from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
 from gqlnotify.errors import BadUserInput
 from gqlnotify.execution.results import error_result, is_expected
@@ -195,14 +195,18 @@ class _Run:
             self._context.operation_extensions,
         )
         async with aclosing(results):
-            async for result in results:
+            with self._span():
+                result = await anext(results, None)
+            while result is not None:
                 yield result
+                result = await anext(results, None)
 
     async def _events(self) -> AsyncGenerator[Any, None]:
         try:
-            async with self.runner.executing():
-                executor = self._build_executor()
-                source = await _source_stream(executor)
+            with self._span():
+                async with self.runner.executing():
+                    executor = self._build_executor()
+                    source = await _source_stream(executor)
             if isinstance(source, CoreResult):
                 yield await self._finish(PreExecutionError(data=None, errors=source.errors))
                 return
@@ -217,6 +221,13 @@ class _Run:
                     yield await self._finish(result)
         except Exception as error:
             yield await self._finish(error_result(error))
+
+    def _span(self) -> AbstractContextManager[None]:
+        asked = self._context
+        type_ = asked.operation_type.value
+        return tracing.span(
+            type_, lambda: tracing.operation(asked.query, asked.operation_name, type_)
+        )
 
     async def _begin(self, source: Subscription[Any]) -> Shareable | None:
         try:

@@ -17,7 +17,7 @@ from graphql import GraphQLError
 from strawberry import Schema
 from strawberry.types import ExecutionContext
 
-from gqlnotify import metrics
+from gqlnotify import metrics, tracing
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import Documents, remembering
@@ -132,6 +132,7 @@ class SharedExecution:
         self, asked: Asked, outcomes: "Cache[tuple[SharedExecution, Cursor], Outcome]"
     ) -> None:
         self.is_shared = False
+        self._asked = asked
         self._execution = EventExecution(asked)
         self._outcomes = outcomes
         self._pending: dict[Cursor, asyncio.Task[Outcome | None]] = {}
@@ -180,21 +181,39 @@ class SharedExecution:
             metrics.executions_saved.inc()
             return pending
         clean = Context()
+        span = clean.run(self._span, event)
         made = clean.run(self._execution.begin, event)
         if made is not None:
             metrics.executions.inc()
         if made is None or isinstance(made, Outcome):
+            tracing.end(span)
             if keep or self.is_shared:
                 self._remember(made)
             return made
-        task = asyncio.get_running_loop().create_task(self._complete(event, made), context=clean)
+        task = asyncio.get_running_loop().create_task(
+            self._complete(event, made, span), context=clean
+        )
         self._pending[event.cursor] = task
         return task
 
-    async def _complete(self, event: Event, making: Awaitable[Outcome | None]) -> Outcome | None:
+    def _span(self, event: Event) -> Any:
+        asked = self._asked.context
+        return tracing.begin(
+            "event",
+            lambda: {
+                **tracing.operation(asked.query, asked.operation_name, "subscription"),
+                "messaging.destination.name": event.topic,
+                "gqlnotify.cursor": str(event.cursor),
+            },
+        )
+
+    async def _complete(
+        self, event: Event, making: Awaitable[Outcome | None], span: Any
+    ) -> Outcome | None:
         try:
             outcome = await making
         finally:
+            tracing.end(span)
             del self._pending[event.cursor]
         self._remember(outcome)
         return outcome

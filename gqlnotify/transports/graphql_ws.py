@@ -2,20 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
-from prometheus_client import Gauge
 from strawberry import Schema
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.types import ExecutionResult
 from strawberry.types.unset import UnsetType
 
-from gqlnotify import execution, metrics
+from gqlnotify import execution, metrics, tracing
 from gqlnotify.auth import Viewer, find_token, renewed, view_as
 from gqlnotify.errors import (
     BadUserInput,
@@ -156,7 +155,7 @@ class GraphQLTransportWSHandler:
             if self._subject is not None:
                 self._view.admission.leave_as(self._subject)
 
-    def load(self) -> Iterator[tuple[Gauge, float]]:
+    def load(self) -> metrics.Load:
         """See `metrics.Living`."""
         shared = sum(isinstance(each, SharedOperation) for each in self._operations.values())
         yield metrics.connections, 1
@@ -248,7 +247,8 @@ class GraphQLTransportWSHandler:
 
     async def _initialise(self, payload: Json) -> None:
         try:
-            acknowledgement = await self._accept(payload)
+            with tracing.span("connection_init"):
+                acknowledgement = await self._accept(payload)
         except (Unauthenticated, KeysUnavailable) as error:
             await self._fail(_closed(error, error.close_code))
         except Forbidden as error:
