@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gqlnotify import errors
+from gqlnotify import errors, metrics
 from gqlnotify.auth import Principal, authorize, current_principal
 from gqlnotify.brokers import Broker
 from gqlnotify.event import Cursor, Event, Topic
@@ -28,6 +28,7 @@ __all__ = [
     "authorize",
     "current_principal",
     "errors",
+    "metrics",
 ]
 
 

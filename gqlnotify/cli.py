@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,7 +20,7 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
-from gqlnotify import brokers
+from gqlnotify import brokers, logs, metrics
 from gqlnotify.auth import sign, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Event, Topic
@@ -65,16 +66,18 @@ def serve(
     port = port or _free_port(host)
     if not settings.names_a_key:
         _greet(application, _with_random_secret(), f"http://{_in_url(host)}:{port}")
-    uvicorn.run(
-        application,
-        host=host,
-        port=port,
-        workers=workers,
-        reload=reload,
-        ws="gqlnotify.server:WebSocketProtocol",
-        ws_max_size=settings.message_max_bytes,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
+    with _counting_together(workers):
+        uvicorn.run(
+            application,
+            host=host,
+            port=port,
+            workers=workers,
+            reload=reload,
+            ws="gqlnotify.server:WebSocketProtocol",
+            ws_max_size=settings.message_max_bytes,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            log_config=logs.log_config(settings.log_format),
+        )
 
 
 @app.command()
@@ -247,6 +250,20 @@ def _require_key_that_fits(settings: Settings) -> None:
         verifier_from(settings)
     except ValueError as error:
         _fail(str(error))
+
+
+@contextmanager
+def _counting_together(workers: int) -> Iterator[None]:
+    """Have whichever worker is asked for the metrics answer for all of them."""
+    if workers == 1 or metrics.DIRECTORY in os.environ:
+        yield
+        return
+    with TemporaryDirectory(prefix="gqlnotify-") as directory:
+        os.environ[metrics.DIRECTORY] = directory
+        try:
+            yield
+        finally:
+            del os.environ[metrics.DIRECTORY]
 
 
 def _require_loopback(host: str) -> None:

@@ -34,17 +34,13 @@ def _without_query(argument: object) -> object:
     return argument.partition("?")[0] if is_path and isinstance(argument, str) else argument
 
 
-def log_config(
-    log_format: Literal["text", "json"], *, colors: bool | None = None
-) -> dict[str, Any]:
+def log_config(log_format: Literal["text", "json"]) -> dict[str, Any]:
     """Return what `logging.config.dictConfig` takes; everything goes to stderr, as one stream."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"sight": {"()": Sight}},
-        "formatters": {
-            "default": _JSON if log_format == "json" else _TEXT | {"use_colors": colors}
-        },
+        "formatters": {"default": _JSON if log_format == "json" else _TEXT},
         "handlers": {
             "default": {
                 "class": "logging.StreamHandler",
@@ -59,6 +55,7 @@ def log_config(
     }
 
 
+_STANDARD = [*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"]
 _TEXT = {
     "()": "uvicorn.logging.DefaultFormatter",
     "fmt": "%(levelprefix)s %(origin)s%(message)s",
@@ -68,4 +65,6 @@ _JSON = {
     "fmt": "%(levelname)s %(name)s %(message)s",
     "timestamp": "time",
     "rename_fields": {"levelname": "level", "name": "logger"},
+    # What a record has for others: for formatters of texts, and for uvicorn's colours.
+    "reserved_attrs": [*_STANDARD, "origin", "color_message"],
 }

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+# Where processes share what they count; to be set before this is imported.
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _SAMPLE_SECONDS = 5.0
 _DELAYS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -155,7 +156,7 @@ _watch = _Watch()
 def watch(one: Living) -> None:
     """Count `one` from now on, for as long as it lives or until `unwatch`."""
     _watch.living.add(one)
-    if _DIRECTORY in os.environ:
+    if DIRECTORY in os.environ:
         _watch.sample_regularly()
 
 
@@ -167,8 +168,8 @@ def unwatch(one: Living) -> None:
 async def endpoint(request: "Request") -> "Response":
     """Answer a scrape by Prometheus, in the format that it accepts.
 
-    To be mounted as a route, `app.add_api_route("/metrics", metrics.endpoint)`. It asks for no
-    token, so it should not be reached from outside.
+    To be mounted with `app.add_route("/metrics", metrics.endpoint)`. It asks for no token, so it
+    should not be reached from outside.
     """
     # Whoever only publishes counts as well, and need not load Starlette.
     from starlette.responses import Response  # noqa: PLC0415
@@ -179,7 +180,7 @@ async def endpoint(request: "Request") -> "Response":
 
 
 def _registry() -> CollectorRegistry:
-    directory = os.environ.get(_DIRECTORY)
+    directory = os.environ.get(DIRECTORY)
     if directory is None:
         return REGISTRY
     _forget_the_dead(Path(directory))

@@ -1,6 +1,6 @@
 """The router: a drop-in for `strawberry.fastapi.GraphQLRouter`. The one file that wires it all."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from inspect import isawaitable, signature
@@ -15,7 +15,7 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_P
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
 
-from gqlnotify import execution
+from gqlnotify import execution, tracing
 from gqlnotify.auth import (
     Authenticate,
     May,
@@ -175,14 +175,15 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 return execution.while_valid(
                     execution.unshared(results), operation.viewer, self.watch
                 )
-        return await super().execute_operation(
-            request=request,
-            request_adapter=request_adapter,
-            request_data=request_data,
-            context=context,
-            root_value=root_value,
-            sub_response=sub_response,
-        )
+        with tracing.span("operation", lambda: _asked(request_data)):
+            return await super().execute_operation(
+                request=request,
+                request_adapter=request_adapter,
+                request_data=request_data,
+                context=context,
+                root_value=root_value,
+                sub_response=sub_response,
+            )
 
     @property
     def graphql_ide_html(self) -> str:
@@ -211,6 +212,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 "The legacy subprotocol graphql-ws runs operations without a check of the token; "
                 "leave it out of subscription_protocols, or do without tokens"
             )
+
+
+def _asked(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, str]:
+    return {} if isinstance(data, list) else tracing.operation(data.query, data.operation_name)
 
 
 async def _no_context() -> None:

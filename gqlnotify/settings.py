@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     drain_window: float = Field(
         default=5, ge=0, description="Over how long a stopping server closes its sockets"
     )
+    outbox_max_lag: float = Field(
+        default=30, gt=0, description="How old an unsent event makes the task service not ready"
+    )
     log_format: Literal["text", "json"] = Field(
         default="text", description="How `gqlnotify serve` writes its log"
     )

@@ -19,7 +19,7 @@ from gqlnotify import GraphQLRouter, Settings, TopicManager
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
-from schema.health import health
+from schema.health import health, sight
 from schema.mutation import Mutation
 from schema.outbox import Outbox
 from schema.query import Query
@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None, *, topics: TopicManager | None 
     topics = topics or TopicManager(settings=settings)
     database = Database(settings.database_url)
     store = TaskStore(database)
-    outbox = Outbox(database, topics)
+    outbox = Outbox(database, topics, max_lag=settings.outbox_max_lag)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -77,7 +77,8 @@ def create_app(settings: Settings | None = None, *, topics: TopicManager | None 
     )
     app = FastAPI(title="gqlnotify tasks")
     app.include_router(graphql)
-    app.include_router(health(broker=topics.check, database=database.check))
+    app.include_router(health(broker=topics.check, database=database.check, outbox=outbox.check))
+    app.include_router(sight(outbox.measure))
     app.add_api_route("/", lambda: RedirectResponse("/graphql"), include_in_schema=False)
     return app
 

@@ -1,16 +1,19 @@
-"""What an orchestrator asks: is the process alive, and may it have clients?"""
+"""What those ask who look after a process: is it alive, may it have clients, what does it do?"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+
+from gqlnotify import metrics
 
 _PATIENCE = 2.0
 
 logger = logging.getLogger("schema.health")
 
 Check = Callable[[], Awaitable[None]]
+Measure = Callable[[], Awaitable[object]]
 
 
 def health(**checks: Check) -> APIRouter:
@@ -30,6 +33,26 @@ def health(**checks: Check) -> APIRouter:
         return found
 
     return router
+
+
+def sight(*measures: Measure) -> APIRouter:
+    """Return `/metrics` for Prometheus; before each answer these measure what they know of."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/metrics")
+    async def scrape(request: Request) -> Response:
+        await asyncio.gather(*(_measured(measure) for measure in measures))
+        return await metrics.endpoint(request)
+
+    return router
+
+
+async def _measured(measure: Measure) -> None:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await measure()
+    except Exception as error:
+        logger.warning("A part can't be measured: %s", error or type(error).__name__)
 
 
 async def _state(name: str, check: Check) -> str:

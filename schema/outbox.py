@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
-from sqlalchemy import delete, select
+from prometheus_client import Gauge
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import OperationalError
 
 from gqlnotify import TopicManager, errors
@@ -17,6 +20,22 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 
 logger = logging.getLogger("schema.outbox")
+
+# Of all processes the same, so whoever looked last is right.
+_rows = Gauge(
+    "gqlnotify_outbox_rows",
+    "Committed events that are not yet published.",
+    multiprocess_mode="livemostrecent",
+)
+_lag_seconds = Gauge(
+    "gqlnotify_outbox_lag_seconds",
+    "How old the oldest event is that is not yet published.",
+    multiprocess_mode="livemostrecent",
+)
+
+
+class Lagging(Exception):
+    """An event has been waiting for too long to be published."""
 
 
 class Outbox:
@@ -33,11 +52,13 @@ class Outbox:
         *,
         sweep_seconds: float = 1.0,
         close_seconds: float = 5.0,
+        max_lag: float = 30.0,
     ) -> None:
         self._database = database
         self._topics = topics
         self._sweep_seconds = sweep_seconds
         self._close_seconds = close_seconds
+        self._max_lag = max_lag
         self._woken = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -61,6 +82,32 @@ class Outbox:
             async with asyncio.timeout(self._close_seconds):
                 await self._task
         self._task = None
+
+    async def measure(self) -> float:
+        """Return how many seconds ago the oldest event was committed that is not published.
+
+        Raises:
+            SQLAlchemyError: the database can't be asked.
+        """
+        rows, lag = math.nan, math.nan
+        try:
+            rows, oldest = await self._unsent()
+            lag = 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds()
+        finally:
+            _rows.set(rows)
+            _lag_seconds.set(lag)
+        return lag
+
+    async def check(self) -> None:
+        """Return if events get out in time: the outbox's part of readiness.
+
+        Raises:
+            Lagging: they don't.
+            SQLAlchemyError: the database can't be asked.
+        """
+        lag = await self.measure()
+        if lag > self._max_lag:
+            raise Lagging(f"An event has been waiting for {lag:.0f} s")
 
     async def drain(self) -> None:
         """Publish everything that is in the outbox, the oldest first.
@@ -100,6 +147,12 @@ class Outbox:
         async with self._database.reading() as session:
             found = await session.scalars(select(OutboxRow).order_by(OutboxRow.id).limit(_BATCH))
             return found.all()
+
+    async def _unsent(self) -> tuple[int, datetime | None]:
+        async with self._database.reading() as session:
+            query = select(func.count(), func.min(OutboxRow.created_at)).select_from(OutboxRow)
+            rows, oldest = (await session.execute(query)).one()
+        return rows, oldest
 
     async def _publish(self, rows: Sequence[OutboxRow]) -> None:
         sent: list[int] = []

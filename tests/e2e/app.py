@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.schema.config import StrawberryConfig
 
-from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal
+from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal, metrics
 
 GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 ENDED: list[str] = []
@@ -158,6 +158,7 @@ schema = strawberry.Schema(
 app = FastAPI()
 graphql = Router(schema, topics=topics)
 app.include_router(graphql, prefix="/graphql")
+app.add_route("/metrics", metrics.endpoint)
 
 
 @app.get("/tasks")
