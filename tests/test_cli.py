@@ -156,6 +156,18 @@ def test_token_says_what_is_wrong_with_the_key(settings: dict[str, str], complai
     [
         (["--host", "0.0.0.0"], {}, "GQLNOTIFY_JWT_SECRET is not set"),
         (["--host", "example.org"], {}, "GQLNOTIFY_JWT_SECRET is not set"),
+        ([], {"GQLNOTIFY_JWT_SECRET": " "}, "key is empty"),
+        (
+            [],
+            {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_JWKS_URL": "https://example.org/k"},
+            "GQLNOTIFY_JWT_SECRET and GQLNOTIFY_JWKS_URL are both set",
+        ),
+        ([], {"GQLNOTIFY_JWKS_URL": "https://example.org/k"}, "HS256 needs a secret"),
+        (
+            [],
+            {"GQLNOTIFY_JWKS_URL": "http://example.org/k", "GQLNOTIFY_JWT_ALGORITHM": "RS256"},
+            "must be https",
+        ),
         (["--workers", "2"], {"GQLNOTIFY_JWT_SECRET": SECRET}, "can't share events over memory://"),
         (["schema.app"], {}, "write it as module:attribute"),
         (["no.such.module:app"], {}, "There is no module 'no.such.module'"),
@@ -371,7 +383,58 @@ def test_tail_says_what_is_wrong_with_what_it_was_given(
     assert_told(run("tail", *arguments, settings=on(redis_url)), 2, complaint)
 
 
-@pytest.mark.parametrize("command", [["publish", "prices", "1"], ["tail", "prices"]])
+def test_each_token_can_be_told_from_every_other() -> None:
+    verifier = TokenVerifier(SECRET)
+    made = [
+        run("token", "--subject", "alice", settings={"GQLNOTIFY_JWT_SECRET": SECRET}).stdout
+        for _ in range(2)
+    ]
+    one, other = (verifier.verify(text.strip()) for text in made)
+
+    assert one.token_id
+    assert one.token_id != other.token_id
+    assert one.issued_at is not None
+    assert abs(one.issued_at - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--subject", "alice é"], {"subject": "alice é", "tokenId": None}),
+        (["--token-id", "a b"], {"subject": None, "tokenId": "a b"}),
+    ],
+)
+def test_revoke_publishes_what_is_revoked_and_since_when(
+    redis_url: str, arguments: list[str], said: dict[str, Any]
+) -> None:
+    with tailing(redis_url, "gqlnotify.revocations") as tail:
+        before = time.time()
+        done = run("revoke", *arguments, settings=on(redis_url))
+        line = json.loads(read_until(tail, "\n"))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == line["cursor"]
+    assert before <= line["payload"].pop("at") <= time.time()
+    assert line["payload"] == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Say what to revoke"),
+        (["--subject", ""], "Say what to revoke"),
+        (["--subject", "a", "--token-id", "b"], "Either --subject or --token-id"),
+    ],
+)
+def test_revoke_wants_exactly_one_thing(
+    redis_url: str, arguments: list[str], complaint: str
+) -> None:
+    assert_told(run("revoke", *arguments, settings=on(redis_url)), 2, complaint)
+
+
+@pytest.mark.parametrize(
+    "command", [["publish", "prices", "1"], ["tail", "prices"], ["revoke", "--subject", "alice"]]
+)
 @pytest.mark.parametrize(
     ("url", "status", "complaint"),
     [

@@ -208,6 +208,28 @@ def test_of_several_patterns_that_fit_the_first_one_counts(monkeypatch: pytest.M
     assert [bounds.of(topic).length for topic in ("a.b", "a.c", "b")] == [1, 2, 3]
 
 
+def test_our_own_topics_have_bounds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = retention(monkeypatch, '{"*": {"length": 1}, "g*": {"seconds": 1}}')
+
+    assert bounds.of("gqlnotify.revocations") == Bounds(length=10_000, seconds=86_400)
+    assert bounds.of("gqlnotify") == Bounds(length=1, seconds=20)
+
+
+def test_only_a_pattern_that_names_our_topics_changes_their_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bounds = retention(monkeypatch, '{"*": {"length": 1}, "gqlnotify.*": {"seconds": 1000000}}')
+
+    assert bounds.of("gqlnotify.revocations") == Bounds(length=10_000, seconds=1_000_000)
+
+
+@pytest.mark.parametrize("name", ["broker_url", "database_url"])
+def test_a_password_in_a_url_is_not_printed(name: str) -> None:
+    settings = Settings(**{name: "redis://:hunter2@host"})  # type: ignore[arg-type]
+
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
 def test_bounds_that_are_no_json_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="history_per_topic"):
         retention(monkeypatch, "{prices.*: {length: 1}}")

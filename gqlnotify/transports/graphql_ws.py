@@ -151,6 +151,8 @@ class GraphQLTransportWSHandler:
         try:
             await self._leave_nothing()
         finally:
+            # Not sooner: a decision that was still under way may have begun to watch.
+            self._stop_watching()
             self._view.admission.leave()
             if self._subject is not None:
                 self._view.admission.leave_as(self._subject)
@@ -168,11 +170,7 @@ class GraphQLTransportWSHandler:
         self._heartbeat.stop()
         for id_ in list(self._operations):
             self._stop(id_)
-        try:
-            await self._connection.clean_up()
-        finally:
-            # Last: until here a decision may still be under way that begins to watch.
-            self._stop_watching()
+        await self._connection.clean_up()
 
     def _stop(self, id_: str) -> None:
         # It may have ended by itself in this very turn, with the end not yet told.

@@ -28,7 +28,7 @@ AN_HOUR_AGO = int(time.time()) - 3600
 CLAIMS: dict[str, Any] = {"sub": "alice", "exp": IN_AN_HOUR}
 
 
-def _pair(private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, str, bytes]:
+def pair(private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, str, bytes]:
     """Return the private key as PEM, the public one as PEM and as DER."""
     public = private.public_key()
     return (
@@ -38,10 +38,10 @@ def _pair(private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str,
     )
 
 
-RSA_PRIVATE, RSA_PUBLIC, RSA_PUBLIC_DER = _pair(rsa.generate_private_key(65537, 2048))
-EC_PRIVATE, EC_PUBLIC, EC_PUBLIC_DER = _pair(ec.generate_private_key(ec.SECP256R1()))
+RSA_PRIVATE, RSA_PUBLIC, RSA_PUBLIC_DER = pair(rsa.generate_private_key(65537, 2048))
+EC_PRIVATE, EC_PUBLIC, EC_PUBLIC_DER = pair(ec.generate_private_key(ec.SECP256R1()))
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
-EC_384_PUBLIC = _pair(ec.generate_private_key(ec.SECP384R1()))[1]
+EC_384_PUBLIC = pair(ec.generate_private_key(ec.SECP384R1()))[1]
 
 
 def hs(**claims: Any) -> str:

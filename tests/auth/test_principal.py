@@ -1,3 +1,7 @@
+from typing import Any
+
+import pytest
+
 from gqlnotify import Principal
 from gqlnotify.auth import (
     may,
@@ -15,6 +19,22 @@ def test_a_principal_keeps_its_claims_when_the_originals_change() -> None:
     claims["sub"] = "bob"
 
     assert principal.claims == {"sub": "alice"}
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("value", ["1767225600", True, None, [], {}])
+def test_a_time_is_a_number(claim: str, value: Any) -> None:
+    with pytest.raises(ValueError, match="numbers"):
+        principal_from({"sub": "alice", claim: value})
+
+
+def test_what_can_be_revoked_is_known_by_name_and_time() -> None:
+    principal = principal_from({"sub": "alice", "jti": "a", "iat": 5})
+
+    assert (principal.token_id, principal.issued_at) == ("a", 5)
+    for claims in ({}, {"jti": 5, "iat": "now"}, {"jti": None, "iat": True}):
+        nothing = Principal("alice", claims=claims)
+        assert (nothing.token_id, nothing.issued_at) == (None, None)
 
 
 def test_a_right_to_a_pattern_is_one_to_every_topic_that_fits_it() -> None:

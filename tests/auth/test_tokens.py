@@ -215,6 +215,38 @@ def test_a_token_of_the_future_is_refused() -> None:
     assert_refused(hs(nbf=IN_AN_HOUR))
 
 
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "value", ["99999999999", "99999999999.5", "", "now", None, True, [], {}, [99999999999]]
+)
+def test_a_time_that_is_no_number_is_refused(claim: str, value: Any) -> None:
+    claims = {**CLAIMS, claim: value}
+    with pytest.raises(Unauthenticated):
+        verifier().verify(handmade({"alg": "HS256"}, claims, SECRET))
+
+
+@pytest.mark.parametrize("jti", [5, None, [], {}, True])
+def test_an_id_that_is_no_string_could_not_be_revoked_and_is_refused(jti: Any) -> None:
+    assert_refused(handmade({"alg": "HS256"}, {**CLAIMS, "jti": jti}, SECRET))
+
+
+@pytest.mark.parametrize("crit", [["b64"], ["exp"], [], None, "b64"])
+def test_a_header_that_must_be_understood_and_is_not_is_refused(crit: Any) -> None:
+    header = {"alg": "HS256", "b64": True, "crit": crit}
+    assert_refused(handmade(header, CLAIMS, SECRET))
+
+
+def test_a_header_that_need_not_be_understood_is_ignored() -> None:
+    for header in ({"x5u": "https://example.org"}, {"jku": "file:///etc/passwd"}, {"kid": 5}):
+        token = handmade({"alg": "HS256", **header}, CLAIMS, SECRET)
+        assert verifier().verify(token).subject == "alice"
+
+
+def test_an_empty_secret_signs_nothing() -> None:
+    for key in ("", " ", "\0"):
+        assert_refused(handmade({"alg": "HS256"}, CLAIMS, key))
+
+
 @pytest.mark.parametrize(
     "topics",
     [

@@ -264,6 +264,29 @@ class BrokerContract(ABC):
         with pytest.raises(CursorExpired):
             await broker.read(topic, Cursor(after.epoch, 0), ALL)
 
+    async def test_the_oldest_cursor_has_all_that_is_remembered_behind_it(
+        self, broker: Broker, topic: str
+    ) -> None:
+        assert await broker.read(topic, await broker.oldest(topic), ALL) == []
+        events = await _publish(broker, topic, 3)
+        assert await broker.read(topic, await broker.oldest(topic), ALL) == events
+        events += await _publish(broker, topic, LENGTH + SLACK)
+        kept = await broker.read(topic, await broker.oldest(topic), ALL)
+        assert LENGTH <= len(kept) < len(events)
+        assert kept == events[-len(kept) :]
+
+    async def test_the_oldest_cursor_goes_on_as_events_grow_too_old(
+        self, forgetful: Broker, topic: str
+    ) -> None:
+        await forgetful.subscribe(topic)
+        await forgetful.publish(topic, b"old")
+        for _ in range(2):
+            await _until_an_idle_topic_has_ended(forgetful)
+        oldest = await forgetful.oldest(topic)
+        assert oldest == await forgetful.head(topic)
+        await forgetful.publish(topic, b"new")
+        assert [e.payload for e in await forgetful.read(topic, oldest, ALL)] == [b"new"]
+
     async def test_a_reading_never_has_a_hole(self, broker: Broker, topic: str) -> None:
         events = await _publish(broker, topic, LENGTH + SLACK)
 

@@ -31,6 +31,16 @@ def test_the_application_needs_a_secret_and_says_so(
         getattr(module, "app")  # noqa: B009
 
 
+def test_the_application_will_do_with_an_address_of_keys(tmp_path: Path) -> None:
+    settings = Settings(
+        jwt_secret=None,
+        jwks_url="https://keys.example.org/jwks.json",
+        jwt_algorithm="RS256",
+        database_url=f"sqlite:///{tmp_path}/tasks.db",
+    )
+    assert isinstance(create_app(settings), FastAPI)
+
+
 def test_the_application_is_built_once_from_the_environment(
     module: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -131,6 +131,17 @@ async def test_the_services_own_topics_are_not_free(client: Client, topic: str) 
         assert (await stream.error())["extensions"]["code"] == "FORBIDDEN"
 
 
+async def test_nobody_publishes_or_follows_what_is_revoked(client: Client) -> None:
+    topic = "gqlnotify.revocations"
+    everything = token("root", subscribe=("*", topic), publish=("*", topic))
+    variables = {"topic": topic, "payload": {"subject": "alice", "at": 1e12}}
+    error = await client.error("publish", variables, bearer=everything)
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    async with client.stream("notifications", {"topic": topic}, bearer=everything) as stream:
+        assert (await stream.error())["extensions"]["code"] == "FORBIDDEN"
+    assert await client.data("me")
+
+
 @pytest.mark.parametrize("topic", ["Tasks", "tasks2", "my.tasks"])
 async def test_a_topic_that_only_looks_like_the_services_is_free(
     client: Client, topic: str
