@@ -26,13 +26,20 @@ from gqlnotify.auth import (
     verifier_from,
     viewing,
 )
-from gqlnotify.errors import NotifyError
+from gqlnotify.errors import NotifyError, TokenExpired, TokenRevoked, Unauthenticated
 from gqlnotify.revocation import Revocations
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
 from gqlnotify.transports.admission import Admission
-from gqlnotify.transports.graphql_http import Context, GraphQLOverHTTP, RootValue
+from gqlnotify.transports.attempts import FailedAttempts
+from gqlnotify.transports.graphql_http import (
+    Context,
+    GraphQLOverHTTP,
+    RootValue,
+    document_id_of,
+)
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
+from gqlnotify.transports.origin import Refusals, foreign_origin
 
 
 class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
@@ -55,7 +62,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
 
     Raises:
         ValueError: the legacy protocol is asked for together with tokens, which it can't carry
-            safely; or the key does not fit the algorithm.
+            safely; or the key does not fit the algorithm; or an allowed origin is none; or the
+            file of persisted operations is not what it should be, or is missing.
     """
 
     graphql_transport_ws_handler_class: Any = GraphQLTransportWSHandler
@@ -78,11 +86,16 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             max_connections=self.settings.max_connections,
             max_per_subject=self.settings.max_connections_per_subject,
         )
+        self._attempts = FailedAttempts(self.settings.max_failed_authentications)
+        self._foreign = Refusals()
         self._authenticate = authenticate or verifier_from(self.settings)
         self._may = may
         arguments = signature(super().__init__).bind_partial(schema, *args, **kwargs)
         for name, value in self._defaults().items():
             arguments.arguments.setdefault(name, value)
+        if not self.settings.introspection:
+            # The page is nothing without the schema.
+            arguments.arguments["graphql_ide"] = None
         super().__init__(*arguments.args, **arguments.kwargs)
         self._refuse_legacy_with_tokens()
         self.executions = execution.Executions(
@@ -90,6 +103,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             encode=self.encode_json,
             event_context=event_context,
             cache_bytes=self.settings.outcome_cache_bytes,
+            limits=execution.Limits.from_settings(self.settings),
+            persisted=execution.PersistedOperations.from_settings(self.settings),
         )
         self.schema = self.executions.schema
         self.revocations: Revocations | None = None
@@ -105,11 +120,21 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             Unauthenticated: the token will not do.
             TokenRevoked: it would have done, but was revoked.
             KeysUnavailable: nobody can tell.
+            TooManyAttempts: too many bad ones came from this address.
         """
         if self._authenticate is None:
             return None
-        decided = self._authenticate(token, connection)
-        principal = await decided if isawaitable(decided) else decided
+        # Without a token there is nothing to verify, and nobody guesses.
+        address = connection.client.host if token is not None and connection.client else None
+        self._attempts.check(address)
+        try:
+            decided = self._authenticate(token, connection)
+            principal = await decided if isawaitable(decided) else decided
+        except Unauthenticated as error:
+            # These were good once: of an honest client that has been away.
+            if not isinstance(error, TokenExpired | TokenRevoked):
+                self._attempts.failed(address)
+            raise
         if self.revocations is not None:
             self.revocations.check(principal)
         return Viewer(principal, self._may)
@@ -139,7 +164,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         try:
             viewer = await self._http_viewer(request)
         except NotifyError as error:
-            return self._refuse(request, error.http_status, [error.formatted()])
+            return self._refuse_for(request, error)
         # Strawberry keeps the response of "the" request on the view: another's, after a wait.
         self.temporal_response = response
         with viewing(viewer):
@@ -168,6 +193,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     extensions=request_data.extensions,
                     viewer=current_viewer(),
                     allowed=frozenset(transport.allowed_operation_types(allowed)),
+                    document_id=document_id_of(request_data),
                 )
                 results = execution.stream(
                     self.executions, operation, context=context, root_value=root_value
@@ -184,6 +210,14 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 root_value=root_value,
                 sub_response=sub_response,
             )
+
+    def _check_websocket_origin(self, request: Any) -> bool:
+        # Strawberry's own would write a line into the log for each of them.
+        origin = foreign_origin(request.headers)
+        if origin is None or self.is_websocket_origin_allowed(request, origin):
+            return True
+        self._foreign.add(origin)
+        return False
 
     @property
     def graphql_ide_html(self) -> str:
@@ -204,6 +238,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             "subscription_protocols": (GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             "connection_init_wait_timeout": timedelta(seconds=self.settings.connection_init_wait),
             "max_subscriptions_per_connection": self.settings.max_operations,
+            "allowed_origins": self.settings.allowed_origins,
         }
 
     def _refuse_legacy_with_tokens(self) -> None:

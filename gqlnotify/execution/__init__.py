@@ -2,6 +2,8 @@
 
 operation.py   one operation and the stream of its results
 documents.py   each document is parsed and validated once
+limits.py      how large it may be
+persisted.py   which documents are known by their names
 shared.py      each event is executed and encoded once for all who ask the same
 group.py       who gets the result of such an execution, and in which order
 validity.py    a stream without a connection ends with its token
@@ -9,13 +11,14 @@ validity.py    a stream without a connection ends with its token
 
 from gqlnotify.execution.events import EventContext, MakeContext, Outcome
 from gqlnotify.execution.group import Ended, Group, Member
+from gqlnotify.execution.limits import Limits
 from gqlnotify.execution.operation import (
-    AMBIGUOUS,
     Operation,
-    is_ambiguous,
+    find_document,
     stream,
     unshared,
 )
+from gqlnotify.execution.persisted import PersistedOperations
 from gqlnotify.execution.results import (
     ends_the_operation,
     error_result,
@@ -30,20 +33,21 @@ from gqlnotify.execution.shared import (
 from gqlnotify.execution.validity import while_valid
 
 __all__ = [
-    "AMBIGUOUS",
     "Ended",
     "EventContext",
     "Executions",
     "Group",
+    "Limits",
     "MakeContext",
     "Member",
     "Operation",
     "Outcome",
+    "PersistedOperations",
     "Shareable",
     "SharedExecution",
     "ends_the_operation",
     "error_result",
-    "is_ambiguous",
+    "find_document",
     "is_request_error",
     "payload_of",
     "stream",

@@ -1,4 +1,4 @@
-"""Each document is parsed once, and validated once against each set of rules."""
+"""Each document is parsed and measured once, and validated once against each set of rules."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,8 +23,12 @@ from strawberry import Schema
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
+from gqlnotify.errors import NotifyError, TooManyTokens
 from gqlnotify.execution.cache import Cache
+from gqlnotify.execution.limits import NO_LIMITS, Limits, Size, measure
+from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.fingerprint import Same, fingerprint_of_class
+from gqlnotify.metrics import refused
 
 MAX_CHARACTERS = 1024 * 1024
 MAX_SETS_OF_RULES = 16
@@ -33,9 +37,10 @@ _RESUME_ARGUMENT = "after"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """One parsed document, and the sets of rules that it is known to obey."""
+    """One parsed document, its size, and the sets of rules that it is known to obey."""
 
     ast: DocumentNode
+    size: Size
     obeys: set[Hashable] = field(default_factory=set)
     resuming: dict[str | None, Mapping[str, bool]] = field(default_factory=dict)
 
@@ -53,6 +58,12 @@ class RememberDocuments(SchemaExtension):
     def __init__(self, documents: "Documents") -> None:
         self._documents = documents
 
+    def on_operation(self) -> Iterator[None]:
+        """See `SchemaExtension.on_operation`."""
+        # Other extensions may parse before this one does.
+        self._documents.bound(self.execution_context)
+        yield
+
     def on_parse(self) -> Iterator[None]:
         """See `SchemaExtension.on_parse`."""
         self._documents.provide(self.execution_context)
@@ -65,31 +76,90 @@ class RememberDocuments(SchemaExtension):
 
 
 class Documents:
-    """The documents that clients of one schema have sent lately, a bounded number of characters."""
+    """The documents that clients of one schema have sent lately, a bounded number of characters.
 
-    def __init__(self, schema: Schema, *, max_characters: int = MAX_CHARACTERS) -> None:
+    Args:
+        schema: what they are validated against.
+        limits: how large they may be.
+        persisted: those that are allowed, where not all are.
+        max_characters: how much is remembered.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        limits: Limits = NO_LIMITS,
+        persisted: PersistedOperations = NONE_PERSISTED,
+        max_characters: int = MAX_CHARACTERS,
+    ) -> None:
         self._schema = schema
+        self._limits = limits
+        self._persisted = persisted
         self._cache: Cache[Hashable, Document] = Cache(max_characters)
 
+    def bound(self, context: ExecutionContext) -> None:
+        """Let nobody parse more tokens for `context` than the limits allow."""
+        chosen = context.parse_options.get("max_tokens", self._limits.tokens)
+        context.parse_options["max_tokens"] = min(chosen, self._limits.tokens)
+
     def provide(self, context: ExecutionContext) -> None:
-        """Give `context` the document that its query spells, unless it has one."""
+        """Give `context` the document that its query spells, unless it has one.
+
+        Raises:
+            OperationNotAllowed: it is not one of the persisted ones, and has to be.
+            TooManyTokens, QueryTooDeep, TooManyAliases, QueryTooComplex: it is over a limit.
+            IntrospectionDisabled: it asks about the schema, which it may not.
+        """
+        self._persisted.check(context.query)
+        self.bound(context)
         if context.graphql_document is None and context.query:
             # Strawberry parses what is wrong once more, and tells the client what it is.
             with suppress(GraphQLError, RecursionError):
                 context.graphql_document = self._parse(context.query, context.parse_options)
+        self._check_size(context)
 
     def validate(self, context: ExecutionContext) -> None:
-        """Note in `context` what is wrong with its document, unless that is known."""
+        """Note in `context` what is wrong with its document, unless that is known.
+
+        Raises:
+            QueryTooDeep, TooManyAliases, QueryTooComplex: it is over a limit.
+            IntrospectionDisabled: it asks about the schema, which it may not.
+        """
         if context.pre_execution_errors is None and context.graphql_document is not None:
+            # Again, as an extension may have put another one in its place.
+            self._check_size(context)
             context.pre_execution_errors = self._errors_in(context, context.graphql_document)
 
     def _parse(self, query: str, options: Mapping[str, Any]) -> DocumentNode:
         key = _key(query, options)
         document = self._cache.get(key)
         if document is None:
-            document = Document(parse(query, **options))
+            ast = self._parse_anew(query, options)
+            document = Document(ast, measure(ast))
             self._cache.put(key, document, len(query))
         return document.ast
+
+    def _parse_anew(self, query: str, options: Mapping[str, Any]) -> DocumentNode:
+        try:
+            return parse(query, **options)
+        except GraphQLError as error:
+            # Not remembered: the parser stops at the limit, and one more word makes it unknown.
+            if self._limits.are_too_few_tokens(error):
+                refused(TooManyTokens.code)
+                raise TooManyTokens(str(error)) from None
+            raise
+
+    def _check_size(self, context: ExecutionContext) -> None:
+        if context.graphql_document is None:
+            return
+        document = self._known(context)
+        size = measure(context.graphql_document) if document is None else document.size
+        try:
+            self._limits.check(size)
+        except NotifyError as error:
+            refused(error.code)
+            raise
 
     def _errors_in(self, context: ExecutionContext, ast: DocumentNode) -> list[GraphQLError]:
         rules = tuple(context.validation_rules)

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
@@ -31,7 +31,7 @@ from strawberry.types.graphql import OperationType
 
 from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
-from gqlnotify.errors import BadUserInput
+from gqlnotify.errors import BadUserInput, NotifyError
 from gqlnotify.execution.results import error_result, is_expected
 from gqlnotify.execution.shared import Executions, Shareable
 from gqlnotify.topics import Subscription
@@ -51,7 +51,7 @@ _OPERATION_WORD = re.compile(r"\b(?:query|mutation|subscription)\b")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a client asks for, and as whom."""
+    """What a client asks for, and as whom. `document_id` names a persisted document."""
 
     query: str | None
     operation_name: str | None = None
@@ -59,6 +59,7 @@ class Operation:
     extensions: Mapping[str, Any] | None = None
     viewer: Viewer | None = None
     allowed: Iterable[OperationType] = ALL_OPERATIONS
+    document_id: str | None = None
 
 
 async def stream(
@@ -70,10 +71,14 @@ async def stream(
     To be iterated in a task of its own, which then runs as the operation's viewer.
     """
     view_as(operation.viewer)
-    if is_ambiguous(operation.query, operation.operation_name):
-        yield error_result(BadUserInput(AMBIGUOUS))
+    try:
+        query = find_document(
+            executions, operation.query, operation.document_id, operation.operation_name
+        )
+    except NotifyError as error:
+        yield error_result(error)
         return
-    run = _Run(executions, operation, context, root_value)
+    run = _Run(executions, replace(operation, query=query), context, root_value)
     shareable: Shareable | None = None
     try:
         async with run.runner.operation():
@@ -92,6 +97,21 @@ async def stream(
         raise
     if shareable is not None:
         yield shareable
+
+
+def find_document(
+    executions: Executions, query: str | None, document_id: str | None, operation_name: str | None
+) -> str | None:
+    """Return the document that a client asks for by its text or its name.
+
+    Raises:
+        PersistedQueryNotFound: no document has this name.
+        BadUserInput: nothing says which of its operations is meant.
+    """
+    document = executions.persisted.find(query, document_id)
+    if is_ambiguous(document, operation_name, executions.limits.tokens):
+        raise BadUserInput(AMBIGUOUS)
+    return document
 
 
 async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
@@ -120,23 +140,24 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
             shareable.reader.close()
 
 
-def is_ambiguous(query: str | None, operation_name: str | None) -> bool:
+def is_ambiguous(query: str | None, operation_name: str | None, max_tokens: int) -> bool:
     """Tell whether nothing says which of a document's operations is meant.
 
     "If operationName is null [...] if document contains exactly one operation, return [it];
     otherwise raise a request error" (GraphQL, section 6.1). Strawberry takes the first.
+    Of a document with more than `max_tokens` it is not asked, as that is refused by itself.
     """
     if not query or operation_name is not None or len(_OPERATION_WORD.findall(query)) < 2:
         return False
     if len(query) > _LONGEST_REMEMBERED:
-        return _has_several_operations.__wrapped__(query)
-    return _has_several_operations(query)
+        return _has_several_operations.__wrapped__(query, max_tokens)
+    return _has_several_operations(query, max_tokens)
 
 
 @lru_cache(maxsize=256)
-def _has_several_operations(query: str) -> bool:
+def _has_several_operations(query: str, max_tokens: int) -> bool:
     try:
-        document = parse(query, no_location=True)
+        document = parse(query, no_location=True, max_tokens=max_tokens)
     except (GraphQLError, RecursionError):
         return False
     return sum(isinstance(d, OperationDefinitionNode) for d in document.definitions) > 1
@@ -168,11 +189,11 @@ class _Run:
 
     async def results(self) -> AsyncGenerator[Any, None]:
         """Yield what there is to tell the client."""
-        if not self._executions.extended:
-            # Nobody else has a say: the same as the extension does, without its detours.
-            self._executions.documents.provide(self._context)
-            self._executions.documents.validate(self._context)
         try:
+            if not self._executions.extended:
+                # Nobody else has a say: the same as the extension does, without its detours.
+                self._executions.documents.provide(self._context)
+                self._executions.documents.validate(self._context)
             refusal = await self._schema._prepare_operation_async(self._context, self.runner)
         except Exception as error:
             refusal = error_result(_readable(error))

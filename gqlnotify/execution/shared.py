@@ -32,12 +32,15 @@ from gqlnotify.execution.events import (
     viewerless,
 )
 from gqlnotify.execution.group import Group, Member
+from gqlnotify.execution.limits import NO_LIMITS, Limits
+from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.fingerprint import Same, fingerprint, fingerprint_of_functions
 from gqlnotify.reader import Reader
 from gqlnotify.topics import Subscription
 
 CACHE_BYTES = 8 * 1024 * 1024
 RECENT_EXECUTIONS = 256
+_NO_DIFFERENCE = {"after", "persistedQuery"}
 _OUTCOME_BYTES = 600  # what an outcome and its place weigh beside the message
 
 
@@ -58,6 +61,8 @@ class Executions:
         encode: turns a message into JSON.
         event_context: makes the context of an event from the scope.
         cache_bytes: how much of the encoded outcomes is kept for those who come late.
+        limits: how large a document may be.
+        persisted: the documents that clients can name.
     """
 
     def __init__(
@@ -67,8 +72,12 @@ class Executions:
         encode: Encode,
         event_context: MakeContext = EventContext,
         cache_bytes: int = CACHE_BYTES,
+        limits: Limits = NO_LIMITS,
+        persisted: PersistedOperations = NONE_PERSISTED,
     ) -> None:
-        self.documents = Documents(schema)
+        self.limits = limits
+        self.persisted = persisted
+        self.documents = Documents(schema, limits=limits, persisted=persisted)
         self.event_schema = schema
         self.schema = remembering(schema, self.documents)
         self.extended = bool(schema.get_extensions())
@@ -85,7 +94,11 @@ class Executions:
         """Return the execution for all who ask what `context` does; None if it can't be shared."""
         resuming = self.documents.resume_variables(context)
         variables = {k: v for k, v in (context.variables or {}).items() if k not in resuming}
-        extensions = {k: v for k, v in (context.operation_extensions or {}).items() if k != "after"}
+        extensions = {
+            name: value
+            for name, value in (context.operation_extensions or {}).items()
+            if name not in _NO_DIFFERENCE
+        }
         lens = subscription.lens
         try:
             key = (

@@ -34,13 +34,17 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """The client starts an operation of any kind under an id of its choice."""
+    """The client starts an operation of any kind under an id of its choice.
+
+    Its document is either `query`, or the one that is known as `document_id`.
+    """
 
     id: str
-    query: str
+    query: str | None
     operation_name: str | None = None
     variables: Json | None = None
     extensions: Json | None = None
+    document_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,22 @@ def parse(text: str, decode: Decode = strict_json) -> Message:
     return _READERS[type_](message)
 
 
+def find_document_id(parameters: Json) -> str | None:
+    """Return the name by which a request without a `query` asks for its document, if any.
+
+    `documentId` as the GraphQL-over-HTTP draft has it, `extensions.persistedQuery.sha256Hash` as
+    Apollo's clients do, or `id` as Relay's do.
+    """
+    names = (parameters.get("documentId"), _apollo_hash(parameters), parameters.get("id"))
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
+def _apollo_hash(parameters: Json) -> object:
+    extensions = parameters.get("extensions")
+    persisted = extensions.get("persistedQuery") if isinstance(extensions, dict) else None
+    return persisted.get("sha256Hash") if isinstance(persisted, dict) else None
+
+
 def _read_init(message: Json) -> ConnectionInit:
     return ConnectionInit(_optional_object(message, "payload") or {})
 
@@ -102,7 +122,8 @@ def _read_subscribe(message: Json) -> Subscribe:
     if not isinstance(payload, dict):
         raise InvalidMessage("'payload' of subscribe must be an object")
     query = payload.get("query")
-    if not isinstance(query, str):
+    document_id = None if query else find_document_id(payload)
+    if not isinstance(query, str) and (query is not None or document_id is None):
         raise InvalidMessage("'query' must be a string")
     operation_name = payload.get("operationName")
     if operation_name is not None and not isinstance(operation_name, str):
@@ -113,6 +134,7 @@ def _read_subscribe(message: Json) -> Subscribe:
         operation_name=operation_name,
         variables=_optional_object(payload, "variables"),
         extensions=_optional_object(payload, "extensions"),
+        document_id=document_id,
     )
 
 

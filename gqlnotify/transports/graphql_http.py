@@ -3,6 +3,8 @@
 Strawberry's views do the work; what is here mends where they stray from the draft.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
@@ -11,33 +13,63 @@ from strawberry import Schema
 from strawberry.fastapi import GraphQLRouter as StrawberryRouter
 from strawberry.fastapi.context import CustomContext
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.http.base import BaseRequestProtocol
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionResult
 from strawberry.types.unset import UNSET
 from typing_extensions import TypeVar
 
 from gqlnotify import execution
-from gqlnotify.errors import BadUserInput, NotifyError, Unauthenticated
-from gqlnotify.protocol.messages import strict_json
+from gqlnotify.errors import (
+    BadUserInput,
+    BodyTooBig,
+    NotifyError,
+    TooManyAttempts,
+    Unauthenticated,
+)
+from gqlnotify.metrics import refused
+from gqlnotify.protocol.messages import find_document_id, strict_json
+from gqlnotify.settings import Settings
+from gqlnotify.transports.body import bound_body
 from gqlnotify.transports.http import GRAPHQL_RESPONSE, negotiate
 
 Context = TypeVar("Context", default=CustomContext)
 RootValue = TypeVar("RootValue", default=None)
+
+# A document that is named by one of these needs no `query`.
+_NAMING = ("documentId", "id", "extensions")
+
+
+@dataclass
+class RequestData(GraphQLRequestData):
+    """One operation of a request, which may name its document."""
+
+    document_id: str | None = None
 
 
 class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
     """Strawberry's router, answering requests as the draft says."""
 
     schema: Schema
+    settings: Settings
+    executions: execution.Executions
 
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request, and answer a bad one in the media type that the client prefers."""
         try:
+            if not self.is_websocket_request(request):
+                bound_body(request, self.settings.body_max_bytes)
             return await super().run(request, context=context, root_value=root_value)
         except HTTPException as error:
             return self._refuse(request, _status(error), [{"message": error.reason}])
         except NotifyError as error:
-            return self._refuse(request, error.http_status, [error.formatted()])
+            return self._refuse_for(request, error)
+
+    def should_render_graphql_ide(self, request: BaseRequestProtocol) -> bool:
+        """Tell whether a browser asks for the page of the IDE, and not for an operation."""
+        if any(name in request.query_params for name in _NAMING):
+            return False
+        return super().should_render_graphql_ide(request)
 
     async def execute_single(
         self,
@@ -53,8 +85,15 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         A well-formed request is answered even where it asks for what can't be had: an unknown
         operation, or a subscription from a transport that does not stream.
         """
-        if execution.is_ambiguous(request_data.query, request_data.operation_name):
-            return execution.error_result(BadUserInput(execution.AMBIGUOUS))
+        try:
+            query = execution.find_document(
+                self.executions,
+                request_data.query,
+                document_id_of(request_data),
+                request_data.operation_name,
+            )
+        except NotifyError as error:
+            return execution.error_result(error)
         try:
             return await super().execute_single(
                 request=request,
@@ -62,7 +101,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
                 sub_response=sub_response,
                 context=context,
                 root_value=root_value,
-                request_data=request_data,
+                request_data=replace(request_data, query=query),
             )
         except HTTPException as error:
             if _is_well_formed(error, request_adapter.method):
@@ -78,10 +117,14 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         except AttributeError as error:
             # Strawberry takes whatever JSON it gets for an object, and asks it for its members.
             raise HTTPException(400, "A GraphQL request is a JSON object") from error
-        for single in data if isinstance(data, list) else [data]:
+        operations = data if isinstance(data, list) else [data]
+        for single in operations:
             if not isinstance(single.operation_name, str | None):
                 raise HTTPException(400, "The `operationName` must be a string or null")
-        return data
+        if all(single.query for single in operations):
+            return data
+        named = await self._with_their_names(request, operations)
+        return named if isinstance(data, list) else named[0]
 
     def parse_json(self, data: str | bytes) -> Any:
         """Parse JSON.
@@ -125,6 +168,28 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             response.status_code = 400
         return response
 
+    async def _with_their_names(
+        self, request: AsyncHTTPRequestAdapter, operations: Sequence[GraphQLRequestData]
+    ) -> list[GraphQLRequestData]:
+        # Strawberry leaves out what it has no use for.
+        parameters: Any = {}
+        if request.method == "GET":
+            parameters = dict(request.query_params)
+        elif "application/json" in (request.content_type or ""):
+            parameters = self.parse_json(await request.get_body())
+        several = parameters if isinstance(parameters, list) else [parameters] * len(operations)
+        return [_named(single, own) for single, own in zip(operations, several, strict=True)]
+
+    def _refuse_for(self, request: Request, error: NotifyError) -> Response:
+        refused(error.code)
+        response = self._refuse(request, error.http_status, [error.formatted()])
+        if isinstance(error, BodyTooBig):
+            # Nobody will read the rest of it.
+            response.headers["connection"] = "close"
+        if isinstance(error, TooManyAttempts):
+            response.headers["retry-after"] = str(error.extensions["retryAfter"])
+        return response
+
     def _refuse(self, request: Request, status: int, errors: list[dict[str, Any]]) -> Response:
         body = self.encode_json({"errors": errors})
         media_type = negotiate(request.headers.get("accept"))
@@ -134,6 +199,16 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         if status == 405:
             response.headers["allow"] = "POST"
         return response
+
+
+def document_id_of(request_data: GraphQLRequestData) -> str | None:
+    """Return the name by which a request asks for its document, if it does."""
+    return request_data.document_id if isinstance(request_data, RequestData) else None
+
+
+def _named(single: GraphQLRequestData, parameters: dict[str, Any]) -> RequestData:
+    name = find_document_id({**parameters, "extensions": single.extensions})
+    return RequestData(**vars(single), document_id=name)
 
 
 def _status(error: HTTPException) -> int:

@@ -25,6 +25,7 @@ from gqlnotify.errors import (
     PeerSilent,
     TokenExpired,
     TokenRevoked,
+    TooManyAttempts,
     TooManyMessages,
     TooSlow,
     Unauthenticated,
@@ -247,7 +248,7 @@ class GraphQLTransportWSHandler:
         try:
             with tracing.span("connection_init"):
                 acknowledgement = await self._accept(payload)
-        except (Unauthenticated, KeysUnavailable) as error:
+        except (Unauthenticated, KeysUnavailable, TooManyAttempts) as error:
             await self._fail(_closed(error, error.close_code))
         except Forbidden as error:
             await self._fail(_closed(error, FORBIDDEN))
@@ -386,6 +387,7 @@ class GraphQLTransportWSHandler:
                 variables=operation.variables,
                 extensions=operation.extensions,
                 viewer=self._viewer,
+                document_id=operation.document_id,
             ),
             context=self._context,
             root_value=self._root_value,

@@ -1,0 +1,187 @@
+"""How large a document may be: found out before it is validated, in the time of one pass.
+
+A fragment counts wherever it is spread, as if it were written out. Each is measured once all the
+same, so fragments that use each other twice, and so double with every line, cost nothing.
+"""
+
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    OperationDefinitionNode,
+    SelectionNode,
+)
+
+from gqlnotify.errors import (
+    IntrospectionDisabled,
+    NotifyError,
+    QueryTooComplex,
+    QueryTooDeep,
+    TooManyAliases,
+)
+from gqlnotify.settings import Settings
+
+# Nobody wants to read, or to add up, a number of a thousand digits.
+_ENORMOUS = 10**9
+_INTROSPECTION = frozenset({"__schema", "__type"})
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a document asks for: the aliases and fields of its largest operation or fragment.
+
+    `depth` is that of its operations, without what is asked about the schema, which validation
+    bounds by itself.
+    """
+
+    depth: int = 0
+    aliases: int = 0
+    fields: int = 0
+    introspects: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a document may be, and whether it may ask about the schema."""
+
+    tokens: int = sys.maxsize
+    depth: int = sys.maxsize
+    aliases: int = sys.maxsize
+    fields: int = sys.maxsize
+    introspection: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Limits":
+        """Return those of the settings."""
+        return cls(
+            tokens=settings.query_max_tokens,
+            depth=settings.query_max_depth,
+            aliases=settings.query_max_aliases,
+            fields=settings.query_max_complexity,
+            introspection=settings.introspection,
+        )
+
+    def check(self, size: Size) -> None:
+        """Refuse what is too large.
+
+        Raises:
+            QueryTooDeep, TooManyAliases, QueryTooComplex: it is.
+            IntrospectionDisabled: it asks about the schema, which it may not.
+        """
+        if size.introspects and not self.introspection:
+            raise IntrospectionDisabled("Questions about the schema are not answered here")
+        if size.depth > self.depth:
+            raise _over(QueryTooDeep, "Its fields are nested", size.depth, "deep", self.depth)
+        if size.aliases > self.aliases:
+            raise _over(TooManyAliases, "It has", size.aliases, "aliases", self.aliases)
+        if size.fields > self.fields:
+            raise _over(QueryTooComplex, "It asks for", size.fields, "fields", self.fields)
+
+    def are_too_few_tokens(self, error: GraphQLError) -> bool:
+        """Tell whether the parser gave up because of `tokens`, and not because of what it read."""
+        return error.message.startswith(
+            f"Syntax Error: Document contains more than {self.tokens} tokens"
+        )
+
+
+NO_LIMITS = Limits()
+
+
+def measure(document: DocumentNode) -> Size:
+    """Return the size of `document`, however deep, long or circular it is."""
+    parts: dict[str, _Part] = {}
+    operations: list[_Part] = []
+    for definition in document.definitions:
+        if isinstance(definition, FragmentDefinitionNode):
+            parts[definition.name.value] = _part(definition.selection_set.selections)
+        elif isinstance(definition, OperationDefinitionNode):
+            operations.append(_part(definition.selection_set.selections))
+    totals: dict[str, Size] = {}
+    for name in _used_first(parts):
+        totals[name] = _total(parts[name], totals)
+    return _largest([_total(part, totals) for part in operations], totals.values())
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one definition has by itself, and which fragments it spreads.
+
+    With each spread, how many fields it lies below; None below a question about the schema.
+    """
+
+    depth: int = 0
+    aliases: int = 0
+    fields: int = 0
+    introspects: bool = False
+    spreads: list[tuple[str, int | None]] = field(default_factory=list)
+
+    def add(self, node: FieldNode, above: int | None) -> int | None:
+        """Count `node`, which lies below so many fields; return what lies above its own."""
+        self.fields += 1
+        self.aliases += node.alias is not None
+        if node.name.value in _INTROSPECTION:
+            self.introspects = True
+            return None
+        if above is None:
+            return None
+        self.depth = max(self.depth, above + 1)
+        return above + 1
+
+
+def _part(selections: Iterable[SelectionNode]) -> _Part:
+    part = _Part()
+    # By hand and not by recursion: the parser goes deeper than what is left of the stack.
+    left: list[tuple[SelectionNode, int | None]] = [(node, 0) for node in selections]
+    while left:
+        node, above = left.pop()
+        if isinstance(node, FragmentSpreadNode):
+            part.spreads.append((node.name.value, above))
+            continue
+        below = part.add(node, above) if isinstance(node, FieldNode) else above
+        selection_set = getattr(node, "selection_set", None)
+        if selection_set is not None:
+            left.extend((child, below) for child in selection_set.selections)
+    return part
+
+
+def _used_first(parts: Mapping[str, _Part]) -> Iterator[str]:
+    """Yield the names of the fragments, each behind those that it spreads."""
+    graph = {name: {used for used, _ in part.spreads} for name, part in parts.items()}
+    try:
+        yield from [name for name in TopologicalSorter(graph).static_order() if name in parts]
+    except CycleError:
+        # "The graph of fragment spreads must not form any cycles": validation says it better.
+        yield from parts
+
+
+def _total(part: _Part, totals: Mapping[str, Size]) -> Size:
+    spread = [(totals[name], above) for name, above in part.spreads if name in totals]
+    deep = (above + size.depth for size, above in spread if above is not None)
+    return Size(
+        depth=max([part.depth, *deep]),
+        aliases=min(part.aliases + sum(size.aliases for size, _ in spread), _ENORMOUS),
+        fields=min(part.fields + sum(size.fields for size, _ in spread), _ENORMOUS),
+        introspects=part.introspects or any(size.introspects for size, _ in spread),
+    )
+
+
+def _largest(operations: Collection[Size], fragments: Iterable[Size]) -> Size:
+    # Also of fragments that nobody spreads: it is validation that finds those out.
+    found = [*operations, *fragments]
+    return Size(
+        depth=max((size.depth for size in operations), default=0),
+        aliases=max((size.aliases for size in found), default=0),
+        fields=max((size.fields for size in found), default=0),
+        introspects=any(size.introspects for size in found),
+    )
+
+
+def _over(error: type[NotifyError], begin: str, figure: int, unit: str, limit: int) -> NotifyError:
+    return error(f"The document is too large: {begin} {figure} {unit}, the limit is {limit}")

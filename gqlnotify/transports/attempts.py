@@ -1,0 +1,90 @@
+"""How many bad tokens an address may send.
+
+Nobody guesses a signature. What this bounds is the work of refusing, and the noise.
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from gqlnotify.errors import TooManyAttempts
+
+MAX_ADDRESSES = 10_000
+_MINUTE = 60.0
+_IPV6_SITE = 64
+_LONGEST_NAME = 64
+_TOLERANCE = 1e-6  # Floats are not exact.
+
+
+class FailedAttempts:
+    """So many failures of an address a minute, and so many at once: a leaky bucket for each.
+
+    While it is full, a good token is not looked at either: to look is the work, and whoever could
+    still find out which tokens are good could go on trying. It leaks steadily, so an address waits
+    for seconds, not for a minute.
+
+    Args:
+        limit: failures a minute.
+        max_addresses: how many are remembered; the one that failed least recently is forgotten.
+        now: the clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        max_addresses: int = MAX_ADDRESSES,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval = _MINUTE / limit
+        self._max_addresses = max_addresses
+        self._now = now
+        # When an address's bucket will be empty.
+        self._empty_at: OrderedDict[str, float] = OrderedDict()
+
+    def check(self, address: str | None) -> None:
+        """Tell an address with too many failures to wait. None is nobody's: it never waits.
+
+        Tokens that are being verified at this moment are not counted yet. Who opens many
+        connections at once gets as many looked at.
+
+        Raises:
+            TooManyAttempts: it has; `extensions.retryAfter` says for how many seconds.
+        """
+        empty_at = self._empty_at.get(_site(address)) if address else None
+        if empty_at is None:
+            return
+        # Room for one more is there once the bucket will be empty within a minute less one.
+        wait = empty_at - self._now() - (_MINUTE - self._interval)
+        if wait > _TOLERANCE:
+            raise TooManyAttempts(
+                "Too many bad tokens came from this address", retryAfter=math.ceil(wait)
+            )
+
+    def failed(self, address: str | None) -> None:
+        """Count a failure."""
+        if not address:
+            return
+        site, now = _site(address), self._now()
+        self._empty_at[site] = max(self._empty_at.pop(site, now), now) + self._interval
+        if len(self._empty_at) > self._max_addresses:
+            self._empty_at.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._empty_at)
+
+
+def _site(address: str) -> str:
+    """Return what counts as one address: of IPv6 the network that a customer has, a /64."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        # A proxy may pass on any name.
+        return address[:_LONGEST_NAME]
+    if not isinstance(ip, IPv6Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ip_network((ip.packed, _IPV6_SITE), strict=False))

@@ -1,0 +1,42 @@
+"""How much of a request's body is read."""
+
+from fastapi import Request
+from starlette.types import Message, Receive
+
+from gqlnotify.errors import BodyTooBig
+
+_MOST_DIGITS = 18
+
+
+def bound_body(request: Request, limit: int) -> None:
+    """Let nobody read more than `limit` bytes of the body: whoever tries gets a `BodyTooBig`.
+
+    Raises:
+        BodyTooBig: the request says by itself that it has more.
+    """
+    if _length(request.headers.get("content-length", "")) > limit:
+        raise _too_big(limit)
+    request._receive = _bounded(request.receive, limit)
+
+
+def _length(header: str) -> int:
+    # A body in chunks has none, and what is no number is for the server to refuse.
+    return int(header[:_MOST_DIGITS]) if header[:_MOST_DIGITS].isdecimal() else 0
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    left = limit
+
+    async def receive_bounded() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise _too_big(limit)
+        return message
+
+    return receive_bounded
+
+
+def _too_big(limit: int) -> BodyTooBig:
+    return BodyTooBig(f"The body of a request has at most {limit} bytes")
