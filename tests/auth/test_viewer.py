@@ -146,9 +146,3 @@ def test_a_token_with_fewer_rights_does_not_renew(
 def test_a_token_of_somebody_else_does_not_renew(subject: str) -> None:
     with pytest.raises(Forbidden, match="same subject"):
         renewed(holder(), holder(subject=subject))
-
-
-def test_nobody_is_renewed_by_or_into_somebody() -> None:
-    for current, fresh in ((None, holder()), (holder(), None), (None, None)):
-        with pytest.raises(Forbidden, match="same subject"):
-            renewed(current, fresh)
