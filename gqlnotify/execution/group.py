@@ -61,12 +61,15 @@ class Member(Protocol):
 class Group:
     """The members that stand at one position, and the reader that moves on with all of them.
 
-    It begins where the topic of `reader` stands now.
+    It begins where the topic of `reader` stands now, and calls `on_end` with itself at its end.
     """
 
-    def __init__(self, outcome_of: OutcomeOf, reader: Reader) -> None:
+    def __init__(
+        self, outcome_of: OutcomeOf, reader: Reader, on_end: Callable[["Group"], None]
+    ) -> None:
         self.ended = False
         self._outcome_of = outcome_of
+        self._on_end = on_end
         self._reader = reader.fork(on_wake=self._wake)
         self._position = self._reached = self._reader.position
         self._members: set[Member] = set()
@@ -239,6 +242,7 @@ class Group:
         for comer in self._comers:
             comer.wake()
         self._reader.close()
+        self._on_end(self)
 
     def _end_if_idle(self) -> None:
         if self._members or self._comers or self.ended:

@@ -157,8 +157,13 @@ class SharedExecution:
         A new one begins where the topic of `reader` stands now.
         """
         if self._group is None or self._group.ended:
-            self._group = Group(self.outcome, reader)
+            self._group = Group(self.outcome, reader, self._forget)
         return self._group
+
+    def _forget(self, group: Group) -> None:
+        # It knows the topic's window: this execution outlives it, those events need not.
+        if self._group is group:
+            self._group = None
 
     async def join(self, member: Member, reader: Reader) -> Group | None:
         """Give `member` what `reader` reads, until it is in the group, which is returned.

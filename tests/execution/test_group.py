@@ -1,7 +1,9 @@
 """Each member gets each event behind its position once and in order, whatever happens around it."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -303,6 +305,19 @@ async def test_whoever_gives_up_on_the_way_leaves_nothing() -> None:
         await wait_until(lambda: numbers.executed)
         await pause(3)
         await slow.leave()
+
+
+async def test_the_events_of_a_topic_that_all_have_left_are_let_go() -> None:
+    async with playing(MemoryBroker()) as numbers:
+        members = [await listening(numbers)]
+        await wait_until(lambda: members[0].group)
+        await numbers.say(1)
+        await wait_until(lambda: members[0].heard == [1])
+        window = weakref.ref(numbers.topics._feeds[numbers.topic.name].window)
+        await members.pop().leave()
+    gc.collect()
+    assert window() is None
+    assert numbers.executions._by_key, "what is executed stays, for whoever comes back"
 
 
 async def test_closing_the_topics_ends_members_and_comers() -> None:
