@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := tests/clients
 ROUNDS := 20
+MINUTES := 20
 # Most tests wait for other processes: more of them at once than there are cores.
 PROCESSES := 4
 
-.PHONY: help install serve test chaos bench check fmt cov clean
+.PHONY: help install serve test chaos soak bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -33,6 +34,9 @@ test: install $(CLIENTS)/node_modules/.installed  ## Run every test
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+soak: install  ## Have 1000 connections come and go, well and badly, and see what is left (MINUTES=20)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: install  ## Measure this server and others side by side (writes benchmarks/RESULTS.md)
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,130 @@
+"""What the soak serves: numbers on topics, and a look at what the process holds."""
+
+import asyncio
+import gc
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import strawberry
+from fastapi import FastAPI
+from graphql import GraphQLError
+from strawberry.exceptions import MissingQueryError
+from strawberry.types import ExecutionContext
+
+from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal
+from gqlnotify.errors import NotifyError
+
+# What outlives its connection on purpose: parsed documents, shared executions and their outcomes,
+# histories; each of them in a cache with a bound.
+_KEPT_IN_CACHES = frozenset(
+    {
+        "Asked",
+        "Cursor",
+        "Document",
+        "Event",
+        "EventExecution",
+        "Lens",
+        "Outcome",
+        "Same",
+        "SharedExecution",
+        "Tail",
+        "Topic",
+        "Turn",
+        "_History",
+        "_SubfieldsOnce",
+    }
+)
+
+
+@strawberry.type
+class Number:
+    """What is published: without a hole, each topic by itself."""
+
+    number: int
+    text: str
+
+
+NUMBERS = Topic("numbers.<name>", Number)
+topics = TopicManager()
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def echo(self, text: str) -> str:
+        return text
+
+    @strawberry.field
+    def subject(self) -> str:
+        return current_principal().subject
+
+    @strawberry.field
+    async def cursor(self, name: str) -> str:
+        return await topics.cursor(NUMBERS(name=name))
+
+
+@strawberry.type
+class Mutation:
+    @strawberry.mutation
+    async def publish(self, name: str, number: int, size: int) -> str:
+        value = Number(number=number, text="x" * size)
+        return str(await topics.publish(NUMBERS(name=name), value))
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def numbers(self, name: str, every: int = 1, mine: bool = False) -> AsyncIterator[Number]:
+        return topics.subscribe(
+            NUMBERS(name=name),
+            where=None if every == 1 else lambda value: value.number % every == 0,
+            per_viewer=mine,
+        )
+
+    @strawberry.subscription
+    async def count(self, to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    @strawberry.subscription
+    async def flood(self) -> AsyncIterator[str]:
+        """Without an end, as fast as it is read."""
+        while True:
+            yield "x" * 10_000
+
+
+class Schema(strawberry.Schema):
+    """Does not log what clients did wrong, so that every error in the log is one of ours."""
+
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        theirs = NotifyError | MissingQueryError | None
+        ours = [error for error in errors if not isinstance(error.original_error, theirs)]
+        super().process_errors(ours, execution_context)
+
+
+router: GraphQLRouter[Any, Any] = GraphQLRouter(
+    Schema(Query, Mutation, Subscription), topics=topics
+)
+app = FastAPI()
+app.include_router(router, prefix="/graphql")
+
+
+@app.get("/held")
+async def held() -> dict[str, int]:
+    """Return how many there are of whatever has to go when its connection does."""
+    gc.collect()
+    objects = Counter(
+        type(one).__name__
+        for one in gc.get_objects()
+        if str(type(one).__module__).startswith("gqlnotify.")
+    )
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "file descriptors": len(os.listdir("/proc/self/fd")),
+        "topics": len(topics._feeds),
+        **{name: count for name, count in objects.items() if name not in _KEPT_IN_CACHES},
+    }

@@ -1,0 +1,204 @@
+"""The soak from its start to its end, and what is held against the server."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import statistics
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.narrow import NARROW
+from tests.redis_servers import redis_server
+from tests.servers import DIRECT, Server, serving
+from tests.soak.residents import Follower, publish
+from tests.soak.town import LARGE, SECRET, TOPICS, Town
+from tests.soak.visitors import keep_visiting
+
+SAMPLE_SECONDS = 5.0
+GROWTH = 0.10
+_LEFTOVER_PATIENCE = 60.0
+_SETTINGS = {
+    "jwt_secret": SECRET,
+    # All come from one address and for fifty subjects.
+    "max_failed_authentications": 10**9,
+    "max_connections_per_subject": 10**6,
+    "connection_init_wait": 3,
+    "ping_interval": 5,
+    "ping_timeout": 5,
+    "send_timeout": 5,
+    "outgoing_max_bytes": 256 * 1024,
+    "topic_linger": 2,
+    # Full within the first minute, so that what grows later is a leak.
+    "history_length": 300,
+}
+_BAD_LINES = ("ERROR", "CRITICAL", "Traceback")
+# uvicorn's own way to note that a client sent bad UTF-8, which closes its socket with 1007.
+_EXPECTED = re.compile(
+    r"^ERROR: +Invalid UTF-8 sequence received from client\.\nTraceback .*\n(?: .*\n)*Unicode.*\n",
+    re.MULTILINE,
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much, how long, and on what."""
+
+    minutes: float = 20
+    connections: int = 1000
+    events_per_second: float = 50
+    direct: bool = True
+    redis: bool = False
+    seed: int = 0
+
+
+@dataclass
+class Report:
+    """What was seen."""
+
+    seconds: float = 0
+    samples: list[tuple[float, int]] = field(default_factory=list)
+    before: Mapping[str, int] = field(default_factory=dict)
+    after: Mapping[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is held against the server."""
+        return not self.problems
+
+    def rss(self, begin: float, end: float) -> float:
+        """Return the median of the bytes resident between two moments; 0 where none were seen."""
+        seen = [rss for at, rss in self.samples if begin <= at <= end]
+        return statistics.median(seen) if seen else 0.0
+
+    def __str__(self) -> str:
+        rows = [(name, str(count)) for name, count in sorted(self.counts.items())]
+        rows += [(f"held: {k}", f"{self.before.get(k, 0)} -> {v}") for k, v in self.after.items()]
+        minutes = range(1, int(self.seconds // 60) + 1)
+        rows += [(f"RSS, minute {n}", _mib(self.rss(60 * n - 60, 60 * n))) for n in minutes]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+async def soak(plan: Plan, logs: Path, *, tell: Progress = lambda _: None) -> Report:
+    """Run a server, have it visited, and report what it kept of that."""
+    report = Report()
+    with redis_server() if plan.redis else nullcontext() as redis:
+        settings = _SETTINGS | ({"broker_url": redis.url} if redis else {})
+        arguments = DIRECT if plan.direct else ()
+        with serving("tests.soak.app:app", logs, *arguments, program=NARROW, **settings) as server:
+            report.before = await asyncio.to_thread(_held, server)
+            await _live(plan, server, report, tell)
+            await _look_for_leftovers(server, report, spare=_spare(redis is not None))
+        report.problems += _logged(server)
+    return report
+
+
+async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> None:
+    town = Town(server.port, random.Random(plan.seed))
+    report.counts, report.problems = town.counts, town.problems
+    sampling = asyncio.create_task(_sample(server, report, tell))
+    residents = _publishers(plan, town)
+    residents += [asyncio.create_task(Follower(town).stay()) for _ in range(plan.connections // 2)]
+    half = plan.connections - plan.connections // 2
+    visitors = [asyncio.create_task(keep_visiting(town)) for _ in range(half)]
+    # Nobody ends before the end, unless by a mistake.
+    await asyncio.wait(
+        [*residents, *visitors],
+        timeout=plan.minutes * 60,
+        return_when=asyncio.FIRST_EXCEPTION,
+    )
+    report.seconds = report.samples[-1][0] if report.samples else 0.0
+    sampling.cancel()
+    _judge_growth(report)
+    town.closing.set()
+    await town.see_off("visitors", visitors)
+    town.last_call.set()
+    await town.see_off("residents", residents)
+
+
+def _publishers(plan: Plan, town: Town) -> "list[asyncio.Task[None]]":
+    rates = {name: plan.events_per_second * 0.9 / (len(TOPICS) - 1) for name in TOPICS}
+    rates[LARGE] = plan.events_per_second * 0.1
+    return [
+        asyncio.create_task(publish(town, name, per_second=rate)) for name, rate in rates.items()
+    ]
+
+
+async def _sample(server: Server, report: Report, tell: Progress) -> None:
+    began, most = time.monotonic(), "most file descriptors"
+    while True:
+        await asyncio.sleep(SAMPLE_SECONDS)
+        at, (rss, open_) = time.monotonic() - began, _sizes(server)
+        report.samples.append((at, rss))
+        report.counts[most] = max(report.counts[most], open_)
+        followed = report.counts["events followed"]
+        tell(f"{at:6.0f} s  RSS {_mib(rss)}, {open_} open files, {followed} events followed")
+
+
+def _sizes(server: Server) -> tuple[int, int]:
+    """Return the bytes that are resident, and the number of open files."""
+    assert server.process is not None
+    process = Path(f"/proc/{server.process.pid}")
+    pages = int((process / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(process / "fd"))
+
+
+def _judge_growth(report: Report) -> None:
+    """Compare the last minute with the second one, if they are two."""
+    if report.seconds < 180 - 2 * SAMPLE_SECONDS:
+        return
+    first = report.rss(60, 120)
+    last = report.rss(report.seconds - 60, report.seconds)
+    report.counts["RSS, growth in percent"] = round((last / first - 1) * 100)
+    if last > first * (1 + GROWTH):
+        report.problems.append(f"memory grew from {_mib(first)} to {_mib(last)}")
+
+
+async def _look_for_leftovers(server: Server, report: Report, *, spare: int) -> None:
+    """Wait until the server holds what it did at the beginning; after some time, complain."""
+    deadline = time.monotonic() + _LEFTOVER_PATIENCE
+    while True:
+        report.after = await asyncio.to_thread(_held, server)
+        left = {
+            what: f"{report.before.get(what, 0)} -> {count}"
+            for what, count in report.after.items()
+            if count > report.before.get(what, 0) + (spare if what == "file descriptors" else 0)
+        }
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            report.problems.append(f"left over: {left}")
+            return
+        await asyncio.sleep(0.5)
+
+
+def _spare(redis: bool) -> int:
+    # The pool of connections to Redis has grown under load, and keeps them.
+    return 50 if redis else 0
+
+
+def _held(server: Server) -> dict[str, int]:
+    with urllib.request.urlopen(f"{server.http}/held", timeout=30) as answer:
+        held: dict[str, int] = json.load(answer)
+    return held
+
+
+def _logged(server: Server) -> Sequence[str]:
+    lines = _EXPECTED.sub("", server.log).splitlines()
+    bad = [line for line in lines if any(sign in line for sign in _BAD_LINES)]
+    return list(dict.fromkeys([*bad, *server.trouble]))
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,76 @@
+"""What all peers share: the server's address, tokens, what was published and what went wrong."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jose import jwt
+
+SECRET = "a secret for the soak, of thirty-two bytes and more"
+LARGE = "large"
+TOPICS = (*(f"t{number}" for number in range(7)), LARGE)
+PATIENCE = 60.0
+
+NUMBERS = (
+    "subscription($name: String!, $every: Int! = 1, $mine: Boolean! = false) "
+    "{ numbers(name: $name, every: $every, mine: $mine) { number text } }"
+)
+
+
+def token(subject: str, *, seconds: float = 3600, secret: str = SECRET) -> str:
+    """Return a token that may read and write every topic."""
+    rights = {"subscribe": ["numbers.*"], "publish": ["numbers.*"]}
+    claims = {"sub": subject, "exp": int(time.time() + seconds), "topics": rights}
+    return str(jwt.encode(claims, secret, algorithm="HS256"))
+
+
+@dataclass
+class Town:
+    """Where the peers meet."""
+
+    port: int
+    rng: random.Random
+    published: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Visitors come no more."""
+    last_call: asyncio.Event = field(default_factory=asyncio.Event)
+    """And nothing is published any more."""
+    tokens: list[str] = field(default_factory=lambda: [token(f"s{n}") for n in range(50)])
+
+    @property
+    def token(self) -> str:
+        """A good token of somebody."""
+        return self.rng.choice(self.tokens)
+
+    def topic(self) -> str:
+        """Choose a topic; not often the one of large events."""
+        return LARGE if self.rng.random() < 0.03 else self.rng.choice(TOPICS[:-1])
+
+    def wrong(self, what: str) -> None:
+        """Note what must not be."""
+        self.problems.append(what)
+
+    async def linger(self, shortest: float, longest: float) -> None:
+        """Wait for some time, which ends early when the town closes."""
+        try:
+            async with asyncio.timeout(self.rng.uniform(shortest, longest)):
+                await self.closing.wait()
+        except TimeoutError:
+            pass
+
+    async def see_off(self, who: str, tasks: "Sequence[asyncio.Task[None]]") -> None:
+        """Wait until all of these have come to their end; note of whom that can't be said."""
+        done, late = await asyncio.wait(tasks, timeout=PATIENCE)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            self.wrong(f"{len(late)} {who} did not come to their end")
+        for task in done:
+            if error := task.exception():
+                self.wrong(f"one of the {who} failed: {error!r}")

@@ -1,0 +1,231 @@
+"""Who comes once, and mostly behaves badly. Each of them says what the server owes it."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from tests.soak.peer import Gone, Peer
+from tests.soak.town import LARGE, NUMBERS, SECRET, TOPICS, Town, token
+
+Visit = Callable[[Town], Awaitable[None]]
+
+_ECHO = "query($text: String!) { echo(text: $text) }"
+# The server ends what it finds dead or slow like this; or without a word if none would be read.
+_LET_GO = {None, 1011, 1013}
+_STUCK_SECONDS = 60.0
+
+
+@contextmanager
+def _connected(peer: Peer) -> Iterator[Peer]:
+    try:
+        yield peer
+    finally:
+        peer.cut()
+
+
+async def _welcomed(town: Town, *, buffer: int = 2**16) -> Peer:
+    peer = await Peer.connect(town.port, deflate=town.rng.random() < 0.25, buffer=buffer)
+    peer.init(town.token)
+    await peer.expect("connection_ack")
+    return peer
+
+
+async def _expect_close(town: Town, peer: Peer, what: str, *codes: int | None) -> None:
+    gone = await peer.gone()
+    town.counts[f"closed with {gone.code}"] += 1
+    if gone.code not in codes:
+        town.wrong(f"{what}: closed with {gone}, not {codes}")
+
+
+async def cut(town: Town) -> None:
+    """Subscribe to several topics and vanish in the middle."""
+    with _connected(await _welcomed(town)) as peer:
+        for number, name in enumerate(town.rng.sample(TOPICS[:-1], 3)):
+            mine, every = town.rng.random() < 0.3, town.rng.choice((1, 2, 3, number + 4))
+            peer.subscribe(str(number), NUMBERS, name=name, mine=mine, every=every)
+        for _ in range(town.rng.randrange(40)):
+            await peer.receive()
+
+
+async def complete(town: Town) -> None:
+    """Complete operations and begin others under the same ids, at once."""
+    with _connected(await _welcomed(town)) as peer:
+        for _ in range(town.rng.randrange(1, 20)):
+            peer.subscribe("same", NUMBERS, name=town.topic())
+            for _ in range(town.rng.randrange(4)):
+                await peer.expect("next")
+            peer.send({"id": "same", "type": "complete"})
+        peer.subscribe("count", "subscription { count(to: 5) }")
+        await peer.expect("complete")
+        peer.hang_up()
+
+
+async def ask(town: Town) -> None:
+    """Query, some of it wrongly, and get an answer to everything."""
+    with _connected(await _welcomed(town)) as peer:
+        for number in range(town.rng.randrange(1, 20)):
+            text = f"{number} {town.rng.random()}"
+            peer.subscribe("ask", _ECHO, text=text)
+            message = await peer.expect("next")
+            if message["payload"] != {"data": {"echo": text}}:
+                town.wrong(f"asked for {text}, got {message}")
+            await peer.expect("complete")
+            peer.subscribe("ask", town.rng.choice(("{ nothing }", "{", "", "{ echo(text: 1) }")))
+            await peer.expect("error")
+            await town.linger(0, 0.5)
+
+
+async def lag(town: Town) -> None:
+    """Read nothing for some time, then everything, in which there is no hole."""
+    with _connected(await _welcomed(town, buffer=2**13)) as peer:
+        peer.subscribe("lag", NUMBERS, name=LARGE)
+        last: int | None = None
+        for _ in range(3):
+            await town.linger(1, 4)
+            for _ in range(10):
+                try:
+                    number = (await peer.expect("next"))["payload"]["data"]["numbers"]["number"]
+                except Gone as gone:
+                    town.counts[f"laggards ended: {gone.code}"] += 1
+                    if gone.code not in _LET_GO:
+                        town.wrong(f"a laggard was closed with {gone}")
+                    return
+                if last is not None and number != last + 1:
+                    town.wrong(f"a laggard got {number} after {last}")
+                last = number
+                if town.closing.is_set():
+                    return
+
+
+async def stick(town: Town) -> None:
+    """Read nothing ever again, but sound alive: the server lets go."""
+    with _connected(await _welcomed(town, buffer=2**13)) as peer:
+        peer.subscribe("large", NUMBERS, name=LARGE)
+        peer.subscribe("flood", "subscription { flood }")
+        began = asyncio.get_running_loop().time()
+        while not peer.is_cut:
+            peer.send({"type": "ping"})
+            await asyncio.sleep(0.5)
+            if asyncio.get_running_loop().time() > began + _STUCK_SECONDS:
+                return town.wrong(f"who reads nothing was kept for {_STUCK_SECONDS} s")
+        town.counts["stuck peers let go"] += 1
+    return None
+
+
+async def die(town: Town) -> None:
+    """Read nothing and say nothing, then vanish."""
+    with _connected(await _welcomed(town, buffer=2**13)) as peer:
+        peer.subscribe("large", NUMBERS, name=LARGE)
+        peer.subscribe("small", NUMBERS, name=TOPICS[0])
+        await town.linger(2, 20)
+
+
+async def talk_nonsense(town: Town) -> None:
+    """Say what the protocol does not know."""
+    subscribe = {"id": "1", "type": "subscribe", "payload": {"query": "subscription { flood }"}}
+    what, codes = town.rng.choice(_NONSENSE)
+    with _connected(await _welcomed(town)) as peer:
+        peer.subscribe("small", NUMBERS, name=TOPICS[0])
+        if what == "the same id twice":
+            peer.send(subscribe, subscribe)
+        elif what == "two inits":
+            peer.init(town.token)
+        elif what == "not UTF-8":
+            peer.text(b'{"id":"\xff"}')
+        elif what == "not masked":
+            peer.write(b"\x81\x02{}")
+        elif what == "a large message":
+            peer.text(json.dumps({"type": "ping", "payload": {"x": "y" * 70_000}}))
+        elif what == "binary":
+            peer.text(b"{}", opcode=2)
+        else:
+            peer.text(what)
+        await _expect_close(town, peer, what[:50], *codes)
+
+
+_NONSENSE: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("the same id twice", (4409,)),
+    ("two inits", (4429,)),
+    ("not UTF-8", (1007,)),
+    ("not masked", (1002,)),
+    ("a large message", (1009,)),
+    ("binary", (4400,)),
+    ("", (4400,)),
+    ("[]", (4400,)),
+    ("[" * 60_000, (4400,)),
+    ('{"type": "connection_ack"}', (4400,)),
+    ('{"type": "subscribe", "id": [], "payload": {}}', (4400,)),
+    ('{"type": "subscribe", "id": "1", "payload": []}', (4400,)),
+)
+
+
+async def come_unbidden(town: Town) -> None:
+    """Have a bad token, or none, or one that ends, or no patience."""
+    what = town.rng.choice(("forged", "none", "over", "ending", "no init"))
+    with _connected(await Peer.connect(town.port)) as peer:
+        if what == "forged":
+            peer.init(token("mallory", secret=SECRET + "?"))
+        elif what == "none":
+            peer.send({"type": "connection_init"})
+        elif what == "over":
+            peer.init(token("late", seconds=-100))
+        elif what == "ending":
+            peer.init(token("short", seconds=3))
+            peer.subscribe("small", NUMBERS, name=TOPICS[0])
+        else:
+            peer.subscribe("early", NUMBERS, name=TOPICS[0])
+        await _expect_close(town, peer, f"{what} token", 4401, 4403)
+
+
+async def stay_silent(town: Town) -> None:
+    """Open a socket and never say `connection_init`."""
+    with _connected(await Peer.connect(town.port)) as peer:
+        await _expect_close(town, peer, "silence", 4408)
+
+
+async def shake_half_a_hand(town: Town) -> None:
+    """Begin a request and never end it."""
+    with _connected(await Peer.dial(town.port)) as peer:
+        peer.write(town.rng.choice((b"", b"G", b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgr")))
+        await town.linger(0.5, 5)
+
+
+async def speak_another_language(town: Town) -> None:
+    """Offer a subprotocol that nobody speaks here."""
+    try:
+        with _connected(await Peer.connect(town.port, protocol="graphql-ws")) as peer:
+            await _expect_close(town, peer, "another subprotocol", 4406)
+    except Gone as gone:
+        if gone.code != 403:
+            town.wrong(f"another subprotocol: {gone}")
+
+
+VISITS: dict[Visit, int] = {
+    cut: 30,
+    complete: 15,
+    ask: 10,
+    lag: 10,
+    stick: 3,
+    die: 5,
+    talk_nonsense: 12,
+    come_unbidden: 10,
+    stay_silent: 3,
+    shake_half_a_hand: 5,
+    speak_another_language: 2,
+}
+
+
+async def keep_visiting(town: Town) -> None:
+    """Be one visitor after the other until the town closes."""
+    while not town.closing.is_set():
+        visit = town.rng.choices(list(VISITS), list(VISITS.values()))[0]
+        town.counts[f"visits: {visit.__name__}"] += 1
+        try:
+            await visit(town)
+        except Gone as gone:
+            # Where the server may have found us too slow: this machine has its own troubles.
+            town.counts[f"visitors ended: {gone.code}"] += 1
+            if gone.code not in _LET_GO:
+                town.wrong(f"{visit.__name__} was closed with {gone}")
+        await town.linger(0, 1)
