@@ -15,7 +15,7 @@ _REQUEST = (
 _DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
-_HANDSHAKE_SECONDS = 30.0
+_HANDSHAKE_SECONDS = 60.0
 
 
 class Gone(Exception):
@@ -59,7 +59,7 @@ class Peer:
         """Connect and shake hands.
 
         Raises:
-            OSError: nobody answers.
+            OSError: nobody answers, or not in time.
             Gone: the server refuses.
         """
         peer = await cls.dial(port, buffer=buffer)
@@ -68,6 +68,9 @@ class Peer:
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 answer = await peer._reader.readuntil(b"\r\n\r\n")
+        except TimeoutError:
+            peer.cut()
+            raise
         except (asyncio.IncompleteReadError, OSError) as error:
             peer.cut()
             raise Gone(None, "in the handshake") from error

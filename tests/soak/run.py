@@ -24,19 +24,21 @@ from tests.soak.visitors import keep_visiting
 SAMPLE_SECONDS = 5.0
 GROWTH = 0.10
 _LEFTOVER_PATIENCE = 60.0
+_ARRIVAL_SECONDS = 0.02
 _SETTINGS = {
     "jwt_secret": SECRET,
     # All come from one address and for fifty subjects.
     "max_failed_authentications": 10**9,
     "max_connections_per_subject": 10**6,
-    "connection_init_wait": 3,
-    "ping_interval": 5,
-    "ping_timeout": 5,
+    "connection_init_wait": 10,
+    # Short, but not so short that a busy machine makes peers of good will look dead.
+    "ping_interval": 10,
+    "ping_timeout": 20,
     "send_timeout": 5,
     "outgoing_max_bytes": 256 * 1024,
     "topic_linger": 2,
-    # Full within the first minute, so that what grows later is a leak.
-    "history_length": 300,
+    # Full soon, so that what grows later is a leak.
+    "history_length": 400,
 }
 _BAD_LINES = ("ERROR", "CRITICAL", "Traceback")
 # uvicorn's own way to note that a client sent bad UTF-8, which closes its socket with 1007.
@@ -109,9 +111,11 @@ async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> N
     report.counts, report.problems = town.counts, town.problems
     sampling = asyncio.create_task(_sample(server, report, tell))
     residents = _publishers(plan, town)
-    residents += [asyncio.create_task(Follower(town).stay()) for _ in range(plan.connections // 2)]
-    half = plan.connections - plan.connections // 2
-    visitors = [asyncio.create_task(keep_visiting(town)) for _ in range(half)]
+    visitors: list[asyncio.Task[None]] = []
+    for _ in range(plan.connections // 2):
+        residents.append(asyncio.create_task(Follower(town).stay()))
+        visitors.append(asyncio.create_task(keep_visiting(town)))
+        await asyncio.sleep(_ARRIVAL_SECONDS)
     # Nobody ends before the end, unless by a mistake.
     await asyncio.wait(
         [*residents, *visitors],
@@ -119,6 +123,8 @@ async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> N
         return_when=asyncio.FIRST_EXCEPTION,
     )
     report.seconds = report.samples[-1][0] if report.samples else 0.0
+    report.counts["CPU seconds of the server"] = round(_cpu(server))
+    report.counts["CPU seconds of the peers"] = round(time.process_time())
     sampling.cancel()
     _judge_growth(report)
     town.closing.set()
@@ -152,6 +158,12 @@ def _sizes(server: Server) -> tuple[int, int]:
     process = Path(f"/proc/{server.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(process / "fd"))
+
+
+def _cpu(server: Server) -> float:
+    assert server.process is not None
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _judge_growth(report: Report) -> None:
