@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gqlnotify import errors, metrics
 from gqlnotify.auth import Principal, authorize, current_principal
 from gqlnotify.brokers import Broker
+from gqlnotify.draining import is_draining
 from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.settings import Settings
 from gqlnotify.topics import Subscription, TopicManager
@@ -28,6 +29,7 @@ __all__ = [
     "authorize",
     "current_principal",
     "errors",
+    "is_draining",
     "metrics",
 ]
 

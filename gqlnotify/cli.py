@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from math import ceil
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
 
@@ -20,19 +21,18 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
-from gqlnotify import brokers, logs, metrics
+from gqlnotify import brokers, logs, metrics, process
 from gqlnotify.auth import sign, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Event, Topic
 from gqlnotify.publisher import Publisher
 from gqlnotify.revocation import REVOCATIONS, Revocation
+from gqlnotify.server import MARGIN_SECONDS
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
 
 DEFAULT_APP = "schema.app:app"
 DEVELOPER_SECONDS = 24 * 3600
-# Longer than a mutation should take. Without it one open stream holds up a restart for ever.
-SHUTDOWN_SECONDS = 10
 
 app = typer.Typer(
     help="GraphQL subscriptions that lose no event.",
@@ -66,18 +66,24 @@ def serve(
     port = port or _free_port(host)
     if not settings.names_a_key:
         _greet(application, _with_random_secret(), f"http://{_in_url(host)}:{port}")
+    if reload:
+        # Who has just saved a file does not want to wait.
+        os.environ["GQLNOTIFY_DRAIN_WINDOW"] = "0"
+        settings = _settings()
+    config = uvicorn.Config(
+        application,
+        host=host,
+        port=port,
+        workers=workers,
+        reload=reload,
+        http="gqlnotify.http_server:HttpProtocol",
+        ws="gqlnotify.server:WebSocketProtocol",
+        ws_max_size=settings.message_max_bytes,
+        timeout_graceful_shutdown=ceil(settings.drain_window + MARGIN_SECONDS),
+        log_config=logs.log_config(settings.log_format),
+    )
     with _counting_together(workers):
-        uvicorn.run(
-            application,
-            host=host,
-            port=port,
-            workers=workers,
-            reload=reload,
-            ws="gqlnotify.server:WebSocketProtocol",
-            ws_max_size=settings.message_max_bytes,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            log_config=logs.log_config(settings.log_format),
-        )
+        process.run(config)
 
 
 @app.command()

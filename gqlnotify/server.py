@@ -6,6 +6,7 @@ the scope extension `gqlnotify.frames`, which takes finished frames.
 
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -16,11 +17,19 @@ from websockets.extensions.permessage_deflate import (
 )
 from websockets.http11 import Request
 
+from gqlnotify.draining import Drain
+from gqlnotify.errors import Draining
+from gqlnotify.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
+from gqlnotify.settings import Settings
 from gqlnotify.transports.gate import Gate, Mailbox
 from gqlnotify.transports.wire import EXTENSION, FULL_BYTES
 from gqlnotify.turn import Turn
 
+MARGIN_SECONDS = 5.0
+"""How long behind the window a process has to leave, whatever its peers do."""
+RETRY_AFTER = "1"
+_CLOSE_SECONDS = 2.0
 _MEMORY_LEVEL = 5
 # Where FastAPI keeps what its dependencies have to clean up.
 _FASTAPI_STACKS = (
@@ -40,6 +49,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._turn = Turn.of(self.loop)
         self._room = Gate(is_open=True)
         self.full = False
+        self.on_drain: Callable[[], None] | None = None
         # In place of asyncio's own, which would be a fifth of what a connection weighs.
         queue: Any = Mailbox()
         writable: Any = Gate(is_open=True)
@@ -137,11 +147,45 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.request = self.response = nothing
 
     def handle_connect(self, event: Request) -> None:
-        """Let the application find the extension in its scope."""
+        """Let the application find the extension in its scope; refuse while draining."""
+        if Drain.of(self.loop).begun:
+            self._refuse()
+            self.handshake_complete = self.close_sent = True
+            return
         super().handle_connect(event)
         if self.handshake_initiated and not self.close_sent:
             extensions: Any = self.scope["extensions"]
             extensions[EXTENSION] = self
+
+    def shutdown(self) -> None:
+        """Leave with all others, one after the other over the window."""
+        drain = Drain.of(self.loop)
+        drain.add(self)
+        drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
+
+    @property
+    def gone(self) -> bool:
+        """See `Leaver.gone`."""
+        return self not in self.connections
+
+    def leave(self) -> None:
+        """Close with 1012; behind what still runs, where the application sees to that."""
+        self.close_timeout = _CLOSE_SECONDS
+        if self.on_drain is not None and self.handshake_complete and not self.close_sent:
+            self.on_drain()
+        elif self.handshake_complete:
+            self.take_turn()
+            super().shutdown()
+        else:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        refused(Draining.label)
+        response = self.conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "The server is about to stop\n")
+        response.headers["Retry-After"] = RETRY_AFTER
+        self.conn.send_response(response)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Note that the transport holds more than is good."""
@@ -166,6 +210,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set() and self._held < FULL_BYTES:
             self.full = False
             self._room.set()
+
+
+def drain_times(graceful: float | None) -> tuple[float, float]:
+    """Return the window and the margin of a drain, in seconds.
+
+    Args:
+        graceful: the time that uvicorn takes for all of it (`timeout_graceful_shutdown`), None for
+            as long as it takes. Behind it nothing is waited for, so the drain fits into it.
+    """
+    window = Settings().drain_window
+    if graceful is None:
+        return window, MARGIN_SECONDS
+    return min(window, max(graceful - MARGIN_SECONDS, 0)), min(graceful, MARGIN_SECONDS)
 
 
 class _NoTimer:

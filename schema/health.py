@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from gqlnotify import metrics
 
+from gqlnotify import is_draining
+
 _PATIENCE = 2.0
 
 logger = logging.getLogger("schema.health")
@@ -17,7 +19,10 @@ Measure = Callable[[], Awaitable[object]]
 
 
 def health(**checks: Check) -> APIRouter:
-    """Return `/healthz`, and `/readyz`: 503 while one of these checks fails, and which."""
+    """Return `/healthz`, and `/readyz`: 503 while one of these checks fails, and which.
+
+    A server that is about to stop is not ready either, from the first signal on.
+    """
     router = APIRouter(include_in_schema=False)
 
     @router.get("/healthz")
@@ -26,6 +31,9 @@ def health(**checks: Check) -> APIRouter:
 
     @router.get("/readyz")
     async def readyz(response: Response) -> dict[str, str]:
+        if is_draining():
+            response.status_code = 503
+            return {"server": "draining"}
         states = await asyncio.gather(*(_state(name, check) for name, check in checks.items()))
         found = dict(zip(checks, states, strict=True))
         if set(states) != {"ok"}:

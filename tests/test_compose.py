@@ -22,7 +22,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gqlnotify import Settings
-from gqlnotify.cli import SHUTDOWN_SECONDS
+from gqlnotify.server import MARGIN_SECONDS
 from tests.e2e.raw import Socket, open_socket
 from tests.redis_servers import RedisServer, free_port, redis_server
 from tests.schema.client import SECRET, operation, token
@@ -105,7 +105,9 @@ def test_every_container_has_a_health_check_and_the_time_it_needs_to_stop() -> N
     hard_stop = re.search(r"hard-stop-after (\w+)", HAPROXY_CFG)
 
     assert all(service["healthcheck"]["test"][0] == "CMD" for service in SERVICES.values())
-    assert seconds(SERVICES["server"]["stop_grace_period"]) > SHUTDOWN_SECONDS
+    assert seconds(SERVICES["server"]["stop_grace_period"]) > (
+        Settings.model_construct().drain_window + MARGIN_SECONDS
+    )
     assert hard_stop is not None
     assert seconds(hard_stop[1]) < 10, "what compose waits unless told otherwise"
 

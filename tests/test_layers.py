@@ -8,7 +8,7 @@ import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"errors", "event", "logs", "metrics", "settings", "tracing", "turn"},
+    {"draining", "errors", "event", "logs", "metrics", "settings", "tracing", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},
@@ -17,7 +17,10 @@ LAYERS = [
     {"execution"},
     {"transports"},
     {"plugin"},
-    {"cli", "server"},
+    {"server"},
+    {"http_server"},
+    {"process"},
+    {"cli"},
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

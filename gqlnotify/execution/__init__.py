@@ -15,6 +15,7 @@ from gqlnotify.execution.limits import Limits
 from gqlnotify.execution.operation import (
     Operation,
     find_document,
+    is_subscription,
     stream,
     unshared,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "error_result",
     "find_document",
     "is_request_error",
+    "is_subscription",
     "payload_of",
     "stream",
     "unshared",

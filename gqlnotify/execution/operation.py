@@ -20,9 +20,11 @@ from graphql import (
     GraphQLError,
     OperationDefinitionNode,
     create_source_event_stream,
+    get_operation_ast,
     map_source_to_response_event,
     parse,
 )
+from graphql import OperationType as CoreOperationType
 from graphql.execution import Executor
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
@@ -161,6 +163,15 @@ def _has_several_operations(query: str, max_tokens: int) -> bool:
     except (GraphQLError, RecursionError):
         return False
     return sum(isinstance(d, OperationDefinitionNode) for d in document.definitions) > 1
+
+
+def is_subscription(query: str | None, operation_name: str | None) -> bool:
+    """Tell whether the operation goes on until somebody ends it."""
+    try:
+        found = get_operation_ast(parse(query or "", no_location=True), operation_name)
+    except (GraphQLError, RecursionError):
+        return False
+    return found is not None and found.operation is CoreOperationType.SUBSCRIPTION
 
 
 class _Run:

@@ -83,6 +83,11 @@ class Connection:
         self._on_end = on_end
         return True
 
+    def on_drain(self, leave: Callable[[], None]) -> None:
+        """Have `leave` called when the server is about to stop, if it says so."""
+        if self._frames is not None:
+            self._frames.on_drain = leave
+
     def readable(self) -> bool:
         """Tell whether `receive` would return at once. Only for a detached connection."""
         return self._frames is not None and self._frames.readable

@@ -16,9 +16,11 @@ from strawberry.types.unset import UnsetType
 
 from gqlnotify import execution, metrics, tracing
 from gqlnotify.auth import Viewer, find_token, renewed, view_as
+from gqlnotify.draining import Drain
 from gqlnotify.errors import (
     BadUserInput,
     ConnectionClosed,
+    Draining,
     Forbidden,
     KeysUnavailable,
     NotifyError,
@@ -104,7 +106,10 @@ class GraphQLTransportWSHandler:
         self._unwatch: Callable[[], None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._reading = False
+        self._leaving = False
         self._operations: dict[str, asyncio.Task[None] | SharedOperation] = {}
+        # What the tasks of operations were asked for.
+        self._asked: dict[asyncio.Task[None], Subscribe] = {}
         self._subject: str | None = None
         self._rate = Rate(settings.message_rate, settings.message_burst)
         self._connection = Connection(
@@ -127,6 +132,7 @@ class GraphQLTransportWSHandler:
 
         Where the server holds the connection by itself, this returns early.
         """
+        self._connection.on_drain(self._drain)
         self._connection.open()
         metrics.watch(self)
         try:
@@ -221,8 +227,7 @@ class GraphQLTransportWSHandler:
                 case Renew(payload):
                     await self._renew(payload)
                 case Start(operation):
-                    task = self._connection.spawn(self._run(operation))
-                    self._operations[operation.id] = task
+                    self._start(operation)
                 case Refuse(id_, error):
                     metrics.refused(error.code)
                     await self._connection.send(messages.error(id_, [error.formatted()]))
@@ -231,6 +236,27 @@ class GraphQLTransportWSHandler:
                 case Close(code, reason, label):
                     metrics.refused(label)
                     await self._connection.close(code, reason)
+
+    def _start(self, operation: Subscribe) -> None:
+        if self._leaving:
+            # The client, told to come back, asks again elsewhere.
+            return
+        task = self._connection.spawn(self._run(operation))
+        self._operations[operation.id] = task
+        self._asked[task] = operation
+        task.add_done_callback(self._asked.pop)
+
+    def _drain(self) -> None:
+        self._leaving = True
+        self._connection.spawn(self._leave())
+
+    async def _leave(self) -> None:
+        """Let queries and mutations finish, then send the client to another server."""
+        loop = asyncio.get_running_loop()
+        finite = [task for task, asked in self._asked.items() if not _is_endless(asked)]
+        if finite:
+            await asyncio.wait(finite, timeout=Drain.of(loop).finish_by - loop.time())
+        await self._fail(Draining("The server is about to stop"))
 
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._carry_out(commands))
@@ -448,6 +474,10 @@ class GraphQLTransportWSHandler:
         # By task and not by id alone: the client may have stopped this operation and given its
         # id to another while this one was still on its way out.
         return self._operations.get(id_) is asyncio.current_task()
+
+
+def _is_endless(operation: Subscribe) -> bool:
+    return execution.is_subscription(operation.query, operation.operation_name)
 
 
 _NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")

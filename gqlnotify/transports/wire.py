@@ -52,6 +52,9 @@ class Frames(Protocol):
         False where somebody would miss the call.
         """
 
+    on_drain: Callable[[], None] | None
+    """Called, if it is given, when the connection has to end because the server does."""
+
     def abort(self) -> None:
         """Let go of the peer, whatever it has not read."""
 

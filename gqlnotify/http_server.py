@@ -1,0 +1,139 @@
+"""An HTTP protocol class for uvicorn: `uvicorn --http gqlnotify.http_server:HttpProtocol`.
+
+It is the one that uvicorn would take, httptools' or h11's, but it does not wait for ever for a
+request, ends streams when the server does, and answers what is under way to a server that stops.
+"""
+
+import asyncio
+from functools import cache
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from gqlnotify.draining import Drain
+from gqlnotify.metrics import refused
+from gqlnotify.server import drain_times
+from gqlnotify.settings import Settings
+
+HANDSHAKE_TIMEOUT = "HANDSHAKE_TIMEOUT"
+# Slower than this nobody sends a body in earnest.
+_BODY_BYTES_A_SECOND = 500
+# A request that was sent before its sender could know that the server stops gets an answer.
+_GRACE_SECONDS = 0.5
+
+_Base: Any = AutoHTTPProtocol
+
+
+class HttpProtocol(_Base):  # type: ignore[misc]
+    """One HTTP connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._received = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Expect a request soon."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Expect the rest of a request soon."""
+        super().data_received(data)
+        self._received += len(data)
+        if self._has_a_request:
+            self._unwatch()
+            if Drain.of(self.loop).begun:
+                self.cycle.keep_alive = False
+        elif self._deadline is None and not self.gone:
+            self._watch()
+
+    def handle_websocket_upgrade(self, *args: Any) -> None:
+        """Leave the connection to the protocol class for WebSocket."""
+        self._unwatch()
+        super().handle_websocket_upgrade(*args)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing any more."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def retire(self) -> None:
+        """Leave with all others over the window, if this is a stream."""
+        if self._streams:
+            Drain.of(self.loop).add(self)
+
+    def shutdown(self) -> None:
+        """End behind the answer that is due, or that may be asked for at this moment."""
+        drain = Drain.of(self.loop)
+        self.retire()
+        drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
+        if self._is_between_requests:
+            self.loop.call_later(_GRACE_SECONDS, self._end)
+        elif not self._streams:
+            super().shutdown()
+
+    @property
+    def gone(self) -> bool:
+        """See `Leaver.gone`."""
+        return self not in self.connections
+
+    def leave(self) -> None:
+        """Hang up on a stream; a proper end would say that there is no more to come."""
+        self.transport.close()
+
+    def abort(self) -> None:
+        """See `Leaver.abort`."""
+        self.transport.abort()
+
+    def _end(self) -> None:
+        if not self.gone and not self.transport.is_closing():
+            super().shutdown()
+
+    @property
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _has_a_request(self) -> bool:
+        return not self._is_between_requests and not self.cycle.more_body
+
+    @property
+    def _streams(self) -> bool:
+        return (
+            not self._is_between_requests
+            and self.cycle.response_started
+            and _takes_a_stream(self.cycle.scope["headers"])
+        )
+
+    def _watch(self) -> None:
+        self._received = 0
+        self._deadline = self.loop.call_later(_handshake_timeout(), self._too_late)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if not self._is_between_requests and self._body_comes():
+            self._watch()
+            return
+        refused(HANDSHAKE_TIMEOUT)
+        self.abort()
+
+    def _body_comes(self) -> bool:
+        # Where the application takes its time to read, the peer can't be blamed.
+        paused: bool = self.flow.read_paused
+        return paused or self._received >= _BODY_BYTES_A_SECOND * _handshake_timeout()
+
+
+def _takes_a_stream(headers: list[tuple[bytes, bytes]]) -> bool:
+    accept = b",".join(value.lower() for name, value in headers if name == b"accept")
+    return b"text/event-stream" in accept or b"subscriptionspec" in accept
+
+
+@cache
+def _handshake_timeout() -> float:
+    return Settings().handshake_timeout
