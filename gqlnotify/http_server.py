@@ -21,11 +21,11 @@ _BODY_BYTES_A_SECOND = 500
 # A request that was sent before its sender could know that the server stops gets an answer.
 _GRACE_SECONDS = 0.5
 
-_Base: Any = AutoHTTPProtocol
+_Base: Any = object
 
 
-class HttpProtocol(_Base):  # type: ignore[misc]
-    """One HTTP connection."""
+class Watched(_Base):  # type: ignore[misc]
+    """What is added to a protocol class of uvicorn's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,6 +74,11 @@ class HttpProtocol(_Base):  # type: ignore[misc]
             super().shutdown()
 
     @property
+    def handshake_timeout(self) -> float:
+        """How long a request may take to come."""
+        return _handshake_timeout()
+
+    @property
     def gone(self) -> bool:
         """See `Leaver.gone`."""
         return self not in self.connections
@@ -108,7 +113,7 @@ class HttpProtocol(_Base):  # type: ignore[misc]
 
     def _watch(self) -> None:
         self._received = 0
-        self._deadline = self.loop.call_later(_handshake_timeout(), self._too_late)
+        self._deadline = self.loop.call_later(self.handshake_timeout, self._too_late)
 
     def _unwatch(self) -> None:
         if self._deadline is not None:
@@ -126,7 +131,11 @@ class HttpProtocol(_Base):  # type: ignore[misc]
     def _body_comes(self) -> bool:
         # Where the application takes its time to read, the peer can't be blamed.
         paused: bool = self.flow.read_paused
-        return paused or self._received >= _BODY_BYTES_A_SECOND * _handshake_timeout()
+        return paused or self._received >= _BODY_BYTES_A_SECOND * self.handshake_timeout
+
+
+class HttpProtocol(Watched, AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """One HTTP connection."""
 
 
 def _takes_a_stream(headers: list[tuple[bytes, bytes]]) -> bool:

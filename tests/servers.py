@@ -63,6 +63,13 @@ GRANIAN = Program(
 )
 # gqlnotify's own protocol class for uvicorn.
 DIRECT = ("--ws", "gqlnotify.server:WebSocketProtocol")
+# What listens says so before its workers do.
+SERVE = Program("gqlnotify serve {application} --port {port}", r"Uvicorn running on \S+:(\d+)")
+DRAINING_UVICORN = Program(
+    "uvicorn {application} --port {port} --ws gqlnotify.server:WebSocketProtocol"
+    " --http gqlnotify.http_server:HttpProtocol --timeout-graceful-shutdown 8",
+    r"Uvicorn running on \S+:(\d+)",
+)
 
 
 @dataclass

@@ -86,6 +86,12 @@ class Mutation:
         return True
 
     @strawberry.mutation
+    async def publish_slowly(self, name: str, value: int, seconds: float) -> str:
+        ENDED.append(f"begun {name}")
+        await asyncio.sleep(seconds)
+        return str(await topics.publish(NUMBERS(name=name), Number(value=value)))
+
+    @strawberry.mutation
     async def publish(self, name: str, value: int) -> str:
         return str(await topics.publish(NUMBERS(name=name), Number(value=value)))
 

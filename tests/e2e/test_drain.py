@@ -1,0 +1,525 @@
+"""A server that is told to stop: what it still does, what its clients see, and when it is gone."""
+
+import asyncio
+import os
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.frames import CloseCode, Opcode
+
+from gqlnotify import Settings, TopicManager
+from schema.types import TASKS
+from tests.e2e.app import NUMBERS, Number
+from tests.e2e.conftest import APP, SECRET
+from tests.e2e.frames import frame_socket
+from tests.e2e.raw import Socket, open_socket
+from tests.e2e.tokens import token
+from tests.redis_servers import free_port
+from tests.schema.client import operation
+from tests.servers import DRAINING_UVICORN, PATIENCE, SERVE, Program, Server, serving
+from tests.waiting import wait_until
+
+MARGIN = 5.0
+SLACK = 6.0
+"""What a busy machine may add to what is promised."""
+FOLLOW = 'subscription { numbers(name: "drain") { value } }'
+BEARER = {"Authorization": f"Bearer {token(expires_in=3600)}"}
+TWO = ("--workers", "2")
+EVERY = [(SERVE, ()), (SERVE, TWO), (DRAINING_UVICORN, ()), (DRAINING_UVICORN, TWO)]
+NAMES = ["serve", "serve-workers", "uvicorn", "uvicorn-workers"]
+each_server = pytest.mark.parametrize(("program", "arguments"), EVERY, ids=NAMES)
+each_of_ours = pytest.mark.parametrize("arguments", [(), TWO], ids=["one", "workers"])
+
+
+@contextmanager
+def up(
+    directory: Path,
+    *arguments: str,
+    program: Program = SERVE,
+    application: str = APP,
+    window: float = 3,
+    **settings: Any,
+) -> Iterator[Server]:
+    """Serve, and yield once every process does."""
+    settings |= {"drain_window": window, "jwt_secret": SECRET, "max_connections_per_subject": 1000}
+    with serving(application, directory, *arguments, program=program, **settings) as server:
+        deadline = time.monotonic() + PATIENCE
+        while server.log.count("Application startup complete") < (2 if arguments else 1):
+            assert time.monotonic() < deadline, server.log
+            time.sleep(0.02)
+        yield server
+
+
+class Start(Protocol):
+    """Serves as `up` does, in the directory and with the broker of this test."""
+
+    def __call__(
+        self,
+        *arguments: str,
+        program: Program = SERVE,
+        application: str = APP,
+        window: float = 3,
+        **settings: Any,
+    ) -> AbstractContextManager[Server]: ...
+
+
+@pytest.fixture
+def broker(redis_url: str) -> dict[str, str]:
+    return {"broker_url": redis_url, "broker_prefix": f"drain-{token_hex(4)}"}
+
+
+@pytest.fixture
+def start(broker: dict[str, str], tmp_path: Path) -> Start:
+    settings: dict[str, Any] = {"database_url": f"sqlite:///{tmp_path}/tasks.db", **broker}
+    return partial(up, tmp_path, **settings)
+
+
+@pytest.fixture
+async def topics(broker: dict[str, str]) -> AsyncIterator[TopicManager]:
+    manager = TopicManager(settings=Settings(**broker))  # type: ignore[arg-type]
+    yield manager
+    await manager.close()
+
+
+@asynccontextmanager
+async def clients(server: Server, count: int) -> AsyncIterator[list[Socket]]:
+    async with AsyncExitStack() as sockets:
+        yield [await sockets.enter_async_context(client(server)) for _ in range(count)]
+
+
+@asynccontextmanager
+async def client(server: Server) -> AsyncIterator[Socket]:
+    async with open_socket(server.ws, ping_interval=None) as socket:
+        await socket.init(BEARER)
+        await socket.subscribe("1", FOLLOW)
+        await socket.is_silent()
+        yield socket
+
+
+def tell(server: Server, number: int = signal.SIGTERM) -> None:
+    assert server.process is not None
+    server.process.send_signal(number)
+
+
+async def gone(server: Server, seconds: float) -> int:
+    """Return the status of the process, which has ended within these seconds."""
+    assert server.process is not None
+    return await asyncio.to_thread(server.process.wait, seconds)
+
+
+def processes(server: Server) -> list[int]:
+    """Return the ids of those that serve."""
+    return [int(found) for found in re.findall(r"Started server process \[(\d+)\]", server.log)]
+
+
+def runs(process: int) -> bool:
+    with suppress(OSError):
+        # One that has ended, but that nobody has asked about, is there still.
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    return False
+
+
+async def until_draining(http: httpx.AsyncClient) -> None:
+    async def is_draining() -> bool:
+        return (await http.get("/readyz")).status_code == 503
+
+    await wait_until(is_draining, seconds=PATIENCE)
+
+
+# What the sockets see
+
+
+@each_server
+async def test_sockets_close_with_1012_evenly_over_the_window(
+    program: Program, arguments: Sequence[str], start: Start
+) -> None:
+    window = 3.0
+
+    async def end(socket: Socket) -> tuple[float, int]:
+        close = await socket.closed()
+        return time.monotonic(), close.code
+
+    with start(*arguments, program=program, window=window) as server:
+        async with clients(server, 300) as sockets:
+            tell(server)
+            ends = await asyncio.gather(*map(end, sockets))
+        await gone(server, PATIENCE)
+
+    times = sorted(at for at, _ in ends)
+    first, last = times[0], times[-1]
+    assert {code for _, code in ends} == {CloseCode.SERVICE_RESTART}
+    assert window * 0.7 < last - first < window + MARGIN
+    for part in range(1, 10):
+        at = times[len(times) * part // 10] - first
+        assert abs(at / (last - first) - part / 10) < 0.2, (part, times)
+    assert server.trouble == []
+
+
+@each_server
+async def test_what_was_published_before_is_sent_before_the_close(
+    program: Program, arguments: Sequence[str], start: Start, topics: TopicManager
+) -> None:
+    with start(*arguments, program=program, window=1) as server:
+        async with clients(server, 4) as sockets:
+            for value in range(50):
+                await topics.publish(NUMBERS(name="drain"), Number(value=value))
+            for socket in sockets:
+                assert (await socket.next("1"))["data"]["numbers"]["value"] == 0
+            tell(server)
+            for socket in sockets:
+                seen = [(await socket.next("1"))["data"]["numbers"]["value"] for _ in range(49)]
+                assert seen == list(range(1, 50))
+                assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
+        await gone(server, PATIENCE)
+    assert server.trouble == []
+
+
+@each_server
+async def test_a_mutation_that_runs_is_answered_and_its_event_is_in_the_broker(
+    program: Program, arguments: Sequence[str], start: Start, topics: TopicManager
+) -> None:
+    before = await topics.cursor(NUMBERS(name="slow"))
+    with start(*arguments, program=program, window=0) as server:
+        async with client(server) as socket:
+            slow = 'mutation { publishSlowly(name: "slow", value: 7, seconds: 1.5) }'
+            await socket.subscribe("m", slow)
+            await socket.is_silent()
+            tell(server)
+            answer = await socket.next("m")
+            await socket.completed("m")
+            assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
+        await gone(server, PATIENCE)
+    events = topics.subscribe(NUMBERS(name="slow"), after=before)
+    assert (await anext(events)).value == 7
+    assert answer["data"]["publishSlowly"] == str(events.cursor)
+    assert server.trouble == []
+
+
+async def test_a_change_that_waits_for_the_database_is_committed_and_told(
+    start: Start, topics: TopicManager, tmp_path: Path
+) -> None:
+    file = tmp_path / "tasks.db"
+    before = await topics.cursor(TASKS)
+    with start(application="schema.app:app", window=0) as server:
+        lock = sqlite3.connect(file, isolation_level=None)
+        async with open_socket(server.ws) as socket:
+            await socket.init(BEARER)
+            lock.execute("BEGIN EXCLUSIVE")
+            await socket.subscribe(
+                "m", operation("createTask"), variables={"input": {"title": "late"}}
+            )
+            await socket.is_silent()
+            tell(server)
+            await wait_until(lambda: "Draining" in server.log, seconds=PATIENCE)
+            lock.execute("COMMIT")
+            created = (await socket.next("m"))["data"]["createTask"]
+            await socket.completed("m")
+            assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
+        lock.close()
+        await gone(server, PATIENCE)
+    event = await anext(topics.subscribe(TASKS, after=before))
+    assert created["title"] == event.task.title == "late"
+    assert server.trouble == []
+
+
+@each_of_ours
+async def test_an_operation_without_an_end_does_not_hold_up_the_process(
+    arguments: Sequence[str], start: Start
+) -> None:
+    with start(*arguments, window=1) as server:
+        async with client(server) as socket:
+            await socket.subscribe("q", '{ wait(gate: "never") }')
+            await socket.is_silent()
+            begun = time.monotonic()
+            tell(server)
+            assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
+        await gone(server, PATIENCE)
+        assert time.monotonic() - begun < 1 + MARGIN + SLACK
+
+
+async def test_an_operation_that_comes_too_late_is_not_begun(start: Start) -> None:
+    with start(window=0) as server:
+        async with client(server) as socket:
+            slow = 'mutation { publishSlowly(name: "slow", value: 7, seconds: 1) }'
+            await socket.subscribe("m", slow)
+            await socket.is_silent()
+            tell(server)
+            await wait_until(lambda: "Draining" in server.log, seconds=PATIENCE)
+            # It is heard: its answers come, while there is one operation to wait for.
+            await socket.send({"type": "ping"})
+            await socket.subscribe("late", "{ hello }")
+            seen: list[dict[str, Any]] = []
+            while not seen or seen[-1] != {"type": "complete", "id": "m"}:
+                seen.append(await socket.receive())
+            assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
+    assert {"type": "pong"} in seen
+    assert "late" not in {message.get("id") for message in seen}
+
+
+# Peers that do not help
+
+
+@each_server
+async def test_no_peer_holds_up_the_process(
+    program: Program, arguments: Sequence[str], start: Start
+) -> None:
+    with start(*arguments, program=program, window=1) as server:
+        async with AsyncExitStack() as peers:
+            for _ in range(3):
+                await peers.enter_async_context(deaf(server))
+                await peers.enter_async_context(mute(server))
+            begun = time.monotonic()
+            tell(server)
+            await gone(server, PATIENCE)
+            assert time.monotonic() - begun < 1 + MARGIN + SLACK
+    assert server.trouble == []
+
+
+@asynccontextmanager
+async def deaf(server: Server) -> AsyncIterator[None]:
+    """A peer that reads nothing of a flood."""
+    async with frame_socket(server.ws, buffer=1024) as socket:
+        await socket.send({"type": "connection_init", "payload": BEARER})
+        await socket.frame()
+        await socket.subscribe("1", "subscription { flood(size: 200000) }")
+        await socket.frame()
+        yield
+        socket.abort()
+
+
+@asynccontextmanager
+async def mute(server: Server) -> AsyncIterator[None]:
+    """A peer that never answers a close frame."""
+    async with frame_socket(server.ws) as socket:
+        await socket.send({"type": "connection_init", "payload": BEARER})
+        await socket.frame()
+        yield
+        while (frame := await socket.frame()).opcode is not Opcode.CLOSE:
+            pass
+        assert frame.close.code == CloseCode.SERVICE_RESTART
+        socket.abort()
+
+
+# What else is asked of it meanwhile
+
+
+@each_of_ours
+async def test_it_is_not_ready_refuses_sockets_and_answers_everything_else(
+    arguments: Sequence[str], start: Start
+) -> None:
+    # The drain lasts for longer than the test needs.
+    with start(*arguments, application="schema.app:app", window=60) as server:
+        async with AsyncExitStack() as stack:
+            for _ in range(40):
+                socket = await stack.enter_async_context(open_socket(server.ws))
+                await socket.init(BEARER)
+            http = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http))
+            assert (await http.get("/readyz")).status_code == 200
+            tell(server)
+            await until_draining(http)
+
+            unready = await http.get("/readyz")
+            alive = await http.get("/healthz")
+            query = {"query": "{ me { subject } }"}
+            answer = await http.post("/graphql", json=query, headers=BEARER)
+            with pytest.raises(InvalidStatus) as refusal:
+                await stack.enter_async_context(open_socket(server.ws))
+
+            assert (unready.status_code, unready.json()) == (503, {"server": "draining"})
+            assert alive.status_code == 200
+            assert answer.json() == {"data": {"me": {"subject": "alice"}}}
+            assert answer.headers["connection"] == "close"
+            assert refusal.value.response.status_code == 503
+            assert refusal.value.response.headers["retry-after"] == "1"
+            tell(server)
+        await gone(server, PATIENCE)
+
+
+@pytest.mark.parametrize(("program", "arguments"), EVERY[2:], ids=NAMES[2:])
+async def test_plain_uvicorn_listens_no_longer_and_the_sockets_leave_all_the_same(
+    program: Program, arguments: Sequence[str], start: Start
+) -> None:
+    with start(*arguments, program=program) as server:
+        async with clients(server, 10) as sockets:
+            tell(server)
+            assert (await sockets[0].closed()).code == CloseCode.SERVICE_RESTART
+        await gone(server, PATIENCE)
+        with pytest.raises(OSError, match="Connect call failed"):
+            async with open_socket(server.ws):
+                pass
+
+
+@each_server
+async def test_a_request_in_flight_is_answered(
+    program: Program, arguments: Sequence[str], start: Start
+) -> None:
+    slow = {"query": 'mutation { publishSlowly(name: "slow", value: 7, seconds: 1.5) }'}
+    with start(*arguments, program=program, window=0) as server:
+        async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE) as http:
+            asked = asyncio.create_task(http.post("/graphql", json=slow, headers=BEARER))
+            begun = {"query": '{ ended(gate: "begun slow") }'}
+
+            async def has_begun() -> bool:
+                seen = [(await http.post("/graphql", json=begun, headers=BEARER)).json()]
+                return {"data": {"ended": True}} in seen
+
+            # Any of the workers may have it: ask until that one is asked.
+            await wait_until(has_begun, seconds=PATIENCE)
+            tell(server)
+            answer = await asked
+        await gone(server, PATIENCE)
+    assert answer.json()["data"]["publishSlowly"]
+    assert server.trouble == []
+
+
+@each_of_ours
+async def test_an_idle_connection_is_heard_once_more_and_does_not_hold_up_the_process(
+    arguments: Sequence[str], start: Start
+) -> None:
+    with start(*arguments, window=1) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        never_asks, never_asked = await asyncio.open_connection("127.0.0.1", server.port)
+        async with clients(server, 4):
+            await ask(writer)
+            assert b"connection: close" not in await head(reader)
+            tell(server)
+            await wait_until(lambda: "Draining" in server.log, seconds=PATIENCE)
+            await ask(writer)
+            assert b"connection: close" in await head(reader)
+            begun = time.monotonic()
+            await gone(server, PATIENCE)
+        assert await never_asks.read() == b""
+        assert time.monotonic() - begun < 1 + MARGIN + SLACK
+        writer.close()
+        never_asked.close()
+    assert server.trouble == []
+
+
+async def ask(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HEAD /nothing HTTP/1.1\r\nhost: here\r\n\r\n")
+    await writer.drain()
+
+
+async def head(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        return (await reader.readuntil(b"\r\n\r\n")).lower()
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "multipart/mixed;subscriptionSpec=1.0"])
+@pytest.mark.parametrize("program", [SERVE, DRAINING_UVICORN], ids=["serve", "uvicorn"])
+async def test_a_stream_over_http_is_cut_so_that_its_client_comes_back(
+    program: Program, accept: str, start: Start
+) -> None:
+    headers = {**BEARER, "accept": accept}
+    body = {"query": operation("taskEvents")}
+    with start(program=program, application="schema.app:app", window=0.5) as server:
+        async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE) as http:
+            async with http.stream("POST", "/graphql", json=body, headers=headers) as answer:
+                assert answer.status_code == 200
+                begun = time.monotonic()
+                tell(server)
+                with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+                    [chunk async for chunk in answer.aiter_bytes()]
+            await gone(server, PATIENCE)
+            assert time.monotonic() - begun < 0.5 + MARGIN + SLACK
+    assert server.trouble == []
+
+
+# Signals
+
+
+@each_of_ours
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_it_at_once(
+    arguments: Sequence[str], first: int, second: int, start: Start
+) -> None:
+    with start(*arguments, window=120) as server:
+        async with clients(server, 10):
+            serving = processes(server)
+            tell(server, first)
+            await wait_until(lambda: "Draining" in server.log, seconds=PATIENCE)
+            assert all(map(runs, serving))
+            tell(server, second)
+            assert await gone(server, PATIENCE) == 128 + second
+            await wait_until(lambda: not any(map(runs, serving)), seconds=PATIENCE)
+
+
+async def test_whoever_signals_every_process_at_once_gets_a_whole_drain(start: Start) -> None:
+    with start(*TWO, window=2) as server:
+        async with clients(server, 20) as sockets:
+            # As systemd does it; and the supervisor passes on its own.
+            for process in (*processes(server), server.process.pid):  # type: ignore[union-attr]
+                os.kill(process, signal.SIGTERM)
+            codes = {(await socket.closed()).code for socket in sockets}
+        await gone(server, PATIENCE)
+    assert codes == {CloseCode.SERVICE_RESTART}
+    assert server.trouble == []
+
+
+async def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(start: Start) -> None:
+    with start(*TWO, window=1) as server:
+        async with clients(server, 20) as sockets:
+            one, other = processes(server)
+            os.kill(one, signal.SIGTERM)
+            os.kill(other, signal.SIGKILL)
+            await wait_until(lambda: len(processes(server)) == 4, seconds=PATIENCE)
+            for socket in sockets:
+                with suppress(AssertionError):
+                    # Those of the one that was killed have no close frame.
+                    assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
+            await wait_until(lambda: server.log.count("startup complete") == 4, seconds=PATIENCE)
+        async with clients(server, 4) as sockets:
+            tell(server)
+            codes = {(await socket.closed()).code for socket in sockets}
+        await gone(server, PATIENCE)
+    assert codes == {CloseCode.SERVICE_RESTART}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_without_clients_is_gone_at_once(number: int, start: Start) -> None:
+    with start(window=120) as server:
+        tell(server, number)
+        await gone(server, PATIENCE)
+    assert "Application shutdown complete" in server.log
+    assert server.trouble == []
+
+
+async def test_a_second_signal_ends_a_start_as_well(tmp_path: Path) -> None:
+    nobody = f"redis://127.0.0.1:{free_port()}"
+    settings = {"broker_url": nobody, "broker_wait": 600, "jwt_secret": SECRET}
+    said = Program(SERVE.command, "Waiting for application startup")
+    with serving(APP, tmp_path, program=said, **settings) as server:
+        # Not twice the same, which might be delivered as one.
+        tell(server, signal.SIGTERM)
+        tell(server, signal.SIGINT)
+        assert await gone(server, PATIENCE) in {128 + signal.SIGINT, 128 + signal.SIGTERM}
+
+
+@each_of_ours
+async def test_a_signal_during_the_start_ends_it_when_it_has_started(
+    arguments: Sequence[str], tmp_path: Path
+) -> None:
+    nobody = f"redis://127.0.0.1:{free_port()}"
+    settings = {"broker_url": nobody, "broker_wait": 1, "jwt_secret": SECRET}
+    said = Program(SERVE.command, "Waiting for application startup")
+    with serving(APP, tmp_path, *arguments, program=said, **settings) as server:
+        tell(server)
+        await gone(server, PATIENCE)
