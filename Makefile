@@ -8,7 +8,7 @@ MINUTES := 20
 # Most tests wait for other processes: more of them at once than there are cores.
 PROCESSES := 4
 
-.PHONY: help install serve test chaos soak bench check fmt cov clean
+.PHONY: help install serve test chaos rolling soak bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -37,6 +37,9 @@ chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn a
 
 soak: install  ## Have 1000 connections come and go, well and badly, and see what is left (MINUTES=20)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+rolling: install $(CLIENTS)/node_modules/.installed  ## Restart two servers in turn under load, ROUNDS times
+	$(BIN)/python -m tests.rolling --restarts $(ROUNDS)
 
 bench: install  ## Measure this server and others side by side (writes benchmarks/RESULTS.md)
 	$(BIN)/python -m benchmarks

@@ -171,6 +171,7 @@ def node(script: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
     assert (CLIENTS / "node_modules").is_dir(), "run `npm install --prefix tests/clients` first"
     process = subprocess.Popen(
         ["node", str(CLIENTS / script), json.dumps(options)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -176,7 +176,7 @@ class Tasks:
         return [Published(int(title), self._phases[int(title)]) for title in titles]
 
     def _run(self) -> None:
-        with httpx.Client(headers=_headers(), timeout=PATIENCE) as http:
+        with httpx.Client(headers=headers(), timeout=PATIENCE) as http:
             for number, server in zip(count(), cycle(self._servers), strict=False):
                 self._going.wait()
                 if self._stopping.is_set():
@@ -275,11 +275,12 @@ class Clients(Lines):
 
 def event_cursor(server: Server) -> str:
     """Return the cursor to follow the tasks from."""
-    answer = httpx.post(f"{server.http}/graphql", headers=_headers(), json={"query": _CURSOR})
+    answer = httpx.post(f"{server.http}/graphql", headers=headers(), json={"query": _CURSOR})
     return str(answer.json()["data"]["tasks"]["eventCursor"])
 
 
-def _headers() -> dict[str, str]:
+def headers() -> dict[str, str]:
+    """Return what opens everything over HTTP."""
     # Good for longer than any run.
     claims = {
         "sub": "chaos",

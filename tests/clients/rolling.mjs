@@ -1,0 +1,62 @@
+// Follows the task service with clients that resume, each time at another server, and counts what
+// they got. A line on stdin, [tasks, notices], is how far they have to come; then it says what it
+// counted, and ends.
+// Options: servers (their addresses, without a scheme), clients, after (a cursor for each stream),
+// secret.
+
+import { createInterface } from 'node:readline';
+
+import { connect, options, pause, print, token } from './client.mjs';
+
+const { servers, clients, after, secret } = options;
+
+const streams = {
+  tasks: {
+    query: 'subscription { taskEvents { task { title } } }',
+    number: ({ taskEvents }) => Number(taskEvents.task.title),
+  },
+  notices: {
+    query: 'subscription { notifications(topic: "notices") { payload } }',
+    number: ({ notifications }) => notifications.payload,
+  },
+};
+
+function follow(client, name) {
+  const { query, number } = streams[name];
+  const seen = { last: 0, delivered: 0, lost: 0, repeated: 0, broken: [] };
+  const payload = { query, extensions: { after: after[name] } };
+  client.subscribe(payload, {
+    next({ data, errors, extensions }) {
+      if (errors) return seen.broken.push(errors);
+      payload.extensions.after = extensions.cursor;
+      const found = number(data);
+      seen.delivered += 1;
+      if (found <= seen.last) seen.repeated += 1;
+      else seen.lost += found - seen.last - 1;
+      seen.last = Math.max(seen.last, found);
+    },
+    error: (error) => seen.broken.push(error),
+    complete: () => seen.broken.push('complete'),
+  });
+  return seen;
+}
+
+function start(number) {
+  let turn = number;
+  const { client, state } = connect({
+    url: () => `ws://${servers[turn++ % servers.length]}/graphql`,
+    connectionParams: () => ({ Authorization: `Bearer ${token(secret, 3600)}` }),
+  });
+  const seen = { tasks: follow(client, 'tasks'), notices: follow(client, 'notices') };
+  return { seen, state };
+}
+
+const all = Array.from({ length: clients }, (_, number) => start(number));
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const [tasks, notices] = JSON.parse(line);
+  const there = ({ seen }) => seen.tasks.last >= tasks && seen.notices.last >= notices;
+  for (let tries = 0; tries < 1500 && !all.every(there); tries += 1) await pause(20);
+  print(all.map(({ seen, state }) => ({ ...seen, closes: state.closes })));
+  process.exit();
+}

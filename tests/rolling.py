@@ -1,0 +1,218 @@
+"""`python -m tests.rolling`: two servers restarted in turn under load, and what clients got."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+
+from gqlnotify import Publisher, Settings
+from tests.chaos.people import PATIENCE, SECRET, event_cursor, headers
+from tests.redis_servers import free_port, redis_server, wait_for
+from tests.servers import SERVE, Program, Server, node, serving
+
+_CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { version } }"
+_PAUSE = 0.01
+
+
+@dataclass
+class Report:
+    """What was published and what became of it, summed over the clients."""
+
+    restarts: int
+    events: int
+    dropped: int = 0
+    """Requests that were not answered."""
+    delivered: int = 0
+    lost: int = 0
+    repeated: int = 0
+    broken: list[Any] = field(default_factory=list)
+    closes: Counter[int] = field(default_factory=Counter)
+    trouble: list[str] = field(default_factory=list)
+    seconds: float = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether every client got every event once, in order, and every request its answer."""
+        wrong = self.dropped, self.lost, self.repeated, self.broken, self.trouble
+        return not any(wrong) and set(self.closes) <= {1012}
+
+    def take(self, counted: Sequence[dict[str, Any]]) -> None:
+        """Add what the clients have counted."""
+        for client in counted:
+            self.closes.update(client["closes"])
+            for stream in (client["tasks"], client["notices"]):
+                self.delivered += stream["delivered"]
+                self.repeated += stream["repeated"]
+                self.broken += stream["broken"]
+        # What nobody got, at the end as well.
+        self.lost = len(counted) * self.events - (self.delivered - self.repeated)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.restarts} restarts in {self.seconds:.0f} s, {self.events} events, "
+            f"{self.delivered} deliveries: {self.lost} lost, {self.repeated} repeated or reordered;"
+            f" {self.dropped} requests dropped; closes by code {dict(self.closes)}"
+            + "".join(f"\nWRONG: {wrong}" for wrong in (*self.broken, *self.trouble))
+        )
+
+
+class Work(Thread):
+    """Does something over and over, and counts how often, until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.done = 0
+        self._over = Event()
+
+    def run(self) -> None:
+        """Do it."""
+        for number in count(1):
+            if self._over.is_set():
+                return
+            self.do(number)
+            self.done = number
+            time.sleep(_PAUSE)
+
+    def do(self, number: int) -> None:
+        """Do it once."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Return when it is not done any more."""
+        self._over.set()
+        self.join(PATIENCE)
+        assert not self.is_alive()
+
+
+class Notices(Work):
+    """Publishes to a plain topic."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        super().__init__()
+        self._publisher = publisher
+
+    def begin(self) -> str:
+        """Return the cursor in front of everything."""
+        return str(self._publisher.publish_sync("notices", 0))
+
+    def do(self, number: int) -> None:
+        """See `Work.do`."""
+        self._publisher.publish_sync("notices", number)
+
+
+class Tasks(Work):
+    """Creates tasks, at one server after the other."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        super().__init__()
+        self._http = [httpx.Client(base_url=s.http, timeout=PATIENCE) for s in servers]
+        self.dropped = 0
+
+    def do(self, number: int) -> None:
+        """See `Work.do`."""
+        body = {"query": _CREATE, "variables": {"title": str(number)}}
+        for turn in count(number):
+            http = self._http[turn % len(self._http)]
+            try:
+                answer = http.post("/graphql", json=body, headers=headers())
+            except httpx.ConnectError:
+                # It is about to start again: nothing was asked.
+                time.sleep(_PAUSE)
+            except httpx.TransportError:
+                self.dropped += 1
+                return
+            else:
+                assert "errors" not in answer.json(), answer.text
+                return
+
+
+def run(restarts: int, *, clients: int, window: float, logs: Path) -> Report:
+    """Restart the servers in turn, so many times, while all publish and follow."""
+    began = time.monotonic()
+    with redis_server(persistent=True) as redis, ExitStack() as running:
+        # Long enough that no gap can ever be due to a slow machine.
+        broker: dict[str, Any] = {"broker_url": redis.url, "history_length": 20_000}
+        servers = [
+            running.enter_context(_server(logs / name, logs, window, broker)) for name in "ab"
+        ]
+        notices = Notices(running.enter_context(Publisher(settings=Settings(**broker))))
+        tasks = Tasks(servers)
+        following = running.enter_context(
+            node(
+                "rolling.mjs",
+                servers=[server.http.removeprefix("http://") for server in servers],
+                clients=clients,
+                after={"tasks": event_cursor(servers[0]), "notices": notices.begin()},
+                secret=SECRET,
+            )
+        )
+        for work in (notices, tasks):
+            work.start()
+        for turn in range(restarts):
+            _restart(servers[turn % 2], tasks)
+        for work in (notices, tasks):
+            work.stop()
+        counted = _counted(following, [tasks.done, notices.done])
+    report = Report(restarts, tasks.done + notices.done, dropped=tasks.dropped)
+    report.take(counted)
+    report.trouble += [line for server in servers for line in server.trouble]
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _restart(server: Server, tasks: Tasks) -> None:
+    """Restart it, with some load before, behind and meanwhile."""
+    goal = tasks.done + 10
+    wait_for(lambda: tasks.done >= goal, "tasks are made", seconds=PATIENCE)
+    server.stop()
+    server.start()
+
+
+@contextmanager
+def _server(
+    directory: Path, logs: Path, window: float, broker: Mapping[str, Any]
+) -> Iterator[Server]:
+    directory.mkdir()
+    settings = {"jwt_secret": SECRET, "database_url": f"sqlite:///{logs}/tasks.db", **broker}
+    settings |= {"drain_window": window, "max_connections_per_subject": 1000}
+    # Not a port that the kernel gives out: while the server is down, others look for it there.
+    program = Program(SERVE.command.replace("{port}", str(free_port())), SERVE.listening)
+    with serving("schema.app:app", directory, program=program, **settings) as server:
+        yield server
+
+
+def _counted(following: "subprocess.Popen[str]", goal: Sequence[int]) -> Sequence[dict[str, Any]]:
+    output, _ = following.communicate(json.dumps(goal), timeout=PATIENCE)
+    found: Sequence[dict[str, Any]] = json.loads(output)
+    return found
+
+
+def main() -> int:
+    """Run it and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rolling")
+    parser.add_argument("--restarts", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--window", type=float, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rolling-") as logs:
+        report = run(
+            options.restarts, clients=options.clients, window=options.window, logs=Path(logs)
+        )
+    print(report)
+    return 0 if report.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

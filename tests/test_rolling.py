@@ -1,0 +1,11 @@
+from pathlib import Path
+
+from tests.rolling import run
+
+
+def test_a_rolling_restart_under_load_loses_nothing(tmp_path: Path) -> None:
+    report = run(3, clients=20, window=1, logs=tmp_path)
+
+    assert report.good, report
+    assert report.events > 50
+    assert report.closes[1012] > 0
