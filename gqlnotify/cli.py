@@ -81,6 +81,8 @@ def serve(
         ws_max_size=settings.message_max_bytes,
         timeout_graceful_shutdown=ceil(settings.drain_window + MARGIN_SECONDS),
         log_config=logs.log_config(settings.log_format),
+        # On a busy machine a worker takes its time to start, and would be killed for it.
+        timeout_worker_healthcheck=20,
     )
     with _counting_together(workers):
         process.run(config)

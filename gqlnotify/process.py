@@ -94,11 +94,13 @@ def run(config: uvicorn.Config) -> None:
     with suppress(KeyboardInterrupt):
         if config.should_reload:
             server = Server(config, supervised=True)
-            ChangeReload(config, target=server.run, sockets=[config.bind_socket()]).run()
+            with config.bind_socket() as listening:
+                ChangeReload(config, target=server.run, sockets=[listening]).run()
         elif config.workers > 1:
             # Uvicorn takes no other class for its workers.
             multiprocess.Process = Worker  # type: ignore[misc]
-            Supervisor(config, [config.bind_socket()]).run()
+            with config.bind_socket() as listening:
+                Supervisor(config, [listening]).run()
         else:
             _run_one(config)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
@@ -18,11 +19,14 @@ from typing import Any
 import httpx
 
 from gqlnotify import Publisher, Settings
+from schema.mutation import notices
+from schema.types import Notice
 from tests.chaos.people import PATIENCE, SECRET, event_cursor, headers
 from tests.redis_servers import free_port, redis_server, wait_for
 from tests.servers import SERVE, Program, Server, node, serving
 
 _CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { version } }"
+_NOTICES = notices("rolling")
 _PAUSE = 0.01
 
 
@@ -39,6 +43,8 @@ class Report:
     repeated: int = 0
     broken: list[Any] = field(default_factory=list)
     closes: Counter[int] = field(default_factory=Counter)
+    refused: int = 0
+    """Attempts to connect to a server that was about to stop, or down."""
     trouble: list[str] = field(default_factory=list)
     seconds: float = 0
 
@@ -51,7 +57,8 @@ class Report:
     def take(self, counted: Sequence[dict[str, Any]]) -> None:
         """Add what the clients have counted."""
         for client in counted:
-            self.closes.update(client["closes"])
+            self.closes.update(client["codes"])
+            self.refused += client["refused"]
             for stream in (client["tasks"], client["notices"]):
                 self.delivered += stream["delivered"]
                 self.repeated += stream["repeated"]
@@ -63,7 +70,8 @@ class Report:
         return (
             f"{self.restarts} restarts in {self.seconds:.0f} s, {self.events} events, "
             f"{self.delivered} deliveries: {self.lost} lost, {self.repeated} repeated or reordered;"
-            f" {self.dropped} requests dropped; closes by code {dict(self.closes)}"
+            f" {self.dropped} requests dropped; closes by code {dict(self.closes)}, "
+            f"{self.refused} connections refused"
             + "".join(f"\nWRONG: {wrong}" for wrong in (*self.broken, *self.trouble))
         )
 
@@ -105,11 +113,11 @@ class Notices(Work):
 
     def begin(self) -> str:
         """Return the cursor in front of everything."""
-        return str(self._publisher.publish_sync("notices", 0))
+        return str(self._publisher.publish_sync(_NOTICES, _notice(0)))
 
     def do(self, number: int) -> None:
         """See `Work.do`."""
-        self._publisher.publish_sync("notices", number)
+        self._publisher.publish_sync(_NOTICES, _notice(number))
 
 
 class Tasks(Work):
@@ -147,29 +155,33 @@ def run(restarts: int, *, clients: int, window: float, logs: Path) -> Report:
         servers = [
             running.enter_context(_server(logs / name, logs, window, broker)) for name in "ab"
         ]
-        notices = Notices(running.enter_context(Publisher(settings=Settings(**broker))))
+        told = Notices(running.enter_context(Publisher(settings=Settings(**broker))))
         tasks = Tasks(servers)
         following = running.enter_context(
             node(
                 "rolling.mjs",
                 servers=[server.http.removeprefix("http://") for server in servers],
                 clients=clients,
-                after={"tasks": event_cursor(servers[0]), "notices": notices.begin()},
+                after={"tasks": event_cursor(servers[0]), "notices": told.begin()},
                 secret=SECRET,
             )
         )
-        for work in (notices, tasks):
+        for work in (told, tasks):
             work.start()
         for turn in range(restarts):
             _restart(servers[turn % 2], tasks)
-        for work in (notices, tasks):
+        for work in (told, tasks):
             work.stop()
-        counted = _counted(following, [tasks.done, notices.done])
-    report = Report(restarts, tasks.done + notices.done, dropped=tasks.dropped)
+        counted = _counted(following, [tasks.done, told.done])
+    report = Report(restarts, tasks.done + told.done, dropped=tasks.dropped)
     report.take(counted)
     report.trouble += [line for server in servers for line in server.trouble]
     report.seconds = time.monotonic() - began
     return report
+
+
+def _notice(number: int) -> Notice:
+    return Notice(payload=number, author=None, published_at=datetime.now(UTC))
 
 
 def _restart(server: Server, tasks: Tasks) -> None:

@@ -67,7 +67,8 @@ DIRECT = ("--ws", "gqlnotify.server:WebSocketProtocol")
 SERVE = Program("gqlnotify serve {application} --port {port}", r"Uvicorn running on \S+:(\d+)")
 DRAINING_UVICORN = Program(
     "uvicorn {application} --port {port} --ws gqlnotify.server:WebSocketProtocol"
-    " --http gqlnotify.http_server:HttpProtocol --timeout-graceful-shutdown 8",
+    " --http gqlnotify.http_server:HttpProtocol --timeout-graceful-shutdown 8"
+    " --timeout-worker-healthcheck 20",
     r"Uvicorn running on \S+:(\d+)",
 )
 

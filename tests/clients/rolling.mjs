@@ -16,7 +16,7 @@ const streams = {
     number: ({ taskEvents }) => Number(taskEvents.task.title),
   },
   notices: {
-    query: 'subscription { notifications(topic: "notices") { payload } }',
+    query: 'subscription { notifications(topic: "rolling") { payload } }',
     number: ({ notifications }) => notifications.payload,
   },
 };
@@ -43,12 +43,23 @@ function follow(client, name) {
 
 function start(number) {
   let turn = number;
-  const { client, state } = connect({
+  let connected = false;
+  // Of the sockets that were there; and how often there was none to be had.
+  const closes = { codes: [], refused: 0 };
+  const { client } = connect({
     url: () => `ws://${servers[turn++ % servers.length]}/graphql`,
     connectionParams: () => ({ Authorization: `Bearer ${token(secret, 3600)}` }),
+    on: {
+      connected: () => (connected = true),
+      closed({ code }) {
+        if (connected) closes.codes.push(code);
+        else closes.refused += 1;
+        connected = false;
+      },
+    },
   });
   const seen = { tasks: follow(client, 'tasks'), notices: follow(client, 'notices') };
-  return { seen, state };
+  return { seen, closes };
 }
 
 const all = Array.from({ length: clients }, (_, number) => start(number));
@@ -57,6 +68,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   const [tasks, notices] = JSON.parse(line);
   const there = ({ seen }) => seen.tasks.last >= tasks && seen.notices.last >= notices;
   for (let tries = 0; tries < 1500 && !all.every(there); tries += 1) await pause(20);
-  print(all.map(({ seen, state }) => ({ ...seen, closes: state.closes })));
+  print(all.map(({ seen, closes }) => ({ ...seen, ...closes })));
   process.exit();
 }
