@@ -67,7 +67,8 @@ class Watched(_Base):  # type: ignore[misc]
         """End behind the answer that is due, or that may be asked for at this moment."""
         drain = Drain.of(self.loop)
         self.retire()
-        drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
+        if not drain.begun:
+            drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
         if self._is_between_requests:
             self.loop.call_later(_GRACE_SECONDS, self._end)
         elif not self._streams:

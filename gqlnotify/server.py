@@ -161,7 +161,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Leave with all others, one after the other over the window."""
         drain = Drain.of(self.loop)
         drain.add(self)
-        drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
+        if not drain.begun:
+            drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
 
     @property
     def gone(self) -> bool:

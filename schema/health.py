@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
-from gqlnotify import metrics
-
-from gqlnotify import is_draining
+from gqlnotify import is_draining, metrics
 
 _PATIENCE = 2.0
 
