@@ -9,7 +9,6 @@ from gqlnotify.auth import (
     Viewer,
     check_right,
     current_viewer,
-    renewed,
     view_as,
     viewing,
 )
@@ -91,58 +90,3 @@ async def test_nobody_has_a_right_to_our_own_topics(topic: str) -> None:
             with pytest.raises(Forbidden):
                 await check_right(viewer, action, topic, "a.view")
             await check_right(viewer, action, "gqlnotify")
-
-
-# renewal
-
-
-def holder(
-    *, subscribe: tuple[str, ...] = (), publish: tuple[str, ...] = (), subject: str = "alice"
-) -> Viewer:
-    return Viewer(Principal(subject, subscribe=subscribe, publish=publish))
-
-
-@pytest.mark.parametrize(
-    ("held", "given"),
-    [
-        ((), ()),
-        ((), ("a",)),
-        (("a",), ("a",)),
-        (("a", "b"), ("b", "c", "a")),
-        (("a",), ("*",)),
-        (("a.*",), ("a.*",)),
-        (("a.b.*", "a.c"), ("a.*",)),
-        (("a*c",), ("a*",)),
-    ],
-)
-def test_a_token_of_the_same_subject_with_no_fewer_rights_renews(
-    held: tuple[str, ...], given: tuple[str, ...]
-) -> None:
-    for right in ("subscribe", "publish"):
-        fresh = holder(**{right: given})  # type: ignore[arg-type]
-        assert renewed(holder(**{right: held}), fresh) is fresh  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("held", "given"),
-    [
-        (("a",), ()),
-        (("a",), ("b",)),
-        (("a", "b"), ("a",)),
-        (("a.*",), ("a.b",)),
-        (("*",), ("a*", "b*")),
-        (("a*",), ("a*c",)),
-    ],
-)
-def test_a_token_with_fewer_rights_does_not_renew(
-    held: tuple[str, ...], given: tuple[str, ...]
-) -> None:
-    for right in ("subscribe", "publish"):
-        with pytest.raises(Forbidden, match="fewer rights"):
-            renewed(holder(**{right: held}), holder(**{right: given}))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("subject", ["bob", "Alice", "alice ", ""])
-def test_a_token_of_somebody_else_does_not_renew(subject: str) -> None:
-    with pytest.raises(Forbidden, match="same subject"):
-        renewed(holder(), holder(subject=subject))
