@@ -253,10 +253,20 @@ class GraphQLTransportWSHandler:
     async def _leave(self) -> None:
         """Let queries and mutations finish, then send the client to another server."""
         loop = asyncio.get_running_loop()
-        finite = [task for task, asked in self._asked.items() if not _is_endless(asked)]
+        finite = [task for task, asked in self._asked.items() if not self._is_endless(asked)]
         if finite:
             await asyncio.wait(finite, timeout=Drain.of(loop).finish_by - loop.time())
         await self._fail(Draining("The server is about to stop"))
+
+    def _is_endless(self, asked: Subscribe) -> bool:
+        name = asked.operation_name
+        try:
+            query = execution.find_document(
+                self._view.executions, asked.query, asked.document_id, name
+            )
+        except NotifyError:
+            return False
+        return execution.is_subscription(query, name)
 
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._carry_out(commands))
@@ -474,10 +484,6 @@ class GraphQLTransportWSHandler:
         # By task and not by id alone: the client may have stopped this operation and given its
         # id to another while this one was still on its way out.
         return self._operations.get(id_) is asyncio.current_task()
-
-
-def _is_endless(operation: Subscribe) -> bool:
-    return execution.is_subscription(operation.query, operation.operation_name)
 
 
 _NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
