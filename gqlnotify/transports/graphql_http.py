@@ -22,7 +22,6 @@ from typing_extensions import TypeVar
 from gqlnotify import execution
 from gqlnotify.errors import (
     BadUserInput,
-    BodyTooBig,
     NotifyError,
     TooManyAttempts,
     Unauthenticated,
@@ -183,9 +182,6 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
     def _refuse_for(self, request: Request, error: NotifyError) -> Response:
         refused(error.code)
         response = self._refuse(request, error.http_status, [error.formatted()])
-        if isinstance(error, BodyTooBig):
-            # Nobody will read the rest of it.
-            response.headers["connection"] = "close"
         if isinstance(error, TooManyAttempts):
             response.headers["retry-after"] = str(error.extensions["retryAfter"])
         return response

@@ -119,21 +119,6 @@ async def test_where_only_persisted_ones_are_allowed_no_other_gets_through(file:
         assert "OPERATION_NOT_ALLOWED" in by_sse.text
 
 
-async def test_the_legacy_protocol_is_held_to_them_too(file: Path) -> None:
-    settings = Settings(persisted_operations=file, only_persisted=True)
-    router = GraphQLRouter(schema_of(), settings=settings, subscription_protocols=("graphql-ws",))
-    async with (
-        running(application(router)) as origin,
-        open_socket(f"ws://{origin}", subprotocols=("graphql-ws",)) as socket,
-    ):
-        await socket.send(
-            {"type": "connection_init"},
-            {"id": "1", "type": "start", "payload": {"query": "subscription { count(to: 1) }"}},
-        )
-        assert (await socket.receive())["type"] == "connection_ack"
-        assert "Only persisted" in json.dumps(await socket.receive())
-
-
 def test_apollos_manifest_is_understood(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     operations = [{"id": hash_of(HELLO), "body": HELLO, "name": "A", "type": "query"}]
