@@ -219,14 +219,6 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         self._foreign.add(origin)
         return False
 
-    def _check_websocket_origin(self, request: Any) -> bool:
-        # Strawberry's own would write a line into the log for each of them.
-        origin = foreign_origin(request.headers)
-        if origin is None or self.is_websocket_origin_allowed(request, origin):
-            return True
-        self._foreign.add(origin)
-        return False
-
     @property
     def graphql_ide_html(self) -> str:
         """The page of the IDE, which must not keep tokens in the browser's storage."""

@@ -30,6 +30,18 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert f"| `GQLNOTIFY_{name.upper()}` | {default} | {field.description} |" in table
 
 
+def test_every_limit_in_the_table_is_a_setting_with_its_default_and_a_code_that_exists() -> None:
+    _, _, section = (DOCS / "settings.md").read_text().partition("## Limits")
+    rows = re.findall(r"^\| (`.*?`) \| (`.*?`) \| .* \| (.*) \|$", section, re.MULTILINE)
+    codes = {error.code for error in _subclasses(errors.NotifyError)}
+
+    assert len(rows) >= 20
+    for names, defaults, told in rows:
+        fields = [Settings.model_fields[name.strip("`")] for name in names.split(", ")]
+        assert defaults == ", ".join(f"`{field.default}`" for field in fields)
+        assert set(re.findall(r"`([A-Z_]{5,})`", told)) <= codes
+
+
 def test_every_error_code_is_documented_and_every_documented_code_exists() -> None:
     page = (DOCS / "protocol.md").read_text()
     documented = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
