@@ -1,0 +1,24 @@
+"""The short form of `make conformance`."""
+
+import subprocess
+import sys
+
+# Of 9, 12 and 13, which measure speed with megabytes, a few will do.
+CASES = (
+    *("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"),
+    *("9.1.1", "9.2.1", "9.3.1", "9.5.1", "9.7.1", "12.1.1", "12.1.3", "12.2.2", "12.3.1"),
+    *("13.1.1", "13.2.1", "13.3.1", "13.4.1", "13.5.1", "13.6.1", "13.7.1"),
+)
+
+
+def test_no_case_of_autobahns_fails_that_uvicorns_own_class_passes() -> None:
+    # In a process of its own: kosoku changes a function of the standard library.
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.conformance", "--cases", *CASES],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    ours, stock = (line.split() for line in run.stdout.splitlines()[1:3])
+    assert int(ours[1]) == int(stock[1]) > 250
