@@ -26,6 +26,7 @@ from graphql import (
 )
 from graphql import OperationType as CoreOperationType
 from graphql.execution import Executor
+from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.execution import PreExecutionError
@@ -297,11 +298,11 @@ class _Run:
 
 def _readable(error: Exception) -> Exception:
     if isinstance(error, CannotGetOperationTypeError):
-        return GraphQLError(error.as_http_error_reason(), original_error=error)
+        return BadUserInput(error.as_http_error_reason())
     if isinstance(error, InvalidOperationTypeError):
-        return GraphQLError(
-            f"{_PLURALS[error.operation_type]} are not allowed", original_error=error
-        )
+        return BadUserInput(f"{_PLURALS[error.operation_type]} are not allowed")
+    if isinstance(error, MissingQueryError):
+        return BadUserInput("The document is empty")
     return error
 
 

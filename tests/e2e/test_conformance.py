@@ -730,3 +730,17 @@ async def test_an_answer_with_a_lone_surrogate_reaches_the_client(ready: Socket)
     )
     assert await ready.next("1") == {"data": {"echo": LONE_SURROGATE}}
     await ready.completed("1")
+
+
+# What the log is spared
+
+
+@pytest.mark.parametrize("wrong", [{"query": ""}, {"query": HELLO, "operationName": "Missing"}])
+async def test_a_request_that_is_the_clients_mistake_leaves_no_traceback_in_the_log(
+    ready: Socket, server: Server, wrong: dict[str, Any]
+) -> None:
+    before = server.log.count("Traceback")
+    await ready.send({"id": "1", "type": "subscribe", "payload": wrong})
+    [error] = await ready.error("1")
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert server.log.count("Traceback") == before
