@@ -146,6 +146,26 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         nothing: Any = None
         self.request = self.response = nothing
 
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; a request that can't be read is answered, and not left to wait."""
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand on a message. uvicorn's own logs a traceback where one is no UTF-8, or stumbles."""
+        if self.curr_msg_data_type == "bytes" or _is_utf8(b"".join(self.frames)):
+            super().send_receive_event_to_app()
+            return
+        self.frames = []
+        if self.close_sent:
+            return
+        # A close frame may have come in the same bytes, and has been answered by now.
+        if self.conn.close_sent is None:
+            self.conn.send_close(1007)
+        self.handle_parser_exception()
+
     def handle_connect(self, event: Request) -> None:
         """Let the application find the extension in its scope; refuse while draining."""
         if Drain.of(self.loop).begun:
@@ -249,6 +269,14 @@ def _is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
 
 def _is_empty(stack: Any) -> bool:
     return stack is None or not getattr(stack, "_exit_callbacks", True)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _deflate() -> ServerPerMessageDeflateFactory:

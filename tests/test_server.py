@@ -681,3 +681,50 @@ def _under_uvloop(promise: Promise, base: type[WebSocketsSansIOProtocol]) -> Non
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(keep())
+
+
+# What can't be read
+
+
+async def _raw(address: str, request: str) -> bytes:
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request.encode())
+    async with patience():
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_a_handshake_with_too_long_a_header_is_refused_and_not_left_to_wait(
+    direct: Service,
+) -> None:
+    answer = await _raw(
+        direct.address,
+        f"GET /graphql HTTP/1.1\r\nHost: {direct.address}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nX-Long: {'x' * 20_000}\r\n\r\n",
+    )
+    assert answer.startswith(b"HTTP/1.1 431")
+    assert direct.taps.only.transport.is_closing()
+
+
+@pytest.mark.parametrize("fragments", [(b"\xff",), (b"ok \xc3", b"")])
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_text_that_is_no_utf8_ends_in_a_close_frame_and_without_a_traceback(
+    direct: Service,
+    fragments: tuple[bytes, ...],
+    closes: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    last = len(fragments) - 1
+    frames = [
+        Frame(Opcode.CONT if number else Opcode.TEXT, data, fin=number == last)
+        for number, data in enumerate(fragments)
+    ]
+    if closes:
+        frames.append(Frame(Opcode.CLOSE, b"\x03\xe8"))
+    async with direct.socket() as socket:
+        await socket.send_frames(*frames)
+        [close] = await socket.until_closed()
+        assert close.close.code == (1000 if closes else 1007)
+    assert [record for record in caplog.records if record.exc_info] == []
