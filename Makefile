@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 CLIENTS := tests/clients
 ROUNDS := 20
 MINUTES := 20
+SECONDS := 60
 # Most tests wait for other processes: more of them at once than there are cores.
 PROCESSES := 4
 
-.PHONY: help install serve test chaos rolling soak bench check fmt cov clean
+.PHONY: help install serve test chaos rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -40,6 +41,13 @@ soak: install  ## Have 1000 connections come and go, well and badly, and see wha
 
 rolling: install $(CLIENTS)/node_modules/.installed  ## Restart two servers in turn under load, ROUNDS times
 	$(BIN)/python -m tests.rolling --restarts $(ROUNDS)
+
+fuzz: install  ## Send what no honest client does, and count what comes of it (SECONDS=60 for each part)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m tests.fuzz.atheris_core --seconds $(SECONDS)
+
+conformance: install  ## Run all of Autobahn's cases against our WebSocket class and uvicorn's own
+	$(BIN)/python -m tests.conformance
 
 bench: install  ## Measure this server and others side by side (writes benchmarks/RESULTS.md)
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,22 @@
+"""The short form of `make fuzz`: what random sockets do to a real server."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.sockets import APP, play
+from tests.servers import DIRECT, serving
+
+
+@pytest.mark.parametrize("path", [DIRECT, ()], ids=["direct", "portable"])
+async def test_nothing_that_a_socket_sends_disturbs_the_server_or_stays_behind(
+    path: tuple[str, ...], tmp_path: Path
+) -> None:
+    seed = random.randrange(10**6)
+    with serving(APP, tmp_path, *path, topic_linger=0) as server:
+        report = await play(server, seed, inputs=2000, seconds=12)
+    assert report.problems == [], report
+    assert report.inputs > 100
+    assert report.outcomes["closed with 1000"] > 0
+    assert report.outcomes["closed with 1002"] > 0
