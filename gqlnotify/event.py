@@ -1,6 +1,7 @@
 """What travels: an `Event` on a `Topic`, at a `Cursor`. Plain data, no I/O."""
 
 import re
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, Self, TypeVar, cast
@@ -139,12 +140,19 @@ class Topic(Generic[T]):
     The type may be a Strawberry type, a dataclass, a pydantic model or a builtin: anything that
     pydantic can turn into JSON and back.
 
+    With `latest_by`, which makes a key of a value, a reader that lags gets only the latest of the
+    events of each key that wait for it: `Topic("prices", Price, latest_by=lambda p: p.symbol)`.
+    What has the key None always comes.
+
     Raises:
         BadUserInput: the name breaks the rules of `check_topic_name`.
     """
 
     name: str
     type: type[T]
+    latest_by: Callable[[T], Hashable] | None = field(
+        default=None, kw_only=True, repr=False, compare=False
+    )
     _parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _adapter: TypeAdapter[T] = field(init=False, repr=False, compare=False)
 
@@ -166,7 +174,7 @@ class Topic(Generic[T]):
         name = self.name
         for parameter, value in values.items():
             name = name.replace(f"<{parameter}>", _segment(parameter, value))
-        return Topic(name, self.type)
+        return Topic(name, self.type, latest_by=self.latest_by)
 
     def concrete(self) -> str:
         """Return the name, once every parameter has its value.

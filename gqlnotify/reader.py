@@ -8,13 +8,17 @@ come twice.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
+from gqlnotify.conflation import Skipped, conflate
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.feed import Feed
 from gqlnotify.window import Behind
+
+KeyOf = Callable[[Event], Hashable | Skipped]
+"""What an event is the news of: see `conflate`."""
 
 
 class Feeds(Protocol):
@@ -31,15 +35,24 @@ class Reader:
     """Reads one topic from a position on."""
 
     def __init__(
-        self, feeds: Feeds, topic: str, *, on_wake: Callable[[], None] | None = None
+        self,
+        feeds: Feeds,
+        topic: str,
+        *,
+        on_wake: Callable[[], None] | None = None,
+        key_of: KeyOf | None = None,
     ) -> None:
         self.topic = topic
         self.position = Cursor(0, 0)
         self.closed = False
+        self.left_out = 0
+        """How many `take_latest` has left out right before the event that it returned."""
         self._feeds = feeds
         self._feed: Feed | None = None
         self._on_wake = on_wake
+        self._key_of = key_of
         self._backlog: deque[Event] = deque()
+        self._latest: deque[tuple[Event, int]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._patience: asyncio.Timeout | None = None
 
@@ -83,7 +96,7 @@ class Reader:
 
         The fork of a closed one is closed.
         """
-        fork = Reader(self._feeds, self.topic, on_wake=on_wake)
+        fork = Reader(self._feeds, self.topic, on_wake=on_wake, key_of=self._key_of)
         fork._feed = feed = self._open_feed
         fork.position = feed.window.last if position is None else position
         fork.closed = self.closed
@@ -105,15 +118,39 @@ class Reader:
             self.position = event.cursor
         return event
 
+    def take_latest(self) -> Event | None:
+        """Return the next event, as `take` does, but for what a later one makes old news.
+
+        What waits is looked at all at once, and what is left of it is then handed out whatever
+        comes meanwhile. If it were looked at for each event anew, who always lags would get one
+        key for ever, and the others never.
+
+        Raises:
+            Behind: see `take`.
+        """
+        if self._key_of is None:
+            return self.take()
+        if not self._latest:
+            self._latest.extend(conflate(self._waiting_events(), self._key_of))
+            self._backlog.clear()
+        if not self._latest:
+            return None
+        event, self.left_out = self._latest.popleft()
+        self.position = event.cursor
+        return event
+
+    def _waiting_events(self) -> Sequence[Event]:
+        return self._backlog or self._open_feed.window.all_after(self.position)
+
     async def next(self) -> Event | None:
-        """Wait for the next event and return it; None once the reader is closed.
+        """Wait for the next event, take the latest, and return it; None once closed.
 
         Raises:
             CursorExpired: the history no longer reaches back to the position.
         """
         while not self.closed:
             try:
-                event = self.take()
+                event = self.take_latest()
             except Behind:
                 await self.refill()
                 continue

@@ -7,12 +7,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any, Generic, Self, TypeVar
 
 from gqlnotify import brokers, metrics, tracing
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
 from gqlnotify.brokers import Broker
+from gqlnotify.conflation import SKIPPED, Skipped
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name
 from gqlnotify.feed import RETRY_SECONDS, Feed
@@ -23,15 +23,6 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 logger = logging.getLogger("gqlnotify.topics")
-
-
-class Skipped(Enum):
-    """What a filter makes of an event that it does not let through."""
-
-    SKIPPED = auto()
-
-
-SKIPPED = Skipped.SKIPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +43,21 @@ class Lens:
         if self.where is not None and not self.where(value):
             return SKIPPED
         return value if self.select is None else self.select(value, event)
+
+    def key_of(self, event: Event) -> Hashable | Skipped:
+        """Return the key that the topic gives to `event`; `SKIPPED` where it is left out.
+
+        What is left out makes nothing old news: whoever lags ends up where all others are.
+        """
+        assert self.topic.latest_by is not None
+        try:
+            value = self.topic.decode(event.payload)
+            if self.where is not None and not self.where(value):
+                return SKIPPED
+        except Exception:
+            # It comes, and is told of when it is its turn.
+            return None
+        return self.topic.latest_by(value)
 
 
 class TopicManager:
@@ -291,6 +297,9 @@ class Subscription(Generic[T]):
     An asynchronous iterator. Under gqlnotify's own transports each value's result carries its
     cursor, and subscriptions that ask the same share each event's execution; under any other
     transport it is just the stream.
+
+    `cursor` is that of the value that was returned last, and `conflated` says how many the topic's
+    `latest_by` has left out right before it.
     """
 
     def __init__(
@@ -311,7 +320,9 @@ class Subscription(Generic[T]):
         self.scope = scope
         self.per_viewer = per_viewer
         self.cursor: Cursor | None = None
-        self.reader = Reader(manager, topic.concrete())
+        self.conflated = 0
+        key_of = None if topic.latest_by is None else self.lens.key_of
+        self.reader = Reader(manager, topic.concrete(), key_of=key_of)
         self._after = after
         self._view = view
         self._viewer = viewer
@@ -369,7 +380,7 @@ class Subscription(Generic[T]):
         while (event := await self.reader.next()) is not None:
             value: T | Skipped = self.lens.look_at(event)
             if not isinstance(value, Skipped):
-                self.cursor = event.cursor
+                self.cursor, self.conflated = event.cursor, self.reader.left_out
                 return value
         raise StopAsyncIteration
 

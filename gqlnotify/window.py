@@ -11,6 +11,7 @@ That is also how it comes into another epoch: only the history knows what the ne
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 
 from gqlnotify.event import Cursor, Event
 
@@ -72,6 +73,19 @@ class Window:
         if not self.reaches_back_to(position):
             raise Behind
         return self._events[position.seq - self.last.seq]
+
+    def all_after(self, position: Cursor) -> list[Event]:
+        """Return all events behind `position` that have happened.
+
+        Raises:
+            Behind: the window no longer holds them all, or never did.
+        """
+        if position == self.last or self._is_ahead(position):
+            return []
+        if not self.reaches_back_to(position):
+            raise Behind
+        known = len(self._events) - (self.last.seq - position.seq)
+        return list(islice(self._events, known, None))
 
     def _take(self, event: Event) -> None:
         self._events.append(event)

@@ -8,7 +8,7 @@ import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"draining", "errors", "event", "logs", "metrics", "settings", "tracing", "turn"},
+    {"conflation", "draining", "errors", "event", "logs", "metrics", "settings", "tracing", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-PURE = {"protocol", "event", "window", "fingerprint"}
+PURE = {"conflation", "protocol", "event", "window", "fingerprint"}
 IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "strawberry"}
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphql import GraphQLError, GraphQLObjectType
@@ -22,6 +22,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from gqlnotify.auth import view_as_everybody
+from gqlnotify.conflation import Skipped
 from gqlnotify.errors import NotifyError, NoViewer
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.plain import compile_plain
@@ -33,7 +34,7 @@ from gqlnotify.execution.results import (
 )
 from gqlnotify.fingerprint import Same
 from gqlnotify.protocol.frames import Tail
-from gqlnotify.topics import Lens, Skipped
+from gqlnotify.topics import Lens
 
 logger = logging.getLogger("gqlnotify.execution")
 
@@ -74,7 +75,7 @@ class Outcome:
         """Return the result that the message tells of."""
         if self.tail is None:
             return PreExecutionError(data=None, errors=[*self.errors])
-        payload = json.loads(b"{" + self.tail.data[1:])["payload"]
+        payload = self.tail.message()["payload"]
         extensions = payload.get("extensions")
         return ExecutionResult(payload["data"], [*self.errors] or None, extensions)
 
@@ -223,14 +224,28 @@ class EventExecution:
             return Outcome(event.cursor, None, errors)
         result.extensions = {**(result.extensions or {}), "cursor": str(event.cursor)}
         try:
-            encoded = self._asked.encode({"type": "next", "payload": payload_of(result)})
-            # An application's encoder may give bytes.
-            text = encoded.decode() if isinstance(encoded, bytes) else encoded
-            return Outcome(event.cursor, Tail(text), errors)
+            tail = self._tail({"type": "next", "payload": payload_of(result)})
+            return Outcome(event.cursor, tail, errors)
         except Exception:
             logger.exception("A result can't be encoded")
             failed = error_result(NotifyError("Internal server error"))
             return Outcome(event.cursor, None, failed.errors or ())
+
+    def marked(self, outcome: Outcome, left_out: int) -> Outcome:
+        """Return `outcome` with the number of events that were left out before it, if any were.
+
+        It is encoded anew: only one who lags gets it.
+        """
+        if not left_out or outcome.tail is None:
+            return outcome
+        message = outcome.tail.message()
+        message["payload"]["extensions"]["conflated"] = left_out
+        return replace(outcome, tail=self._tail(message))
+
+    def _tail(self, message: Mapping[str, Any]) -> Tail:
+        encoded = self._asked.encode(message)
+        # An application's encoder may give bytes.
+        return Tail(encoded.decode() if isinstance(encoded, bytes) else encoded)
 
 
 def _as_exception(error: BaseException) -> Exception:

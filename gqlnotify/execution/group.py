@@ -31,6 +31,9 @@ OutcomeOf = Callable[[Event, bool], Outcome | asyncio.Task[Outcome | None] | Non
 """What becomes of an event, or the task that finds out; and whether to keep it for others."""
 
 
+Marked = Callable[[Outcome, int], Outcome]
+"""The outcome that says how many were left out before it."""
+
 Wait = Callable[[], Awaitable[None]]
 
 
@@ -65,10 +68,15 @@ class Group:
     """
 
     def __init__(
-        self, outcome_of: OutcomeOf, reader: Reader, on_end: Callable[["Group"], None]
+        self,
+        outcome_of: OutcomeOf,
+        marked: Marked,
+        reader: Reader,
+        on_end: Callable[["Group"], None],
     ) -> None:
         self.ended = False
         self._outcome_of = outcome_of
+        self._marked = marked
         self._on_end = on_end
         self._reader = reader.fork(on_wake=self._wake)
         self._position = self._reached = self._reader.position
@@ -122,7 +130,7 @@ class Group:
     async def _next_of(self, reader: Reader) -> Outcome | None:
         """Return the outcome of what comes next; None where there is reason to look again."""
         try:
-            event = reader.take()
+            event = reader.take_latest()
         except Behind:
             await reader.refill()
             return None
@@ -131,7 +139,9 @@ class Group:
             await reader.wait()
             return None
         outcome = self._outcome_of(event, True)
-        return await asyncio.shield(outcome) if isinstance(outcome, asyncio.Task) else outcome
+        if isinstance(outcome, asyncio.Task):
+            outcome = await asyncio.shield(outcome)
+        return None if outcome is None else self._marked(outcome, reader.left_out)
 
     def _wake(self) -> None:
         if self._moving or self.ended:

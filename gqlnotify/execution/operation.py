@@ -133,7 +133,7 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
                 outcome = await asyncio.shield(outcome)
             if outcome is not None:
                 metrics.deliveries.inc()
-                yield outcome.result()
+                yield shareable.execution.marked(outcome, shareable.reader.left_out).result()
             if outcome is not None and outcome.tail is None:
                 return
     except Exception as error:
@@ -333,10 +333,13 @@ async def _map_results(
         async for result in results:
             metrics.executions.inc()
             metrics.deliveries.inc()
-            extensions = (
-                {"cursor": str(source.cursor)} if isinstance(source, Subscription) else None
-            )
+            extensions = _place_of(source) if isinstance(source, Subscription) else None
             yield ExecutionResult(data=result.data, errors=result.errors, extensions=extensions)
+
+
+def _place_of(source: Subscription[Any]) -> dict[str, Any]:
+    place: dict[str, Any] = {"cursor": str(source.cursor)}
+    return {**place, "conflated": source.conflated} if source.conflated else place
 
 
 def _dict(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ class Executions:
                 canonical(variables),
                 canonical(extensions),
                 (Same(subscription.manager), lens.topic.name, Same(lens.topic.type)),
-                fingerprint_of_functions(lens.where, lens.select),
+                fingerprint_of_functions(lens.where, lens.select, lens.topic.latest_by),
                 _scope_key(subscription.scope),
             )
             hash(key)
@@ -157,7 +157,7 @@ class SharedExecution:
         A new one begins where the topic of `reader` stands now.
         """
         if self._group is None or self._group.ended:
-            self._group = Group(self.outcome, reader, self._forget)
+            self._group = Group(self.outcome, self.marked, reader, self._forget)
         return self._group
 
     def _forget(self, group: Group) -> None:
@@ -213,6 +213,10 @@ class SharedExecution:
         )
         self._pending[event.cursor] = task
         return task
+
+    def marked(self, outcome: Outcome, left_out: int) -> Outcome:
+        """See `EventExecution.marked`."""
+        return self._execution.marked(outcome, left_out)
 
     def _span(self, event: Event) -> Any:
         asked = self._asked.context

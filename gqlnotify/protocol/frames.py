@@ -3,9 +3,11 @@
 A `next` message is `{"id":"..."` and, the same for all who share an execution, the rest of it.
 """
 
+import json
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 TEXT = 0x81  # FIN and the opcode of a text frame: RFC 6455, section 5.2
 COMPRESSED_TEXT = TEXT | 0x40  # RSV1: RFC 7692, section 6
@@ -37,6 +39,11 @@ class Tail:
         if self._text is None:
             self._text = self.data.decode()
         return self._text
+
+    def message(self) -> dict[str, Any]:
+        """Return the message, without the member `id`."""
+        message: dict[str, Any] = json.loads(b"{" + self.data[1:])
+        return message
 
     @property
     def deflated(self) -> bytes:
