@@ -339,3 +339,20 @@ def _after(w: Window, position: Cursor, truth: list[Event]) -> Event | None:
         return w.after(position)
     except Behind:
         return truth[position.seq]
+
+
+@pytest.mark.parametrize("position", [2, 3, 6, 7])
+def test_all_that_is_behind_a_position_is_given_at_once(position: int) -> None:
+    w = window(1, holding=range(2, 8))
+
+    behind = w.all_after(Cursor(EPOCH, position))
+    assert [found.cursor.seq for found in behind] == list(range(position + 1, 8))
+
+
+def test_who_is_ahead_of_the_window_finds_nothing_and_who_is_behind_it_is_told() -> None:
+    w = window(1, holding=range(2, 8))
+
+    assert w.all_after(Cursor(EPOCH, 9)) == []
+    for old in (Cursor(EPOCH, 1), Cursor(EPOCH - 1, 7)):
+        with pytest.raises(Behind):
+            w.all_after(old)

@@ -27,7 +27,16 @@ class Number:
     value: int
 
 
+@strawberry.type
+class Price:
+    symbol: str
+    value: int
+    padding: str
+
+
 NUMBERS = Topic("numbers.<name>", Number)
+PRICES = Topic("prices.<name>", Price, latest_by=lambda price: price.symbol)
+ALL_PRICES = Topic("prices.<name>", Price)
 topics = TopicManager()
 
 
@@ -95,12 +104,26 @@ class Mutation:
     async def publish(self, name: str, value: int) -> str:
         return str(await topics.publish(NUMBERS(name=name), Number(value=value)))
 
+    @strawberry.mutation
+    async def trade(self, name: str, symbols: int, count: int, size: int) -> bool:
+        """Publish so many prices of so many symbols in turn, each of about `size` bytes."""
+        for value in range(count):
+            price = Price(symbol=str(value % symbols), value=value, padding="x" * size)
+            await topics.publish(PRICES(name=name), price)
+            await asyncio.sleep(0)
+        return True
+
 
 @strawberry.type
 class Subscription:
     @strawberry.subscription
     async def numbers(self, name: str, after: str | None = None) -> AsyncIterator[Number]:
         return topics.subscribe(NUMBERS(name=name), after=after)
+
+    @strawberry.subscription
+    async def prices(self, name: str, whole: bool, per_viewer: bool) -> AsyncIterator[Price]:
+        topic = ALL_PRICES if whole else PRICES
+        return topics.subscribe(topic(name=name), per_viewer=per_viewer)
 
     @strawberry.subscription
     async def count(self, to: int) -> AsyncIterator[int]:

@@ -1,0 +1,153 @@
+"""Who shares executions and lags: the latest of each key, marked, and for nobody else."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from strawberry.types import Info
+
+from gqlnotify import Topic
+from tests.execution import (
+    LATER,
+    TOLD,
+    Stage,
+    audience,
+    enter,
+    executions,
+    joined,
+    subscribe_all,
+    told,
+)
+from tests.servers import patience, running
+from tests.test_plugin import ALL_PROTOCOLS, STREAMS, application, bearer, client_of, stream_of
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """A stage whose notes begin with their key."""
+    stage = Stage()
+    stage.notes = Topic("notes", stage.note, latest_by=lambda note: note.text[0])
+    return stage
+
+
+def marks(result: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the text of a result, and how many are said to have been left out before it."""
+    return result["data"]["notes"]["told"], result["extensions"].get("conflated")
+
+
+async def test_who_returns_gets_the_latest_and_then_all(stage: Stage) -> None:
+    router = stage.router()
+    before = await stage.now()
+    await stage.say("a1", "b1", "a2", "a3")
+    async with audience(router, "alice", "bob") as both:
+        for socket in both:
+            await socket.subscribe("1", TOLD, extensions={"after": before})
+            assert [marks(await socket.next("1")) for _ in "12"] == [("b1", 1), ("a3", 1)]
+        await joined(router, 2)
+        # A burst is no lag where it is dealt with in one turn.
+        await stage.say("a4", "a5", "a6")
+        for socket in both:
+            assert [marks(await socket.next("1")) for _ in "123"] == [
+                ("a4", None),
+                ("a5", None),
+                ("a6", None),
+            ]
+    assert stage.executed == ["b1", "a3", "a4", "a5", "a6"]
+
+
+async def test_a_mark_is_for_those_who_lag_and_not_kept_for_others(stage: Stage) -> None:
+    router = stage.router()
+    first = await stage.say("b1")
+    middle = await stage.say("a1")
+    await stage.say("a2")
+    async with audience(router, "alice", "bob", "carol") as (alice, bob, carol):
+        for socket, after, mark in ((alice, first, 1), (bob, middle, None), (carol, first, 1)):
+            await socket.subscribe("1", TOLD, extensions={"after": after})
+            result = await socket.next("1")
+            assert marks(result) == ("a2", mark)
+            assert result["extensions"]["cursor"] == await stage.now()
+    assert stage.executed == ["a2"]
+
+
+async def test_errors_and_results_that_take_their_time_are_marked_as_well(stage: Stage) -> None:
+    async def slowly(text: str, _info: Info) -> object:
+        await asyncio.sleep(0)
+        raise ValueError(text)
+
+    stage.tell_later = slowly
+    router = stage.router()
+    before = await stage.now()
+    await stage.say("a1", "a2")
+    async with audience(router, "alice") as (alice,):
+        await alice.subscribe("1", LATER, extensions={"after": before})
+        result = await alice.next("1")
+    assert result["errors"][0]["message"] == "a2"
+    assert result["extensions"] == {"cursor": await stage.now(), "conflated": 1}
+
+
+async def test_who_reads_another_topic_of_this_name_shares_nothing(stage: Stage) -> None:
+    every = Topic("notes", stage.note)
+    asked = iter([stage.notes, every, stage.notes])
+    stage.choose = lambda _info: stage.topics.subscribe(next(asked))
+    router = stage.router()
+    before = await stage.now()
+    await stage.say("a1", "a2")
+    async with audience(router, "alice", "bob", "carol") as (alice, bob, carol):
+        for socket in (alice, bob, carol):
+            await socket.subscribe("1", TOLD, extensions={"after": before})
+        assert await told([alice, bob, bob, carol]) == ["a2", "a1", "a2", "a2"]
+        assert len(executions(router)) == 2
+
+
+async def test_a_key_that_fails_ends_who_lags_and_nobody_else(stage: Stage) -> None:
+    def fails(note: Any) -> Any:
+        return [note.text]
+
+    stage.notes = Topic("notes", stage.note, latest_by=fails)
+    router = stage.router()
+    before = await stage.now()
+    async with audience(router, "alice", "bob") as (alice, bob):
+        await subscribe_all(router, [alice], TOLD)
+        await stage.say("a1", "a2")
+        assert await told([alice, alice]) == ["a1", "a2"]
+        await bob.subscribe("1", TOLD, extensions={"after": before})
+        [error] = await bob.error("1")
+        assert error["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
+        await stage.say("a3")
+        assert await told([alice]) == ["a3"]
+
+
+async def test_an_execution_for_each_viewer_and_a_generator_of_ones_own_know_the_mark(
+    stage: Stage,
+) -> None:
+    stage.choose = lambda _info: stage.topics.subscribe(stage.notes, per_viewer=True)
+    before = await stage.now()
+    await stage.say("a1", "b1", "a2")
+    async with audience(stage.router(), "alice") as (alice,):
+        await alice.subscribe("1", TOLD, extensions={"after": before})
+        assert [marks(await alice.next("1")) for _ in "12"] == [("b1", 1), ("a2", None)]
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_a_stream_over_http_is_marked_as_well(
+    stage: Stage, kind: str, headers: dict[str, str]
+) -> None:
+    router = stage.router(subscription_protocols=ALL_PROTOCOLS)
+    before = await stage.now()
+    await stage.say("a1", "a2")
+    async with AsyncExitStack() as stack, patience():
+        origin = await stack.enter_async_context(running(application(router)))
+        alice = await enter(stack, origin, "alice")
+        await alice.subscribe("1", TOLD, extensions={"after": before})
+        client = await stack.enter_async_context(client_of(origin))
+        body = {"query": TOLD, "extensions": {"after": before}}
+        answer = await stack.enter_async_context(
+            client.stream("POST", "/graphql", json=body, headers={**headers, **bearer()})
+        )
+        stream = stream_of(answer, kind)
+        result = await anext(stream)
+        assert result == await alice.next("1")
+        assert marks(result) == ("a2", 1)
+    await wait_until(lambda: not stage.topics._feeds)
