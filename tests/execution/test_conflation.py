@@ -5,9 +5,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from strawberry.types import Info
 
-from gqlnotify import Topic
+from gqlnotify import Topic, feed
+from gqlnotify.protocol.frames import Batch
+from tests.bad_brokers import UnreliableBroker, pause
 from tests.execution import (
     LATER,
     TOLD,
@@ -19,9 +23,10 @@ from tests.execution import (
     subscribe_all,
     told,
 )
+from tests.execution.test_group import FATES, STEPS, TURNS, Listener, Numbers, Step, playing
 from tests.servers import patience, running
 from tests.test_plugin import ALL_PROTOCOLS, STREAMS, application, bearer, client_of, stream_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -151,3 +156,84 @@ async def test_a_stream_over_http_is_marked_as_well(
         assert result == await alice.next("1")
         assert marks(result) == ("a2", 1)
     await wait_until(lambda: not stage.topics._feeds)
+
+
+# Any order of what may happen
+
+
+class Marked(Listener):
+    """Counts what it is told that it did not get."""
+
+    left_out = 0
+
+    def _hear(self, batch: Batch) -> None:
+        super()._hear(batch)
+        for tail in batch.tails:
+            self.left_out += tail.message()["payload"]["extensions"].get("conflated", 0)
+
+
+@given(STEPS, FATES, TURNS, st.integers(0, 3))
+@settings(
+    deadline=None,
+    max_examples=40,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_each_member_hears_the_last_of_each_key_in_order_and_knows_how_many_it_did_not(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[Step],
+    fates: list[list[int]],
+    turns: list[int],
+    answer_turns: int,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(feed, "WINDOW_SIZE", 4)
+        patched.setattr(feed, "PAGE_SIZE", 3)
+        patched.setattr(feed, "RETRY_SECONDS", (0.001, 0.002))
+        broker = UnreliableBroker(fates, answer_turns=answer_turns)
+        asyncio.run(_play(broker, steps, turns))
+
+
+async def _play(broker: UnreliableBroker, steps: list[Step], turns: list[int]) -> None:
+    async with playing(broker, turns) as numbers, asyncio.timeout(PATIENCE):
+        numbers.topic = Topic("numbers", numbers.number, latest_by=lambda number: number.raw % 3)
+        cursors = [await numbers.topics.cursor(numbers.topic)]
+        listeners: list[tuple[int, Marked]] = []
+        for what, number in steps:
+            await _step(numbers, cursors, listeners, what, number)
+        for _, listener in listeners:
+            listener.slow = False
+        for _ in range(3):
+            cursors.append(await numbers.say(len(cursors)))
+        numbers.topics._recheck("numbers")
+        last = len(cursors) - 1
+        for beginning, listener in listeners:
+            await wait_until(lambda heard=listener.heard: heard and heard[-1] == last)
+            heard = listener.heard
+            assert heard == sorted(set(heard))
+            assert {last, last - 1, last - 2} <= set(heard)
+            assert len(heard) + listener.left_out == last - beginning
+            await listener.leave()
+
+
+async def _step(
+    numbers: Numbers,
+    cursors: list[str],
+    listeners: list[tuple[int, Marked]],
+    what: str,
+    number: int,
+) -> None:
+    match what:
+        case "publish":
+            for _ in range(number):
+                cursors.append(await numbers.say(len(cursors)))
+        case "join" | "return":
+            beginning = number % len(cursors)
+            shareable = await numbers.ask(cursors[beginning])
+            listener = Marked(shareable.execution)
+            listener.join(shareable.reader)
+            listeners.append((beginning, listener))
+        case "slow" | "quick" if listeners:
+            listeners[number % len(listeners)][1].slow = what == "slow"
+        case "turn":
+            await pause(number)
