@@ -63,7 +63,7 @@ class KeysUnavailable(NotifyError):
 
 
 class TooManyAttempts(NotifyError):
-    """Too many bad tokens came from this address; a good one is heard again in a minute."""
+    """Too many bad tokens came from this address; it has to wait for a few seconds."""
 
     code = "TOO_MANY_ATTEMPTS"
     http_status = 429

@@ -44,6 +44,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "introspection": ("false", False),
     "persisted_operations": ("operations.json", Path("operations.json")),
     "only_persisted": ("true", True),
+    "outbox_max_lag": ("26.5", 26.5),
     "drain_window": ("25.5", 25.5),
     "log_format": ("json", "json"),
     "outcome_cache_bytes": ("7", 7),
