@@ -54,6 +54,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         queue: Any = Mailbox()
         writable: Any = Gate(is_open=True)
         self.queue, self.writable = queue, writable
+        # At its level "debug" the library logs what frames hold: tokens among it.
+        self.conn.debug = False
         if self.config.ws_per_message_deflate:
             self.conn.available_extensions = [_deflate()]
 
