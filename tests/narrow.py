@@ -36,6 +36,8 @@ def main() -> None:
             options.application,
             ws=options.ws,
             access_log=False,
+            # Whoever is let go is let go by us.
+            ws_ping_interval=None,
             timeout_graceful_shutdown=2,
         )
         print(f"Listening on port {listening.getsockname()[1]}", flush=True)

@@ -76,7 +76,8 @@ async def held(server: Server) -> dict[str, int]:
 async def test_readers_that_stall_keep_no_event_from_the_others(
     path: tuple[str, ...], tmp_path: Path
 ) -> None:
-    with serving(APP, tmp_path, *path, program=NARROW, send_timeout=600) as server:
+    patient = {"send_timeout": 600, "ping_interval": 600}
+    with serving(APP, tmp_path, *path, program=NARROW, **patient) as server:
         async with (
             asyncio.timeout(120),
             subscribed(server, STALLED, buffer=2**12),
@@ -87,7 +88,7 @@ async def test_readers_that_stall_keep_no_event_from_the_others(
             assert await asyncio.gather(*readings) == [list(range(EVENTS))] * HEALTHY
             holding = await held(server)
             # Each of them reads for itself, as far behind as it is, and is still there.
-            assert holding["GraphQLTransportWSHandler"] == STALLED + HEALTHY
+            assert holding["GraphQLTransportWSHandler"] >= STALLED + HEALTHY
             assert holding["Reader"] >= STALLED
         assert not server.trouble
 
