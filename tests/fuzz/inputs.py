@@ -169,7 +169,7 @@ def _closed(kind: str, rng: Random, frames: list[bytes], *headers: str) -> Input
 
 
 def _message(rng: Random) -> bytes:
-    id_ = rng.choice(["1", "2", "3", "é", "", "x" * 500, "\ud800", 5, None, [], {}])
+    id_: Any = rng.choice(["1", "2", "3", "é", "", "x" * 500, "\ud800", 5, None, [], {}])
     payload: Any = {"query": rng.choice(_DOCUMENTS)}
     if rng.random() < 0.2:
         payload = rng.choice([None, [], "x", 1, {}, {"query": 1}, {"query": "{ hello }", "x": 1}])
