@@ -45,6 +45,7 @@ rolling: install $(CLIENTS)/node_modules/.installed  ## Restart two servers in t
 fuzz: install  ## Send what no honest client does, and count what comes of it (SECONDS=60 for each part)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 	$(BIN)/python -m tests.fuzz.atheris_core --seconds $(SECONDS)
+	FUZZ_EXAMPLES=$(SECONDS) $(BIN)/python -m pytest -s tests/fuzz/test_http.py
 
 conformance: install  ## Run all of Autobahn's cases against our WebSocket class and uvicorn's own
 	$(BIN)/python -m tests.conformance
