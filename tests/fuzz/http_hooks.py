@@ -1,6 +1,7 @@
 """What schemathesis has to know of the task service: its scalars, and what a good answer is."""
 
 import json
+from typing import Any
 
 import schemathesis
 from graphql import StringValueNode
@@ -16,7 +17,7 @@ schemathesis.graphql.scalar("DateTime", _texts)
 
 @schemathesis.check
 def answers_cleanly(
-    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: "schemathesis.Case[Any]"
 ) -> None:
     """Every answer is JSON and no 5xx; what went wrong is an error with a code or a place."""
     assert response.status_code < 500, response.status_code

@@ -30,8 +30,9 @@ TYPES = (
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory: Path = tmp_path_factory.mktemp("tasks")
     database_url = f"sqlite:///{directory}/tasks.db"
-    settings = {"jwt_secret": SECRET, "database_url": database_url}
-    with serving("schema.app:app", directory, *DIRECT, **settings) as server:
+    with serving(
+        "schema.app:app", directory, *DIRECT, jwt_secret=SECRET, database_url=database_url
+    ) as server:
         yield server
 
 
@@ -109,7 +110,7 @@ def _body(rng: Random) -> bytes:
     )
 
 
-def _headers(rng: Random) -> dict[str, bytes]:
+def _headers(rng: Random) -> dict[bytes, bytes]:
     kind = rng.choice(TYPES) + rng.choice(["", "; charset=utf-8", "; charset=no", "; boundary=x"])
     accept = rng.choice(
         ["*/*", "application/json", "text/html", "", "text/event-stream", "a/b;q=x"]
@@ -118,4 +119,4 @@ def _headers(rng: Random) -> dict[str, bytes]:
     headers = {"Content-Type": kind, "Accept": accept, "Authorization": f"Bearer {bearer}".strip()}
     if rng.random() < 0.05:
         headers["X-Long"] = "x" * 40_000
-    return {name: value.encode("latin-1") for name, value in headers.items()}
+    return {name.encode(): value.encode("latin-1") for name, value in headers.items()}
