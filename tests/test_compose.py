@@ -220,7 +220,7 @@ class Stub:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        is_check = head.startswith("GET /healthz ")
+        is_check = head.startswith("GET /readyz ")
         if not is_check:
             self.requests.append(head)
         status = 200 if is_check else self.status

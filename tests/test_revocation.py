@@ -86,11 +86,11 @@ def test_an_older_revocation_that_comes_late_takes_nothing_back() -> None:
 
 def test_what_is_older_than_the_history_is_forgotten() -> None:
     known = revoked(
-        Revocation(subject="alice", at=NOW - 101),
-        Revocation(token_id="a", at=NOW - 101),
+        Revocation(subject="alice", at=NOW - 86_401),
+        Revocation(token_id="a", at=NOW - 86_401),
         Revocation(subject="bob", at=NOW),
         Revocation(token_id="b", at=NOW),
-        seconds=100,
+        seconds=86_400,
     )
 
     assert not known.covers(holder())

@@ -1,10 +1,18 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.servers import DIRECT, Server, serving
 
 APP = "tests.e2e.app:app"
+# For tests whose documents and messages are larger than a client's.
+ROOMY: dict[str, Any] = {
+    "message_max_bytes": 2 * 2**20,
+    "query_max_tokens": 100_000,
+    "query_max_aliases": 10_000,
+    "query_max_complexity": 10_000,
+}
 SECRET = "a secret for the end-to-end tests"
 
 
@@ -18,9 +26,7 @@ def path(request: pytest.FixtureRequest) -> tuple[str, ...]:
 @pytest.fixture(scope="package")
 def server(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An open server that takes large messages."""
-    with serving(
-        APP, tmp_path_factory.mktemp("open"), *path, message_max_bytes=2 * 2**20
-    ) as server:
+    with serving(APP, tmp_path_factory.mktemp("open"), *path, **ROOMY) as server:
         yield server
 
 

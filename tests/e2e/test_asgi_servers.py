@@ -11,7 +11,7 @@ import httpx
 import pytest
 from websockets.frames import CloseCode, Frame, Opcode
 
-from tests.e2e.conftest import APP, SECRET
+from tests.e2e.conftest import APP, ROOMY, SECRET
 from tests.e2e.frames import FrameSocket, Seen, frame_socket
 from tests.e2e.raw import open_socket
 from tests.e2e.test_graphql_ws_client import NOTHING_AMISS, cursor, publish, resume
@@ -37,7 +37,7 @@ KINDS = {
 
 
 def serve(kind: Kind, directory: Path, **settings: Any) -> Any:
-    return serving(APP, directory, *kind.arguments, program=kind.program, **settings)
+    return serving(APP, directory, *kind.arguments, program=kind.program, **{**ROOMY, **settings})
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -125,7 +125,7 @@ async def test_a_session_is_the_same_byte_for_byte(
 @pytest.fixture(scope="module")
 def each_reference(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
     """The session on the portable path."""
-    with serving(APP, tmp_path_factory.mktemp("reference")) as server:
+    with serving(APP, tmp_path_factory.mktemp("reference"), **ROOMY) as server:
         return asyncio.run(recorded(server))
 
 

@@ -185,7 +185,7 @@ def test_the_scheme_is_taken_off_in_any_case(locked: Server, scheme: str) -> Non
         {"Authorization": ["a", "list"]},
         {"Authorization": token(secret="another secret, and long enough")},
         {"token": token(sub=None)},
-        {"token": "x" * 100_000},
+        {"token": "x" * 60_000},
     ],
     ids=lambda params: str(params)[:30],
 )
