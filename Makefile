@@ -31,7 +31,7 @@ serve: install  ## Run the task service on http://127.0.0.1:8000
 	$(BIN)/gqlnotify serve
 
 test: install $(CLIENTS)/node_modules/.installed  ## Run every test
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)

@@ -12,7 +12,7 @@ from tests.soak.run import Plan, soak
 async def test_nothing_is_lost_and_nothing_left_of_connections_that_come_and_go(
     direct: bool, tmp_path: Path
 ) -> None:
-    plan = Plan(0.25, connections=150, direct=direct, seed=random.randrange(10**6))
+    plan = Plan(0.1, connections=60, direct=direct, seed=random.randrange(10**6))
     report = await soak(plan, tmp_path, tell=print)
     assert report.good, f"{plan}\n{report}\n" + "\n".join(report.problems)
     assert report.counts["events followed"] > report.counts["events published"] > 0
