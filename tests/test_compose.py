@@ -224,7 +224,7 @@ class Stub:
         if not is_check:
             self.requests.append(head)
         status = 200 if is_check else self.status
-        writer.write(f"HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n".encode())
+        writer.write(f"HTTP/1.1 {status} -\r\ncontent-length: 2\r\n\r\n{{}}".encode())
         writer.close()
 
 

@@ -17,7 +17,7 @@ from gqlnotify.event import Cursor, Event
 from tests.redis_servers import RedisServer
 from tests.waiting import wait_until
 
-TIMEOUT = 0.5
+TIMEOUT = 1.2
 ALL = 1_000_000
 
 _HANGING = 10.0
