@@ -128,6 +128,12 @@ class Tasks(Work):
         self._http = [httpx.Client(base_url=s.http, timeout=PATIENCE) for s in servers]
         self.dropped = 0
 
+    def stop(self) -> None:
+        """See `Work.stop`."""
+        super().stop()
+        for http in self._http:
+            http.close()
+
     def do(self, number: int) -> None:
         """See `Work.do`."""
         body = {"query": _CREATE, "variables": {"title": str(number)}}

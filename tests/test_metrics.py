@@ -119,7 +119,10 @@ async def test_what_exists_is_counted_and_no_longer_once_it_has_gone(server: Ser
 
 
 async def test_what_a_peer_leaves_unread_is_counted_as_held(server: Server) -> None:
-    async with scraping(server) as scraper, open_socket(server.ws, max_queue=1) as socket:
+    async with (
+        scraping(server) as scraper,
+        open_socket(server.ws, max_queue=1, close_timeout=0.2) as socket,
+    ):
         await socket.init()
         await socket.subscribe("s", "subscription { flood(size: 10000) }")
 

@@ -20,7 +20,7 @@ FLOOD = "subscription { flood(size: 100000) }"
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory: Path = tmp_path_factory.mktemp("clean-up")
-    with serving(APP, directory, ping_interval=0.5, ping_timeout=0.5) as server:
+    with serving(APP, directory, ping_interval=0.5, ping_timeout=0.5, topic_linger=0) as server:
         yield server
         assert server.trouble == [], server.log
 
