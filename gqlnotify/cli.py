@@ -1,7 +1,6 @@
 """The command line: `gqlnotify serve`, `token`, `revoke`, `publish` and `tail`."""
 
 import asyncio
-import ipaddress
 import json
 import os
 import secrets
@@ -28,7 +27,7 @@ from gqlnotify.event import Event, Topic
 from gqlnotify.publisher import Publisher
 from gqlnotify.revocation import REVOCATIONS, Revocation
 from gqlnotify.server import MARGIN_SECONDS
-from gqlnotify.settings import Settings
+from gqlnotify.settings import Settings, is_loopback
 from gqlnotify.topics import TopicManager
 
 DEFAULT_APP = "schema.app:app"
@@ -275,20 +274,11 @@ def _counting_together(workers: int) -> Iterator[None]:
 
 
 def _require_loopback(host: str) -> None:
-    if not _is_loopback(host):
+    if not is_loopback(host):
         _fail(
             f"{host} can be reached from outside, and GQLNOTIFY_JWT_SECRET is not set. "
             "Set it to a long random string, the same for every server process"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _with_random_secret() -> Settings:

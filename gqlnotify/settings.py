@@ -1,6 +1,7 @@
 """Every option, its default and its name in the environment (`GQLNOTIFY_` and the field's name)."""
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gqlnotify.event import is_reserved, matches
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host`, a name or an address, can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Bounds(BaseModel, frozen=True, extra="forbid"):

@@ -1,7 +1,6 @@
 """Public keys from an address (RFC 7517): kept for a while, chosen by `kid`, fetched when due."""
 
 import asyncio
-import ipaddress
 import json
 import logging
 import time
@@ -12,6 +11,7 @@ from jose.backends.base import Key
 
 from gqlnotify.auth.keys import key_from_jwk
 from gqlnotify.errors import KeysUnavailable, Unauthenticated
+from gqlnotify.settings import is_loopback
 
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 100
@@ -160,17 +160,8 @@ def _checked(url: str) -> httpx.URL:
         raise ValueError("The address of the key set is no URL") from None
     if parsed.userinfo:
         raise ValueError("The address of the key set must not hold a password")
-    if parsed.scheme != "https" and not (parsed.scheme == "http" and _is_loopback(parsed.host)):
+    if parsed.scheme != "https" and not (parsed.scheme == "http" and is_loopback(parsed.host)):
         raise ValueError("The address of the key set must be https, or http on this machine")
     if not parsed.host:
         raise ValueError("The address of the key set names no host")
     return parsed
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -107,6 +107,7 @@ class Group:
             CursorExpired: the history no longer reaches back to the reader's position.
         """
         self._comers.add(reader)
+        messages = size = 0
         try:
             while not self.ended and not reader.closed:
                 if reader.position == self._position:
@@ -116,9 +117,10 @@ class Group:
                 if outcome is not None:
                     tail = _tail_of(outcome)
                     await member.send(Batch((tail,)))
-                    metrics.delivered(1, len(tail.data))
+                    messages, size = messages + 1, size + len(tail.data)
             return False
         finally:
+            metrics.delivered(messages, size)
             self._comers.discard(reader)
             self._end_if_idle()
 
