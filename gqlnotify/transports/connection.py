@@ -24,6 +24,11 @@ logger = logging.getLogger("gqlnotify.transports")
 class Connection:
     """Sends until it is over, and leaves no task and no timer behind."""
 
+    __slots__ = (
+        *("_closed", "_encode", "_frames", "_life", "_on_end", "_on_slow", "_over", "_settings"),
+        *("_tasks", "_timers", "_transport", "_wire", "websocket"),
+    )
+
     def __init__(
         self,
         websocket: WebSocket,

@@ -121,6 +121,8 @@ def transport_of(websocket: WebSocket) -> Transport | None:
 class DirectWire:
     """Hands over finished frames; what they share is compressed once for all."""
 
+    __slots__ = ("_compress_above", "_frames")
+
     def __init__(self, frames: Frames, *, compress_above: int) -> None:
         self._frames = frames
         self._compress_above = compress_above if frames.deflates else 0
