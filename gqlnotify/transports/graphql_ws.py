@@ -101,7 +101,6 @@ class GraphQLTransportWSHandler:
         self._context = context
         self._root_value = root_value
         self._schema = schema
-        self._init_wait = connection_init_wait_timeout.total_seconds()
         self._viewer: Viewer | None = None
         self._unwatch: Callable[[], None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -114,6 +113,9 @@ class GraphQLTransportWSHandler:
         self._rate = Rate(settings.message_rate, settings.message_burst)
         self._connection = Connection(
             websocket.ws, view.encode_json, settings, on_slow=self._fell_behind_for_good
+        )
+        self._init_timer = self._connection.after(
+            connection_init_wait_timeout.total_seconds(), self._init_timeout
         )
         self._protocol = ServerConnection(
             max_operations=max_subscriptions_per_connection,
@@ -141,7 +143,6 @@ class GraphQLTransportWSHandler:
             await self._fail(full)
             await self._leave_nothing()
             return
-        self._connection.after(self._init_wait, self._init_timeout)
         if self._may_detach() and self._connection.detach(self._on_message, self._finish):
             return
         self._connection.spawn(self._read(lambda: True))
@@ -221,6 +222,7 @@ class GraphQLTransportWSHandler:
                 case Send(message):
                     await self._connection.send(message)
                 case Authenticate(payload):
+                    self._init_timer.cancel()
                     self._connection.spawn(self._initialise(payload))
                     # One turn: a decision that needs no waiting is made before the next message.
                     await asyncio.sleep(0)
