@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -21,13 +21,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """A position in one topic's history.
 
     `seq` counts without a hole within one `epoch`, so the next event is always `seq + 1` and a
     hole is visible. A new epoch, a number that only grows, begins when a history is created anew
     or when nobody can tell whether it still ends where it did.
+
+    It is a tuple because each replayed event compares and hashes it several times.
     """
 
     epoch: int

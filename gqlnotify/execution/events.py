@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from graphql import GraphQLError, GraphQLObjectType
@@ -33,7 +34,7 @@ from gqlnotify.execution.results import (
     payload_of,
 )
 from gqlnotify.fingerprint import Same
-from gqlnotify.protocol.frames import Tail
+from gqlnotify.protocol.frames import Batch, Tail
 from gqlnotify.topics import Lens
 
 logger = logging.getLogger("gqlnotify.execution")
@@ -60,7 +61,7 @@ class EventContext:
         raise NoViewer(f"context[{key!r}]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """What became of one event: the message that tells of it, and the errors in its result.
 
@@ -70,6 +71,12 @@ class Outcome:
     cursor: Cursor
     tail: Tail | None
     errors: Sequence[GraphQLError] = ()
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The message alone, the same for all who read one event after the other."""
+        assert self.tail is not None
+        return Batch((self.tail,))
 
     def result(self) -> ExecutionResult:
         """Return the result that the message tells of."""

@@ -116,7 +116,7 @@ class Group:
                 outcome = await self._next_of(reader)
                 if outcome is not None:
                     tail = _tail_of(outcome)
-                    await member.send(Batch((tail,)))
+                    await member.send(outcome.batch)
                     messages, size = messages + 1, size + len(tail.data)
             return False
         finally:

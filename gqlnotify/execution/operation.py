@@ -133,6 +133,7 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
                 outcome = await asyncio.shield(outcome)
             if outcome is not None:
                 metrics.deliveries.inc()
+                shareable.execution.count_saved()
                 yield shareable.execution.marked(outcome, shareable.reader.left_out).result()
             if outcome is not None and outcome.tail is None:
                 return

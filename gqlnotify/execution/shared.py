@@ -149,6 +149,7 @@ class SharedExecution:
         self._execution = EventExecution(asked)
         self._outcomes = outcomes
         self._pending: dict[Cursor, asyncio.Task[Outcome | None]] = {}
+        self._saved = 0
         self._group: Group | None = None
 
     def group(self, reader: Reader) -> Group:
@@ -164,6 +165,7 @@ class SharedExecution:
         # It knows the topic's window: this execution outlives it, those events need not.
         if self._group is group:
             self._group = None
+        self.count_saved()
 
     async def join(self, member: Member, reader: Reader) -> Group | None:
         """Give `member` what `reader` reads, until it is in the group, which is returned.
@@ -182,6 +184,12 @@ class SharedExecution:
             return None
         finally:
             reader.close()
+            self.count_saved()
+
+    def count_saved(self) -> None:
+        """Tell the metrics what was known already since they were told last."""
+        saved, self._saved = self._saved, 0
+        metrics.executions_saved.inc(saved)
 
     def outcome(
         self, event: Event, keep: bool = True
@@ -190,14 +198,10 @@ class SharedExecution:
 
         It is kept for those who come later where somebody else asks the same, or with `keep`.
         """
-        known = self._outcomes.get((self, event.cursor))
+        known = self._outcomes.get((self, event.cursor)) or self._pending.get(event.cursor)
         if known is not None:
-            metrics.executions_saved.inc()
+            self._saved += 1
             return known
-        pending = self._pending.get(event.cursor)
-        if pending is not None:
-            metrics.executions_saved.inc()
-            return pending
         clean = Context()
         span = clean.run(self._span, event)
         made = clean.run(self._execution.begin, event)
