@@ -16,9 +16,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 import schema.outbox  # noqa: F401  # it has metrics of its own
-from gqlnotify import metrics
+from gqlnotify import TopicManager, metrics
+from gqlnotify.errors import CursorExpired
+from tests.bad_brokers import LosingItsData, OutOfReach
 from tests.e2e.raw import Socket, open_socket
 from tests.servers import DIRECT, Program, Server, serving
+from tests.streams import (
+    NUMBERS,
+    leaving_at_once,  # noqa: F401
+    leaving_nothing,
+    publish_all,
+    started,
+    take,
+)
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -209,14 +219,49 @@ def test_what_a_dead_process_had_is_not_counted_any_more(tmp_path: Path) -> None
 
 
 def test_a_reader_that_was_ended_for_being_slow_is_counted_apart() -> None:
-    def count() -> float:
-        return REGISTRY.get_sample_value("gqlnotify_slow_readers_ended_total") or 0.0
-
-    before = count()
+    before = counted("slow_readers_ended")
     metrics.refused("INVALID_MESSAGE")
-    assert count() == before
+    assert counted("slow_readers_ended") == before
     metrics.refused("TOO_SLOW")
-    assert count() == before + 1
+    assert counted("slow_readers_ended") == before + 1
+
+
+def counted(name: str) -> float:
+    return REGISTRY.get_sample_value(f"gqlnotify_{name}_total") or 0.0
+
+
+async def test_what_the_live_path_dropped_is_counted_once_it_has_been_found() -> None:
+    broker = OutOfReach()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        catch_ups, received = counted("catch_ups"), counted("events_received")
+        await publish_all(manager, [1])
+        broker.deaf = True
+        await publish_all(manager, [2, 3])
+        broker.recheck(NUMBERS.name)
+
+        assert await take(stream, 3) == [1, 2, 3]
+        assert counted("catch_ups") == catch_ups + 1
+        assert counted("events_received") == received + 3
+        broker.recheck(NUMBERS.name)
+        await wait_until(lambda: broker.calls["read"] == 2)
+        assert counted("catch_ups") == catch_ups + 1
+        await stream.aclose()
+
+
+async def test_a_history_that_was_lost_is_counted_as_a_gap() -> None:
+    broker = LosingItsData()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [1])
+        gaps = counted("gaps")
+        broker.lose_everything()
+        await publish_all(manager, [2])
+
+        with pytest.raises(CursorExpired):
+            await take(stream, 2)
+        assert counted("gaps") == gaps + 1
+        await stream.aclose()
 
 
 async def test_the_delay_is_looked_at_behind_the_writes_of_its_turn() -> None:

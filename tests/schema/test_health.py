@@ -18,12 +18,13 @@ from gqlnotify import Settings
 from schema.app import create_app
 from schema.health import health
 from tests.redis_servers import RedisServer, redis_server
-from tests.schema.client import SECRET
+from tests.schema.client import SECRET, token
 from tests.schema.conftest import until
 from tests.servers import running
 
 READY = (200, {"broker": "ok", "database": "ok", "outbox": "ok"})
 NO_BROKER = (503, {"broker": "unavailable", "database": "ok", "outbox": "ok"})
+LATE = (503, {"broker": "unavailable", "database": "ok", "outbox": "unavailable"})
 NO_DATABASE = (503, {"broker": "ok", "database": "unavailable", "outbox": "unavailable"})
 SECONDS = 2.0
 """What a check may take; an answer needs little more."""
@@ -36,13 +37,16 @@ def server() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def serving(database_url: str, broker_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    database_url: str, broker_url: str, **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(
         Settings(
             jwt_secret=SECRET,  # type: ignore[arg-type]  # pydantic makes it secret
             database_url=database_url,
             broker_url=broker_url,
             broker_timeout=1,
+            **settings,
         )
     )
     async with running(app) as address, http(address) as client:
@@ -113,6 +117,29 @@ async def test_a_silent_redis_is_told_within_two_seconds(
     assert await alive(service)
     server.resume()
     await until_ready_says(service, READY)
+
+
+async def test_while_an_event_waits_too_long_to_be_published_the_service_is_not_ready(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/tasks.db"
+    async with serving(url, server.url, outbox_max_lag=0.3) as service:
+        assert await ready(service) == READY
+        server.stop()
+        await create_a_task(service)
+        await until_ready_says(service, LATE)
+        assert (await service.get("/metrics")).text.count("gqlnotify_outbox_rows 1.0") == 1
+        server.start()
+        await until_ready_says(service, READY)
+
+
+async def create_a_task(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/graphql",
+        json={"query": 'mutation { createTask(input: { title: "a task" }) { id } }'},
+        headers={"authorization": f"Bearer {token()}"},
+    )
+    assert "errors" not in answer.json(), answer.text
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from gqlnotify.brokers.redis import RedisBroker
 from gqlnotify.errors import BrokerUnavailable
@@ -91,6 +92,20 @@ async def test_publishing_works_at_once_after_its_connections_were_killed(
         await asyncio.gather(*(ears.broker.publish("x", b"") for _ in range(32)))
         await asyncio.to_thread(server.ask, "CLIENT", "KILL", "TYPE", "normal")
         await asyncio.gather(*(ears.broker.publish("x", b"") for _ in range(32)))
+
+
+async def test_a_live_line_that_was_lost_is_counted_once_it_is_there_again(launch: Launch) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("gqlnotify_broker_reconnects_total") or 0.0
+
+    server = launch()
+    async with listening(server.url) as ears:
+        await ears.broker.subscribe("x")
+        before = counted()
+        await asyncio.to_thread(server.ask, "CLIENT", "KILL", "TYPE", "pubsub")
+        await wait_until(lambda: counted() == before + 1)
+        await ears.broker.publish("x", b"1")
+        await wait_until(lambda: ears.payloads == [b"1"])
 
 
 async def test_subscribing_waits_for_redis_to_be_back(launch: Launch) -> None:

@@ -1,0 +1,49 @@
+"""A server that answers nothing but the operations on its list, and a client that names them."""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import APP
+from tests.e2e.test_graphql_ws_client import NUMBERS, following
+from tests.servers import Server, serving
+
+PUBLISH = 'mutation ($value: Int!) { publish(name: "listed", value: $value) }'
+
+
+def named(document: str) -> dict[str, Any]:
+    """Return the `extensions` by which Apollo's clients name a document."""
+    return {"persistedQuery": {"version": 1, "sha256Hash": sha256(document.encode()).hexdigest()}}
+
+
+@pytest.fixture
+def listed(path: tuple[str, ...], tmp_path: Path) -> Iterator[Server]:
+    documents = {sha256(text.encode()).hexdigest(): text for text in (NUMBERS, PUBLISH)}
+    file = tmp_path / "operations.json"
+    file.write_text(json.dumps(documents))
+    with serving(APP, tmp_path, *path, persisted_operations=file, only_persisted=True) as server:
+        yield server
+
+
+def publish(server: Server, value: int) -> str:
+    with following(server, "", variables={"value": value}, extensions=named(PUBLISH)) as lines:
+        return str(lines.read()["next"]["data"]["publish"])
+
+
+def test_a_client_follows_and_resumes_an_operation_that_it_names(listed: Server) -> None:
+    first, *_ = [publish(listed, value) for value in (1, 2)]
+    extensions = {**named(NUMBERS), "after": first}
+    with following(listed, "", variables={"name": "listed"}, extensions=extensions) as lines:
+        assert lines.read()["next"]["data"] == {"numbers": {"value": 2}}
+        publish(listed, 3)
+        assert lines.read()["next"]["data"] == {"numbers": {"value": 3}}
+
+
+def test_a_client_that_asks_for_anything_else_is_told_that_it_may_not(listed: Server) -> None:
+    with following(listed, "{ hello }") as lines:
+        [error] = lines.read()["error"]
+    assert error["extensions"]["code"] == "OPERATION_NOT_ALLOWED"
