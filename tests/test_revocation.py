@@ -15,24 +15,23 @@ from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.errors import TokenRevoked
 from gqlnotify.revocation import REVOCATIONS, Revocation, Revocations, Revoked
 from gqlnotify.settings import Bounds
-from tests.bad_brokers import AnsweringLate, LosingItsData, OutOfReach
-from tests.e2e.conftest import SECRET
-from tests.e2e.raw import open_socket
-from tests.e2e.tokens import token
-from tests.redis_servers import redis_server
-from tests.servers import DIRECT, Server, patience, running, serving
-from tests.test_cli import run
-from tests.test_plugin import (
+from tests.applications import (
     ALL_PROTOCOLS,
-    MESSAGE_TEXTS,
     STREAMS,
-    House,
     application,
     bearer,
     client_of,
     http,
     stream_of,
 )
+from tests.bad_brokers import AnsweringLate, LosingItsData, OutOfReach
+from tests.e2e.conftest import SECRET
+from tests.e2e.raw import open_socket
+from tests.e2e.tokens import token
+from tests.house import MESSAGE_TEXTS, House
+from tests.redis_servers import redis_server
+from tests.servers import DIRECT, Server, patience, running, serving
+from tests.test_cli import run
 from tests.waiting import wait_until
 
 NOW = int(time.time())

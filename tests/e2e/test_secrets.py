@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 from jose import jwt
 
+from tests.applications import client_of
 from tests.auth.forging import RSA_PRIVATE
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.servers import DIRECT, Server, serving
-from tests.test_plugin import client_of
 
 APPLICATION = "tests.e2e.secretive:app"
 HELLO = {"query": "{ hello }"}

@@ -12,11 +12,11 @@ from strawberry.types import Info
 from gqlnotify import GraphQLRouter, Settings, Subscription, Topic, TopicManager
 from gqlnotify.event import is_reserved
 from gqlnotify.execution import Group, SharedExecution
+from tests.applications import application
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket, open_socket
 from tests.e2e.tokens import token
 from tests.servers import running
-from tests.test_plugin import application
 from tests.waiting import wait_until
 
 Choose = Callable[[Info], "Subscription[Any] | Awaitable[Subscription[Any]]"]

@@ -11,6 +11,7 @@ from strawberry.types import Info
 
 from gqlnotify import Topic, feed
 from gqlnotify.protocol.frames import Batch
+from tests.applications import ALL_PROTOCOLS, STREAMS, application, bearer, client_of, stream_of
 from tests.bad_brokers import UnreliableBroker, pause
 from tests.execution import (
     LATER,
@@ -25,7 +26,6 @@ from tests.execution import (
 )
 from tests.execution.test_group import FATES, STEPS, TURNS, Listener, Numbers, Step, playing
 from tests.servers import patience, running
-from tests.test_plugin import ALL_PROTOCOLS, STREAMS, application, bearer, client_of, stream_of
 from tests.waiting import PATIENCE, wait_until
 
 

@@ -26,10 +26,10 @@ from strawberry.types.graphql import OperationType
 from gqlnotify import Settings
 from gqlnotify.execution import documents, operation
 from gqlnotify.execution.documents import Documents, resume_variables
+from tests.applications import application, bearer, client_of, post
 from tests.e2e.raw import Socket, open_socket
 from tests.execution import TOLD, Stage, audience, sizes, subscribe_all, told
 from tests.servers import running
-from tests.test_plugin import application, bearer, client_of, post
 
 
 @dataclass

@@ -22,6 +22,7 @@ from gqlnotify import (
 )
 from gqlnotify.auth import viewer
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
+from tests.applications import application, client_of
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.execution import (
@@ -39,7 +40,6 @@ from tests.execution import (
     told,
 )
 from tests.servers import running
-from tests.test_plugin import application, client_of
 from tests.waiting import wait_until
 
 secret: ContextVar[str] = ContextVar("secret", default="nothing")

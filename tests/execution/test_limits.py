@@ -11,11 +11,7 @@ from strawberry.extensions import DisableValidation, ParserCache, ValidationCach
 
 from gqlnotify import Settings, errors
 from gqlnotify.execution.limits import Limits, Size, measure
-from tests.e2e.conftest import SECRET
-from tests.e2e.raw import Socket, open_socket
-from tests.execution import Stage
-from tests.servers import running
-from tests.test_plugin import (
+from tests.applications import (
     EVENT_STREAM,
     MULTIPART,
     SSE,
@@ -25,8 +21,12 @@ from tests.test_plugin import (
     http,
     post,
 )
-from tests.test_plugin import events as server_sent
-from tests.test_plugin import parts as multiparts
+from tests.applications import events as server_sent
+from tests.applications import parts as multiparts
+from tests.e2e.conftest import SECRET
+from tests.e2e.raw import Socket, open_socket
+from tests.execution import Stage
+from tests.servers import running
 
 EVERYTHING: dict[str, Any] = {
     "specified_by_url": True,

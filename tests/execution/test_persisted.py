@@ -12,9 +12,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from gqlnotify import GraphQLRouter, Settings
 from gqlnotify.execution.persisted import PersistedOperations, read
-from tests.e2e.raw import Socket, open_socket
-from tests.servers import running
-from tests.test_plugin import (
+from tests.applications import (
     COUNT,
     EVENT_STREAM,
     HELLO,
@@ -25,8 +23,10 @@ from tests.test_plugin import (
     post,
     schema_of,
 )
-from tests.test_plugin import events as server_sent
-from tests.test_plugin import parts as multiparts
+from tests.applications import events as server_sent
+from tests.applications import parts as multiparts
+from tests.e2e.raw import Socket, open_socket
+from tests.servers import running
 
 OTHER = "{ nested { hello } }"
 

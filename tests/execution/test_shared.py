@@ -11,6 +11,14 @@ from strawberry.types import Info
 
 from gqlnotify import Settings, Subscription, feed
 from gqlnotify.errors import BadUserInput
+from tests.applications import (
+    ALL_PROTOCOLS,
+    STREAMS,
+    application,
+    bearer,
+    client_of,
+    stream_of,
+)
 from tests.execution import (
     LATER,
     PLAIN,
@@ -26,17 +34,8 @@ from tests.execution import (
     subscribe_all,
     told,
 )
+from tests.recorder import Recorder, recording
 from tests.servers import patience, running
-from tests.test_plugin import (
-    ALL_PROTOCOLS,
-    STREAMS,
-    Recorder,
-    application,
-    bearer,
-    client_of,
-    recording,
-    stream_of,
-)
 from tests.waiting import wait_until
 
 

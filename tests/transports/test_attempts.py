@@ -3,11 +3,11 @@ import pytest
 from gqlnotify import GraphQLRouter, Settings
 from gqlnotify.errors import TooManyAttempts
 from gqlnotify.transports.attempts import FailedAttempts
+from tests.applications import HELLO, application, bearer, client_of, post, schema_of
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.servers import running
-from tests.test_plugin import HELLO, application, bearer, client_of, post, schema_of
 
 
 class Clock:

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gqlnotify import GraphQLRouter, Settings
+from tests.applications import HELLO, application, client_of, post, schema_of
 from tests.servers import running
-from tests.test_plugin import HELLO, application, client_of, post, schema_of
 
 LIMIT = 1000
 JSON = {"content-type": "application/json"}

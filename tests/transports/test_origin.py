@@ -6,9 +6,9 @@ from websockets.exceptions import InvalidStatus
 
 from gqlnotify import GraphQLRouter, Settings
 from gqlnotify.transports.origin import foreign_origin
+from tests.applications import application, schema_of
 from tests.e2e.raw import open_socket
 from tests.servers import running
-from tests.test_plugin import application, schema_of
 
 
 @pytest.mark.parametrize(

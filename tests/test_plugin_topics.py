@@ -1,0 +1,191 @@
+"""What the router adds: topics that stream with cursors on every transport."""
+
+import threading
+
+import pytest
+from fastapi import BackgroundTasks
+from strawberry.extensions import MaskErrors
+from strawberry.fastapi import GraphQLRouter as StrawberryRouter
+
+from tests.applications import (
+    ALL_PROTOCOLS,
+    EVENT_STREAM,
+    STREAMS,
+    application,
+    client_of,
+    events,
+    http,
+    parts,
+    post,
+    stream_of,
+    websocket,
+)
+from tests.e2e.raw import open_socket
+from tests.house import (
+    MESSAGE_TEXTS,
+    MESSAGES,
+    House,
+    Message,
+    next_message,
+    subscribed,
+)
+from tests.recorder import recording
+from tests.servers import patience, running
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.mark.parametrize("field", ["messages", "atOnce"])
+async def test_a_topic_streams_with_cursors(house: House, field: str) -> None:
+    async with websocket(house.router()) as socket:
+        await subscribed(socket, f"subscription {{ {field} {{ text }} }}")
+        result = await next_message(house, socket, "hi")
+    assert result["data"] == {field: {"text": "hi"}}
+    epoch, _ = (await house.topics.cursor(MESSAGES)).split("-")
+    assert result["extensions"]["cursor"].startswith(f"{epoch}-")
+
+
+async def test_a_topic_streams_under_strawberrys_router_too(house: House) -> None:
+    async with websocket(StrawberryRouter(house.schema)) as socket:
+        await subscribed(socket)
+        result = await next_message(house, socket, "hi")
+    assert result["data"] == {"messages": {"text": "hi"}}
+
+
+async def test_a_mapped_stream_sees_the_event_and_keeps_the_cursor(house: House) -> None:
+    async with websocket(house.router()) as socket:
+        first = await house.say("first")
+        second = await house.say("second")
+        await subscribed(socket, "subscription { texts }", extensions={"after": first})
+        result = await socket.next("1")
+    assert result == {"data": {"texts": "2 second"}, "extensions": {"cursor": second}}
+
+
+async def test_a_permission_class_guards_a_topic_stream(house: House) -> None:
+    async with running(application(house.router())) as origin:
+        async with open_socket(f"ws://{origin}") as socket:
+            await subscribed(socket, "subscription { guarded { text } }")
+            assert (await socket.error("1"))[0]["message"] == "not you"
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.init({"allowed": True})
+            await socket.subscribe("1", "subscription { guarded { text } }")
+            result = await next_message(house, socket, "hi")
+    assert result["data"] == {"guarded": {"text": "hi"}}
+    assert "cursor" in result["extensions"]
+
+
+async def test_extensions_run_around_a_topic_stream() -> None:
+    record, extension = recording()
+    house = House(extensions=[extension])
+    async with websocket(house.router()) as socket:
+        first = await house.say("first")
+        cursor = await house.say("second")
+        await subscribed(socket, extensions={"after": first})
+        result = await socket.next("1")
+        await socket.complete("1")
+    assert result["extensions"] == {"recorded": True, "cursor": cursor}
+    joining = [
+        "operation begins",
+        "parse",
+        "validate",
+        "execute begins",
+        "execute ends",
+        "operation ends",
+    ]
+    event = [
+        "operation begins",
+        "execute begins",
+        "resolve messages",
+        "resolve text",
+        "execute ends",
+        "result {'messages': {'text': 'second'}}",
+        "result sent",
+        "operation ends",
+    ]
+    assert record == joining + event
+
+
+async def test_an_error_of_ours_goes_through_mask_errors_as_any_other() -> None:
+    house = House(extensions=[MaskErrors])
+    async with websocket(house.router()) as socket:
+        await subscribed(socket, extensions={"after": "1-1"})
+        assert (await socket.error("1"))[0]["message"] == "Unexpected error."
+
+
+# Publishing from anywhere
+
+
+async def test_a_route_a_background_task_and_a_thread_publish(house: House) -> None:
+    app = application(house.router())
+
+    @app.post("/route")
+    async def route() -> str:
+        return await house.say("route")
+
+    @app.post("/background")
+    async def background(tasks: BackgroundTasks) -> None:
+        tasks.add_task(house.say, "background")
+
+    @app.post("/thread")
+    def thread() -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        return str(house.topics.publish_sync(MESSAGES, Message(text="thread")))
+
+    async with running(app) as origin, client_of(origin) as client:
+        after = await house.topics.cursor(MESSAGES)
+        async with open_socket(f"ws://{origin}") as socket:
+            await subscribed(socket, extensions={"after": after})
+            for path in ("route", "background", "thread"):
+                assert (await client.post(f"/{path}")).status_code == 200
+                result = await socket.next("1")
+                assert result["data"] == {"messages": {"text": path}}
+            await post(client, 'mutation { say(text: "resolver") }')
+            assert (await socket.next("1"))["data"] == {"messages": {"text": "resolver"}}
+            await post(client, 'mutation { sayLater(text: "later") }')
+            assert (await socket.next("1"))["data"] == {"messages": {"text": "later"}}
+
+
+# Resuming over HTTP streams
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_a_stream_over_http_carries_cursors_and_resumes(
+    house: House, kind: str, headers: dict[str, str]
+) -> None:
+    async with http(house.router(subscription_protocols=ALL_PROTOCOLS)) as client:
+        first, second = await house.say("first"), await house.say("second")
+        body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
+        async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
+            results = stream_of(it, kind)
+            assert await anext(results) == {
+                "data": {"messages": {"text": "second"}},
+                "extensions": {"cursor": second},
+            }
+            third = await house.say("third")
+            assert (await anext(results))["extensions"] == {"cursor": third}
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_a_cursor_that_expired_is_told_over_http(
+    house: House, kind: str, headers: dict[str, str]
+) -> None:
+    async with http(house.router(subscription_protocols=ALL_PROTOCOLS)) as client:
+        body = {"query": MESSAGE_TEXTS, "extensions": {"after": "1-1"}}
+        answer = await client.post("/graphql", json=body, headers=headers)
+    results = parts(answer.text) if kind == "multipart" else [events(answer.text)[0][1]]
+    assert results[0]["errors"][0]["extensions"]["code"] == "CURSOR_EXPIRED"
+
+
+async def test_a_client_that_leaves_an_http_stream_leaves_nothing_behind(house: House) -> None:
+    async with http(house.router(subscription_protocols=ALL_PROTOCOLS)) as client:
+        first = await house.say("first")
+        await house.say("second")
+        body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
+        async with client.stream("POST", "/graphql", json=body, headers=EVENT_STREAM) as answer:
+            await anext(stream_of(answer, "sse"))
+            assert house.topics._feeds
+        await wait_until(lambda: not house.topics._feeds)
