@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
@@ -91,18 +91,44 @@ def delivered(messages: int, size: int) -> None:
     sent_bytes.inc(size)
 
 
-class Writing:
-    """Waits for its turn behind those who write, and looks how long their events have taken."""
+class Handover:
+    """What the groups of one event loop hand over in a turn: counted once, behind the writes."""
 
-    def __init__(self, published_at: Sequence[float]) -> None:
-        self._published_at = published_at
+    def __init__(self) -> None:
+        self._messages = self._size = self._saved = 0
+        self._published_at: list[float] = []
 
-    def take_turn(self) -> None:
-        """See `turn.Waiting`."""
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "Handover":
+        """Return the one of `loop`."""
+        if loop not in _handovers:
+            _handovers[loop] = cls()
+        return _handovers[loop]
+
+    def add(self, members: int, events: int, size: int, published_at: Sequence[float]) -> None:
+        """Note that each of so many `members` got so many `events`, together of `size` bytes.
+
+        To be called behind the handing over: whoever writes has a turn by then, before this one.
+        """
+        if not self._messages:
+            asyncio.get_running_loop().call_soon(self._count, context=Context())
+        self._messages += members * events
+        self._size += members * size
+        self._saved += (members - 1) * events
+        self._published_at += published_at
+
+    def _count(self) -> None:
+        delivered(self._messages, self._size)
+        executions_saved.inc(self._saved)
         now = time.time()
         for then in self._published_at:
             # The clocks of two machines differ.
             publish_to_write.observe(max(now - then, 0.0))
+        self._messages = self._size = self._saved = 0
+        self._published_at = []
+
+
+_handovers: WeakKeyDictionary[asyncio.AbstractEventLoop, Handover] = WeakKeyDictionary()
 
 
 Load = Iterator[tuple[Gauge, float]]

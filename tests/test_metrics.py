@@ -1,5 +1,6 @@
 """What Prometheus is told is what happened, and asking for it costs a delivery nothing."""
 
+import asyncio
 import gc
 import os
 import re
@@ -264,13 +265,26 @@ async def test_a_history_that_was_lost_is_counted_as_a_gap() -> None:
         await stream.aclose()
 
 
-async def test_the_delay_is_looked_at_behind_the_writes_of_its_turn() -> None:
-    name = "gqlnotify_publish_to_write_seconds_count"
-    before = REGISTRY.get_sample_value(name) or 0.0
+async def test_what_is_handed_over_is_counted_behind_the_writes_of_its_turn() -> None:
+    def observed(part: str) -> float:
+        return REGISTRY.get_sample_value(f"gqlnotify_publish_to_write_seconds_{part}") or 0.0
+
+    loop = asyncio.get_running_loop()
+    delivered, saved, seen, delay = (
+        *(counted("deliveries"), counted("executions_saved")),
+        *(observed("count"), observed("sum")),
+    )
+    written: list[float] = []
+    loop.call_soon(lambda: written.append(counted("deliveries")))
+    metrics.Handover.of(loop).add(3, 2, 100, [1e12, 0.0])
     # From the future: the clock of the machine that published may be ahead.
-    metrics.Writing([1e12, 0.0]).take_turn()
-    assert REGISTRY.get_sample_value(name) == before + 2
-    assert (REGISTRY.get_sample_value("gqlnotify_publish_to_write_seconds_sum") or 0) >= 0
+    metrics.Handover.of(loop).add(1, 1, 100, [1e12])
+    await wait_until(lambda: observed("count") == seen + 3)
+
+    assert written == [delivered]
+    assert counted("deliveries") == delivered + 7
+    assert counted("executions_saved") == saved + 4
+    assert observed("sum") > delay
 
 
 def test_every_metric_is_documented_as_it_is() -> None:

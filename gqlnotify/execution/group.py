@@ -8,8 +8,7 @@ the group does.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -85,7 +84,8 @@ class Group:
         self._tails: list[Tail] = []
         self._held = 0
         self._published_at: list[float] = []
-        self._turn = Turn.of(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._turn, self._handover = Turn.of(loop), metrics.Handover.of(loop)
         self._moving = False
         self._task: asyncio.Task[None] | None = None
         metrics.watch(self)
@@ -155,31 +155,32 @@ class Group:
 
     def take_turn(self) -> None:
         """Hand over what has happened; in a task only if something has to be waited for."""
-        with self._ending_all():
+        try:
             waiting = self._advance()
+        except Exception as error:
+            self._fail(error)
+        else:
             if waiting is not None:
                 self._task = asyncio.create_task(self._wait(waiting))
 
     async def _wait(self, waiting: Wait | None) -> None:
         try:
-            with self._ending_all():
-                while waiting is not None:
-                    await waiting()
-                    waiting = self._advance()
+            while waiting is not None:
+                await waiting()
+                waiting = self._advance()
+        except Exception as error:
+            self._fail(error)
         finally:
             self._task = None
 
-    @contextmanager
-    def _ending_all(self) -> Iterator[None]:
-        try:
-            yield
-        except Ended as ended:
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, Ended):
             self._flush()
-            self._end(ended.errors)
-        except NotifyError as error:
+            self._end(error.errors)
+        elif isinstance(error, NotifyError):
             self._end([error.formatted()])
-        except Exception:
-            logger.exception("A group of subscriptions failed")
+        else:
+            logger.error("A group of subscriptions failed", exc_info=error)
             self._end([NotifyError("Internal server error").formatted()])
 
     def _advance(self) -> Wait | None:
@@ -236,14 +237,8 @@ class Group:
     def _count(self, events: int) -> None:
         size, self._held = self._held, 0
         published_at, self._published_at = self._published_at, []
-        members = len(self._members)
-        if not members:
-            return
-        metrics.delivered(members * events, members * size)
-        if members > 1:
-            metrics.executions_saved.inc((members - 1) * events)
-        if published_at:
-            self._turn.add(metrics.Writing(published_at))
+        if self._members:
+            self._handover.add(len(self._members), events, size, published_at)
 
     def _end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         self.ended = True

@@ -203,8 +203,7 @@ class SharedExecution:
             self._saved += 1
             return known
         clean = Context()
-        span = clean.run(self._span, event)
-        made = clean.run(self._execution.begin, event)
+        span, made = clean.run(self._begin, event)
         if made is not None:
             metrics.executions.inc()
         if made is None or isinstance(made, Outcome):
@@ -222,9 +221,9 @@ class SharedExecution:
         """See `EventExecution.marked`."""
         return self._execution.marked(outcome, left_out)
 
-    def _span(self, event: Event) -> Any:
+    def _begin(self, event: Event) -> tuple[Any, "Outcome | Awaitable[Outcome | None] | None"]:
         asked = self._asked.context
-        return tracing.begin(
+        span = tracing.begin(
             "event",
             lambda: {
                 **tracing.operation(asked.query, asked.operation_name, "subscription"),
@@ -232,6 +231,7 @@ class SharedExecution:
                 "gqlnotify.cursor": str(event.cursor),
             },
         )
+        return span, self._execution.begin(event)
 
     async def _complete(
         self, event: Event, making: Awaitable[Outcome | None], span: Any

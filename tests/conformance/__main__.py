@@ -13,7 +13,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance")
     parser.add_argument("--cases", nargs="*", default=["*"], help="ids or globs such as 5.*")
     parser.add_argument("--without", nargs="*", default=[], help="the same, to be left out")
-    parser.add_argument("--at-once", type=int, default=2, help="cases that run side by side")
+    parser.add_argument("--at-once", type=int, default=1, help="cases that run side by side")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         comparison = compare(
