@@ -216,6 +216,8 @@ def session(
             environment["GQLNOTIFY_BROKER_URL"] = stack.enter_context(_redis())
         if secret:
             environment |= {"BENCH_SECRET": secret, "GQLNOTIFY_JWT_SECRET": secret}
+            # All clients show the same token.
+            environment["GQLNOTIFY_MAX_CONNECTIONS_PER_SUBJECT"] = "100000"
         if count:
             environment["BENCH_COUNT"] = "1"
         port = free_port()

@@ -41,7 +41,7 @@ from gqlnotify.topics import Subscription
 CACHE_BYTES = 8 * 1024 * 1024
 RECENT_EXECUTIONS = 256
 _NO_DIFFERENCE = {"after", "persistedQuery"}
-_OUTCOME_BYTES = 600  # what an outcome and its place weigh beside the message
+_OUTCOME_BYTES = 1000  # what an outcome and its place weigh beside the message, at the most
 
 
 @dataclass(frozen=True, slots=True)

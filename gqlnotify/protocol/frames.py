@@ -79,6 +79,8 @@ class Head:
 class Batch:
     """Tails that are sent to many at once, and what of their frames is the same for many."""
 
+    __slots__ = ("_largest", "_parts", "tails")
+
     def __init__(self, tails: Sequence[Tail]) -> None:
         self.tails = tails
         self._largest = max(len(tail.data) for tail in tails)

@@ -1,8 +1,8 @@
-"""How fast messages may come."""
+"""How fast something may come. Pure."""
 
 
 class Rate:
-    """So many messages a second for long, and so many at once: a leaky bucket (ITU-T I.371).
+    """So many a second for long, and so many at once: a leaky bucket (ITU-T I.371).
 
     What it keeps is the time by which all that has come would have come at the steady rate.
     """
@@ -16,8 +16,16 @@ class Rate:
         self._due = 0.0
 
     def allows(self, now: float) -> bool:
-        """Count a message at `now`, in seconds; tell whether it may come."""
-        if self._due - now > self._tolerance:
+        """Count one more at `now`, in seconds, if it may come; tell whether it may."""
+        if self.wait(now) > 0:
             return False
-        self._due = max(self._due, now) + self._interval
+        self.count(now)
         return True
+
+    def wait(self, now: float) -> float:
+        """Return for how many seconds none may come; 0 or less if one may."""
+        return self._due - now - self._tolerance
+
+    def count(self, now: float) -> None:
+        """Count one more, whether it may come or not."""
+        self._due = max(self._due, now) + self._interval

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from gqlnotify.errors import TooManyAttempts
+from gqlnotify.protocol.rate import Rate
 
 MAX_ADDRESSES = 10_000
 _MINUTE = 60.0
 _IPV6_SITE = 64
 _LONGEST_NAME = 64
-_TOLERANCE = 1e-6  # Floats are not exact.
 
 
 class FailedAttempts:
@@ -38,11 +38,10 @@ class FailedAttempts:
         max_addresses: int = MAX_ADDRESSES,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._interval = _MINUTE / limit
+        self._limit = limit
         self._max_addresses = max_addresses
         self._now = now
-        # When an address's bucket will be empty.
-        self._empty_at: OrderedDict[str, float] = OrderedDict()
+        self._rates: OrderedDict[str, Rate] = OrderedDict()
 
     def check(self, address: str | None) -> None:
         """Tell an address with too many failures to wait. None is nobody's: it never waits.
@@ -53,12 +52,9 @@ class FailedAttempts:
         Raises:
             TooManyAttempts: it has; `extensions.retryAfter` says for how many seconds.
         """
-        empty_at = self._empty_at.get(_site(address)) if address else None
-        if empty_at is None:
-            return
-        # Room for one more is there once the bucket will be empty within a minute less one.
-        wait = empty_at - self._now() - (_MINUTE - self._interval)
-        if wait > _TOLERANCE:
+        rate = self._rates.get(_site(address)) if address else None
+        wait = 0.0 if rate is None else rate.wait(self._now())
+        if wait > 0:
             raise TooManyAttempts(
                 "Too many bad tokens came from this address", retryAfter=math.ceil(wait)
             )
@@ -67,13 +63,15 @@ class FailedAttempts:
         """Count a failure."""
         if not address:
             return
-        site, now = _site(address), self._now()
-        self._empty_at[site] = max(self._empty_at.pop(site, now), now) + self._interval
-        if len(self._empty_at) > self._max_addresses:
-            self._empty_at.popitem(last=False)
+        site = _site(address)
+        rate = self._rates.pop(site, None) or Rate(self._limit / _MINUTE, self._limit)
+        rate.count(self._now())
+        self._rates[site] = rate
+        if len(self._rates) > self._max_addresses:
+            self._rates.popitem(last=False)
 
     def __len__(self) -> int:
-        return len(self._empty_at)
+        return len(self._rates)
 
 
 def _site(address: str) -> str:

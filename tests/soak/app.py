@@ -29,7 +29,7 @@ _PASSING = (
     "gqlnotify.transports",
     "gqlnotify.window",
 )
-_KEPT = {"Lens", "Tail"}  # by the shared executions and the outcomes
+_KEPT = {"Batch", "Lens", "Tail"}  # by the shared executions and the outcomes
 
 
 @strawberry.type
