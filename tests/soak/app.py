@@ -29,7 +29,8 @@ _PASSING = (
     "gqlnotify.transports",
     "gqlnotify.window",
 )
-_KEPT = {"Batch", "Lens", "Tail"}  # by the shared executions and the outcomes
+# By the shared executions, the outcomes, and the addresses that sent bad tokens.
+_KEPT = {"Batch", "Lens", "Rate", "Tail"}
 
 
 @strawberry.type
