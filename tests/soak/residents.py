@@ -36,13 +36,14 @@ async def publish(town: Town, topic: str, *, per_second: float) -> None:
 
 
 async def _publish_one(town: Town, peer: Peer, topic: str, number: int) -> None:
+    # Noted first: who follows may hear of it before its publisher is answered.
+    town.published[topic] = number
     size = 30_000 if topic == LARGE else 100
     peer.subscribe("publish", _PUBLISH, name=topic, number=number, size=size)
     message = await peer.expect("next")
     if message["payload"].get("errors"):
         town.wrong(f"not published: {message}")
     await peer.expect("complete")
-    town.published[topic] = number
     town.counts["events published"] += 1
 
 
