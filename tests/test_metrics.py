@@ -276,8 +276,8 @@ async def test_what_is_handed_over_is_counted_behind_the_writes_of_its_turn() ->
     )
     written: list[float] = []
     loop.call_soon(lambda: written.append(counted("deliveries")))
+    # One is from the future: the clock of the machine that published may be ahead.
     metrics.Handover.of(loop).add(3, 2, 100, [1e12, 0.0])
-    # From the future: the clock of the machine that published may be ahead.
     metrics.Handover.of(loop).add(1, 1, 100, [1e12])
     await wait_until(lambda: observed("count") == seen + 3)
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.e2e.conftest import APP
 from tests.e2e.test_graphql_ws_client import NUMBERS, following
+from tests.execution.test_persisted import apollo, hash_of
 from tests.servers import Server, serving
 
 PUBLISH = 'mutation ($value: Int!) { publish(name: "listed", value: $value) }'
@@ -17,14 +17,14 @@ PUBLISH = 'mutation ($value: Int!) { publish(name: "listed", value: $value) }'
 
 def named(document: str) -> dict[str, Any]:
     """Return the `extensions` by which Apollo's clients name a document."""
-    return {"persistedQuery": {"version": 1, "sha256Hash": sha256(document.encode()).hexdigest()}}
+    extensions: dict[str, Any] = apollo(hash_of(document))["extensions"]
+    return extensions
 
 
 @pytest.fixture
 def listed(path: tuple[str, ...], tmp_path: Path) -> Iterator[Server]:
-    documents = {sha256(text.encode()).hexdigest(): text for text in (NUMBERS, PUBLISH)}
     file = tmp_path / "operations.json"
-    file.write_text(json.dumps(documents))
+    file.write_text(json.dumps({hash_of(text): text for text in (NUMBERS, PUBLISH)}))
     with serving(APP, tmp_path, *path, persisted_operations=file, only_persisted=True) as server:
         yield server
 
