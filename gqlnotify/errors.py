@@ -40,18 +40,30 @@ class Unauthenticated(NotifyError):
     code = "UNAUTHENTICATED"
     http_status = 401
     close_code: ClassVar[int] = 4401
+    is_guess: ClassVar[bool] = True
+    """Whether it counts towards the bad tokens of an address."""
 
 
 class TokenExpired(Unauthenticated):
     """The token was good once. Clients retry 4403, so they come back with a fresh one."""
 
     close_code = 4403
+    is_guess = False
+
+
+class TokenNotYetValid(Unauthenticated):
+    """The token will be good later. Clients retry 4403, so they come back when it is."""
+
+    code = "TOKEN_NOT_YET_VALID"
+    close_code = 4403
+    is_guess = False
 
 
 class TokenRevoked(Unauthenticated):
     """The token, or all of its subject, was revoked."""
 
     code = "TOKEN_REVOKED"
+    is_guess = False
 
 
 class KeysUnavailable(NotifyError):

@@ -26,7 +26,7 @@ from gqlnotify.auth import (
     verifier_from,
     viewing,
 )
-from gqlnotify.errors import NotifyError, TokenExpired, TokenRevoked, Unauthenticated
+from gqlnotify.errors import NotifyError, Unauthenticated
 from gqlnotify.revocation import Revocations
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
@@ -131,8 +131,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             decided = self._authenticate(token, connection)
             principal = await decided if isawaitable(decided) else decided
         except Unauthenticated as error:
-            # These were good once: of an honest client that has been away.
-            if not isinstance(error, TokenExpired | TokenRevoked):
+            if error.is_guess:
                 self._attempts.failed(address)
             raise
         if self.revocations is not None:

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     jwt_audience: str | None = Field(default=None, description="When set, `aud` must be this")
     jwt_issuer: str | None = Field(default=None, description="When set, `iss` must be this")
     jwt_require_exp: bool = Field(default=True, description="Refuse tokens that never expire")
+    jwt_leeway: float = Field(
+        default=10,
+        ge=0,
+        le=300,
+        description="How far `nbf` and `iat` may be ahead of the server's clock",
+    )
     jwks_url: str | None = Field(
         default=None, description="Where the public keys are, by `kid`, instead of a secret"
     )

@@ -9,6 +9,7 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.NotifyError: ("INTERNAL_SERVER_ERROR", 400),
     errors.Unauthenticated: ("UNAUTHENTICATED", 401),
     errors.TokenExpired: ("UNAUTHENTICATED", 401),
+    errors.TokenNotYetValid: ("TOKEN_NOT_YET_VALID", 401),
     errors.TokenRevoked: ("TOKEN_REVOKED", 401),
     errors.KeysUnavailable: ("KEYS_UNAVAILABLE", 503),
     errors.TooManyAttempts: ("TOO_MANY_ATTEMPTS", 429),

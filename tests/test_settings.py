@@ -19,6 +19,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "jwt_audience": ("us", "us"),
     "jwt_issuer": ("them", "them"),
     "jwt_require_exp": ("false", False),
+    "jwt_leeway": ("30.5", 30.5),
     "jwks_url": ("https://keys.example/jwks.json", "https://keys.example/jwks.json"),
     "jwks_cache": ("10.5", 10.5),
     "jwks_timeout": ("11.5", 11.5),
@@ -61,6 +62,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
 NUMBERS = [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if type(value) in (int, float)]
 MAY_BE_ZERO = {
     "drain_window",
+    "jwt_leeway",
     "broker_wait",
     "topic_linger",
     "outcome_cache_bytes",

@@ -1,5 +1,6 @@
 """Who a token speaks for, and which topics it opens."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -73,5 +74,8 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    # "A JSON numeric value" (RFC 7519, section 2). To Python a boolean is one as well.
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # "A JSON numeric value" (RFC 7519, section 2). To Python a boolean, NaN and Infinity are
+    # numbers as well.
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)

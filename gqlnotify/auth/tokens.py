@@ -1,15 +1,16 @@
 """From a token to a `Principal`, by python-jose; and, for tools, from claims to a token."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from jose import ExpiredSignatureError, jwt
+from jose import jwt
 from jose.backends.base import Key
 
 from gqlnotify.auth.keys import fitting_key
 from gqlnotify.auth.principal import Principal, principal_from
-from gqlnotify.errors import NotifyError, TokenExpired, Unauthenticated
+from gqlnotify.errors import NotifyError, TokenExpired, TokenNotYetValid, Unauthenticated
 from gqlnotify.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,12 +48,18 @@ def _without_scheme(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What a token must be beside well signed: of the one algorithm, for us, from them."""
+    """What a token must be beside well signed: of the one algorithm, for us, from them, and valid.
+
+    `leeway` is how many seconds `nbf` and `iat` may be ahead of this machine's clock: "some small
+    leeway, usually no more than a few minutes, to account for clock skew" (RFC 7519, section
+    4.1.5). `exp` gets none: what runs with a token ends at that time.
+    """
 
     algorithm: str = "HS256"
     audience: str | None = None
     issuer: str | None = None
     require_exp: bool = True
+    leeway: float = 10
 
     @classmethod
     def of(cls, settings: Settings) -> "Rules":
@@ -62,10 +69,17 @@ class Rules:
             audience=settings.jwt_audience,
             issuer=settings.jwt_issuer,
             require_exp=settings.jwt_require_exp,
+            leeway=settings.jwt_leeway,
         )
 
     def principal(self, token: str, key: Key) -> Principal:
-        """Return whom `token` speaks for. It raises whatever jose does."""
+        """Return whom `token` speaks for.
+
+        Raises:
+            TokenExpired: everything about the token is right but its `exp`.
+            TokenNotYetValid: everything about the token is right but its `nbf` or `iat`.
+            Exception: whatever jose raises for any other token.
+        """
         claims: dict[str, Any] = jwt.decode(
             token,
             key,
@@ -73,15 +87,31 @@ class Rules:
             audience=self.audience,
             issuer=self.issuer,
             options={
-                "require_exp": self.require_exp,
+                # The times are checked below: jose rounds them, has one leeway for all of them,
+                # and looks at them before the audience and the issuer.
+                **{f"verify_{name}": False for name in ("exp", "nbf", "iat")},
+                # It would have to be compared with an access token, which is not sent here.
+                "verify_at_hash": False,
                 "require_sub": True,
                 "require_aud": self.audience is not None,
                 "require_iss": self.issuer is not None,
-                # Without an audience of our own, `aud` is none of our business.
+                # Without an audience of our own, any `aud` will do.
                 "verify_aud": self.audience is not None,
             },
         )
-        return principal_from(claims)
+        if self.require_exp and "exp" not in claims:
+            raise Unauthenticated("The token is not valid")
+        principal = principal_from(claims)
+        self._check_times(claims, time.time())
+        return principal
+
+    def _check_times(self, claims: Mapping[str, Any], now: float) -> None:
+        # "The expiration time on or after which the JWT MUST NOT be accepted" (section 4.1.4).
+        if "exp" in claims and claims["exp"] <= now:
+            raise TokenExpired("The token has expired")
+        for name in ("nbf", "iat"):
+            if name in claims and claims[name] > now + self.leeway:
+                raise TokenNotYetValid(f"The token is not valid yet: its {name} is in the future")
 
 
 class TokenVerifier:
@@ -99,10 +129,15 @@ class TokenVerifier:
         audience: str | None = None,
         issuer: str | None = None,
         require_exp: bool = True,
+        leeway: float = 10,
     ) -> None:
         self._key = fitting_key(key, algorithm)
         self._rules = Rules(
-            algorithm=algorithm, audience=audience, issuer=issuer, require_exp=require_exp
+            algorithm=algorithm,
+            audience=audience,
+            issuer=issuer,
+            require_exp=require_exp,
+            leeway=leeway,
         )
 
     def __call__(self, token: Any, connection: Any = None) -> Principal:  # noqa: ARG002
@@ -114,6 +149,7 @@ class TokenVerifier:
 
         Raises:
             TokenExpired: its `exp` has passed.
+            TokenNotYetValid: its `nbf` or `iat` is in the future.
             Unauthenticated: it is missing, malformed, forged, or meant for somebody else.
         """
         try:
@@ -141,6 +177,7 @@ class KeySetVerifier:
 
         Raises:
             TokenExpired: its `exp` has passed.
+            TokenNotYetValid: its `nbf` or `iat` is in the future.
             Unauthenticated: it is missing, malformed, forged, or meant for somebody else.
             KeysUnavailable: the keys can't be fetched.
         """
@@ -161,7 +198,8 @@ def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
     """
     rules = Rules.of(settings)
     if settings.jwks_url is None:
-        return None if settings.jwt_secret is None else _with_secret(settings)
+        secret = settings.jwt_secret
+        return None if secret is None else TokenVerifier(secret.get_secret_value(), **asdict(rules))
     if settings.jwt_secret is not None:
         raise ValueError(
             "GQLNOTIFY_JWT_SECRET and GQLNOTIFY_JWKS_URL are both set; which key is meant?"
@@ -216,21 +254,7 @@ def _key_id(header: Mapping[str, Any], algorithm: str) -> str | None:
 
 
 def _refusal(error: Exception) -> NotifyError:
-    if isinstance(error, ExpiredSignatureError):
-        return TokenExpired("The token has expired")
     if isinstance(error, NotifyError):
         # Anew: its traceback knows the frames that held the token.
         return type(error)(error.message)
     return Unauthenticated("The token is not valid")
-
-
-def _with_secret(settings: Settings) -> TokenVerifier:
-    assert settings.jwt_secret is not None
-    rules = Rules.of(settings)
-    return TokenVerifier(
-        settings.jwt_secret.get_secret_value(),
-        algorithm=rules.algorithm,
-        audience=rules.audience,
-        issuer=rules.issuer,
-        require_exp=rules.require_exp,
-    )

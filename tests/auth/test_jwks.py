@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from time import time
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from gqlnotify import Settings
 from gqlnotify.auth import KeySetVerifier, TokenVerifier, verifier_from
 from gqlnotify.auth.jwks import MAX_BYTES, KeySet
-from gqlnotify.errors import KeysUnavailable, TokenExpired, Unauthenticated
+from gqlnotify.errors import KeysUnavailable, TokenExpired, TokenNotYetValid, Unauthenticated
 from tests.auth.forging import (
     AN_HOUR_AGO,
     CLAIMS,
@@ -97,7 +98,7 @@ async def serving(*keys: Any) -> AsyncIterator[KeyServer]:
 async def assert_refused(token: Any, by: KeySetVerifier) -> Unauthenticated:
     with pytest.raises(Unauthenticated) as refusal:
         await by.verify(token)
-    assert not isinstance(refusal.value, TokenExpired)
+    assert refusal.value.is_guess
     return refusal.value
 
 
@@ -110,6 +111,15 @@ async def test_each_token_is_checked_with_the_key_that_it_names() -> None:
         assert (await by(rs(), object())).subject == "alice"
         assert (await by.verify(rs(OTHER_PRIVATE, "b"))).subject == "alice"
         assert server.asked == 1
+
+
+async def test_id_tokens_work_with_keys_from_an_address() -> None:
+    async with serving(described(RSA_PUBLIC)) as server:
+        by = server.verifier()
+        assert (await by.verify(rs(at_hash="uSJL6nQhUOb5mbtFtuLfrw", nbf=time() + 5))).subject
+        with pytest.raises(TokenNotYetValid):
+            await by.verify(rs(nbf=time() + 60))
+        await assert_refused(rs(OTHER_PRIVATE, nbf=time() + 60), by)
 
 
 async def test_a_key_does_not_sign_under_the_name_of_another() -> None:
@@ -210,7 +220,7 @@ async def test_a_key_or_an_address_that_the_token_brings_along_is_not_used() -> 
 async def test_the_other_rules_are_those_of_a_single_key() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier()
-        for token in (None, 5, "", "a.b.c", "x" * 9000, rs(nbf=10**11), rs(sub="")):
+        for token in (None, 5, "", "a.b.c", "x" * 9000, rs(sub="")):
             await assert_refused(token, by)
         crit = jwt.encode(
             CLAIMS, RSA_PRIVATE, algorithm="RS256", headers={"kid": "a", "crit": ["b64"]}

@@ -3,6 +3,7 @@ import json
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from time import time
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from gqlnotify.auth import (
     find_token,
     sign,
 )
-from gqlnotify.errors import TokenExpired, Unauthenticated
+from gqlnotify.errors import TokenExpired, TokenNotYetValid, Unauthenticated
 from tests.auth.forging import (
     AN_HOUR_AGO,
     ANOTHER_SECRET,
@@ -211,8 +212,58 @@ def test_an_end_that_is_no_time_is_refused(exp: Any) -> None:
     assert_refused(handmade({"alg": "HS256"}, {**CLAIMS, "exp": exp}, SECRET))
 
 
-def test_a_token_of_the_future_is_refused() -> None:
-    assert_refused(hs(nbf=IN_AN_HOUR))
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+@pytest.mark.parametrize("ahead", [11, 10.9, 3600, 10**30])
+def test_a_token_of_the_future_may_be_tried_again_later(claim: str, ahead: float) -> None:
+    # Whole floats, as some issuers write them, too.
+    for early in (time() + ahead, int(time()) + 1 + ahead):
+        with pytest.raises(TokenNotYetValid, match=claim) as refusal:
+            verifier().verify(hs(**{claim: early}))
+        assert refusal.value.close_code == 4403
+        assert not refusal.value.is_guess
+
+
+def test_a_clock_that_is_a_little_ahead_is_forgiven() -> None:
+    soon = time() + 8
+    for claims in ({"nbf": soon}, {"iat": soon}, {"nbf": int(soon), "iat": soon}, {"nbf": -1}):
+        assert verifier().verify(hs(**claims)).subject == "alice"
+    assert fixed(settings(jwt_leeway=60)).verify(hs(nbf=time() + 50)).subject == "alice"
+    with pytest.raises(TokenNotYetValid):
+        fixed(settings(jwt_leeway=0)).verify(hs(nbf=soon))
+
+
+def test_no_leeway_lets_a_token_outlive_its_end() -> None:
+    assert verifier(leeway=60).verify(hs(exp=time() + 5)).subject == "alice"
+    for ended in (time() - 0.001, int(time())):
+        with pytest.raises(TokenExpired):
+            verifier(leeway=60).verify(hs(exp=ended))
+
+
+@pytest.mark.parametrize("times", [{"exp": AN_HOUR_AGO}, {"nbf": IN_AN_HOUR}, {"iat": IN_AN_HOUR}])
+def test_only_a_token_that_is_right_otherwise_is_no_guess(times: dict[str, int]) -> None:
+    by = verifier(audience="us", issuer="them")
+    good = {"aud": "us", "iss": "them", **times}
+
+    with pytest.raises(TokenExpired if "exp" in times else TokenNotYetValid):
+        by.verify(hs(**good))
+    assert_refused(jwt.encode({**CLAIMS, **good}, ANOTHER_SECRET), by)
+    wrongs: list[dict[str, Any]] = [
+        *({"aud": "others"}, {"iss": "others"}, {"topics": []}, {"jti": 5}, {"sub": ""})
+    ]
+    for wrong in wrongs:
+        assert_refused(hs(**{**good, **wrong}), by)
+
+
+@pytest.mark.parametrize("at_hash", ["uSJL6nQhUOb5mbtFtuLfrw", "", 5, None])
+def test_an_id_token_needs_no_access_token_beside_it(at_hash: Any) -> None:
+    claims = {"at_hash": at_hash, "nonce": "n", "azp": "us", "auth_time": AN_HOUR_AGO}
+    assert verifier(audience="us").verify(hs(aud=["us"], **claims)).subject == "alice"
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_time_that_is_no_finite_number_is_refused(claim: str, value: float) -> None:
+    assert_refused(handmade({"alg": "HS256"}, {**CLAIMS, claim: value}, SECRET))
 
 
 @pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])

@@ -1,3 +1,6 @@
+from time import time
+from typing import Any
+
 import pytest
 
 from gqlnotify import GraphQLRouter, Settings
@@ -83,11 +86,25 @@ async def test_an_address_with_too_many_bad_tokens_has_to_wait() -> None:
             old = {"authorization": f"Bearer {token(expires_in=-5)}"}
             answer = await client.post("/graphql", json={"query": HELLO}, headers=old)
             assert answer.status_code == 401
+            early = {"authorization": f"Bearer {token(nbf=time() + 60)}"}
+            answer = await client.post("/graphql", json={"query": HELLO}, headers=early)
+            assert answer.status_code == 401
+            assert answer.json()["errors"][0]["extensions"]["code"] == "TOKEN_NOT_YET_VALID"
+            async with open_socket(f"ws://{origin}") as socket:
+                await socket.send({"type": "connection_init", "payload": early})
+                assert (await socket.closed()).code == 4403
         assert await post(client, HELLO, headers=bearer()) == {"data": {"hello": "world"}}
 
-        bad = {"authorization": f"Bearer {token(secret='another, and long enough it is')}"}
-        for status in (401, 401, 429):
-            answer = await client.post("/graphql", json={"query": HELLO}, headers=bad)
+        # That they are old, or early, makes forged tokens no better.
+        refused: list[tuple[int, Any]] = [
+            (401, {"expires_in": -5}),
+            (401, {"nbf": time() + 60}),
+            (429, {}),
+        ]
+        for status, times in refused:
+            bad = token(secret="another, and long enough it is", **times)
+            headers = {"authorization": f"Bearer {bad}"}
+            answer = await client.post("/graphql", json={"query": HELLO}, headers=headers)
             assert answer.status_code == status
         answer = await client.post("/graphql", json={"query": HELLO}, headers=bearer())
         assert answer.status_code == 429
