@@ -19,6 +19,7 @@ from gqlnotify import execution, tracing
 from gqlnotify.auth import (
     Authenticate,
     May,
+    Principal,
     Viewer,
     current_viewer,
     find_token,
@@ -40,6 +41,7 @@ from gqlnotify.transports.graphql_http import (
 )
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
 from gqlnotify.transports.origin import Refusals, foreign_origin
+from gqlnotify.transports.verified import VerifiedTokens
 
 
 class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
@@ -89,6 +91,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         self._attempts = FailedAttempts(self.settings.max_failed_authentications)
         self._foreign = Refusals()
         self._authenticate = authenticate or verifier_from(self.settings)
+        # Only for our own check: what a hook decides may depend on more than the token.
+        self._verified = VerifiedTokens.of(self.settings) if authenticate is None else None
         self._may = may
         arguments = signature(super().__init__).bind_partial(schema, *args, **kwargs)
         for name, value in self._defaults().items():
@@ -124,19 +128,28 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         """
         if self._authenticate is None:
             return None
+        # One that was verified before is no guess, whatever else comes from its address.
+        principal = None if self._verified is None else self._verified.find(token)
+        if principal is None:
+            principal = await self._verify(self._authenticate, token, connection)
+        if self.revocations is not None:
+            self.revocations.check(principal)
+        return Viewer(principal, self._may)
+
+    async def _verify(self, authenticate: Authenticate, token: Any, connection: Any) -> Principal:
         # Without a token there is nothing to verify, and nobody guesses.
         address = connection.client.host if token is not None and connection.client else None
         self._attempts.check(address)
         try:
-            decided = self._authenticate(token, connection)
+            decided = authenticate(token, connection)
             principal = await decided if isawaitable(decided) else decided
         except Unauthenticated as error:
             if error.is_guess:
                 self._attempts.failed(address)
             raise
-        if self.revocations is not None:
-            self.revocations.check(principal)
-        return Viewer(principal, self._may)
+        if self._verified is not None:
+            self._verified.add(token, principal)
+        return principal
 
     def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
         """Have `on_revoked` called once if the viewer's token is revoked.

@@ -88,7 +88,7 @@ def test_compose_file_refers_only_to_what_there_is() -> None:
 
 def test_compose_file_sets_settings_that_exist_and_demands_a_secret() -> None:
     environment = SERVICES["server"]["environment"]
-    names = {name.removeprefix("GQLNOTIFY_").lower() for name in environment}
+    names = {n.removeprefix("GQLNOTIFY_").lower() for n in environment if "GQLNOTIFY" in n}
 
     assert names == {"broker_url", "database_url", "jwt_secret"}
     assert names <= set(Settings.model_fields)
@@ -99,6 +99,7 @@ def test_only_the_proxy_can_be_reached_and_only_from_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
     assert published == {"proxy": ["${LISTEN:-127.0.0.1:8000}:8000"]}
+    assert SERVICES["server"]["environment"]["FORWARDED_ALLOW_IPS"] == "*", "so it may trust all"
 
 
 def test_every_container_has_a_health_check_and_the_time_it_needs_to_stop() -> None:
@@ -204,11 +205,13 @@ async def proxying(names: Names, port: int, directory: Path) -> AsyncIterator[Pr
     config = directory / "haproxy.cfg"
     config.write_text(replace(HAPROXY_CFG, {**changed, "server:8000": f"server:{port}"}))
     proxy = Proxy(address, directory / "haproxy.log")
-    with running([program, "-db", "-n", "1000", "-f", config], proxy.log_file):
-        for replica in names.addresses:
-            await proxy.knows(replica)
-        yield proxy
-    resolver.close()
+    try:
+        with running([program, "-db", "-n", "1000", "-f", config], proxy.log_file):
+            for replica in names.addresses:
+                await proxy.knows(replica)
+            yield proxy
+    finally:
+        resolver.close()
 
 
 @dataclass
@@ -248,6 +251,61 @@ async def test_a_replica_that_refuses_a_handshake_is_replaced_and_a_mutation_is_
     assert refused > 0, "both were asked"
     assert {answer.status_code for answer in posted} == {200, 503}
     assert sum(len(stub.requests) for stub in stubs.values()) == refused + 6 + 6
+
+
+async def test_only_what_the_service_is_for_can_be_reached_through_the_proxy(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    stub = Stub(200)
+    kept_inside = [
+        *("/metrics", "/metrics/", "//metrics", "/%6detrics", "/./metrics", "/graphql/../metrics"),
+        *("/METRICS", "/metrics?/graphql", "/graphql/%2e%2e/metrics", "/graphql;/metrics"),
+        *("/readyz", "/docs", "/openapi.json", "http://x/metrics", "http://x//metrics", "*"),
+    ]
+    async with (
+        await asyncio.start_server(stub.answer, "127.0.0.2", port),
+        proxying(Names(["127.0.0.2"]), port, tmp_path) as proxy,
+    ):
+        assert {path: await ask_for(proxy, path) for path in kept_inside} == dict.fromkeys(
+            kept_inside, 404
+        )
+        assert stub.requests == []
+        for path in ("/graphql", "/graphql?query=/metrics", "/healthz", "/", "http://x/graphql"):
+            assert await ask_for(proxy, path) == 200
+
+
+async def test_what_a_client_says_of_its_address_does_not_reach_the_server(tmp_path: Path) -> None:
+    port = free_port()
+    stub = Stub(200)
+    lies = [
+        *("X-Forwarded-For", "x-forwarded-for", "X-FORWARDED-PROTO", "X-Forwarded-Host"),
+        *("Forwarded", "X-Real-IP", "X-Client-IP", "True-Client-IP"),
+    ]
+    async with (
+        await asyncio.start_server(stub.answer, "127.0.0.2", port),
+        proxying(Names(["127.0.0.2"]), port, tmp_path) as proxy,
+    ):
+        sent = [f"{name}: 192.0.2.1" for name in lies]
+        assert await ask_for(proxy, "/graphql", *sent, address="127.0.0.9") == 200
+
+    [head] = stub.requests
+    assert "192.0.2.1" not in head
+    told = [line for line in head.lower().splitlines() if line.startswith("x-")]
+    assert told == ["x-forwarded-for: 127.0.0.9", "x-forwarded-proto: http"]
+
+
+async def ask_for(proxy: Proxy, path: str, *headers: str, address: str = "127.0.0.1") -> int:
+    """Ask for `path` to the letter, which clients would tidy up; return the answer's status."""
+    host, _, port = proxy.address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), local_addr=(address, 0))
+    head = (f"GET {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", "")
+    writer.write("\r\n".join(head).encode())
+    async with asyncio.timeout(PATIENCE):
+        status = (await reader.readline()).split()[1]
+        await reader.read()
+    writer.close()
+    return int(status)
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +385,7 @@ class Service:
             "GQLNOTIFY_BROKER_URL": replace(broker, {"redis://redis:6379": self.redis.url}),
             "GQLNOTIFY_DATABASE_URL": self.database_url,
             "GQLNOTIFY_JWT_SECRET": SECRET,
+            "FORWARDED_ALLOW_IPS": SERVICES["server"]["environment"]["FORWARDED_ALLOW_IPS"],
         }
 
     async def ask(self, query: str, variables: dict[str, Any] | None = None) -> Any:
@@ -395,6 +454,33 @@ async def test_what_one_replica_is_told_reaches_the_clients_of_the_other(service
     assert titles == ["shared", "shared"]
     for replica in replicas:
         assert '"WebSocket /graphql" [accepted]' in replica.log_file.read_text()
+
+
+async def test_bad_tokens_of_one_address_leave_the_others_alone(service: Service) -> None:
+    await service.start("127.0.0.2")
+
+    def client(address: str) -> httpx.AsyncClient:
+        transport = httpx.AsyncHTTPTransport(local_address=address)
+        base_url = f"http://{service.proxy.address}"
+        return httpx.AsyncClient(transport=transport, base_url=base_url, timeout=PATIENCE)
+
+    query = {"query": "{ tasks { eventCursor } }"}
+    async with client("127.0.0.8") as guessing, client("127.0.0.9") as honest:
+        answers = [
+            await guessing.post(
+                "/graphql",
+                json=query,
+                headers={"authorization": "Bearer x", "x-forwarded-for": f"192.0.2.{number}"},
+            )
+            for number in range(22)
+        ]
+        good = {"authorization": f"Bearer {token()}"}
+        answer = await honest.post("/graphql", json=query, headers=good)
+
+    assert [each.status_code for each in answers[:20]] == [401] * 20
+    assert answers[-1].status_code == 429
+    assert answer.status_code == 200
+    assert "errors" not in answer.json()
 
 
 async def test_replicas_can_be_replaced_one_by_one_and_clients_miss_nothing(

@@ -21,9 +21,9 @@ _LONGEST_NAME = 64
 class FailedAttempts:
     """So many failures of an address a minute, and so many at once: a leaky bucket for each.
 
-    While it is full, a good token is not looked at either: to look is the work, and whoever could
-    still find out which tokens are good could go on trying. It leaks steadily, so an address waits
-    for seconds, not for a minute.
+    While it is full, no token of the address is checked, not even a good one: the check is the
+    work that is bounded here, and its answer would tell which guess is right. Tokens that were
+    verified before need no check. The bucket leaks steadily, so an address waits for seconds.
 
     Args:
         limit: failures a minute.
