@@ -109,6 +109,23 @@ class NoViewer(NotifyError):
         )
 
 
+class ExecutionCancelled(NotifyError):
+    """Application code awaited something that was cancelled, though its own task was not."""
+
+    code = "EXECUTION_CANCELLED"
+    http_status = 500
+
+
+class ExecutionTimeout(NotifyError):
+    """The execution of an event took longer than it may."""
+
+    code = "EXECUTION_TIMEOUT"
+    http_status = 500
+
+    def __init__(self) -> None:
+        super().__init__("The execution of this event took too long")
+
+
 class NotFound(NotifyError):
     """The thing that an argument points at does not exist."""
 

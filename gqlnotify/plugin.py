@@ -27,6 +27,7 @@ from gqlnotify.auth import (
     verifier_from,
     viewing,
 )
+from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import NotifyError, Unauthenticated
 from gqlnotify.revocation import Revocations
 from gqlnotify.settings import Settings
@@ -56,8 +57,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             connection, it returns a `Principal` or raises `errors.Unauthenticated`.
         may: replaces the decision whether a principal may subscribe or publish to a topic.
         event_context: makes the context in which the events of shared subscriptions are executed,
-            afresh for each event. Given the scope of the subscriptions, it returns the context or
-            an awaitable of it. By default there is nothing but `context.scope`.
+            afresh for each event. Given the scope of the subscriptions, it returns the context, an
+            awaitable of it, or a context manager, async or not, that is entered before the event is
+            executed and left afterwards. By default there is nothing but `context.scope`.
 
     A token is asked for when the settings hold a key or `authenticate` is given. Only
     `graphql-transport-ws` is spoken unless `subscription_protocols` says otherwise.
@@ -107,6 +109,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             encode=self.encode_json,
             event_context=event_context,
             cache_bytes=self.settings.outcome_cache_bytes,
+            execution_timeout=self.settings.execution_timeout,
             limits=execution.Limits.from_settings(self.settings),
             persisted=execution.PersistedOperations.from_settings(self.settings),
         )
@@ -141,8 +144,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         address = connection.client.host if token is not None and connection.client else None
         self._attempts.check(address)
         try:
-            decided = authenticate(token, connection)
-            principal = await decided if isawaitable(decided) else decided
+            with only_own_cancellation():
+                decided = authenticate(token, connection)
+                principal = await decided if isawaitable(decided) else decided
         except Unauthenticated as error:
             if error.is_guess:
                 self._attempts.failed(address)

@@ -168,6 +168,9 @@ class Settings(BaseSettings):
     )
     only_persisted: bool = Field(default=False, description="Refuse every other document")
 
+    execution_timeout: float = Field(
+        default=30, gt=0, description="How long the resolvers of one event may take"
+    )
     outcome_cache_bytes: int = Field(
         default=8 * 1024 * 1024,
         ge=0,

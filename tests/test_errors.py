@@ -15,6 +15,8 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.TooManyAttempts: ("TOO_MANY_ATTEMPTS", 429),
     errors.Forbidden: ("FORBIDDEN", 403),
     errors.BadUserInput: ("BAD_USER_INPUT", 400),
+    errors.ExecutionCancelled: ("EXECUTION_CANCELLED", 500),
+    errors.ExecutionTimeout: ("EXECUTION_TIMEOUT", 500),
     errors.NotFound: ("NOT_FOUND", 404),
     errors.Conflict: ("CONFLICT", 409),
     errors.CursorExpired: ("CURSOR_EXPIRED", 410),

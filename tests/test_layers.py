@@ -8,7 +8,8 @@ import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"conflation", "draining", "errors", "event", "logs", "metrics", "settings", "tracing", "turn"},
+    {"cancellation", "conflation", "draining", "errors", "event", "logs", "metrics", "settings"}
+    | {"tracing", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},

@@ -1,9 +1,22 @@
 """What becomes of one event for all who ask the same: executed without a viewer, and encoded."""
 
-import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Mapping,
+    Sequence,
+)
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,13 +36,15 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from gqlnotify.auth import view_as_everybody
+from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.conflation import Skipped
-from gqlnotify.errors import NotifyError, NoViewer
+from gqlnotify.errors import ExecutionTimeout, NotifyError, NoViewer
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.plain import compile_plain
 from gqlnotify.execution.results import (
     ends_the_operation,
     error_result,
+    event_error,
     is_expected,
     payload_of,
 )
@@ -43,7 +58,10 @@ Encode = Callable[[object], str | bytes]
 """Turns a message into JSON."""
 
 MakeContext = Callable[[Any], Any]
-"""A hook: the scope, to the context of one event's shared execution, or an awaitable of it."""
+"""A hook: given the scope, it makes the context of one event's shared execution.
+
+It returns the context, an awaitable of it, or a context manager that holds it for the event.
+"""
 
 
 class EventContext:
@@ -113,24 +131,38 @@ class EventExecution:
         self._executor = _executor(asked.schema, asked.context)
         self._plain = compile_plain(self._executor)
 
-    def begin(self, event: Event) -> Outcome | Awaitable[Outcome | None] | None:
+    def begin(self, event: Event) -> Outcome | Coroutine[Any, Any, Outcome | None] | None:
         """Return the outcome of `event`, or what is to be awaited for it; None if it is left out.
 
         To be called in a clean context, in which nothing but this one event is executed.
         """
         view_as_everybody()
         if self._extended:
-            return self._execute_with_extensions(event)
+            return self._guarded(event, self._execute_with_extensions(event))
         try:
-            value = self._asked.lens.look_at(event)
-            if isinstance(value, Skipped):
-                return None
-            result = self._render_plainly(value) or self._execute_in_fresh_context(value)
-            if is_awaitable(result):
-                return self._finish(event, result)
-        except (Exception, asyncio.CancelledError) as error:
-            result = error_result(_as_exception(error))
+            with only_own_cancellation():
+                value = self._asked.lens.look_at(event)
+        except Exception as error:
+            return self._outcome(event, error_result(error))
+        if isinstance(value, Skipped):
+            return None
+        try:
+            with only_own_cancellation():
+                result = self._render_plainly(value) or self._execute_in_fresh_context(value)
+        except Exception as error:
+            return self.failed(event, error)
+        if is_awaitable(result):
+            return self._guarded(event, self._finish(event, result))
         return self._outcome(event, result)
+
+    def failed(self, event: Event, error: Exception) -> Outcome:
+        """Return the outcome of an event whose execution failed as a whole."""
+        return self._outcome(event, event_error(self._executor, error))
+
+    def timed_out(self, event: Event) -> Outcome:
+        """Return the outcome of an event whose execution took too long."""
+        logger.error("The execution of event %s of %s took too long", event.cursor, event.topic)
+        return self.failed(event, ExecutionTimeout())
 
     def _render_plainly(self, value: Any) -> ExecutionResult | None:
         if self._plain is None:
@@ -142,37 +174,49 @@ class EventExecution:
             return None
 
     def _execute_in_fresh_context(self, value: Any) -> Any:
-        context = self._asked.event_context(self._asked.scope)
-        if is_awaitable(context):
-            return self._execute_when_there(value, context)
-        return self._execute(value, context)
+        made = self._asked.event_context(self._asked.scope)
+        if is_awaitable(made) or _is_context_manager(made):
+            return self._execute_in_entered_context(value, made)
+        return self._execute(value, made)
 
-    async def _execute_when_there(self, value: Any, context: Awaitable[Any]) -> Any:
-        result = self._execute(value, await context)
-        return await result if is_awaitable(result) else result
+    async def _execute_in_entered_context(self, value: Any, made: Any) -> Any:
+        async with _entered(made) as context:
+            with only_own_cancellation():
+                result = self._execute(value, context)
+                return await result if is_awaitable(result) else result
+        raise RuntimeError("The context manager of event_context suppressed an exception")
+
+    async def _guarded(
+        self, event: Event, making: Coroutine[Any, Any, Outcome | None]
+    ) -> Outcome | None:
+        try:
+            with only_own_cancellation():
+                return await making
+        except Exception as error:
+            return self.failed(event, error)
 
     async def _finish(self, event: Event, making: Awaitable[Any]) -> Outcome:
-        try:
-            result = await making
-        except (Exception, asyncio.CancelledError) as error:
-            _reraise_if_cancelled()
-            result = error_result(_as_exception(error))
-        return self._outcome(event, result)
+        return self._outcome(event, await making)
 
     async def _execute_with_extensions(self, event: Event) -> Outcome | None:
         """Let Strawberry's extensions have their say, as if each event were an operation."""
         asked = self._asked.context
         context = viewerless(asked, asked.variables, asked.operation_extensions)
         try:
-            value = self._asked.lens.look_at(event)
-            if isinstance(value, Skipped):
-                return None
-            made = self._asked.event_context(self._asked.scope)
-            context.context = await made if is_awaitable(made) else made
-        except (Exception, asyncio.CancelledError) as error:
-            _reraise_if_cancelled()
-            value = error_result(_as_exception(error))
-        return await self._among_extensions(event, context, value)
+            with only_own_cancellation():
+                value = self._asked.lens.look_at(event)
+        except Exception as error:
+            return await self._among_extensions(event, context, error_result(error))
+        if isinstance(value, Skipped):
+            return None
+        async with AsyncExitStack() as stack:
+            try:
+                with only_own_cancellation():
+                    made = self._asked.event_context(self._asked.scope)
+                    context.context = await stack.enter_async_context(_entered(made))
+            except Exception as error:
+                value = event_error(self._executor, error)
+            return await self._among_extensions(event, context, value)
 
     async def _among_extensions(
         self, event: Event, context: ExecutionContext, value: Any
@@ -181,31 +225,28 @@ class EventExecution:
         for extension in extensions:
             extension.execution_context = context
         runner = self._schema.create_extensions_runner(context, extensions)
-        try:
-            async with runner.operation():
-                result = await self._result_among_extensions(context, runner, value)
-                finished = await self._schema._handle_execution_result(
-                    context, result, runner, skip_process_errors=is_expected(result)
-                )
-                async with runner.on_stream_result(finished):
-                    return self._encoded(event, finished)
-        except (Exception, asyncio.CancelledError) as error:
-            _reraise_if_cancelled()
-            return self._outcome(event, error_result(_as_exception(error)))
+        async with runner.operation():
+            result = await self._result_among_extensions(context, runner, value)
+            finished = await self._schema._handle_execution_result(
+                context, result, runner, skip_process_errors=is_expected(result)
+            )
+            async with runner.on_stream_result(finished):
+                return self._encoded(event, finished)
+        raise RuntimeError("A schema extension suppressed an exception")
 
     async def _result_among_extensions(
         self, context: ExecutionContext, runner: SchemaExtensionsRunner, value: Any
     ) -> ExecutionResult:
-        if isinstance(value, PreExecutionError):
+        if isinstance(value, ExecutionResult):
             return value
         middleware = self._schema._get_middleware_manager(runner.extensions)
         try:
-            async with runner.executing():
-                made = self._execute(value, context.context, middleware)
-                result = await made if is_awaitable(made) else made
-        except (Exception, asyncio.CancelledError) as error:
-            _reraise_if_cancelled()
-            return error_result(_as_exception(error))
+            with only_own_cancellation():
+                async with runner.executing():
+                    made = self._execute(value, context.context, middleware)
+                    result = await made if is_awaitable(made) else made
+        except Exception as error:
+            return event_error(self._executor, error)
         return ExecutionResult(data=result.data, errors=result.errors)
 
     def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
@@ -255,17 +296,34 @@ class EventExecution:
         return Tail(encoded.decode() if isinstance(encoded, bytes) else encoded)
 
 
-def _as_exception(error: BaseException) -> Exception:
-    if isinstance(error, Exception):
-        return error
-    return NotifyError("The execution was cancelled")
+def _is_context_manager(made: Any) -> bool:
+    return isinstance(made, AbstractAsyncContextManager | AbstractContextManager)
 
 
-def _reraise_if_cancelled() -> None:
-    """Go on with an exception if it comes from outside, and not from a resolver."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+@asynccontextmanager
+async def _entered(made: Any) -> AsyncIterator[Any]:
+    """Hold what `event_context` returned for one event, and release it afterwards."""
+    # A pooled connection can be both; it is released only where it is entered.
+    if is_awaitable(made) and not _is_context_manager(made):
+        made = await made
+    finished = False
+    try:
+        async with AsyncExitStack() as stack:
+            yield await _enter(stack, made)
+            finished = True
+    except Exception as error:
+        if not finished:
+            raise
+        logger.exception("A context of event_context could not be released")
+        raise NotifyError("Internal server error") from error
+
+
+async def _enter(stack: AsyncExitStack, made: Any) -> Any:
+    if isinstance(made, AbstractAsyncContextManager):
+        return await stack.enter_async_context(made)
+    if isinstance(made, AbstractContextManager):
+        return stack.enter_context(made)
+    return made
 
 
 def viewerless(

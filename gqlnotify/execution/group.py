@@ -26,8 +26,8 @@ BATCH_BYTES = 64 * 1024
 
 logger = logging.getLogger("gqlnotify.execution")
 
-OutcomeOf = Callable[[Event, bool], Outcome | asyncio.Task[Outcome | None] | None]
-"""What becomes of an event, or the task that finds out; and whether to keep it for others."""
+OutcomeOf = Callable[[Event, bool], Outcome | asyncio.Future[Outcome | None] | None]
+"""What becomes of an event, or the future of it; and whether to keep it for others."""
 
 
 Marked = Callable[[Outcome, int], Outcome]
@@ -141,7 +141,7 @@ class Group:
             await reader.wait()
             return None
         outcome = self._outcome_of(event, True)
-        if isinstance(outcome, asyncio.Task):
+        if isinstance(outcome, asyncio.Future):
             outcome = await asyncio.shield(outcome)
         return None if outcome is None else self._marked(outcome, reader.left_out)
 
@@ -194,7 +194,7 @@ class Group:
             if event is None:
                 break
             outcome = self._outcome_of(event, False)
-            if isinstance(outcome, asyncio.Task):
+            if isinstance(outcome, asyncio.Future):
                 # What is there already does not wait for what takes its time.
                 self._flush()
                 return partial(self._take_later, event, outcome)
@@ -209,7 +209,7 @@ class Group:
             self._end([])
         return None
 
-    async def _take_later(self, event: Event, outcome: asyncio.Task[Outcome | None]) -> None:
+    async def _take_later(self, event: Event, outcome: asyncio.Future[Outcome | None]) -> None:
         self._take(event, await asyncio.shield(outcome))
 
     def _take(self, event: Event, outcome: Outcome | None) -> None:

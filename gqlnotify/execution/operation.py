@@ -7,11 +7,12 @@ who ask the same, unless it says `per_viewer`.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import isawaitable
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphql import (
     GraphQLError,
     OperationDefinitionNode,
     create_source_event_stream,
+    execute_subscription_event,
     get_operation_ast,
     map_source_to_response_event,
     parse,
@@ -34,10 +36,13 @@ from strawberry.types.graphql import OperationType
 
 from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
-from gqlnotify.errors import BadUserInput, NotifyError
-from gqlnotify.execution.results import error_result, is_expected
+from gqlnotify.cancellation import only_own_cancellation
+from gqlnotify.errors import BadUserInput, ExecutionCancelled, ExecutionTimeout, NotifyError
+from gqlnotify.execution.results import error_result, event_error, is_expected
 from gqlnotify.execution.shared import Executions, Shareable
 from gqlnotify.topics import Subscription
+
+logger = logging.getLogger("gqlnotify.execution")
 
 ALL_OPERATIONS = frozenset(OperationType)
 AMBIGUOUS = "The document has several operations: operationName must say which one to run"
@@ -84,15 +89,16 @@ async def stream(
     run = _Run(executions, replace(operation, query=query), context, root_value)
     shareable: Shareable | None = None
     try:
-        async with run.runner.operation():
-            results = run.results()
-            async with aclosing(results):
-                async for result in results:
-                    if isinstance(result, Shareable):
-                        shareable = result
-                        break
-                    async with run.runner.on_stream_result(result):
-                        yield result
+        with only_own_cancellation():
+            async with run.runner.operation():
+                results = run.results()
+                async with aclosing(results):
+                    async for result in results:
+                        if isinstance(result, Shareable):
+                            shareable = result
+                            break
+                        async with run.runner.on_stream_result(result):
+                            yield result
     except BaseException:
         # The extensions' own ends may wait, and be cancelled there, or fail.
         if shareable is not None:
@@ -129,7 +135,7 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
                 yield result
         while shareable and (event := await shareable.reader.next()):
             outcome = shareable.execution.outcome(event)
-            if isinstance(outcome, asyncio.Task):
+            if isinstance(outcome, asyncio.Future):
                 outcome = await asyncio.shield(outcome)
             if outcome is not None:
                 metrics.deliveries.inc()
@@ -207,7 +213,8 @@ class _Run:
                 # Nobody else has a say: the same as the extension does, without its detours.
                 self._executions.documents.provide(self._context)
                 self._executions.documents.validate(self._context)
-            refusal = await self._schema._prepare_operation_async(self._context, self.runner)
+            with only_own_cancellation():
+                refusal = await self._schema._prepare_operation_async(self._context, self.runner)
         except Exception as error:
             refusal = error_result(_readable(error))
         if refusal is not None:
@@ -229,15 +236,18 @@ class _Run:
             self._context.operation_extensions,
         )
         async with aclosing(results):
-            with self._span():
-                result = await anext(results, None)
+            try:
+                with only_own_cancellation(), self._span():
+                    result = await anext(results, None)
+            except ExecutionCancelled as error:
+                result = await self._finish(error_result(error))
             while result is not None:
                 yield result
                 result = await anext(results, None)
 
     async def _events(self) -> AsyncGenerator[Any, None]:
         try:
-            with self._span():
+            with only_own_cancellation(), self._span():
                 async with self.runner.executing():
                     executor = self._build_executor()
                     source = await _source_stream(executor)
@@ -249,10 +259,11 @@ class _Run:
                 if shareable is not None:
                     yield shareable
                     return
-            results = _map_results(executor, source)
+            results = _map_results(executor, source, self._executions.execution_timeout)
             async with aclosing(results):
-                async for result in results:
-                    yield await self._finish(result)
+                with only_own_cancellation():
+                    async for result in results:
+                        yield await self._finish(result)
         except Exception as error:
             yield await self._finish(error_result(error))
 
@@ -326,16 +337,31 @@ async def _start(subscription: Subscription[Any], operation: Operation) -> None:
 
 
 async def _map_results(
-    executor: Any, source: AsyncIterable[Any]
+    executor: Any, source: AsyncIterable[Any], timeout: float
 ) -> AsyncGenerator[ExecutionResult, None]:
+    # An application's own generator may take its time, as it may without this library.
+    seconds = timeout if isinstance(source, Subscription) else None
     # Each event is executed before the next is taken, so the stream's cursor is the result's.
-    results = map_source_to_response_event(executor, source)
+    results = map_source_to_response_event(executor, source, partial(_execute_event, seconds))
     async with aclosing(results):
         async for result in results:
             metrics.executions.inc()
             metrics.deliveries.inc()
             extensions = _place_of(source) if isinstance(source, Subscription) else None
             yield ExecutionResult(data=result.data, errors=result.errors, extensions=extensions)
+
+
+async def _execute_event(seconds: float | None, executor: Executor[Any]) -> Any:
+    try:
+        with only_own_cancellation():
+            async with asyncio.timeout(seconds):
+                result = execute_subscription_event(executor)
+                return await result if isawaitable(result) else result
+    except ExecutionCancelled as error:
+        return event_error(executor, error)
+    except TimeoutError:
+        logger.exception("The execution of an event took too long")
+        return event_error(executor, ExecutionTimeout())
 
 
 def _place_of(source: Subscription[Any]) -> dict[str, Any]:

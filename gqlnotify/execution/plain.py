@@ -35,20 +35,11 @@ class NotPlain(Exception):
 
 def compile_plain(executor: Executor[Any]) -> Render | None:
     """Return what makes `data` of an event's value; None if graphql-core has to."""
-    root = executor.schema.get_root_type(executor.operation.operation)
-    assert root is not None
-    collected = collect_fields(
-        executor.schema,
-        executor.fragments,
-        executor.variable_values,
-        root,
-        executor.operation,
-        executor.hide_suggestions,
-    )
-    if len(collected.grouped_field_set) != 1:
+    collected = collect_root_fields(executor)
+    if len(collected) != 1:
         return None
-    ((name, fields),) = collected.grouped_field_set.items()
-    field = executor.schema.get_field(root, fields[0].node.name.value)
+    ((name, fields),) = collected.items()
+    field = executor.schema.get_field(_root_type(executor), fields[0].node.name.value)
     if field is None:
         return None
     try:
@@ -57,6 +48,24 @@ def compile_plain(executor: Executor[Any]) -> Render | None:
         return None
     # Strawberry resolves the field of an event to the event.
     return lambda value: {name: complete(value)}
+
+
+def collect_root_fields(executor: Executor[Any]) -> GroupedFieldSet:
+    """Return the fields of the operation itself by their response names."""
+    return collect_fields(
+        executor.schema,
+        executor.fragments,
+        executor.variable_values,
+        _root_type(executor),
+        executor.operation,
+        executor.hide_suggestions,
+    ).grouped_field_set
+
+
+def _root_type(executor: Executor[Any]) -> GraphQLObjectType:
+    root = executor.schema.get_root_type(executor.operation.operation)
+    assert root is not None
+    return root
 
 
 class _Compiler:

@@ -3,16 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-from graphql import GraphQLError
+from graphql import GraphQLError, located_error
+from graphql.execution import Executor
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
 from gqlnotify.errors import NotifyError
+from gqlnotify.execution.plain import collect_root_fields
 
 
 def error_result(error: Exception) -> PreExecutionError:
     """Return the result that ends an operation with `error`."""
     return PreExecutionError(data=None, errors=[_graphql_error(error)])
+
+
+def event_error(executor: Executor[Any], error: Exception) -> ExecutionResult:
+    """Return the result of one event that failed as a whole; the operation goes on.
+
+    The error has the path of the operation's field, as an error of its resolver would.
+    """
+    name, fields = next(iter(collect_root_fields(executor).items()))
+    located = located_error(error, [field.node for field in fields], [name])
+    return ExecutionResult(data=None, errors=[located])
 
 
 def is_expected(result: ExecutionResult) -> bool:

@@ -7,9 +7,10 @@ subscriber, by the subscribe resolver and the right to the topic.
 """
 
 import asyncio
-from collections.abc import Awaitable, Hashable
+from collections.abc import Coroutine, Hashable
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,7 @@ from strawberry import Schema
 from strawberry.types import ExecutionContext
 
 from gqlnotify import metrics, tracing
+from gqlnotify.cancellation import run_within
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import Documents, remembering
@@ -38,6 +40,7 @@ from gqlnotify.fingerprint import Same, fingerprint, fingerprint_of_functions
 from gqlnotify.reader import Reader
 from gqlnotify.topics import Subscription
 
+EXECUTION_TIMEOUT = 30.0
 CACHE_BYTES = 8 * 1024 * 1024
 RECENT_EXECUTIONS = 256
 _NO_DIFFERENCE = {"after", "persistedQuery"}
@@ -59,8 +62,10 @@ class Executions:
         schema: what is executed. Its copy under `schema` remembers documents by an extension, for
             whoever executes it directly.
         encode: turns a message into JSON.
-        event_context: makes the context of an event from the scope.
+        event_context: makes the context of an event from the scope. A context manager is entered
+            before the event is executed, and left afterwards.
         cache_bytes: how much of the encoded outcomes is kept for those who come late.
+        execution_timeout: the seconds that the execution of one event may take.
         limits: how large a document may be.
         persisted: the documents that clients can name.
     """
@@ -72,6 +77,7 @@ class Executions:
         encode: Encode,
         event_context: MakeContext = EventContext,
         cache_bytes: int = CACHE_BYTES,
+        execution_timeout: float = EXECUTION_TIMEOUT,
         limits: Limits = NO_LIMITS,
         persisted: PersistedOperations = NONE_PERSISTED,
     ) -> None:
@@ -81,6 +87,7 @@ class Executions:
         self.event_schema = schema
         self.schema = remembering(schema, self.documents)
         self.extended = bool(schema.get_extensions())
+        self.execution_timeout = execution_timeout
         self._encode = encode
         self._event_context = event_context
         self.outcomes: Cache[tuple[SharedExecution, Cursor], Outcome] = Cache(cache_bytes)
@@ -127,7 +134,7 @@ class Executions:
                 self._encode,
             )
             try:
-                execution = SharedExecution(asked, self.outcomes)
+                execution = SharedExecution(asked, self.outcomes, self.execution_timeout)
             except GraphQLError:
                 # A scalar of the application's own takes no placeholder for a cursor.
                 return None
@@ -142,13 +149,17 @@ class SharedExecution:
     """Makes each event's outcome once."""
 
     def __init__(
-        self, asked: Asked, outcomes: "Cache[tuple[SharedExecution, Cursor], Outcome]"
+        self,
+        asked: Asked,
+        outcomes: "Cache[tuple[SharedExecution, Cursor], Outcome]",
+        timeout: float = EXECUTION_TIMEOUT,
     ) -> None:
         self.is_shared = False
+        self._timeout = timeout
         self._asked = asked
         self._execution = EventExecution(asked)
         self._outcomes = outcomes
-        self._pending: dict[Cursor, asyncio.Task[Outcome | None]] = {}
+        self._pending: dict[Cursor, asyncio.Future[Outcome | None]] = {}
         self._saved = 0
         self._group: Group | None = None
 
@@ -193,8 +204,8 @@ class SharedExecution:
 
     def outcome(
         self, event: Event, keep: bool = True
-    ) -> "Outcome | asyncio.Task[Outcome | None] | None":
-        """Return what becomes of `event`, or the task that finds out; None if it is left out.
+    ) -> "Outcome | asyncio.Future[Outcome | None] | None":
+        """Return what becomes of `event`, or the future of it; None if it is left out.
 
         It is kept for those who come later where somebody else asks the same, or with `keep`.
         """
@@ -211,17 +222,26 @@ class SharedExecution:
             if keep or self.is_shared:
                 self._remember(made)
             return made
-        task = asyncio.get_running_loop().create_task(
-            self._complete(event, made, span), context=clean
+        making = run_within(
+            self._timeout, made, lambda: self._execution.timed_out(event), context=clean
         )
-        self._pending[event.cursor] = task
-        return task
+        self._pending[event.cursor] = making
+        making.add_done_callback(partial(self._settle, event.cursor, span))
+        return making
+
+    def _settle(self, cursor: Cursor, span: Any, making: "asyncio.Future[Outcome | None]") -> None:
+        tracing.end(span)
+        del self._pending[cursor]
+        if not making.cancelled():
+            self._remember(making.result())
 
     def marked(self, outcome: Outcome, left_out: int) -> Outcome:
         """See `EventExecution.marked`."""
         return self._execution.marked(outcome, left_out)
 
-    def _begin(self, event: Event) -> tuple[Any, "Outcome | Awaitable[Outcome | None] | None"]:
+    def _begin(
+        self, event: Event
+    ) -> tuple[Any, "Outcome | Coroutine[Any, Any, Outcome | None] | None"]:
         asked = self._asked.context
         span = tracing.begin(
             "event",
@@ -232,17 +252,6 @@ class SharedExecution:
             },
         )
         return span, self._execution.begin(event)
-
-    async def _complete(
-        self, event: Event, making: Awaitable[Outcome | None], span: Any
-    ) -> Outcome | None:
-        try:
-            outcome = await making
-        finally:
-            tracing.end(span)
-            del self._pending[event.cursor]
-        self._remember(outcome)
-        return outcome
 
     def _remember(self, outcome: Outcome | None) -> None:
         # Not one with errors: whoever comes later may have better luck.

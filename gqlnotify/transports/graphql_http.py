@@ -20,8 +20,10 @@ from strawberry.types.unset import UNSET
 from typing_extensions import TypeVar
 
 from gqlnotify import execution
+from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import (
     BadUserInput,
+    ExecutionCancelled,
     NotifyError,
     TooManyAttempts,
     Unauthenticated,
@@ -94,14 +96,17 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         except NotifyError as error:
             return execution.error_result(error)
         try:
-            return await super().execute_single(
-                request=request,
-                request_adapter=request_adapter,
-                sub_response=sub_response,
-                context=context,
-                root_value=root_value,
-                request_data=replace(request_data, query=query),
-            )
+            with only_own_cancellation():
+                return await super().execute_single(
+                    request=request,
+                    request_adapter=request_adapter,
+                    sub_response=sub_response,
+                    context=context,
+                    root_value=root_value,
+                    request_data=replace(request_data, query=query),
+                )
+        except ExecutionCancelled as error:
+            return execution.error_result(error)
         except HTTPException as error:
             if _is_well_formed(error, request_adapter.method):
                 return execution.error_result(BadUserInput(error.reason))

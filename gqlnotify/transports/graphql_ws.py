@@ -16,6 +16,7 @@ from strawberry.types.unset import UnsetType
 
 from gqlnotify import execution, metrics, tracing
 from gqlnotify.auth import Viewer, find_token, renewed, view_as
+from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.draining import Drain
 from gqlnotify.errors import (
     BadUserInput,
@@ -284,7 +285,7 @@ class GraphQLTransportWSHandler:
 
     async def _initialise(self, payload: Json) -> None:
         try:
-            with tracing.span("connection_init"):
+            with only_own_cancellation(), tracing.span("connection_init"):
                 acknowledgement = await self._accept(payload)
         except (Unauthenticated, KeysUnavailable, TooManyAttempts) as error:
             await self._fail(_closed(error, error.close_code))
@@ -385,7 +386,8 @@ class GraphQLTransportWSHandler:
     ) -> None:
         """Do `work`, and end the operation with the errors that it returns, unless it lives on."""
         try:
-            errors = await work()
+            with only_own_cancellation():
+                errors = await work()
         except execution.Ended as ended:
             errors = ended.errors
         except NotifyError as error:

@@ -1,0 +1,78 @@
+"""Tells a cancelled task from a task that awaited something cancelled."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any, TypeVar
+
+from gqlnotify.errors import ExecutionCancelled
+
+T = TypeVar("T")
+
+logger = logging.getLogger("gqlnotify")
+
+# The event loop holds tasks weakly.
+_running: set["asyncio.Task[Any]"] = set()
+
+
+@contextmanager
+def only_own_cancellation() -> Iterator[None]:
+    """Let a `CancelledError` pass only if it cancels the current task.
+
+    asyncio raises the same exception where application code awaits something that was cancelled
+    elsewhere. The current task would then end without an answer for its client.
+
+    Raises:
+        ExecutionCancelled: in place of such a `CancelledError`, which is logged.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        logger.exception("Application code awaited something that was cancelled")
+        raise ExecutionCancelled("Something that this depends on was cancelled") from error
+
+
+def run_within(
+    seconds: float,
+    work: Coroutine[Any, Any, T],
+    on_timeout: Callable[[], T],
+    context: Context,
+) -> "asyncio.Future[T]":
+    """Run `work` in a task of its own and return the future of its result.
+
+    After `seconds` the task is cancelled and the result is that of `on_timeout`. The end of the
+    task is not awaited: it may ignore its cancellation.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+    task = loop.create_task(work, context=context)
+    _running.add(task)
+
+    def give_up() -> None:
+        # It may be done with its end not yet noted.
+        if not result.done() and not task.done():
+            result.set_result(on_timeout())
+            task.cancel()
+
+    timer = loop.call_later(seconds, give_up)
+
+    def finish(task: "asyncio.Task[T]") -> None:
+        _running.discard(task)
+        timer.cancel()
+        error = None if task.cancelled() else task.exception()
+        if result.done():
+            return
+        if task.cancelled():
+            result.cancel()
+        elif error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(task.result())
+
+    task.add_done_callback(finish)
+    return result
