@@ -21,13 +21,13 @@ from pydantic import ValidationError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from gqlnotify import brokers, logs, metrics, process
-from gqlnotify.auth import sign, verifier_from
+from gqlnotify.auth import sign, too_short, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Event, Topic
 from gqlnotify.publisher import Publisher
 from gqlnotify.revocation import REVOCATIONS, Revocation
 from gqlnotify.server import MARGIN_SECONDS
-from gqlnotify.settings import Settings, is_loopback
+from gqlnotify.settings import Settings, did_you_mean, is_loopback, unknown_variables
 from gqlnotify.topics import TopicManager
 
 DEFAULT_APP = "schema.app:app"
@@ -59,9 +59,9 @@ def serve(
     _require_application(application)
     settings = _settings()
     _require_broker(settings, workers)
+    if not is_loopback(host):
+        _require_strong_key(settings, host)
     _require_key_that_fits(settings)
-    if not settings.names_a_key:
-        _require_loopback(host)
     port = port or _free_port(host)
     if not settings.names_a_key:
         _greet(application, _with_random_secret(), f"http://{_in_url(host)}:{port}")
@@ -218,6 +218,10 @@ def _token(
 
 
 def _settings() -> Settings:
+    for name, nearest in unknown_variables().items():
+        # Others may be somebody else's: Kubernetes sets GQLNOTIFY_PORT for a service of that name.
+        if nearest is not None:
+            _fail(f"{name} is not a setting{did_you_mean(nearest)}")
     try:
         return Settings()
     except ValidationError as error:
@@ -273,17 +277,20 @@ def _counting_together(workers: int) -> Iterator[None]:
             del os.environ[metrics.DIRECTORY]
 
 
-def _require_loopback(host: str) -> None:
-    if not is_loopback(host):
+def _require_strong_key(settings: Settings, host: str) -> None:
+    if not settings.names_a_key:
         _fail(
             f"{host} can be reached from outside, and GQLNOTIFY_JWT_SECRET is not set. "
             "Set it to a long random string, the same for every server process"
         )
+    short = too_short(settings)
+    if short is not None:
+        _fail(f"{host} can be reached from outside. {short}")
 
 
 def _with_random_secret() -> Settings:
     # Through the environment, so that the processes of --workers and --reload get it as well.
-    os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(32)
+    os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(64)
     return Settings()
 
 

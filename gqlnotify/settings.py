@@ -1,14 +1,22 @@
 """Every option, its default and its name in the environment (`GQLNOTIFY_` and the field's name)."""
 
+import logging
+import os
 from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gqlnotify.event import is_reserved, matches
+
+PREFIX = "GQLNOTIFY_"
+
+logger = logging.getLogger("gqlnotify.settings")
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 
@@ -62,10 +70,16 @@ class Retention:
 
 
 class Settings(BaseSettings):
-    """Read from the environment unless given by name. Durations are seconds, sizes bytes."""
+    """Read from the environment unless given by name. Durations are seconds, sizes bytes.
+
+    Variables that begin as ours do and are no settings are named in a warning.
+
+    Raises:
+        ValueError: a value is not what it should be, or an argument is no setting.
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix="GQLNOTIFY_",
+        env_prefix=PREFIX,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -213,3 +227,56 @@ class Settings(BaseSettings):
     def retention(self) -> Retention:
         """How much each topic remembers."""
         return Retention(self.history_length, self.history_seconds, self.history_per_topic)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Say which arguments and variables are no settings; pydantic ignores both in silence."""
+        if settings_cls.model_config.get("extra") == "ignore":
+            _refuse_unknown(init_settings(), settings_cls)
+        for name, nearest in unknown_variables(settings_cls).items():
+            warn_once(logger, f"{name} is not a setting and has no effect{did_you_mean(nearest)}")
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+
+def unknown_variables(settings: type[BaseSettings] = Settings) -> dict[str, str | None]:
+    """Return each variable `GQLNOTIFY_*` that is not a setting, with the setting nearest to it."""
+    known = [PREFIX + name.upper() for name in settings.model_fields]
+    found = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    return {
+        name: _nearest(name.upper().removeprefix(PREFIX), known)
+        for name in sorted(found)
+        if name.upper() not in known
+    }
+
+
+def _refuse_unknown(arguments: Mapping[str, object], settings: type[BaseSettings]) -> None:
+    fields = settings.model_fields
+    known = {*fields, *(field.validation_alias for field in fields.values())}
+    for name in arguments:
+        if name not in known:
+            nearest = _nearest(name, list(fields))
+            raise ValueError(f"{name!r} is not a setting{did_you_mean(nearest)}")
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    # The prefix, which all have, would make any two names look alike.
+    short = {each.removeprefix(PREFIX): each for each in known}
+    return next((short[near] for near in get_close_matches(name, short, n=1)), None)
+
+
+def did_you_mean(nearest: str | None) -> str:
+    """Return what to put behind the name of something unknown."""
+    return "" if nearest is None else f"; did you mean {nearest}?"
+
+
+@cache
+def warn_once(log: logging.Logger, text: str) -> None:
+    """Log a warning, once in this process."""
+    log.warning(text)

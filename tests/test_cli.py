@@ -172,6 +172,21 @@ def test_token_says_what_is_wrong_with_the_key(settings: dict[str, str], complai
         (["schema.app"], {}, "write it as module:attribute"),
         (["no.such.module:app"], {}, "There is no module 'no.such.module'"),
         ([], {"GQLNOTIFY_PING_INTERVAL": "-1"}, "GQLNOTIFY_PING_INTERVAL"),
+        (
+            [],
+            {"GQLNOTIFY_JWT_AUDIENSE": "us"},
+            "GQLNOTIFY_JWT_AUDIENSE is not a setting; did you mean GQLNOTIFY_JWT_AUDIENCE?",
+        ),
+        (
+            ["--host", "0.0.0.0"],
+            {"GQLNOTIFY_JWT_SECRET": "x" * 31},
+            "GQLNOTIFY_JWT_SECRET has 31 bytes, and HS256 needs 32 or more",
+        ),
+        (
+            ["--host", "::"],
+            {"GQLNOTIFY_JWT_SECRET": "x" * 63, "GQLNOTIFY_JWT_ALGORITHM": "HS512"},
+            "HS512 needs 64 or more",
+        ),
         ([], {"GQLNOTIFY_BROKER_URL": "carrier-pigeon://"}, "carrier-pigeon"),
     ],
 )
@@ -184,6 +199,36 @@ def test_serve_refuses_what_can_not_work_and_says_why(
     assert done.returncode == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_serve_warns_of_a_short_secret_on_a_loopback_address(tmp_path: Path) -> None:
+    settings = {
+        "GQLNOTIFY_JWT_SECRET": "short",
+        "GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
+        # Another program's: it is no misspelling of ours.
+        "GQLNOTIFY_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    }
+    with serving("--port", "0", settings=settings) as process:
+        told = read_until(process, "startup complete")
+
+    assert "GQLNOTIFY_JWT_SECRET has 5 bytes, and HS256 needs 32 or more" in told
+    assert "GQLNOTIFY_PORT_8000_TCP is not a setting" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["token", "--subject", "a"],
+        ["publish", "t", "1"],
+        ["tail", "t"],
+        ["revoke", "--subject", "a"],
+    ],
+)
+def test_every_command_names_a_misspelt_setting(arguments: list[str]) -> None:
+    done = run(*arguments, settings={"GQLNOTIFY_BROKER_ULR": "redis://127.0.0.1:1"})
+
+    assert done.returncode == 2
+    assert "did you mean GQLNOTIFY_BROKER_URL?" in done.stderr
 
 
 def test_serve_finds_applications_in_the_working_directory_alone(tmp_path: Path) -> None:

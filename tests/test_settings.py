@@ -2,11 +2,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import SettingsError
 
 from gqlnotify import Settings
-from gqlnotify.settings import Bounds, Retention
+from gqlnotify.settings import Bounds, Retention, warn_once
 
 SECRET = "a secret that must stay one"
 IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
@@ -171,6 +171,58 @@ def test_a_refused_secret_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValidationError) as refusal:
         Settings()
     assert SECRET not in str(refusal.value)
+
+
+# what is not a setting
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("jwt_secert", "jwt_secret"), ("history_lenght", "history_length"), ("colour", None)],
+)
+def test_an_argument_that_is_not_a_setting_is_refused_with_the_nearest(
+    name: str, nearest: str | None
+) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is not a setting") as refusal:
+        Settings(**{name: SECRET})  # type: ignore[arg-type]
+    assert (f"did you mean {nearest}?" in str(refusal.value)) is (nearest is not None)
+    assert SECRET not in str(refusal.value)
+
+
+def test_a_variable_that_is_not_a_setting_is_named_once_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_once.cache_clear()
+    monkeypatch.setenv("GQLNOTIFY_JWT_SECERT", SECRET)
+    monkeypatch.setenv("gqlnotify_max_connection", "5")
+    monkeypatch.setenv("GQLNOTIFY_PORT_8000_TCP", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("gqlnotify_ping_interval", "5")
+
+    assert Settings().ping_interval == Settings().ping_interval == 5
+    assert sorted(caplog.messages) == [
+        "GQLNOTIFY_JWT_SECERT is not a setting and has no effect; "
+        "did you mean GQLNOTIFY_JWT_SECRET?",
+        "GQLNOTIFY_PORT_8000_TCP is not a setting and has no effect",
+        "gqlnotify_max_connection is not a setting and has no effect; "
+        "did you mean GQLNOTIFY_MAX_CONNECTIONS?",
+    ]
+
+
+def test_settings_that_an_application_adds_are_settings(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ours(Settings):
+        colour: str = "red"
+        shape: str = Field(default="round", validation_alias="FORM")
+
+    warn_once.cache_clear()
+    monkeypatch.setenv("GQLNOTIFY_COLOUR", "blue")
+
+    assert Ours().colour == "blue"
+    assert Ours(colour="green", FORM="square").shape == "square"  # type: ignore[call-arg]
+    assert caplog.messages == []
+    with pytest.raises(ValueError, match="did you mean colour"):
+        Ours(color="green")  # type: ignore[call-arg]
 
 
 # how much a topic remembers

@@ -9,6 +9,7 @@ from gqlnotify.auth.tokens import (
     TokenVerifier,
     find_token,
     sign,
+    too_short,
     verifier_from,
 )
 from gqlnotify.auth.viewer import (
@@ -43,6 +44,7 @@ __all__ = [
     "principal_from",
     "renewed",
     "sign",
+    "too_short",
     "verifier_from",
     "view_as",
     "view_as_everybody",

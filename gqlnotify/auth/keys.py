@@ -13,6 +13,9 @@ from jose.exceptions import JWKError
 _CURVES = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 # "A key of size 2048 bits or larger MUST be used with these algorithms" (RFC 7518, section 3.3).
 _LEAST_RSA_BITS = 2048
+# RFC 7518, section 3.2: "A key of the same size as the hash output [...] or larger MUST be used".
+# A shorter one can be found offline, from one token, by trying.
+LEAST_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 _PUBLIC_MEMBERS = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y")}
 
 

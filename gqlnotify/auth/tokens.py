@@ -1,5 +1,6 @@
 """From a token to a `Principal`, by python-jose; and, for tools, from claims to a token."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -8,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from jose import jwt
 from jose.backends.base import Key
 
-from gqlnotify.auth.keys import fitting_key
+from gqlnotify.auth.keys import LEAST_SECRET_BYTES, fitting_key
 from gqlnotify.auth.principal import Principal, principal_from
 from gqlnotify.errors import NotifyError, TokenExpired, TokenNotYetValid, Unauthenticated
-from gqlnotify.settings import Settings
+from gqlnotify.settings import Settings, warn_once
 
 if TYPE_CHECKING:
     from gqlnotify.auth.jwks import KeySet
 
 MAX_TOKEN_LENGTH = 8192
+
+logger = logging.getLogger("gqlnotify.auth")
+
 _TOKEN_KEYS = ("authorization", "token", "authtoken")
 
 Authenticate = Callable[[str | None, Any], Principal | Awaitable[Principal]]
@@ -198,8 +202,12 @@ def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
     """
     rules = Rules.of(settings)
     if settings.jwks_url is None:
-        secret = settings.jwt_secret
-        return None if secret is None else TokenVerifier(secret.get_secret_value(), **asdict(rules))
+        if settings.jwt_secret is None:
+            return None
+        short = too_short(settings)
+        if short is not None:
+            warn_once(logger, short)
+        return TokenVerifier(settings.jwt_secret.get_secret_value(), **asdict(rules))
     if settings.jwt_secret is not None:
         raise ValueError(
             "GQLNOTIFY_JWT_SECRET and GQLNOTIFY_JWKS_URL are both set; which key is meant?"
@@ -214,6 +222,20 @@ def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
         timeout=settings.jwks_timeout,
     )
     return KeySetVerifier(keys, rules)
+
+
+def too_short(settings: Settings) -> str | None:
+    """Say that the secret is shorter than its algorithm needs; None if it is not, or not set."""
+    secret, algorithm = settings.jwt_secret, settings.jwt_algorithm
+    if secret is None:
+        return None
+    size, least = len(secret.get_secret_value().encode()), LEAST_SECRET_BYTES.get(algorithm, 0)
+    if size >= least:
+        return None
+    return (
+        f"GQLNOTIFY_JWT_SECRET has {size} bytes, and {algorithm} needs {least} or more: "
+        f"a shorter one can be guessed. Make one with: openssl rand -base64 {least}"
+    )
 
 
 def sign(claims: Mapping[str, Any], settings: Settings) -> str:

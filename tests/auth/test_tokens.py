@@ -18,6 +18,7 @@ from gqlnotify.auth import (
     sign,
 )
 from gqlnotify.errors import TokenExpired, TokenNotYetValid, Unauthenticated
+from gqlnotify.settings import warn_once
 from tests.auth.forging import (
     AN_HOUR_AGO,
     ANOTHER_SECRET,
@@ -497,6 +498,32 @@ def test_the_token_is_found_where_clients_put_it(fields: Mapping[str, Any], toke
 @pytest.mark.parametrize("value", ["Bearer", "Bearer ", "Basic x", 5, ["x"], False])
 def test_what_is_found_and_is_no_token_is_refused(value: Any) -> None:
     assert_refused(find_token({"Authorization": value}))
+
+
+# how long a secret is
+
+
+@pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_a_secret_shorter_than_its_algorithms_hash_is_warned_of_once(
+    algorithm: str, least: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_once.cache_clear()
+    # Two bytes for each letter.
+    short, long = "é" * (least // 2 - 1) + "x", "é" * (least // 2)
+
+    fixed(settings(jwt_secret=long, jwt_algorithm=algorithm))
+    assert caplog.messages == []
+    for _ in range(2):
+        fixed(settings(jwt_secret=short, jwt_algorithm=algorithm))
+    [warning] = caplog.messages
+    assert f"has {least - 1} bytes, and {algorithm} needs {least} or more" in warning
+    assert short not in warning
+
+
+def test_a_public_key_is_as_long_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    warn_once.cache_clear()
+    fixed(settings(jwt_secret=EC_PUBLIC, jwt_algorithm="ES256"))
+    assert caplog.messages == []
 
 
 # signing
