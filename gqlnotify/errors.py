@@ -154,6 +154,20 @@ class TooManyOperations(NotifyError):
     http_status = 429
 
 
+class TooManyStreams(NotifyError):
+    """The process has as many connections as it may, HTTP streams among them."""
+
+    code = "TOO_MANY_CONNECTIONS"
+    http_status = 503
+
+
+class TooManyStreamsOfSubject(NotifyError):
+    """The subject has as many connections as it may, HTTP streams among them."""
+
+    code = "TOO_MANY_CONNECTIONS_OF_SUBJECT"
+    http_status = 429
+
+
 class TooManyTokens(NotifyError):
     """The document is longer than it may be."""
 

@@ -38,6 +38,7 @@ def _gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
 
 
 connections = _gauge("connections", "WebSockets that are open.")
+streams = _gauge("streams", "Streams over HTTP that are open: SSE and multipart.")
 _operations = _gauge("operations", "Operations that run on WebSockets, by how.", ["how"])
 shared_operations = _operations.labels("shared")
 own_operations = _operations.labels("alone")
@@ -173,7 +174,7 @@ class _Watch:
 
 
 _SAMPLED = (
-    *(connections, shared_operations, own_operations, held_bytes),
+    *(connections, streams, shared_operations, own_operations, held_bytes),
     *(groups, topics, readers),
 )
 _watch = _Watch()

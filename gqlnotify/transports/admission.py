@@ -1,12 +1,14 @@
-"""How many sockets there may be, of everybody and of each subject."""
+"""How many sockets and HTTP streams there may be, of everybody and of each subject."""
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from gqlnotify.errors import TooManyConnections, TooManyConnectionsOfSubject
 
 
 class Admission:
-    """Counts the sockets of one router in this process."""
+    """Counts the sockets and HTTP streams of one router in this process."""
 
     def __init__(self, *, max_connections: int, max_per_subject: int) -> None:
         self.connections = 0
@@ -18,7 +20,7 @@ class Admission:
         """Let one more in; `leave` it when it has gone.
 
         Raises:
-            TooManyConnections: the house is full.
+            TooManyConnections: there are as many as there may be.
         """
         if self.connections >= self._max_connections:
             raise TooManyConnections("Too many connections; try again later")
@@ -43,3 +45,18 @@ class Admission:
         self._of_subject[subject] -= 1
         if not self._of_subject[subject]:
             del self._of_subject[subject]
+
+    def enter_stream(self, subject: str | None) -> Callable[[], None]:
+        """Let in one HTTP stream of `subject`, and return what undoes that.
+
+        Raises:
+            TooManyConnections: there are as many as there may be.
+            TooManyConnectionsOfSubject: the subject has as many as it may.
+        """
+        with ExitStack() as undo:
+            self.enter()
+            undo.callback(self.leave)
+            if subject is not None:
+                self.enter_as(subject)
+                undo.callback(self.leave_as, subject)
+            return undo.pop_all().close

@@ -3,8 +3,9 @@
 Strawberry's views do the work; what is here mends where they stray from the draft.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
@@ -20,19 +21,21 @@ from strawberry.types.unset import UNSET
 from typing_extensions import TypeVar
 
 from gqlnotify import execution
+from gqlnotify.auth import current_viewer
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import (
     BadUserInput,
     ExecutionCancelled,
     NotifyError,
-    TooManyAttempts,
     Unauthenticated,
 )
 from gqlnotify.metrics import refused
 from gqlnotify.protocol.messages import find_document_id, strict_json
 from gqlnotify.settings import Settings
+from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.body import bound_body
 from gqlnotify.transports.http import GRAPHQL_RESPONSE, negotiate
+from gqlnotify.transports.stream import Stream
 
 Context = TypeVar("Context", default=CustomContext)
 RootValue = TypeVar("RootValue", default=None)
@@ -54,6 +57,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
     schema: Schema
     settings: Settings
     executions: execution.Executions
+    admission: Admission
 
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request, and answer a bad one in the media type that the client prefers."""
@@ -184,10 +188,31 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         several = parameters if isinstance(parameters, list) else [parameters] * len(operations)
         return [_named(single, own) for single, own in zip(operations, several, strict=True)]
 
+    async def create_streaming_response(
+        self,
+        request: Request,
+        stream: Callable[[], AsyncIterator[str]],
+        sub_response: Response,
+        headers: Mapping[str, str],
+    ) -> Response:
+        """Return a response that counts as a connection of the viewer while it streams."""
+        if self._get_stream_transport_from_headers(request.headers) is None:
+            # The rest of a result with `@defer`: its operation runs already, and it ends soon.
+            return await super().create_streaming_response(request, stream, sub_response, headers)
+        viewer = current_viewer()
+        return Stream(
+            stream(),
+            status_code=sub_response.status_code or 200,
+            headers={**sub_response.headers, **headers},
+            admission=self.admission,
+            subject=None if viewer is None else viewer.principal.subject,
+            refuse=partial(self._refuse_for, request),
+        )
+
     def _refuse_for(self, request: Request, error: NotifyError) -> Response:
         refused(error.code)
         response = self._refuse(request, error.http_status, [error.formatted()])
-        if isinstance(error, TooManyAttempts):
+        if "retryAfter" in error.extensions:
             response.headers["retry-after"] = str(error.extensions["retryAfter"])
         return response
 
