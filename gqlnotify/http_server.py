@@ -4,7 +4,6 @@ It is the one that uvicorn would take, httptools' or h11's, but it does not wait
 request, ends streams when the server does, and answers what is under way to a server that stops.
 """
 
-import asyncio
 from functools import cache
 from typing import Any
 
@@ -14,6 +13,8 @@ from gqlnotify.draining import Drain
 from gqlnotify.metrics import refused
 from gqlnotify.server import drain_times
 from gqlnotify.settings import Settings
+from gqlnotify.transports.deadline import Deadline
+from gqlnotify.transports.peer import let_go
 
 HANDSHAKE_TIMEOUT = "HANDSHAKE_TIMEOUT"
 # Slower than this nobody sends a body in earnest.
@@ -29,7 +30,7 @@ class Watched(_Base):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: Deadline | None = None
         self._received = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -90,7 +91,7 @@ class Watched(_Base):  # type: ignore[misc]
 
     def abort(self) -> None:
         """See `Leaver.abort`."""
-        self.transport.abort()
+        let_go(self.transport)
 
     def _end(self) -> None:
         if not self.gone and not self.transport.is_closing():
@@ -114,7 +115,7 @@ class Watched(_Base):  # type: ignore[misc]
 
     def _watch(self) -> None:
         self._received = 0
-        self._deadline = self.loop.call_later(self.handshake_timeout, self._too_late)
+        self._deadline = Deadline(self.loop, self.handshake_timeout, self._too_late)
 
     def _unwatch(self) -> None:
         if self._deadline is not None:

@@ -6,6 +6,7 @@ the scope extension `gqlnotify.frames`, which takes finished frames.
 
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +23,9 @@ from gqlnotify.errors import Draining
 from gqlnotify.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.settings import Settings
+from gqlnotify.transports.deadline import Deadline
 from gqlnotify.transports.gate import Gate, Mailbox
+from gqlnotify.transports.peer import LettingGo, let_go, taken, unread
 from gqlnotify.transports.wire import EXTENSION, FULL_BYTES
 from gqlnotify.turn import Turn
 
@@ -131,7 +134,29 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         """Let go of the peer, whatever it has not read."""
-        self.transport.abort()
+        let_go(self.transport)
+
+    def send_keepalive_ping(self) -> None:
+        """Ping the peer, and give it its time, but not while this process stands still."""
+        super().send_keepalive_ping()
+        if self.pong_timer is not None:
+            self._wait_for_a_pong()
+
+    def _wait_for_a_pong(self) -> None:
+        assert self.pong_timer is not None
+        assert self.ping_timeout is not None
+        self.pong_timer.cancel()
+        deadline: Any = Deadline(
+            self.loop, self.ping_timeout, partial(self._judge, taken(self.transport))
+        )
+        self.pong_timer = deadline
+
+    def _judge(self, taken_before: int) -> None:
+        if unread(self.transport) and taken(self.transport) > taken_before:
+            # It reads, but has not come to the ping yet.
+            self._wait_for_a_pong()
+        else:
+            self.keepalive_timeout()
 
     def keepalive_timeout(self) -> None:
         """Let go of a peer that is dead; uvicorn would wait until it has read everything."""
@@ -143,7 +168,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.close" and self.close_timer is not None:
             self.close_timer.cancel()
-            self.close_timer = self.loop.call_later(self.close_timeout, self.abort)
+            self._let_go_in_time()
+
+    def _let_go_in_time(self) -> None:
+        timer: Any = LettingGo(self.loop, self.transport, self.close_timeout)
+        self.close_timer = timer
 
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Have the server wait for `task` before it shuts down."""

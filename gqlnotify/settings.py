@@ -164,7 +164,9 @@ class Settings(BaseSettings):
         default=1000, gt=0, description="Messages that a connection may send at once"
     )
     outgoing_max_bytes: int = Field(
-        default=1024 * 1024, gt=0, description="What may wait for a peer that reads slowly"
+        default=1024 * 1024,
+        gt=0,
+        description="What may wait for a peer before nothing more is begun",
     )
     send_timeout: float = Field(
         default=30, gt=0, description="How long a peer may read nothing of what waits for it"

@@ -10,8 +10,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gqlnotify import metrics
 from gqlnotify.protocol.frames import Batch, Head
 from gqlnotify.settings import Settings
+from gqlnotify.transports.deadline import time_limit
 from gqlnotify.transports.gate import Gate
 from gqlnotify.transports.life import Life
+from gqlnotify.transports.peer import LettingGo, let_go, taken, unread
 from gqlnotify.transports.wire import AsgiWire, DirectWire, frames_of, transport_of
 
 CLOSE_SECONDS = 5.0
@@ -26,7 +28,7 @@ class Connection:
 
     __slots__ = (
         *("_closed", "_encode", "_frames", "_life", "_on_end", "_on_slow", "_over", "_settings"),
-        *("_tasks", "_timers", "_transport", "_wire", "websocket"),
+        *("_taken", "_tasks", "_timers", "_transport", "_wire", "websocket"),
     )
 
     def __init__(
@@ -35,9 +37,9 @@ class Connection:
         encode: Callable[[object], str | bytes],
         settings: Settings,
         *,
-        on_slow: Callable[[str], None],
+        on_slow: Callable[[], None],
     ) -> None:
-        """Take `on_slow`, which is told why the peer is to be sent away."""
+        """Take `on_slow`, which is told that the peer has read nothing for too long."""
         self.websocket = websocket
         self._life = Life(websocket.client)
         self._over = Gate()
@@ -45,12 +47,13 @@ class Connection:
         self._settings = settings
         self._on_slow = on_slow
         self._frames = frames_of(websocket)
-        self._transport = None if self._frames is not None else transport_of(websocket)
+        self._transport = transport_of(websocket, self._frames)
         self._wire = (
             AsgiWire(websocket.send_text, self._transport)
             if self._frames is None
             else DirectWire(self._frames, compress_above=settings.compress_above)
         )
+        self._taken = 0
         self._on_end: Callable[[], Coroutine[Any, Any, None]] | None = None
         # Nothing more may be sent: a close frame is on its way, or the peer has gone.
         self._closed = False
@@ -119,9 +122,6 @@ class Connection:
         if not self._closed:
             self._wire.write(text)
             metrics.sent_bytes.inc(len(text))
-            # What many operations have to say at once adds up, though each of them waits.
-            if self._wire.full and self._wire.held > self._settings.outgoing_max_bytes:
-                self._on_slow("Too much was left unread")
         await self.drained()
 
     def push(self, head: Head, batch: Batch) -> bool:
@@ -134,15 +134,36 @@ class Connection:
             # Nobody reads this any more. Whoever sends is cancelled with the connection; were it to
             # go on at once, an endless generator would hold up the whole event loop.
             await asyncio.get_running_loop().create_future()
+        while not await self._has_drained(self._settings.send_timeout):
+            self._on_slow()
+
+    async def room(self) -> None:
+        """Wait while so much is held for the peer that nothing more may be begun for it."""
+        while self._wire.full and self._wire.held > self._settings.outgoing_max_bytes:
+            await self.drained()
+
+    async def _has_drained(self, patience: float) -> bool:
+        """Wait for room; return False once the peer has read nothing for `patience` seconds."""
         while self._wire.full:
-            held = self._wire.held
+            before = self._progress()
             try:
-                async with asyncio.timeout(self._settings.send_timeout):
+                async with time_limit(patience):
                     await self._wire.drained()
-                    return
             except TimeoutError:
-                if self._wire.held >= held:
-                    self._on_slow("Nothing was read for too long")
+                if self._progress() <= before:
+                    return False
+        return True
+
+    def reads(self) -> bool:
+        """Tell whether the peer read something since the last call, and has more to read."""
+        before, self._taken = self._taken, self._progress()
+        return self._taken > before and self._unread() > 0
+
+    def _progress(self) -> int:
+        return -self._wire.held if self._transport is None else taken(self._transport)
+
+    def _unread(self) -> int:
+        return self._wire.held if self._transport is None else unread(self._transport)
 
     async def close(self, code: int, reason: str) -> None:
         """Close the socket, without waiting for long on a peer that does not read."""
@@ -151,24 +172,25 @@ class Connection:
         self._closed = True
         self._life.closed(code, reason)
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._wire.flushed()
-                await self.websocket.close(code, reason)
-        except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
-            logger.info("The peer did not take the close frame (%d)", code)
-            self._abort()
-        else:
-            if self._frames is None:
-                # A server may wait for the peer's own close frame behind what it does not read.
-                asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._abort)
+            if not (await self._has_drained(CLOSE_SECONDS) and await self._say(code, reason)):
+                logger.info("The peer did not take the close frame (%d)", code)
+                if self._transport is not None:
+                    let_go(self._transport)
         finally:
             self.end()
 
-    def _abort(self) -> None:
-        if self._frames is not None:
-            self._frames.abort()
-        elif self._transport is not None:
-            self._transport.abort()
+    async def _say(self, code: int, reason: str) -> bool:
+        """Send the close frame; return False if that can't be done in time."""
+        try:
+            async with time_limit(CLOSE_SECONDS):
+                await self._wire.flushed()
+                await self.websocket.close(code, reason)
+        except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
+            return False
+        if self._frames is None and self._transport is not None:
+            # A server may wait for the peer's close frame for as long as the peer likes.
+            LettingGo(asyncio.get_running_loop(), self._transport, CLOSE_SECONDS)
+        return True
 
     def end(self) -> None:
         """Note that the socket is no more."""

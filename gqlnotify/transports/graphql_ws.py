@@ -51,6 +51,7 @@ from gqlnotify.reader import Reader
 from gqlnotify.settings import Settings
 from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.connection import Connection
+from gqlnotify.transports.deadline import Deadline
 from gqlnotify.transports.heartbeat import Heartbeat
 from gqlnotify.transports.shared_operation import SharedOperation
 
@@ -115,8 +116,10 @@ class GraphQLTransportWSHandler:
         self._connection = Connection(
             websocket.ws, view.encode_json, settings, on_slow=self._fell_behind_for_good
         )
-        self._init_timer = self._connection.after(
-            connection_init_wait_timeout.total_seconds(), self._init_timeout
+        self._init_timer = Deadline(
+            asyncio.get_running_loop(),
+            connection_init_wait_timeout.total_seconds(),
+            lambda: self._soon(self._protocol.init_timeout()),
         )
         self._protocol = ServerConnection(
             max_operations=max_subscriptions_per_connection,
@@ -127,6 +130,7 @@ class GraphQLTransportWSHandler:
             interval=settings.ping_interval,
             timeout=settings.ping_timeout,
             ping=lambda: self._soon(self._protocol.ping()),
+            reads=self._connection.reads,
             dead=lambda: self._soon(self._protocol.close(PeerSilent("No pong in time"))),
         )
 
@@ -177,6 +181,7 @@ class GraphQLTransportWSHandler:
     async def _leave_nothing(self) -> None:
         metrics.unwatch(self)
         self._heartbeat.stop()
+        self._init_timer.cancel()
         for id_ in list(self._operations):
             self._stop(id_)
         await self._connection.clean_up()
@@ -197,6 +202,7 @@ class GraphQLTransportWSHandler:
         try:
             # Also while a close frame is under way, which this would cut short by ending.
             while there_is_more():
+                await self._connection.room()
                 message = await self._connection.receive()
                 if message is None:
                     self._connection.end()
@@ -274,14 +280,11 @@ class GraphQLTransportWSHandler:
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._carry_out(commands))
 
-    def _fell_behind_for_good(self, why: str) -> None:
-        self._soon(self._protocol.close(TooSlow(why)))
+    def _fell_behind_for_good(self) -> None:
+        self._soon(self._protocol.close(TooSlow("Nothing was read for too long")))
 
     async def _fail(self, closed: ConnectionClosed) -> None:
         await self._carry_out(self._protocol.close(closed))
-
-    async def _init_timeout(self) -> None:
-        await self._carry_out(self._protocol.init_timeout())
 
     async def _initialise(self, payload: Json) -> None:
         try:
@@ -379,6 +382,8 @@ class GraphQLTransportWSHandler:
             self._context.connection_params = payload
 
     async def _run(self, operation: Subscribe) -> None:
+        # Its result would have to wait as well, and be kept meanwhile.
+        await self._connection.room()
         await self._conclude(operation.id, partial(self._answer, operation))
 
     async def _conclude(
@@ -457,6 +462,8 @@ class GraphQLTransportWSHandler:
         payload = execution.payload_of(result)
         if execution.ends_the_operation(result):
             return list(payload.get("errors", ()))
+        # All operations wait for their turn here: only one result at a time goes beyond the bound.
+        await self._connection.drained()
         commands = self._protocol.next(id_, payload) if self._runs(id_) else []
         await self._carry_out(commands)
         if not commands:

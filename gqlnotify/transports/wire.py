@@ -13,10 +13,12 @@ from starlette.websockets import WebSocket
 
 from gqlnotify.protocol.frames import Batch, Head, text_frame
 from gqlnotify.transports.gate import Gate
+from gqlnotify.transports.peer import Transport
 
 EXTENSION = "gqlnotify.frames"
 # What may wait in this process for a peer that reads slowly, before its writers wait as well.
 FULL_BYTES = 64 * 1024
+_LOOK_SECONDS = 0.01
 
 
 class Frames(Protocol):
@@ -28,6 +30,9 @@ class Frames(Protocol):
 
     full: bool
     """Whether more is held for the peer than is good."""
+
+    transport: Any
+    """The transport under the connection."""
 
     @property
     def held(self) -> int:
@@ -55,21 +60,8 @@ class Frames(Protocol):
     on_drain: Callable[[], None] | None
     """Called, if it is given, when the connection has to end because the server does."""
 
-    def abort(self) -> None:
-        """Let go of the peer, whatever it has not read."""
-
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Have the server wait for `task` before it shuts down."""
-
-
-class Transport(Protocol):
-    """What is asked of the transport under a socket, where a server shows it."""
-
-    def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait to be written."""
-
-    def abort(self) -> None:
-        """Let go of the peer, whatever it has not read."""
 
 
 class Wire(Protocol):
@@ -106,16 +98,16 @@ def frames_of(websocket: WebSocket) -> Frames | None:
     return frames
 
 
-def transport_of(websocket: WebSocket) -> Transport | None:
+def transport_of(websocket: WebSocket, frames: Frames | None) -> Transport | None:
     """Return the transport under `websocket`; None where the server does not let it be seen.
 
     ASGI knows no way to let go of a peer that does not read: `close` waits behind what it has not
     read. Each of uvicorn's protocol classes gives a method of its own as `receive`.
     """
-    protocol = getattr(websocket._receive, "__self__", None)
+    protocol = frames if frames is not None else getattr(websocket._receive, "__self__", None)
     transport: Any = getattr(protocol, "transport", None)
-    can_be_used = hasattr(transport, "abort") and hasattr(transport, "get_write_buffer_size")
-    return transport if can_be_used else None
+    needed = ("abort", "get_extra_info", "get_write_buffer_size")
+    return transport if all(hasattr(transport, name) for name in needed) else None
 
 
 class DirectWire:
@@ -184,8 +176,7 @@ class AsgiWire:
     @property
     def held(self) -> int:
         """See `Wire.held`."""
-        below = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        return self._held + below
+        return self._held + self._below
 
     def write(self, text: str) -> None:
         """See `Wire.write`."""
@@ -222,13 +213,21 @@ class AsgiWire:
             while self._outbox:
                 text = self._outbox.popleft()
                 await self._send(text)
-                self._sent(len(text))
+                self._held -= len(text)
+                if not self._outbox:
+                    self._empty.set()
+                await self._make_room()
             self._more.clear()
             await self._more.wait()
 
-    def _sent(self, size: int) -> None:
-        self._held -= size
+    async def _make_room(self) -> None:
+        # ASGI's `send` returns before the peer has read anything, and a server says nothing when
+        # its buffer has drained.
+        while self.full and self._below >= FULL_BYTES:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
         if self._held < FULL_BYTES // 2:
             self._room.set()
-        if not self._outbox:
-            self._empty.set()
+
+    @property
+    def _below(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()

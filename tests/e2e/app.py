@@ -1,8 +1,10 @@
 """The application that the end-to-end tests serve: numbers on topics, and operations that wait."""
 
 import asyncio
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -16,6 +18,7 @@ from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal, met
 
 GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 ENDED: list[str] = []
+EXPORTS: Counter[str] = Counter()
 
 
 def refuse() -> int:
@@ -62,6 +65,13 @@ class Query:
         return Inner()
 
     @strawberry.field
+    def block(self, seconds: float, sign: str) -> bool:
+        """Hold up the whole process, and show that it begins by making the file `sign`."""
+        Path(sign).touch()
+        time.sleep(seconds)
+        return True
+
+    @strawberry.field
     def fails(self) -> str | None:
         raise ValueError("on purpose")
 
@@ -83,6 +93,11 @@ class Query:
         return gate
 
     @strawberry.field
+    def exports(self, name: str) -> int:
+        """Return how often this was exported."""
+        return EXPORTS[name]
+
+    @strawberry.field
     def ended(self, gate: str) -> bool:
         return gate in ENDED
 
@@ -93,6 +108,11 @@ class Mutation:
     def open(self, gate: str) -> bool:
         GATES[gate].set()
         return True
+
+    @strawberry.mutation
+    def export(self, name: str, size: int) -> str:
+        EXPORTS[name] += 1
+        return "x" * size
 
     @strawberry.mutation
     async def publish_slowly(self, name: str, value: int, seconds: float) -> str:

@@ -27,6 +27,7 @@ def strict(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> I
         message_rate=5,
         message_burst=20,
         outgoing_max_bytes=300_000,
+        send_timeout=0.5,
     ) as server:
         yield server
 
@@ -107,7 +108,9 @@ async def flood(socket: Socket) -> None:
         await socket.subscribe(str(number), "subscription { flood(size: 100000) }")
 
 
-async def test_a_peer_that_lets_too_much_pile_up_is_sent_away_to_come_back(empty: Server) -> None:
+async def test_a_peer_that_reads_nothing_for_too_long_is_sent_away_to_come_back(
+    empty: Server,
+) -> None:
     before = await refused(empty, "too_slow")
     async with open_socket(
         empty.ws, max_queue=1, ping_interval=None, compression=None, close_timeout=0.2

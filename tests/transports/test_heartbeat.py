@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,16 +17,24 @@ class Peer:
 
     def __init__(self, *, answers: bool) -> None:
         self.answers = answers
+        self.reads = False
         self.pinged: list[float] = []
         self.dead: list[float] = []
         self.began = self.now()
         self.heartbeat = Heartbeat(
-            interval=INTERVAL, timeout=TIMEOUT, ping=self._ping, dead=self._give_up
+            interval=INTERVAL,
+            timeout=TIMEOUT,
+            ping=self._ping,
+            reads=self._reads,
+            dead=self._give_up,
         )
 
     @staticmethod
     def now() -> float:
         return asyncio.get_running_loop().time()
+
+    def _reads(self) -> bool:
+        return self.reads
 
     def _ping(self) -> None:
         self.pinged.append(self.now())
@@ -57,6 +66,11 @@ async def pass_time(seconds: float, **each_turn: Any) -> None:
         for call in each_turn.values():
             call()
         await asyncio.sleep(0)
+
+
+def block(seconds: float) -> None:
+    """Stand still, as a resolver that computes."""
+    time.sleep(seconds)
 
 
 async def test_a_silent_peer_is_pinged_once_and_given_up_once(silent: Peer) -> None:
@@ -109,4 +123,24 @@ async def test_nothing_is_called_after_the_stop(silent: Peer, pings: int) -> Non
     silent.heartbeat.stop()
     await pass_time(3 * (INTERVAL + TIMEOUT))
     assert len(silent.pinged) == pings
+    assert silent.dead == []
+
+
+async def test_a_peer_that_still_reads_is_waited_for(silent: Peer) -> None:
+    silent.reads = True
+    await wait_until(lambda: silent.pinged)
+    await pass_time(3 * TIMEOUT)
+    assert silent.dead == []
+    silent.reads = False
+    await wait_until(lambda: silent.dead)
+    assert len(silent.pinged) == 1
+
+
+async def test_a_process_that_stood_still_gives_up_nobody(silent: Peer) -> None:
+    await wait_until(lambda: silent.pinged)
+    block(3 * TIMEOUT)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    silent.heartbeat.heard()
+    await wait_until(lambda: len(silent.pinged) == 2)
     assert silent.dead == []

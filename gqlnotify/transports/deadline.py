@@ -1,0 +1,64 @@
+"""Deadlines for peers. They don't run out while this process itself stands still."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+# A deadline is waited for in parts, and each part must end on time.
+_PARTS = 2
+_TOLERANCE = 0.1
+_LEAST_TOLERANCE_SECONDS = 0.05
+
+
+class Deadline:
+    """Calls `expired` once, after `seconds` in which the event loop ran.
+
+    While the loop is blocked, nothing that a peer has sent is read. So a part of the time that
+    ends late does not count, and the waiting starts over.
+    """
+
+    __slots__ = ("_due", "_expired", "_left", "_loop", "_part", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, expired: Callable[[], object]
+    ) -> None:
+        self._loop = loop
+        self._part = seconds / _PARTS
+        self._expired = expired
+        self._left = _PARTS
+        self._wait()
+
+    def cancel(self) -> None:
+        """Call nothing any more."""
+        self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._due = self._loop.time() + self._part
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        late = self._loop.time() - self._due
+        if late > max(self._part * _TOLERANCE, _LEAST_TOLERANCE_SECONDS):
+            self._left = _PARTS
+        else:
+            self._left -= 1
+        if self._left:
+            self._wait()
+        else:
+            self._expired()
+
+
+@asynccontextmanager
+async def time_limit(seconds: float) -> AsyncIterator[None]:
+    """Limit the body to `seconds`, as `asyncio.timeout` does, but by a `Deadline`.
+
+    Raises:
+        TimeoutError: the time was over.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        deadline = Deadline(loop, seconds, lambda: limit.reschedule(loop.time()))
+        try:
+            yield
+        finally:
+            deadline.cancel()
