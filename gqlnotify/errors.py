@@ -34,6 +34,17 @@ class NotifyError(Exception):
         return {"message": self.message, "extensions": self.extensions}
 
 
+class InternalError(NotifyError):
+    """A mistake in the application's code. The log gets `str` of it, the client no detail."""
+
+    http_status = 500
+
+    @property
+    def message(self) -> str:
+        """What the client is told."""
+        return "Internal server error"
+
+
 class Unauthenticated(NotifyError):
     """There is no valid token. A socket closes with `close_code`."""
 
@@ -145,6 +156,16 @@ class CursorExpired(NotifyError):
 
     code = "CURSOR_EXPIRED"
     http_status = 410
+
+
+class EventUnreadable(NotifyError):
+    """This version of the server can't read an event; the stream goes on after it."""
+
+    code = "EVENT_UNREADABLE"
+    http_status = 500
+
+    def __init__(self, cursor: object) -> None:
+        super().__init__("This server can't read the event at this cursor", cursor=str(cursor))
 
 
 class TooManyOperations(NotifyError):

@@ -1,7 +1,7 @@
 """What travels: an `Event` on a `Topic`, at a `Cursor`. Plain data, no I/O."""
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from gqlnotify.callables import require_plain
 from gqlnotify.errors import BadUserInput
 
 T = TypeVar("T")
@@ -147,6 +148,7 @@ class Topic(Generic[T]):
 
     Raises:
         BadUserInput: the name breaks the rules of `check_topic_name`.
+        InternalError: `latest_by` is an `async def`.
     """
 
     name: str
@@ -158,6 +160,7 @@ class Topic(Generic[T]):
     _adapter: TypeAdapter[T] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_plain(self.latest_by, "latest_by")
         parameters = tuple(re.findall(r"<([A-Za-z_][A-Za-z0-9_]*)>", self.name))
         check_topic_name(re.sub(r"<[A-Za-z_][A-Za-z0-9_]*>", "_", self.name))
         object.__setattr__(self, "_parameters", parameters)
@@ -211,10 +214,29 @@ class Topic(Generic[T]):
         Raises:
             ValueError: the payload is of another type (an older or newer publisher's, say).
         """
-        return self._adapter.validate_json(payload)
+        try:
+            return self._adapter.validate_json(payload)
+        except Exception as error:
+            # Without its cause: pydantic's text holds what was published.
+            raise ValueError(f"it is not {self._type_name()}: {reason_of(error)}") from None
 
     def _type_name(self) -> str:
         return getattr(self.type, "__name__", str(self.type))
+
+
+def reason_of(error: Exception) -> str:
+    """Say where and why pydantic refused something, with nothing of the value."""
+    if not isinstance(error, ValidationError):
+        return type(error).__name__
+    found = error.errors(include_input=False, include_context=False, include_url=False)
+    return ", ".join(f"{path_of(each['loc'])} {each['type']}".lstrip() for each in found[:5])
+
+
+def path_of(location: Iterable[object]) -> str:
+    """Spell a place in a value; what may be a key of a mapping, and so data, becomes `*`."""
+    return ".".join(
+        str(x) if isinstance(x, int) or str(x).isidentifier() else "*" for x in location
+    )
 
 
 def _segment(parameter: str, value: object) -> str:

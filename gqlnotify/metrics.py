@@ -51,6 +51,10 @@ events_published = Counter("gqlnotify_events_published", "Events that this proce
 events_received = Counter(
     "gqlnotify_events_received", "Events that the broker brought, counted once for each topic."
 )
+unreadable_events = Counter(
+    "gqlnotify_unreadable_events",
+    "Events that this process could not read, which is an error for their subscribers.",
+)
 executions = Counter("gqlnotify_executions", "Executions of an event.")
 executions_saved = Counter(
     "gqlnotify_executions_saved", "Deliveries that needed no execution, because others asked same."

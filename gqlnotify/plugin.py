@@ -27,6 +27,7 @@ from gqlnotify.auth import (
     verifier_from,
     viewing,
 )
+from gqlnotify.callables import plain_result
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import NotifyError, Unauthenticated
 from gqlnotify.revocation import Revocations
@@ -230,7 +231,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     def _check_websocket_origin(self, request: Any) -> bool:
         # Strawberry's own would write a line into the log for each of them.
         origin = foreign_origin(request.headers)
-        if origin is None or self.is_websocket_origin_allowed(request, origin):
+        if origin is None:
+            return True
+        allowed = self.is_websocket_origin_allowed(request, origin)
+        if plain_result(allowed, "is_websocket_origin_allowed"):
             return True
         self._foreign.add(origin)
         return False

@@ -7,13 +7,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, Self, TypeVar
 
 from gqlnotify import brokers, metrics, tracing
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
 from gqlnotify.brokers import Broker
+from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.conflation import SKIPPED, Skipped
-from gqlnotify.errors import BrokerUnavailable
+from gqlnotify.errors import BrokerUnavailable, EventUnreadable
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name
 from gqlnotify.feed import RETRY_SECONDS, Feed
 from gqlnotify.reader import Reader
@@ -36,13 +38,20 @@ class Lens:
     def look_at(self, event: Event) -> Any:
         """Return what is made of `event`; `SKIPPED` where it is left out.
 
-        Raises:
-            ValueError: the event's payload is not of the topic's type.
+        An event that can't be read makes an `EventUnreadable`, returned and not raised: whoever
+        executes it gets an error for this one event, as for any exception in place of a value.
         """
-        value = self.topic.decode(event.payload)
-        if self.where is not None and not self.where(value):
+        try:
+            value = self.topic.decode(event.payload)
+        except ValueError as error:
+            _report_unreadable(event.topic, event.cursor, str(error))
+            return EventUnreadable(event.cursor)
+        if not self._lets_through(value):
             return SKIPPED
-        return value if self.select is None else self.select(value, event)
+        return value if self.select is None else plain_result(self.select(value, event), "map")
+
+    def _lets_through(self, value: Any) -> bool:
+        return self.where is None or bool(plain_result(self.where(value), "where"))
 
     def key_of(self, event: Event) -> Hashable | Skipped:
         """Return the key that the topic gives to `event`; `SKIPPED` where it is left out.
@@ -52,12 +61,20 @@ class Lens:
         assert self.topic.latest_by is not None
         try:
             value = self.topic.decode(event.payload)
-            if self.where is not None and not self.where(value):
+            if not self._lets_through(value):
                 return SKIPPED
         except Exception:
             # It comes, and is told of when it is its turn.
             return None
-        return self.topic.latest_by(value)
+        key: Hashable = plain_result(self.topic.latest_by(value), "latest_by")
+        return key
+
+
+@lru_cache(maxsize=1024)
+def _report_unreadable(topic: str, cursor: Cursor, why: str) -> None:
+    """Log and count an event once, however many subscriptions meet it."""
+    metrics.unreadable_events.inc()
+    logger.error("The event of %r at %s can't be read: %s", topic, cursor, why)
 
 
 class TopicManager:
@@ -187,7 +204,11 @@ class TopicManager:
         Subscriptions with the same document, variables, topic, filter and scope share one
         execution for each event, which has no viewer. Two filters are the same when their code is,
         and the immutable values that they have captured.
+
+        Raises:
+            InternalError: `where` is an `async def`, which would let everything through.
         """
+        require_plain(where, "where")
         # Whoever asks for the stream is the one who must have the right to it, wherever it will
         # be iterated: in an operation's task, in Strawberry's, in an application's generator.
         return Subscription(
@@ -298,6 +319,9 @@ class Subscription(Generic[T]):
     cursor, and subscriptions that ask the same share each event's execution; under any other
     transport it is just the stream.
 
+    Clients get an error for an event that can't be read. Your own `async for` goes on with the
+    next event, because an exception would end it; the log and a metric tell of the event.
+
     `cursor` is that of the value that was returned last, and `conflated` says how many the topic's
     `latest_by` has left out right before it.
     """
@@ -321,6 +345,8 @@ class Subscription(Generic[T]):
         self.per_viewer = per_viewer
         self.cursor: Cursor | None = None
         self.conflated = 0
+        self.yields_unreadable = False
+        """Whether an `EventUnreadable` comes in place of an event that can't be read."""
         key_of = None if topic.latest_by is None else self.lens.key_of
         self.reader = Reader(manager, topic.concrete(), key_of=key_of)
         self._after = after
@@ -332,7 +358,9 @@ class Subscription(Generic[T]):
 
         Raises:
             RuntimeError: the stream has started.
+            InternalError: `select` is an `async def`.
         """
+        require_plain(select, "map")
         if self.reader.started:
             raise RuntimeError("The subscription has started")
         return Subscription(
@@ -378,10 +406,12 @@ class Subscription(Generic[T]):
     async def __anext__(self) -> T:
         await self.start()
         while (event := await self.reader.next()) is not None:
-            value: T | Skipped = self.lens.look_at(event)
+            value: T | Skipped | EventUnreadable = self.lens.look_at(event)
+            if isinstance(value, EventUnreadable) and not self.yields_unreadable:
+                continue
             if not isinstance(value, Skipped):
                 self.cursor, self.conflated = event.cursor, self.reader.left_out
-                return value
+                return value  # type: ignore[return-value]  # only who asked for it gets the other
         raise StopAsyncIteration
 
 

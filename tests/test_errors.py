@@ -31,6 +31,8 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.PersistedQueryNotFound: ("PERSISTED_QUERY_NOT_FOUND", 400),
     errors.OperationNotAllowed: ("OPERATION_NOT_ALLOWED", 403),
     errors.BodyTooBig: ("BODY_TOO_BIG", 413),
+    errors.EventUnreadable: ("EVENT_UNREADABLE", 500),
+    errors.InternalError: ("INTERNAL_SERVER_ERROR", 500),
     errors.NoViewer: ("NO_VIEWER", 500),
     errors.BrokerUnavailable: ("BROKER_UNAVAILABLE", 503),
 }

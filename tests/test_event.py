@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -325,8 +326,28 @@ def test_a_value_that_holds_itself_is_refused() -> None:
 def test_a_payload_of_another_type_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="number"):
         Topic("t", Plain).decode(b'{"nummer": 1}')
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match="json"):
         Topic("t", int).decode(b"\xff")
+
+
+@dataclass
+class Failing:
+    key: str
+
+    def __post_init__(self) -> None:
+        raise KeyError(self.key)
+
+
+def test_what_says_why_a_payload_is_unreadable_holds_nothing_of_it() -> None:
+    payloads = {
+        dict[str, int]: b'{"se cret": "se cret"}',
+        Plain: b'"secret"',
+        Failing: b'{"key": "secret"}',
+    }
+    for type_, payload in payloads.items():
+        with pytest.raises(ValueError, match="it is not") as caught:
+            Topic[Any]("t", type_).decode(payload)
+        assert "cret" not in "".join(traceback.format_exception(caught.value))
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9))

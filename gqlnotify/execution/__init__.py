@@ -25,6 +25,7 @@ from gqlnotify.execution.results import (
     error_result,
     is_request_error,
     payload_of,
+    unencodable,
 )
 from gqlnotify.execution.shared import (
     Executions,
@@ -53,6 +54,7 @@ __all__ = [
     "is_subscription",
     "payload_of",
     "stream",
+    "unencodable",
     "unshared",
     "while_valid",
 ]

@@ -47,6 +47,7 @@ from gqlnotify.execution.results import (
     event_error,
     is_expected,
     payload_of,
+    unencodable,
 )
 from gqlnotify.fingerprint import Same
 from gqlnotify.protocol.frames import Batch, Tail
@@ -165,7 +166,7 @@ class EventExecution:
         return self.failed(event, ExecutionTimeout())
 
     def _render_plainly(self, value: Any) -> ExecutionResult | None:
-        if self._plain is None:
+        if self._plain is None or isinstance(value, Exception):
             return None
         try:
             return ExecutionResult(data=self._plain(value), errors=None)
@@ -272,12 +273,12 @@ class EventExecution:
             return Outcome(event.cursor, None, errors)
         result.extensions = {**(result.extensions or {}), "cursor": str(event.cursor)}
         try:
-            tail = self._tail({"type": "next", "payload": payload_of(result)})
-            return Outcome(event.cursor, tail, errors)
+            tail = self._next(result)
         except Exception:
             logger.exception("A result can't be encoded")
-            failed = error_result(NotifyError("Internal server error"))
-            return Outcome(event.cursor, None, failed.errors or ())
+            result = unencodable(result)
+            tail, errors = self._next(result), result.errors or ()
+        return Outcome(event.cursor, tail, errors)
 
     def marked(self, outcome: Outcome, left_out: int) -> Outcome:
         """Return `outcome` with the number of events that were left out before it, if any were.
@@ -289,6 +290,9 @@ class EventExecution:
         message = outcome.tail.message()
         message["payload"]["extensions"]["conflated"] = left_out
         return replace(outcome, tail=self._tail(message))
+
+    def _next(self, result: ExecutionResult) -> Tail:
+        return self._tail({"type": "next", "payload": payload_of(result)})
 
     def _tail(self, message: Mapping[str, Any]) -> Tail:
         encoded = self._asked.encode(message)

@@ -342,6 +342,8 @@ async def _map_results(
     # An application's own generator may take its time, as it may without this library.
     seconds = timeout if isinstance(source, Subscription) else None
     # Each event is executed before the next is taken, so the stream's cursor is the result's.
+    if isinstance(source, Subscription):
+        source.yields_unreadable = True
     results = map_source_to_response_event(executor, source, partial(_execute_event, seconds))
     async with aclosing(results):
         async for result in results:

@@ -1,6 +1,7 @@
 """What is made of a result on its way to the client."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graphql import GraphQLError, located_error
@@ -8,8 +9,10 @@ from graphql.execution import Executor
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
-from gqlnotify.errors import NotifyError
+from gqlnotify.errors import InternalError, NotifyError
 from gqlnotify.execution.plain import collect_root_fields
+
+_PLACE = {"cursor", "conflated"}
 
 
 def error_result(error: Exception) -> PreExecutionError:
@@ -29,7 +32,7 @@ def event_error(executor: Executor[Any], error: Exception) -> ExecutionResult:
 
 def is_expected(result: ExecutionResult) -> bool:
     """Tell whether all errors are the client's own affair: no traceback in the log for these."""
-    return all(isinstance(e.original_error, NotifyError) for e in result.errors or ())
+    return all(_is_the_clients(error.original_error) for error in result.errors or ())
 
 
 def payload_of(result: ExecutionResult) -> dict[str, Any]:
@@ -40,6 +43,24 @@ def payload_of(result: ExecutionResult) -> dict[str, Any]:
     if result.extensions:
         payload["extensions"] = result.extensions
     return payload
+
+
+def unencodable(result: ExecutionResult) -> ExecutionResult:
+    """Return what a client is told in place of `result`, which JSON can't spell."""
+    place = {k: v for k, v in (result.extensions or {}).items() if k in _PLACE}
+    return ExecutionResult(None, [encoding_error(result.data)], place or None)
+
+
+def encoding_error(data: Any) -> GraphQLError:
+    """Return the error for `data`, which JSON can't spell, at the field that is to blame.
+
+    It has a path in any case: without one it would be an error of the whole operation.
+    """
+    first = [next(iter(data))] if isinstance(data, dict) and data else []
+    error = InternalError("A result can't be encoded as JSON")
+    return GraphQLError(
+        error.message, path=next(_infinite_in(data), first), extensions=error.extensions
+    )
 
 
 def is_request_error(response: Mapping[str, Any]) -> bool:
@@ -56,6 +77,24 @@ def ends_the_operation(result: ExecutionResult) -> bool:
     return isinstance(result, PreExecutionError) or (
         result.data is None and is_request_error(payload_of(result))
     )
+
+
+def _infinite_in(data: Any) -> Iterator[list[str | int]]:
+    """Yield the paths of the numbers that are none: NaN and the infinities."""
+    if isinstance(data, float) and not math.isfinite(data):
+        yield []
+    items: Any = ()
+    if isinstance(data, dict):
+        items = data.items()
+    elif isinstance(data, list | tuple):
+        items = enumerate(data)
+    for key, value in items:
+        for rest in _infinite_in(value):
+            yield [key, *rest]
+
+
+def _is_the_clients(error: BaseException | None) -> bool:
+    return isinstance(error, NotifyError) and not isinstance(error, InternalError)
 
 
 def _graphql_error(error: Exception) -> GraphQLError:

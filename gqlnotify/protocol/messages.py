@@ -1,6 +1,7 @@
 """The messages that a client sends, read and checked, and those that a server sends."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -58,13 +59,15 @@ Message = ConnectionInit | Ping | Pong | Subscribe | Complete
 
 
 def strict_json(text: str | bytes) -> object:
-    """Parse JSON as RFC 8259 has it, without Python's NaN and Infinity.
+    """Parse JSON as RFC 8259 has it, without NaN and Infinity.
+
+    A number that only Infinity could stand for, as 1e999, is refused: it could not be sent back.
 
     Raises:
         ValueError: it is none, or nested deeper than can be parsed.
     """
     try:
-        return json.loads(text, parse_constant=_not_json)
+        return json.loads(text, parse_constant=_not_json, parse_float=_finite)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
 
@@ -169,6 +172,13 @@ def _unknown_type(type_: object) -> str:
     if not isinstance(type_, str):
         return "'type' must be a string"
     return f"Unknown message type {type_!r}" if len(type_) <= 40 else "Unknown message type"
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("A number is too large")
+    return number
 
 
 def _not_json(constant: str) -> NoReturn:

@@ -3,6 +3,8 @@
 Strawberry's views do the work; what is here mends where they stray from the draft.
 """
 
+import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +28,7 @@ from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import (
     BadUserInput,
     ExecutionCancelled,
+    InternalError,
     NotifyError,
     Unauthenticated,
 )
@@ -39,6 +42,11 @@ from gqlnotify.transports.stream import Stream
 
 Context = TypeVar("Context", default=CustomContext)
 RootValue = TypeVar("RootValue", default=None)
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+# What encoders raise for a value that JSON can't spell.
+_NOT_JSON = (TypeError, ValueError, RecursionError)
+logger = logging.getLogger("gqlnotify.transports")
 
 # A document that is named by one of these needs no `query`.
 _NAMING = ("documentId", "id", "extensions")
@@ -153,6 +161,23 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         """
         return strict_json(data)
 
+    def encode_json(self, data: object) -> str | bytes:
+        """Return `data` as JSON. An encoder of your own must refuse NaN and Infinity as well.
+
+        Raises:
+            TypeError: JSON has no word for something in it.
+            ValueError: it holds NaN or Infinity, on which a browser's parser fails.
+        """
+        return _ENCODER.encode(data)
+
+    def encode_json_string(self, data: Any) -> str:
+        """Return a part of a stream as JSON; an error in its place where that can't be."""
+        try:
+            return super().encode_json_string(data)
+        except _NOT_JSON:
+            logger.exception("A result can't be encoded")
+            return super().encode_json_string(_unencodable(data))
+
     async def get_sub_response(self, request: Request) -> Response:
         """Return FastAPI's response for headers and cookies, marked with the media type."""
         response = await super().get_sub_response(request)
@@ -166,15 +191,35 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
     ) -> Response:
         """Return the answer, in the media type that the client prefers."""
         if sub_response.media_type != GRAPHQL_RESPONSE:
-            return super().create_response(response_data, sub_response)
+            return self._encoded_response(response_data, sub_response)
         refused = isinstance(response_data, dict) and execution.is_request_error(response_data)
         if isinstance(response_data, dict) and refused:
             response_data = {k: v for k, v in response_data.items() if k != "data"}  # type: ignore[assignment]
-        response = super().create_response(response_data, sub_response)
+        response = self._encoded_response(response_data, sub_response)
         response.headers["content-type"] = f"{GRAPHQL_RESPONSE}; charset=utf-8"
         if refused and not sub_response.status_code:
             response.status_code = 400
         return response
+
+    def _encoded_response(self, response_data: Any, sub_response: Response) -> Response:
+        try:
+            return super().create_response(response_data, sub_response)
+        except _NOT_JSON:
+            logger.exception("A result can't be encoded")
+        if isinstance(response_data, list):
+            told: Any = [
+                each if self._is_encodable(each) else _unencodable(each) for each in response_data
+            ]
+        else:
+            told = _unencodable(response_data)
+        return super().create_response(told, sub_response)
+
+    def _is_encodable(self, data: object) -> bool:
+        try:
+            self.encode_json(data)
+        except _NOT_JSON:
+            return False
+        return True
 
     async def _with_their_names(
         self, request: AsyncHTTPRequestAdapter, operations: Sequence[GraphQLRequestData]
@@ -211,6 +256,8 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
 
     def _refuse_for(self, request: Request, error: NotifyError) -> Response:
         refused(error.code)
+        if isinstance(error, InternalError):
+            logger.error("A request failed", exc_info=error)
         response = self._refuse(request, error.http_status, [error.formatted()])
         if "retryAfter" in error.extensions:
             response.headers["retry-after"] = str(error.extensions["retryAfter"])
@@ -225,6 +272,15 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         if status == 405:
             response.headers["allow"] = "POST"
         return response
+
+
+def _unencodable(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a client is told in place of a response, or a part of one, that is no JSON."""
+    if "payload" in response:
+        return {"payload": _unencodable(response["payload"])}
+    result = ExecutionResult(response.get("data"), None, response.get("extensions"))
+    told = execution.payload_of(execution.unencodable(result))
+    return {**told, "hasNext": response["hasNext"]} if "hasNext" in response else told
 
 
 def document_id_of(request_data: GraphQLRequestData) -> str | None:

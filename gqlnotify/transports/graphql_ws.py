@@ -290,6 +290,7 @@ class GraphQLTransportWSHandler:
         try:
             with only_own_cancellation(), tracing.span("connection_init"):
                 acknowledgement = await self._accept(payload)
+            await self._carry_out(self._protocol.acknowledge(acknowledgement))
         except (Unauthenticated, KeysUnavailable, TooManyAttempts) as error:
             await self._fail(_closed(error, error.close_code))
         except Forbidden as error:
@@ -301,8 +302,6 @@ class GraphQLTransportWSHandler:
         except Exception:
             logger.exception("The decision on a connection_init failed")
             await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
-        else:
-            await self._carry_out(self._protocol.acknowledge(acknowledgement))
 
     async def _renew(self, payload: Json) -> None:
         # The next message waits for it, so that of two tokens the later one counts.
@@ -465,7 +464,12 @@ class GraphQLTransportWSHandler:
         # All operations wait for their turn here: only one result at a time goes beyond the bound.
         await self._connection.drained()
         commands = self._protocol.next(id_, payload) if self._runs(id_) else []
-        await self._carry_out(commands)
+        try:
+            await self._carry_out(commands)
+        except (TypeError, ValueError, RecursionError):
+            logger.exception("A result can't be encoded")
+            told = execution.payload_of(execution.unencodable(result))
+            await self._carry_out(self._protocol.next(id_, told))
         if not commands:
             # Nobody reads this any more, and a generator that never waits could not be stopped.
             await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -32,7 +32,7 @@ class Socket:
         async with patience():
             text = await self.connection.recv()
         assert isinstance(text, str), "the protocol has no binary messages"
-        message: dict[str, Any] = json.loads(text)
+        message: dict[str, Any] = json.loads(text, parse_constant=_not_json)
         return message
 
     async def init(self, payload: Any = None) -> dict[str, Any]:
@@ -94,6 +94,10 @@ class Socket:
         close = self.connection.protocol.close_rcvd
         assert close is not None, "the connection ended without a close frame (1006)"
         return close
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is no JSON: a browser fails on the whole message")
 
 
 @asynccontextmanager

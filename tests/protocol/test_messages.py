@@ -102,6 +102,7 @@ def test_a_long_id_is_read() -> None:
         '{"type": "ping", "payload": {"a": NaN}}',
         '{"type": "ping", "payload": {"a": Infinity}}',
         '{"type": "ping", "payload": {"a": -Infinity}}',
+        '{"type": "ping", "payload": {"a": -1e400}}',
         '{"type": "ping", "payload": {"a": ' + "9" * 5000 + "}}",
         "\0",
         "\ufeff{}",
@@ -116,7 +117,7 @@ def test_json_nested_100_000_deep_is_4400(bracket: str) -> None:
     assert_invalid(bracket * 100_000)
 
 
-@pytest.mark.parametrize("message", ["null", "true", "5", '"ping"', "[]", '["ping"]', "1e400"])
+@pytest.mark.parametrize("message", ["null", "true", "5", '"ping"', "[]", '["ping"]', "1e4"])
 def test_a_message_that_is_no_object_is_4400(message: str) -> None:
     assert "object" in assert_invalid(message)
 

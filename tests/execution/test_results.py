@@ -1,0 +1,304 @@
+"""One event that can't be read, or whose result can't be encoded, costs one error."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import pytest
+import strawberry
+from strawberry.extensions import MaskErrors, SchemaExtension
+from strawberry.scalars import JSON
+from strawberry.schema.config import StrawberryConfig
+
+from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, metrics
+from tests.applications import ALL_PROTOCOLS, STREAMS, http, post, stream_of, websocket
+from tests.e2e.raw import Socket
+from tests.servers import patience
+from tests.waiting import wait_until
+
+SECRET = "hunter2"
+BAD = json.dumps({"number": SECRET, SECRET: SECRET}).encode()
+
+
+def stats_of(number: int) -> JSON:
+    return JSON({"values": [1.5, {"mean": float("nan")}] if number < 0 else []})
+
+
+@strawberry.type
+class Item:
+    number: int
+
+    @strawberry.field
+    def stats(self) -> JSON:
+        return stats_of(self.number)
+
+
+class Shop:
+    """One topic, subscribed to in each way there is."""
+
+    def __init__(self, **options: Any) -> None:
+        topics = self.topics = TopicManager(
+            settings=Settings(broker_url="memory://", topic_linger=0)
+        )
+        topic = self.topic = Topic("items", Item)
+        self.seen: list[Item] = []
+
+        def wanted(item: Item) -> bool:
+            self.seen.append(item)
+            return True
+
+        @strawberry.type
+        class Query:
+            @strawberry.field
+            def stats(self) -> JSON:
+                return stats_of(-1)
+
+            @strawberry.field
+            def fine(self) -> int:
+                return 1
+
+        @strawberry.type
+        class Subscription:
+            @strawberry.subscription
+            async def shared(self) -> AsyncIterator[Item]:
+                return topics.subscribe(topic, where=wanted)
+
+            @strawberry.subscription
+            async def alone(self) -> AsyncIterator[Item]:
+                return topics.subscribe(topic, per_viewer=True)
+
+            @strawberry.subscription
+            async def optional(self) -> AsyncIterator[Item | None]:
+                return topics.subscribe(topic)
+
+            @strawberry.subscription
+            async def scalar(self) -> AsyncIterator[JSON]:
+                return topics.subscribe(topic).map(lambda item, _event: JSON(item.number))
+
+            @strawberry.subscription
+            async def own(self) -> AsyncIterator[Item]:
+                async for item in topics.subscribe(topic):
+                    yield item
+
+        self.schema = strawberry.Schema(Query, subscription=Subscription, **options)
+
+    def router(self, **options: Any) -> GraphQLRouter[Any, Any]:
+        return GraphQLRouter(
+            self.schema, topics=self.topics, subscription_protocols=ALL_PROTOCOLS, **options
+        )
+
+    async def publish(self, number: int) -> str:
+        return str(await self.topics.publish(self.topic, Item(number=number)))
+
+    async def publish_bad(self) -> str:
+        return str(await self.topics.publish_bytes("items", BAD))
+
+
+def strictly(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+async def received(socket: Socket, count: int) -> list[Any]:
+    return [await socket.next("1") for _ in range(count)]
+
+
+def selection(field: str) -> str:
+    return field if field == "scalar" else f"{field} {{ number }}"
+
+
+class Idle(SchemaExtension):
+    """Does nothing, which takes the longer way through Strawberry's pipeline."""
+
+
+# Events that can't be read
+
+
+@pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
+@pytest.mark.parametrize("field", ["shared", "alone", "optional", "scalar"])
+@pytest.mark.parametrize("live", [True, False], ids=["live", "replayed"])
+async def test_an_unreadable_event_is_an_error_with_its_cursor_and_the_stream_goes_on(
+    field: str, live: bool, extensions: tuple[Any, ...]
+) -> None:
+    shop = Shop(extensions=extensions)
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        after = await shop.publish(1)
+        bad = None if live else await shop.publish_bad()
+        await shop.publish(2)
+        document = f"subscription {{ {selection(field)} }}"
+        await socket.subscribe("1", document, extensions={"after": after})
+        if live:
+            await socket.next("1")
+            bad = await shop.publish_bad()
+            await shop.publish(3)
+        unreadable, good = await received(socket, 2)
+    assert unreadable["data"] == ({field: None} if field == "optional" else None)
+    assert unreadable["extensions"] == {"cursor": bad}
+    [error] = unreadable["errors"]
+    assert error["extensions"] == {"code": "EVENT_UNREADABLE", "cursor": bad}
+    assert error["path"] == [field]
+    assert SECRET not in json.dumps(unreadable)
+    assert "errors" not in good
+    assert all(isinstance(item, Item) for item in shop.seen)
+
+
+async def test_a_client_resumes_after_an_unreadable_event() -> None:
+    shop = Shop()
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        await shop.publish(1)
+        bad = await shop.publish_bad()
+        await shop.publish(2)
+        await socket.subscribe("1", "subscription { shared { number } }", extensions={"after": bad})
+        assert (await socket.next("1"))["data"] == {"shared": {"number": 2}}
+
+
+async def test_a_generator_of_the_application_goes_on_with_the_next_event() -> None:
+    shop = Shop()
+    stream = shop.topics.subscribe(shop.topic)
+    await stream.start()
+    await shop.publish_bad()
+    await shop.publish(2)
+    assert await anext(stream) == Item(number=2)
+    await shop.topics.close()
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+@pytest.mark.parametrize("field", ["shared", "alone"])
+async def test_over_http_an_unreadable_event_is_the_same(
+    field: str, kind: str, headers: dict[str, str]
+) -> None:
+    shop = Shop()
+    async with http(shop.router()) as client:
+        after = await shop.publish(1)
+        bad = await shop.publish_bad()
+        await shop.publish(2)
+        body = {
+            "query": f"subscription {{ {field} {{ number }} }}",
+            "extensions": {"after": after},
+        }
+        async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
+            results = stream_of(it, kind)
+            unreadable, good = await anext(results), await anext(results)
+    assert unreadable["errors"][0]["extensions"] == {"code": "EVENT_UNREADABLE", "cursor": bad}
+    assert unreadable["extensions"] == {"cursor": bad}
+    assert good["data"] == {field: {"number": 2}}
+
+
+async def test_mask_errors_hides_the_code_and_not_the_cursor() -> None:
+    shop = Shop(extensions=[MaskErrors])
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        after = await shop.publish(1)
+        bad = await shop.publish_bad()
+        document = "subscription { shared { number } }"
+        await socket.subscribe("1", document, extensions={"after": after})
+        result = await socket.next("1")
+    assert result["errors"][0]["message"] == "Unexpected error."
+    assert result["extensions"] == {"cursor": bad}
+
+
+async def test_an_unreadable_event_is_logged_and_counted_once_without_what_it_holds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shop = Shop()
+    before = metrics.unreadable_events._value.get()
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        after = await shop.publish(1)
+        bad = await shop.publish_bad()
+        for field in ("shared", "alone"):
+            document = f"subscription {{ {field} {{ number }} }}"
+            await socket.subscribe("1", document, extensions={"after": after})
+            await socket.next("1")
+            await socket.complete("1")
+    assert metrics.unreadable_events._value.get() == before + 1
+    [line] = [r.getMessage() for r in caplog.records if "items" in r.getMessage()]
+    assert bad in line
+    assert "number int_parsing" in line
+    assert SECRET not in caplog.text
+
+
+# Results that can't be encoded
+
+
+@pytest.mark.parametrize("field", ["shared", "alone", "own"])
+@pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
+async def test_a_result_with_nan_is_an_error_and_the_stream_goes_on(
+    field: str, extensions: tuple[Any, ...]
+) -> None:
+    shop = Shop(extensions=extensions)
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        after = await shop.publish(0)
+        if field != "own":
+            nan, _ = await shop.publish(-1), await shop.publish(1)
+            extra = {"extensions": {"after": after}}
+            await socket.subscribe("1", f"subscription {{ {field} {{ stats }} }}", **extra)
+        else:
+            await socket.subscribe("1", f"subscription {{ {field} {{ stats }} }}")
+            await wait_until(lambda: any(feed.members for feed in shop.topics._feeds.values()))
+            await shop.publish(-1)
+            await shop.publish(1)
+        bad, good = await received(socket, 2)
+    assert bad["data"] is None
+    [error] = bad["errors"]
+    assert error == {
+        "message": "Internal server error",
+        "path": [field, "stats", "values", 1, "mean"],
+        "extensions": {"code": "INTERNAL_SERVER_ERROR"},
+    }
+    if field != "own":
+        assert bad["extensions"] == {"cursor": nan}
+    assert good["data"] == {field: {"stats": {"values": []}}}
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_over_http_streams_nan_is_an_error_too(kind: str, headers: dict[str, str]) -> None:
+    shop = Shop()
+    async with http(shop.router()) as client:
+        after = await shop.publish(0)
+        nan, _ = await shop.publish(-1), await shop.publish(1)
+        body = {"query": "subscription { shared { stats } }", "extensions": {"after": after}}
+        async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
+            results = stream_of(it, kind)
+            bad, good = await anext(results), await anext(results)
+    assert bad["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+    assert (bad["data"], bad["extensions"]) == (None, {"cursor": nan})
+    assert good["data"] == {"shared": {"stats": {"values": []}}}
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/graphql-response+json"])
+async def test_a_query_with_nan_is_answered_with_an_error(accept: str) -> None:
+    async with http(Shop().router()) as client:
+        answer = await client.post(
+            "/graphql", json={"query": "{ stats }"}, headers={"accept": accept}
+        )
+        assert answer.status_code == 200
+        told = strictly(answer.text)
+        assert await post(client, "{ fine }") == {"data": {"fine": 1}}
+    assert told["data"] is None
+    assert told["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+
+
+async def test_in_a_batch_nan_spoils_one_result_alone() -> None:
+    shop = Shop(config=StrawberryConfig(batching_config={"max_operations": 3}))
+    async with http(shop.router()) as client:
+        answer = await client.post("/graphql", json=[{"query": "{ fine }"}, {"query": "{ stats }"}])
+    fine, bad = strictly(answer.text)
+    assert fine["data"] == {"fine": 1}
+    assert (bad["data"], len(bad["errors"])) == (None, 1)
+
+
+async def test_a_connection_ack_with_nan_closes_the_socket_and_says_nothing_else() -> None:
+    class Router(GraphQLRouter[Any, Any]):
+        async def on_ws_connect(self, context: Any) -> Any:
+            return {"load": float("inf")}
+
+    shop = Shop()
+    async with websocket(Router(shop.schema, topics=shop.topics)) as socket:
+        await socket.send({"type": "connection_init"})
+        assert (await socket.closed()).code == 4500
