@@ -1,7 +1,8 @@
 """An HTTP protocol class for uvicorn: `uvicorn --http gqlnotify.http_server:HttpProtocol`.
 
 It is the one that uvicorn would take, httptools' or h11's, but it does not wait for ever for a
-request, ends streams when the server does, and answers what is under way to a server that stops.
+request or for a peer to read the answer, ends streams when the server does, and answers what is
+under way to a server that stops.
 """
 
 from functools import cache
@@ -14,7 +15,7 @@ from gqlnotify.metrics import refused
 from gqlnotify.server import drain_times
 from gqlnotify.settings import Settings
 from gqlnotify.transports.deadline import Deadline
-from gqlnotify.transports.peer import let_go
+from gqlnotify.transports.peer import ReadWatch, let_go
 
 HANDSHAKE_TIMEOUT = "HANDSHAKE_TIMEOUT"
 # Slower than this nobody sends a body in earnest.
@@ -28,9 +29,12 @@ _Base: Any = object
 class Watched(_Base):  # type: ignore[misc]
     """What is added to a protocol class of uvicorn's."""
 
+    watches_reading = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: Deadline | None = None
+        self._reading: ReadWatch | None = None
         self._received = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -57,7 +61,23 @@ class Watched(_Base):  # type: ignore[misc]
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         self._unwatch()
+        self._stop_watching_reading()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Expect the peer to read what waits for it."""
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        """Note that the peer has read what waited for it."""
+        super().resume_writing()
+        self._stop_watching_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that is idle, also where its peer has not read the last answer."""
+        super().timeout_keep_alive_handler()
+        self._watch_reading()
 
     def retire(self) -> None:
         """Leave with all others over the window, if this is a stream."""
@@ -78,7 +98,12 @@ class Watched(_Base):  # type: ignore[misc]
     @property
     def handshake_timeout(self) -> float:
         """How long a request may take to come."""
-        return _handshake_timeout()
+        return _settings().handshake_timeout
+
+    @property
+    def send_timeout(self) -> float:
+        """How long a peer may take nothing of what waits for it."""
+        return _settings().send_timeout
 
     @property
     def gone(self) -> bool:
@@ -113,6 +138,15 @@ class Watched(_Base):  # type: ignore[misc]
             and _takes_a_stream(self.cycle.scope["headers"])
         )
 
+    def _watch_reading(self) -> None:
+        if self._reading is None and not self.gone:
+            self._reading = ReadWatch(self.loop, self.transport, self.send_timeout)
+
+    def _stop_watching_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
     def _watch(self) -> None:
         self._received = 0
         self._deadline = Deadline(self.loop, self.handshake_timeout, self._too_late)
@@ -146,5 +180,5 @@ def _takes_a_stream(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 @cache
-def _handshake_timeout() -> float:
-    return Settings().handshake_timeout
+def _settings() -> Settings:
+    return Settings()

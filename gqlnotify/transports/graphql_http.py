@@ -252,6 +252,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             admission=self.admission,
             subject=None if viewer is None else viewer.principal.subject,
             refuse=partial(self._refuse_for, request),
+            send_timeout=self.settings.send_timeout,
         )
 
     def _refuse_for(self, request: Request, error: NotifyError) -> Response:

@@ -7,6 +7,10 @@ import sys
 from contextlib import suppress
 from typing import Any, Protocol
 
+from gqlnotify.errors import TooSlow
+from gqlnotify.metrics import refused
+from gqlnotify.transports.deadline import Deadline
+
 if sys.platform == "linux":
     from fcntl import ioctl
     from termios import TIOCOUTQ
@@ -14,6 +18,8 @@ if sys.platform == "linux":
 # `tcpi_bytes_acked` in Linux's `struct tcp_info`: RFC 4898, tcpEStatsAppHCThruOctetsAcked.
 _BYTES_ACKED = slice(120, 128)
 _RESET = struct.pack("ii", 1, 0)
+# How often a peer is looked at within the time that it has.
+_LOOKS = 4
 
 
 class Transport(Protocol):
@@ -24,6 +30,9 @@ class Transport(Protocol):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return the socket under the transport, for `"socket"`."""
+
+    def get_protocol(self) -> Any:
+        """Return the server's protocol object."""
 
     def abort(self) -> None:
         """Close without writing what waits in this process."""
@@ -51,6 +60,11 @@ def taken(transport: Transport) -> int:
             info = _socket(transport).getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
             return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
     return -transport.get_write_buffer_size()
+
+
+def watches_reading(transport: Transport) -> bool:
+    """Tell whether the server itself lets go of peers that do not read."""
+    return bool(getattr(transport.get_protocol(), "watches_reading", False))
 
 
 def unread(transport: Transport) -> int:
@@ -97,4 +111,46 @@ class LettingGo:
         if unread(self._transport) and taken(self._transport) > self._taken:
             self._wait()
         else:
+            let_go(self._transport)
+
+
+class ReadWatch:
+    """Lets go of a peer that takes nothing of what waits for it for `seconds`.
+
+    It looks now and then, so a peer may get up to a quarter more.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: Transport, seconds: float
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._interval = seconds / _LOOKS
+        self._taken = taken(transport)
+        self._idle = 0
+        self._last = False
+        self._wait()
+
+    def cancel(self) -> None:
+        """Look no more."""
+        self._deadline.cancel()
+
+    def finish(self) -> None:
+        """Look until nothing waits for the peer any more."""
+        self._last = True
+
+    def _wait(self) -> None:
+        self._deadline = Deadline(self._loop, self._interval, self._look)
+
+    def _look(self) -> None:
+        waiting, now = unread(self._transport), taken(self._transport)
+        if not waiting and self._last:
+            return
+        self._idle = self._idle + 1 if waiting and now == self._taken else 0
+        self._taken = now
+        # The first one may have begun to wait just before it was seen.
+        if self._idle <= _LOOKS:
+            self._wait()
+        else:
+            refused(TooSlow.label)
             let_go(self._transport)

@@ -1,6 +1,8 @@
 """A stream of results over HTTP, which counts as a connection for as long as it lasts."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -14,6 +16,8 @@ from gqlnotify.errors import (
     TooManyStreamsOfSubject,
 )
 from gqlnotify.transports.admission import Admission
+from gqlnotify.transports.peer import ReadWatch, watches_reading
+from gqlnotify.transports.wire import transport_behind
 
 _REFUSALS: dict[type[Exception], type[NotifyError]] = {
     TooManyConnections: TooManyStreams,
@@ -32,6 +36,7 @@ class Stream(StreamingResponse):
         content: what to send. Nothing of it is executed for a stream that is refused.
         subject: whose stream it is; None where no token is asked for.
         refuse: makes the answer to a stream that is refused.
+        send_timeout: how many seconds a peer may take nothing of what waits for it.
     """
 
     def __init__(
@@ -43,11 +48,13 @@ class Stream(StreamingResponse):
         admission: Admission,
         subject: str | None,
         refuse: Callable[[NotifyError], Response],
+        send_timeout: float,
     ) -> None:
         super().__init__(content, status_code, headers)
         self._admission = admission
         self._subject = subject
         self._refuse = refuse
+        self._send_timeout = send_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all, and return when it has ended or the peer has gone."""
@@ -59,10 +66,25 @@ class Stream(StreamingResponse):
             return
         metrics.watch(self)
         try:
-            await super().__call__(scope, receive, send)
+            with self._watching(receive):
+                await super().__call__(scope, receive, send)
         finally:
             metrics.unwatch(self)
             leave()
+
+    @contextmanager
+    def _watching(self, receive: Receive) -> Iterator[None]:
+        """Let go of a peer that does not read, where the server does not do so by itself."""
+        transport = transport_behind(receive)
+        if transport is None or watches_reading(transport):
+            yield
+            return
+        watch = ReadWatch(asyncio.get_running_loop(), transport, self._send_timeout)
+        try:
+            yield
+        finally:
+            # The server may keep the connection open, or wait until all is read to close it.
+            watch.finish()
 
     def load(self) -> metrics.Load:
         """See `metrics.Living`."""

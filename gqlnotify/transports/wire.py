@@ -104,9 +104,17 @@ def transport_of(websocket: WebSocket, frames: Frames | None) -> Transport | Non
     ASGI knows no way to let go of a peer that does not read: `close` waits behind what it has not
     read. Each of uvicorn's protocol classes gives a method of its own as `receive`.
     """
-    protocol = frames if frames is not None else getattr(websocket._receive, "__self__", None)
+    return _transport(frames) if frames is not None else transport_behind(websocket._receive)
+
+
+def transport_behind(receive: Any) -> Transport | None:
+    """Return the transport under the ASGI callable `receive`, as `transport_of` does."""
+    return _transport(getattr(receive, "__self__", None))
+
+
+def _transport(protocol: Any) -> Transport | None:
     transport: Any = getattr(protocol, "transport", None)
-    needed = ("abort", "get_extra_info", "get_write_buffer_size")
+    needed = ("abort", "get_extra_info", "get_protocol", "get_write_buffer_size")
     return transport if all(hasattr(transport, name) for name in needed) else None
 
 

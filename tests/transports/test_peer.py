@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import uvloop
+from prometheus_client import REGISTRY
 
-from gqlnotify.transports.peer import LettingGo, let_go, taken, unread
+from gqlnotify.transports.peer import LettingGo, ReadWatch, let_go, taken, unread
 from tests.waiting import wait_until
 
 SIZE = 20_000_000
@@ -117,6 +118,56 @@ async def who_stops_reading_is_let_go() -> None:
         await asyncio.wait_for(pair.lost.wait(), 5)
 
 
+async def a_peer_that_leaves_something_unread_is_let_go_and_counted() -> None:
+    before = slow_readers()
+    async with connected() as pair:
+        pair.transport.write(b"x" * SIZE)
+        ReadWatch(asyncio.get_running_loop(), pair.transport, 0.1)
+        await asyncio.wait_for(pair.lost.wait(), 5)
+    assert slow_readers() == before + 1
+
+
+async def a_peer_that_has_read_everything_may_wait() -> None:
+    before = slow_readers()
+    async with connected() as pair:
+        watch = ReadWatch(asyncio.get_running_loop(), pair.transport, 0.04)
+        for _ in range(20):
+            # What is written just before a look is no reason to let go.
+            pair.transport.write(b"x")
+            await pair.read(1)
+            await asyncio.sleep(0.01)
+        assert not pair.lost.is_set()
+        watch.cancel()
+    assert slow_readers() == before
+
+
+async def a_peer_that_reads_slowly_has_the_time_that_it_needs() -> None:
+    async with connected() as pair:
+        pair.transport.write(b"x" * SIZE)
+        watch = ReadWatch(asyncio.get_running_loop(), pair.transport, 0.4)
+        for _ in range(20):
+            await pair.read(SIZE // 20)
+            await asyncio.sleep(0.05)
+        assert not pair.lost.is_set()
+        watch.cancel()
+
+
+async def a_watch_that_finishes_ends_when_all_is_read() -> None:
+    async with connected() as pair:
+        pair.transport.write(b"x" * SIZE)
+        watch = ReadWatch(asyncio.get_running_loop(), pair.transport, 0.2)
+        watch.finish()
+        await pair.read(SIZE)
+        loop = asyncio.get_running_loop()
+        # No look is due any more.
+        await wait_until(lambda: watch._deadline._due < loop.time() - 0.2)
+        assert not pair.lost.is_set()
+
+
+def slow_readers() -> float:
+    return REGISTRY.get_sample_value("gqlnotify_slow_readers_ended_total") or 0.0
+
+
 CASES: list[Callable[[], Coroutine[Any, Any, None]]] = [
     it_leaves_nothing_in_the_kernel,
     it_can_let_go_twice,
@@ -124,6 +175,10 @@ CASES: list[Callable[[], Coroutine[Any, Any, None]]] = [
     a_peer_that_reads_nothing_makes_no_progress,
     who_still_reads_is_not_let_go,
     who_stops_reading_is_let_go,
+    a_peer_that_leaves_something_unread_is_let_go_and_counted,
+    a_peer_that_has_read_everything_may_wait,
+    a_peer_that_reads_slowly_has_the_time_that_it_needs,
+    a_watch_that_finishes_ends_when_all_is_read,
 ]
 
 

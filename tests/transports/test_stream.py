@@ -1,15 +1,23 @@
 """Streams over HTTP have the limits of sockets."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import asyncio
+import json
+import select
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
 
 import httpx
 import pytest
+import strawberry
 from prometheus_client import REGISTRY
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gqlnotify import Settings, metrics
+from gqlnotify import GraphQLRouter, Settings, metrics
 from gqlnotify.errors import TooManyConnections, TooManyConnectionsOfSubject
+from gqlnotify.http_server import Watched
 from gqlnotify.transports.admission import Admission
 from tests.applications import (
     ALL_PROTOCOLS,
@@ -159,3 +167,119 @@ def test_a_stream_that_is_refused_leaves_nothing_behind() -> None:
     leave()
     admission.enter_stream("alice")
     assert admission.connections == 2
+
+
+# peers that do not read
+
+PEERS = 40
+SEND_TIMEOUT = 0.6
+
+
+class OursHttptools(Watched, HttpToolsProtocol):
+    send_timeout = SEND_TIMEOUT
+
+
+class OursH11(Watched, H11Protocol):
+    send_timeout = SEND_TIMEOUT
+
+
+SERVERS = [OursHttptools, OursH11, HttpToolsProtocol, H11Protocol]
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def large(self) -> str:
+        return "x" * 5_000_000
+
+
+@strawberry.type
+class Flood:
+    @strawberry.subscription
+    async def flood(self, events: int = 1_000_000) -> AsyncIterator[str]:
+        for _ in range(events):
+            yield "x" * 50_000
+
+
+def flooding(**options: Any) -> Any:
+    settings = Settings(send_timeout=SEND_TIMEOUT, **options)
+    return GraphQLRouter(
+        strawberry.Schema(Query, subscription=Flood),
+        settings=settings,
+        subscription_protocols=ALL_PROTOCOLS,
+    )
+
+
+@contextmanager
+def asking(origin: str, query: str, headers: dict[str, str]) -> Iterator[socket.socket]:
+    """Send a request, and read nothing of the answer."""
+    host, port = origin.split(":")
+    body = json.dumps({"query": query})
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = ["POST /graphql HTTP/1.1", f"host: {origin}", "content-type: application/json", *lines]
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect((host, int(port)))
+        length = f"content-length: {len(body)}"
+        peer.sendall("\r\n".join([*head, length, "", body]).encode())
+        peer.setblocking(False)
+        yield peer
+
+
+def is_reset(peer: socket.socket) -> bool:
+    looking = select.poll()
+    looking.register(peer, 0)
+    return any(event & select.POLLERR for _, event in looking.poll(0))
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_streams_whose_peers_never_read_are_let_go(
+    kind: str, headers: dict[str, str], server: type[asyncio.Protocol]
+) -> None:
+    router = flooding()
+    async with running(application(router), http=server) as origin:
+        with ExitStack() as up:
+            peers = [
+                up.enter_context(asking(origin, "subscription { flood }", headers))
+                for _ in range(PEERS)
+            ]
+            await wait_until(lambda: router.admission.connections == PEERS)
+            await wait_until(lambda: router.admission.connections == 0, seconds=20)
+            await wait_until(lambda: all(is_reset(peer) for peer in peers))
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_stream_that_is_read_slowly_goes_on(server: type[asyncio.Protocol]) -> None:
+    router = flooding()
+    loop = asyncio.get_running_loop()
+    async with running(application(router), http=server) as origin:
+        with asking(origin, "subscription { flood }", STREAMS[0][1]) as peer:
+            end = loop.time() + 3 * SEND_TIMEOUT
+            while loop.time() < end:
+                assert await loop.sock_recv(peer, 65536)
+                await asyncio.sleep(SEND_TIMEOUT / 20)
+            assert router.admission.connections == 1
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_the_rest_of_a_stream_that_has_ended_is_not_kept_for_ever(
+    server: type[asyncio.Protocol],
+) -> None:
+    router = flooding()
+    headers = {**STREAMS[0][1], "connection": "close"}
+    async with running(application(router), http=server, timeout_keep_alive=1) as origin:
+        with asking(origin, "subscription { flood(events: 60) }", headers) as peer:
+            await wait_until(lambda: is_reset(peer), seconds=20)
+    assert router.admission.connections == 0
+
+
+@pytest.mark.parametrize("server", [OursHttptools, OursH11])
+@pytest.mark.parametrize("keep", ["close", "keep-alive"])
+async def test_a_large_answer_that_is_never_read_is_not_kept_for_ever(
+    server: type[asyncio.Protocol], keep: str
+) -> None:
+    app = application(flooding())
+    async with running(app, http=server, timeout_keep_alive=1) as origin:
+        with asking(origin, "{ large }", {"connection": keep}) as peer:
+            await wait_until(lambda: is_reset(peer), seconds=20)
