@@ -5,6 +5,7 @@ A `ConnectionClosed` answers a whole WebSocket connection: `code` and `reason` g
 frame.
 """
 
+import math
 from typing import Any, ClassVar
 
 # RFC 6455, section 5.5: a control frame carries at most 125 bytes, two of which are the code.
@@ -75,6 +76,55 @@ class TokenRevoked(Unauthenticated):
 
     code = "TOKEN_REVOKED"
     is_guess = False
+
+
+class TokenIssuedTooSoon(TokenRevoked):
+    """The token was made right after its subject was revoked, or by a clock that is ahead.
+
+    Clients retry 4403, so they come back with a newer one.
+    """
+
+    close_code = 4403
+
+    def __init__(self, *, retry_after: float) -> None:
+        super().__init__(
+            "This token is too close to the revocation of its subject; get a new one",
+            retryAfter=max(math.ceil(retry_after), 0),
+        )
+
+
+class TokenLivesTooLong(Unauthenticated):
+    """The token would outlive the memory of its revocation."""
+
+    code = "TOKEN_LIVES_TOO_LONG"
+    is_guess = False
+
+    def __init__(self, longest: float) -> None:
+        super().__init__(
+            f"The token lives longer than GQLNOTIFY_JWT_MAX_LIFETIME allows, {longest:.0f} s"
+        )
+
+
+class RevocationsUnavailable(NotifyError):
+    """It is not known yet which tokens are revoked; the client may come back."""
+
+    code = "REVOCATIONS_UNAVAILABLE"
+    http_status = 503
+    close_code: ClassVar[int] = 1013
+
+
+class TooManyRevocations(NotifyError):
+    """As many revocations are remembered as there is room for."""
+
+    code = "TOO_MANY_REVOCATIONS"
+    http_status = 503
+
+    def __init__(self, room: int) -> None:
+        super().__init__(
+            f"{room} revocations are remembered, and one more would push out the oldest. Give "
+            'gqlnotify.* a larger "length" in GQLNOTIFY_HISTORY_PER_TOPIC, or tokens a shorter '
+            "life with GQLNOTIFY_JWT_MAX_LIFETIME"
+        )
 
 
 class KeysUnavailable(NotifyError):

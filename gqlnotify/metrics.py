@@ -46,6 +46,12 @@ groups = _gauge("groups", "Groups of subscriptions that ask the same.")
 topics = _gauge("topics", "Topics that this process listens to.")
 readers = _gauge("readers", "Positions in topics: of groups, and of subscriptions by themselves.")
 held_bytes = _gauge("held_bytes", "What waits to be read by the peers of all WebSockets.")
+revocations = Gauge(
+    "gqlnotify_revocations",
+    "Revocations that are remembered: in each process all of them.",
+    # Each process knows the same ones.
+    multiprocess_mode="livemax",
+)
 
 events_published = Counter("gqlnotify_events_published", "Events that this process published.")
 events_received = Counter(
@@ -179,7 +185,7 @@ class _Watch:
 
 _SAMPLED = (
     *(connections, streams, shared_operations, own_operations, held_bytes),
-    *(groups, topics, readers),
+    *(groups, topics, readers, revocations),
 )
 _watch = _Watch()
 

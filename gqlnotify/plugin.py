@@ -52,7 +52,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     It takes the arguments and has the hooks of `strawberry.fastapi.GraphQLRouter`, and these:
 
     Args:
-        topics: started and closed with the application.
+        topics: started and closed with the application. By default, where tokens are asked for,
+            the router has topics of its own, to know what is revoked.
         settings: the limits and the token key; read from the environment by default.
         authenticate: replaces the check of the token. Given the token (None without one) and the
             connection, it returns a `Principal` or raises `errors.Unauthenticated`.
@@ -86,7 +87,6 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         **kwargs: Any,
     ) -> None:
         self.settings = settings or Settings()
-        self.topics = topics
         self.admission = Admission(
             max_connections=self.settings.max_connections,
             max_per_subject=self.settings.max_connections_per_subject,
@@ -116,9 +116,12 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         )
         self.schema = self.executions.schema
         self.revocations: Revocations | None = None
+        if self._authenticate is not None:
+            # Without topics of the application, tokens can still be revoked.
+            topics = topics or TopicManager(settings=self.settings)
+            self.revocations = Revocations(topics, self.settings)
+        self.topics = topics
         if topics is not None:
-            if self._authenticate is not None:
-                self.revocations = Revocations(topics, self.settings)
             self.lifespan_context = _with_topics(topics, self.revocations, self.lifespan_context)
 
     async def admit(self, token: Any, connection: Any) -> Viewer | None:
@@ -128,6 +131,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             Unauthenticated: the token will not do.
             TokenRevoked: it would have done, but was revoked.
             KeysUnavailable: nobody can tell.
+            RevocationsUnavailable: nobody can tell whether it was revoked.
             TooManyAttempts: too many bad ones came from this address.
         """
         if self._authenticate is None:
@@ -137,6 +141,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         if principal is None:
             principal = await self._verify(self._authenticate, token, connection)
         if self.revocations is not None:
+            # Not every server runs the lifespan, and none that of a mounted application.
+            await self.revocations.ready()
             self.revocations.check(principal)
         return Viewer(principal, self._may)
 

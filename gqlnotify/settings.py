@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gqlnotify.event import is_reserved, matches
@@ -38,8 +39,21 @@ class Bounds(BaseModel, frozen=True, extra="forbid"):
     seconds: float = Field(default=3600, gt=0)
 
 
-# What is revoked has to be remembered for as long as a token lives.
-RESERVED_BOUNDS = Bounds(length=10_000, seconds=24 * 3600)
+CLOCK_SKEW = 30.0
+"""How far the clocks of two machines may be apart, in seconds."""
+
+MAX_LIFETIME = 30 * 24 * 3600.0
+_HUNDRED_YEARS = 100 * 365 * 24 * 3600.0
+
+
+def bounds_of_revocations(longest_life: float) -> Bounds:
+    """Return how much gqlnotify's own topics remember where tokens live so many seconds at most.
+
+    A revocation outlasts the tokens that it is about, and whoever reads it in time: it is dropped
+    from the history a while after all processes have forgotten it.
+    """
+    seconds = min(longest_life + 10 * CLOCK_SKEW, _HUNDRED_YEARS)
+    return Bounds(length=500_000, seconds=seconds)
 
 
 class Retention:
@@ -49,13 +63,18 @@ class Retention:
     of their own, and only a pattern that names them changes it: `*` is not about them.
     """
 
-    def __init__(self, length: int, seconds: float, per_topic: Mapping[str, Bounds]) -> None:
+    def __init__(
+        self,
+        length: int,
+        seconds: float,
+        per_topic: Mapping[str, Bounds],
+        *,
+        longest_life: float = MAX_LIFETIME,
+    ) -> None:
         self._default = Bounds(length=length, seconds=seconds)
+        self._reserved = bounds_of_revocations(longest_life)
         self._per_topic = {
-            pattern: self._default_of(pattern).model_copy(
-                update=bounds.model_dump(exclude_unset=True)
-            )
-            for pattern, bounds in per_topic.items()
+            pattern: self._combined(pattern, bounds) for pattern, bounds in per_topic.items()
         }
 
     def of(self, topic: str) -> Bounds:
@@ -66,7 +85,13 @@ class Retention:
         return self._default_of(topic)
 
     def _default_of(self, name: str) -> Bounds:
-        return RESERVED_BOUNDS if is_reserved(name) else self._default
+        return self._reserved if is_reserved(name) else self._default
+
+    def _combined(self, pattern: str, bounds: Bounds) -> Bounds:
+        given = bounds.model_dump(exclude_unset=True)
+        if is_reserved(pattern) and "seconds" in given:
+            given["seconds"] = max(given["seconds"], self._reserved.seconds)
+        return self._default_of(pattern).model_copy(update=given)
 
 
 class Settings(BaseSettings):
@@ -118,6 +143,11 @@ class Settings(BaseSettings):
         ge=0,
         le=300,
         description="How far `nbf` and `iat` may be ahead of the server's clock",
+    )
+    jwt_max_lifetime: float = Field(
+        default=MAX_LIFETIME,
+        gt=0,
+        description="How long a token may live, and how long a revocation is remembered",
     )
     jwks_url: str | None = Field(
         default=None, description="Where the public keys are, by `kid`, instead of a secret"
@@ -226,9 +256,31 @@ class Settings(BaseSettings):
         return self.jwt_secret is not None or self.jwks_url is not None
 
     @property
+    def longest_life(self) -> float:
+        """How long a token may live, in seconds; infinity where it need not expire."""
+        return self.jwt_max_lifetime if self.jwt_require_exp else inf
+
+    @field_validator("history_per_topic")
+    @classmethod
+    def _remembers_revocations(
+        cls, per_topic: dict[str, Bounds], info: ValidationInfo
+    ) -> dict[str, Bounds]:
+        # Where either is wrong itself, that is what is told.
+        longest = info.data.get("jwt_max_lifetime", 0) if info.data.get("jwt_require_exp") else inf
+        for pattern, bounds in per_topic.items():
+            if is_reserved(pattern) and "seconds" in bounds.model_fields_set:
+                _require_memory(pattern, bounds.seconds, longest)
+        return per_topic
+
+    @property
     def retention(self) -> Retention:
         """How much each topic remembers."""
-        return Retention(self.history_length, self.history_seconds, self.history_per_topic)
+        return Retention(
+            self.history_length,
+            self.history_seconds,
+            self.history_per_topic,
+            longest_life=self.longest_life,
+        )
 
     @classmethod
     def settings_customise_sources(
@@ -245,6 +297,15 @@ class Settings(BaseSettings):
         for name, nearest in unknown_variables(settings_cls).items():
             warn_once(logger, f"{name} is not a setting and has no effect{did_you_mean(nearest)}")
         return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+
+def _require_memory(pattern: str, seconds: float, longest: float) -> None:
+    if seconds < min(longest, _HUNDRED_YEARS):
+        life = "for ever, as GQLNOTIFY_JWT_REQUIRE_EXP is off" if longest == inf else f"{longest} s"
+        raise ValueError(
+            f"{pattern!r} is remembered for {seconds} s and a token may live {life}, so a revoked "
+            'token would be good again. Leave "seconds" out, or shorten GQLNOTIFY_JWT_MAX_LIFETIME'
+        )
 
 
 def unknown_variables(settings: type[BaseSettings] = Settings) -> dict[str, str | None]:

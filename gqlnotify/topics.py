@@ -93,6 +93,11 @@ class TopicManager:
         self._starting = asyncio.Lock()
         self._started = False
 
+    @property
+    def durable(self) -> bool:
+        """Whether the topics outlive this process."""
+        return self._broker.durable
+
     async def start(self) -> None:
         """Connect to the broker, unless that is done.
 

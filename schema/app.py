@@ -75,9 +75,17 @@ def create_app(settings: Settings | None = None, *, topics: TopicManager | None 
         settings=settings,
         lifespan=lifespan,
     )
+    # There is a key for tokens, so there are revocations to know of.
+    assert graphql.revocations is not None
+    checks = {
+        "broker": topics.check,
+        "database": database.check,
+        "outbox": outbox.check,
+        "revocations": graphql.revocations.ready,
+    }
     app = FastAPI(title="gqlnotify tasks")
     app.include_router(graphql)
-    app.include_router(health(broker=topics.check, database=database.check, outbox=outbox.check))
+    app.include_router(health(**checks))
     app.include_router(sight(outbox.measure))
     app.add_api_route("/", lambda: RedirectResponse("/graphql"), include_in_schema=False)
     return app

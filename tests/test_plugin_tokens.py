@@ -1,20 +1,27 @@
 """What the router adds: tokens, and rights to topics, on every transport."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+import strawberry
 from fastapi import Request, Response
 
 from gqlnotify import (
+    GraphQLRouter,
     Principal,
+    Settings,
     errors,
 )
+from gqlnotify.server import WebSocketProtocol
 from tests.applications import (
     ALL_PROTOCOLS,
     STREAMS,
+    Query,
     application,
     bearer,
     client_of,
@@ -23,6 +30,7 @@ from tests.applications import (
     stream_of,
     websocket,
 )
+from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.house import (
@@ -109,6 +117,70 @@ async def test_a_stream_over_http_ends_with_its_token(
             await client.post("/graphql", json={"query": MESSAGE_TEXTS}, headers=headers)
 
 
+@strawberry.type
+class Torrent:
+    @strawberry.subscription
+    async def torrent(self) -> AsyncIterator[str]:
+        while True:
+            yield "x" * 1000
+
+
+def torrent(**options: Any) -> GraphQLRouter[Any, Any]:
+    settings = Settings(jwt_secret=SECRET)  # type: ignore[arg-type]
+    return GraphQLRouter(
+        strawberry.Schema(Query, subscription=Torrent), settings=settings, **options
+    )
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_a_stream_over_http_that_never_pauses_ends_with_its_token(
+    kind: str, headers: dict[str, str]
+) -> None:
+    body = {"query": "subscription { torrent }"}
+    async with http(torrent(subscription_protocols=ALL_PROTOCOLS)) as client, patience():
+        headers = {**headers, **bearer(exp=time.time() + 0.5)}
+        async with client.stream("POST", "/graphql", json=body, headers=headers) as answer:
+            results = [result async for result in stream_of(answer, kind)]
+    assert len(results) > 2
+    assert results[-1]["errors"][0]["message"] == "The token has expired"
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_a_stream_over_http_that_never_pauses_ends_when_its_token_is_revoked(
+    kind: str, headers: dict[str, str]
+) -> None:
+    router = torrent(subscription_protocols=ALL_PROTOCOLS)
+    assert router.revocations is not None
+    body = {"query": "subscription { torrent }"}
+    async with http(router) as client, patience():
+        headers = {**headers, **bearer(jti="a")}
+        async with client.stream("POST", "/graphql", json=body, headers=headers) as answer:
+            results = stream_of(answer, kind)
+            await anext(results)
+            await router.revocations.revoke(token_id="a")
+            last = [result async for result in results][-1]
+    assert last["errors"][0]["extensions"]["code"] == "TOKEN_REVOKED"
+
+
+@pytest.mark.parametrize("ws", ["auto", WebSocketProtocol])
+@pytest.mark.parametrize("how", ["expires", "is revoked"])
+async def test_a_socket_that_never_pauses_ends_with_its_token(ws: Any, how: str) -> None:
+    router = torrent()
+    assert router.revocations is not None
+    async with (
+        running(application(router), ws=ws) as origin,
+        open_socket(f"ws://{origin}") as socket,
+        patience(),
+    ):
+        exp = time.time() + (0.5 if how == "expires" else 600)
+        await socket.init({"token": token(exp=exp, jti="a")})
+        await socket.subscribe("1", "subscription { torrent }")
+        await socket.next("1")
+        if how == "is revoked":
+            await router.revocations.revoke(token_id="a")
+        assert (await socket.closed()).code == 4403
+
+
 async def test_publishing_needs_the_right(house: House) -> None:
     async with http(house.locked()) as client:
         say = 'mutation { say(text: "hi") }'
@@ -190,7 +262,8 @@ async def test_a_token_in_the_headers_of_the_handshake_will_do(house: House) -> 
 
 
 async def test_a_token_that_outlives_every_timer_will_do(house: House) -> None:
-    async with websocket(house.locked()) as socket:
+    settings = Settings(jwt_secret=SECRET, jwt_max_lifetime=1e12)  # type: ignore[arg-type]
+    async with websocket(house.router(settings=settings)) as socket:
         await socket.init({"token": token(exp=253_402_300_799)})
         assert await socket.query("{ me }") == {"me": "alice"}
 

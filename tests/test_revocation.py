@@ -1,18 +1,36 @@
 """What is revoked is known everywhere, at once and later, whatever becomes of the broker."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from gqlnotify import Principal, Publisher, Settings, TopicManager, revocation
+from gqlnotify import (
+    GraphQLRouter,
+    Principal,
+    Publisher,
+    Settings,
+    TopicManager,
+    metrics,
+    revocation,
+)
 from gqlnotify.auth import Viewer, viewing
 from gqlnotify.brokers import Broker, MemoryBroker
-from gqlnotify.errors import TokenRevoked
+from gqlnotify.errors import (
+    RevocationsUnavailable,
+    TokenLivesTooLong,
+    TokenRevoked,
+    TooManyRevocations,
+)
 from gqlnotify.revocation import REVOCATIONS, Revocation, Revocations, Revoked
 from gqlnotify.settings import Bounds
 from tests.applications import (
@@ -30,16 +48,23 @@ from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.house import MESSAGE_TEXTS, House
 from tests.redis_servers import redis_server
-from tests.servers import DIRECT, Server, patience, running, serving
+from tests.servers import DIRECT, PATIENCE, Server, patience, running, serving
 from tests.test_cli import run
 from tests.waiting import wait_until
 
 NOW = int(time.time())
 
 
+HELLO_QUERY = {"query": "{ me }"}
+
+
 @pytest.fixture
 def house() -> House:
     return House()
+
+
+def locked(**options: Any) -> Settings:
+    return Settings(jwt_secret=SECRET, **options)  # type: ignore[arg-type]
 
 
 def holder(subject: str = "alice", **claims: Any) -> Principal:
@@ -48,9 +73,11 @@ def holder(subject: str = "alice", **claims: Any) -> Principal:
 
 # the rule
 
+LONGEST = 86_400.0
 
-def revoked(*revocations: Revocation, length: int = 100, seconds: float = 1000) -> Revoked:
-    known = Revoked(Bounds(length=length, seconds=seconds))
+
+def revoked(*revocations: Revocation, now: float = NOW, longest: float = LONGEST) -> Revoked:
+    known = Revoked(longest, now=lambda: now)
     for each in revocations:
         known.add(each)
     return known
@@ -59,53 +86,89 @@ def revoked(*revocations: Revocation, length: int = 100, seconds: float = 1000) 
 def test_a_subject_is_revoked_with_all_that_was_issued_until_then() -> None:
     known = revoked(Revocation(subject="alice", at=NOW))
 
-    assert known.covers(holder(iat=NOW - 1))
-    assert known.covers(holder(iat=NOW))
-    assert known.covers(holder())
-    assert known.covers(holder(iat="yesterday"))
-    assert not known.covers(holder(iat=NOW + 1))
-    assert not known.covers(holder("bob", iat=NOW - 1))
+    for iat in (NOW - 1, NOW, "yesterday"):
+        refusal = known.refusal(holder(iat=iat))
+        assert refusal is not None
+        assert refusal.close_code == 4401
+    assert known.refusal(holder())
+    assert not known.refusal(holder("bob", iat=NOW - 1))
+
+
+def test_a_token_from_a_clock_that_is_ahead_is_revoked_and_its_client_may_retry() -> None:
+    known = revoked(Revocation(subject="alice", at=NOW), now=NOW + 10)
+
+    for ahead in (1, 30):
+        refusal = known.refusal(holder(iat=NOW + ahead))
+        assert refusal is not None
+        assert refusal.close_code == 4403
+        assert refusal.extensions == {"code": "TOKEN_REVOKED", "retryAfter": 20}
+    assert not known.refusal(holder(iat=NOW + 31))
 
 
 def test_a_token_is_revoked_alone() -> None:
-    known = revoked(Revocation(token_id="a"))
+    known = revoked(Revocation(token_id="a", at=NOW))
 
-    assert known.covers(holder(jti="a", iat=NOW + 1000))
-    assert known.covers(holder("bob", jti="a"))
-    assert not known.covers(holder(jti="b"))
-    assert not known.covers(holder())
-    assert not known.covers(holder("a"))
+    assert known.refusal(holder(jti="a", iat=NOW + 1000))
+    assert known.refusal(holder("bob", jti="a"))
+    assert not known.refusal(holder(jti="b"))
+    assert not known.refusal(holder())
+    assert not known.refusal(holder("a"))
 
 
 def test_an_older_revocation_that_comes_late_takes_nothing_back() -> None:
-    known = revoked(Revocation(subject="alice", at=NOW), Revocation(subject="alice", at=NOW - 100))
-
-    assert known.covers(holder(iat=NOW - 50))
-
-
-def test_what_is_older_than_the_history_is_forgotten() -> None:
     known = revoked(
-        Revocation(subject="alice", at=NOW - 86_401),
-        Revocation(token_id="a", at=NOW - 86_401),
-        Revocation(subject="bob", at=NOW),
-        Revocation(token_id="b", at=NOW),
-        seconds=86_400,
+        Revocation(subject="alice", at=NOW),
+        Revocation(subject="alice", at=NOW - 100),
+        Revocation(token_id="a", at=NOW, until=NOW + 100),
+        Revocation(token_id="a", at=NOW, until=NOW - 100),
     )
 
-    assert not known.covers(holder())
-    assert not known.covers(holder("carol", jti="a"))
-    assert known.covers(holder("bob"))
-    assert known.covers(holder("carol", jti="b"))
-    assert len(known._subjects) == len(known._tokens) == 1
+    assert known.refusal(holder(iat=NOW - 50))
+    assert known.refusal(holder("bob", jti="a"))
 
 
-def test_no_more_is_remembered_than_the_history_does() -> None:
-    many = [Revocation(subject=f"{n}", at=NOW) for n in range(50)]
-    many += [Revocation(token_id=f"{n}", at=NOW) for n in range(50)]
-    known = revoked(*many, length=10)
+def test_a_subjects_revocation_outlasts_every_token_that_may_be_of_before() -> None:
+    # Made by a clock that is 30 s ahead, and checked by one that is 30 s behind.
+    last = NOW + LONGEST + 60
+    for now, is_revoked in ((last - 1, True), (last + 1, False)):
+        known = revoked(Revocation(subject="alice", at=NOW), now=now)
+        assert (known.refusal(holder(iat=NOW - 5)) is not None) is is_revoked
 
-    assert [n for n in range(50) if known.covers(holder(f"{n}"))] == list(range(40, 50))
-    assert [n for n in range(50) if known.covers(holder(jti=f"{n}"))] == list(range(40, 50))
+
+def test_a_tokens_revocation_ends_with_the_token_or_with_the_longest_life() -> None:
+    known_until = Revocation(token_id="a", at=NOW, until=NOW + 500)
+    unknown = Revocation(token_id="b", at=NOW)
+
+    for later, expected in ((500, {"a", "b"}), (531, {"b"}), (LONGEST, {"b"}), (LONGEST + 61, {})):
+        known = revoked(known_until, unknown, now=NOW + later)
+        assert {id_ for id_ in ("a", "b") if known.refusal(holder(jti=id_))} == set(expected)
+
+
+def test_where_a_token_may_live_for_ever_nothing_is_forgotten() -> None:
+    subject, one = Revocation(subject="alice", at=0), Revocation(token_id="a", at=0)
+    known = revoked(subject, one, now=NOW, longest=math.inf)
+
+    assert known.refusal(holder(iat=-1))
+    assert known.refusal(holder("bob", jti="a"))
+
+
+def test_no_revocation_pushes_out_another_one_and_those_that_ended_take_no_memory() -> None:
+    clock = [float(NOW)]
+    known = Revoked(LONGEST, now=lambda: clock[0])
+    known.add(Revocation(subject="alice", at=NOW))
+    for n in range(100_000):
+        known.add(Revocation(token_id=f"{n}", at=NOW, until=NOW + 900))
+    assert len(known) == 100_001
+    assert known.refusal(holder(iat=NOW - 1))
+    assert all(known.refusal(holder("bob", jti=f"{n}")) for n in range(0, 100_000, 999))
+
+    clock[0] += 1000
+    for n in range(200_000):
+        known.add(Revocation(token_id=f"later {n % 10}", at=clock[0]))
+    assert known.refusal(holder(iat=NOW - 1))
+    for n in range(100_000):
+        known.add(Revocation(token_id=f"{n} more", at=NOW, until=NOW + 1100))
+    assert len(known) == 100_011
 
 
 @pytest.mark.parametrize(
@@ -117,6 +180,8 @@ def test_no_more_is_remembered_than_the_history_does() -> None:
         b'{"tokenId": ""}',
         b'{"subject": 5}',
         b'{"subject": "a", "at": "Infinity"}',
+        b'{"tokenId": "a", "until": "Infinity"}',
+        b'{"subject": "a", "until": 5}',
         b"[]",
         b"null",
     ],
@@ -127,19 +192,24 @@ def test_a_revocation_names_one_thing(payload: bytes) -> None:
 
 
 def test_a_revocation_is_spelled_as_json_is() -> None:
-    assert REVOCATIONS.encode(Revocation(token_id="a", at=1)) == (
-        b'{"at":1.0,"subject":null,"tokenId":"a"}'
+    assert REVOCATIONS.encode(Revocation(token_id="a", at=1, until=2)) == (
+        b'{"at":1.0,"subject":null,"tokenId":"a","until":2.0}'
     )
-    assert REVOCATIONS.decode(b'{"subject": "alice", "at": 5}').subject == "alice"
+
+
+def test_a_revocation_of_an_earlier_version_can_be_read() -> None:
+    earlier = REVOCATIONS.decode(b'{"at":5.0,"subject":null,"tokenId":"a"}')
+
+    assert earlier == Revocation(token_id="a", at=5)
 
 
 # following
 
 
 @asynccontextmanager
-async def following(broker: Broker | None = None) -> AsyncIterator[Revocations]:
+async def following(broker: Broker | None = None, **settings: Any) -> AsyncIterator[Revocations]:
     topics = TopicManager(broker or MemoryBroker(), settings=Settings(broker_wait=0))
-    async with Revocations(topics, Settings()) as revocations:
+    async with Revocations(topics, Settings(**settings)) as revocations:
         yield revocations
     await topics.close()
 
@@ -176,7 +246,7 @@ async def test_the_beginning_of_the_history_may_be_forgotten() -> None:
     broker = MemoryBroker(per_topic={"gqlnotify.*": Bounds(length=3)})
     async with following(broker) as revocations:
         for n in range(10):
-            await revocations.revoke(subject=f"{n}")
+            await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject=f"{n}")))
     async with following(broker) as revocations:
         assert [n for n in range(10) if is_revoked(revocations, holder(f"{n}"))] == [7, 8, 9]
 
@@ -320,6 +390,250 @@ async def test_a_slow_broker_holds_up_neither_start_nor_end(
         broker.answer.set()
 
 
+async def test_those_who_come_while_nobody_can_tell_are_refused_until_somebody_can(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation, "START_SECONDS", 0.05)
+    monkeypatch.setattr(revocation, "RETRY_SECONDS", 0.01)
+    broker = OutOfReach("read")
+    await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="eve", at=NOW)))
+    topics = TopicManager(broker, settings=Settings(broker_wait=0))
+    router = GraphQLRouter(house.schema, topics=topics, settings=locked())
+    async with running(application(router)) as origin, client_of(origin) as client:
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert answer.status_code == 503
+        assert answer.json()["errors"][0]["extensions"]["code"] == "REVOCATIONS_UNAVAILABLE"
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.send({"type": "connection_init", "payload": {"token": token()}})
+            assert (await socket.closed()).code == 1013
+        assert router.revocations is not None
+        with pytest.raises(RevocationsUnavailable):
+            await router.revocations.ready()
+
+        broker.down = set()
+        monkeypatch.setattr(revocation, "START_SECONDS", PATIENCE)
+        await router.revocations.ready()
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert answer.json() == {"data": {"me": "alice"}}
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer(subject="eve"))
+        assert answer.status_code == 401
+
+        # What was known once is enough while the broker is away.
+        broker.down = {"read", "head", "subscribe", "check"}
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert answer.json() == {"data": {"me": "alice"}}
+
+
+# where no lifespan runs
+
+
+def included(router: Any) -> Any:
+    return application(router), {}
+
+
+def without_lifespan(router: Any) -> Any:
+    return application(router), {"lifespan": "off"}
+
+
+def mounted(router: Any) -> Any:
+    outer = FastAPI()
+    outer.mount("/", application(router))
+    return outer, {}
+
+
+def mounted_deeply(router: Any) -> Any:
+    middle = Starlette(routes=[Mount("/", application(router))])
+    return Starlette(routes=[Mount("/", middle)]), {}
+
+
+@pytest.mark.parametrize("topics", ["given", "its own"])
+@pytest.mark.parametrize("serve", [included, without_lifespan, mounted, mounted_deeply])
+async def test_a_revoked_token_is_refused_however_the_router_is_served(
+    house: House, serve: Any, topics: str
+) -> None:
+    router = house.locked() if topics == "given" else GraphQLRouter(house.schema, settings=locked())
+    assert router.revocations is not None
+    app, options = serve(router)
+    async with running(app, **options) as origin, client_of(origin) as client, patience():
+        await router.revocations.revoke(subject="before")
+        before = token("before", iat=NOW - 60)
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.send({"type": "connection_init", "payload": {"token": before}})
+            assert (await socket.closed()).code == 4401
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.init({"token": token(jti="between")})
+            await router.revocations.revoke(token_id="between")
+            assert (await socket.closed()).code == 4403
+        for given in (before, token(jti="between")):
+            headers = {"authorization": f"Bearer {given}"}
+            answer = await client.post("/graphql", json=HELLO_QUERY, headers=headers)
+            assert answer.status_code == 401
+        good = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert good.status_code == 200
+    await router.revocations.close()
+
+
+async def test_first_connections_that_come_at_once_share_one_start() -> None:
+    broker = OutOfReach()
+    revocations = Revocations(TopicManager(broker), Settings())
+
+    async with patience():
+        await asyncio.gather(*(revocations.ready() for _ in range(50)))
+    assert broker.calls["start"] == broker.calls["subscribe"] == 1
+    await revocations.close()
+
+
+async def test_what_is_dropped_without_a_shutdown_leaves_no_task() -> None:
+    tasks = asyncio.all_tasks()
+    topics = TopicManager(MemoryBroker())
+    revocations = Revocations(topics, Settings())
+    await revocations.ready()
+    await revocations.revoke(subject="alice")
+    await wait_until(lambda: is_revoked(revocations, holder()))
+
+    await wait_until(lambda: asyncio.all_tasks() <= tasks)
+
+
+def test_each_event_loop_follows_and_what_was_known_stays_known() -> None:
+    revocations = Revocations(TopicManager(MemoryBroker()), Settings())
+
+    async def revoke(subject: str) -> None:
+        await revocations.ready()
+        await revocations.revoke(subject=subject)
+        await wait_until(lambda: is_revoked(revocations, holder(subject)))
+
+    for subject in ("alice", "bob"):
+        asyncio.run(revoke(subject))
+    assert is_revoked(revocations, holder("alice"))
+
+
+async def test_a_second_loop_that_runs_meanwhile_knows_what_the_first_one_does() -> None:
+    revocations = Revocations(TopicManager(MemoryBroker()), Settings())
+    await revocations.ready()
+    await revocations.revoke(subject="alice")
+    await wait_until(lambda: is_revoked(revocations, holder()))
+
+    await asyncio.to_thread(asyncio.run, revocations.ready())
+    await revocations.close()
+
+
+async def test_when_the_topics_are_closed_by_another_they_are_followed_again() -> None:
+    broker = MemoryBroker()
+    topics = TopicManager(broker)
+    revocations = Revocations(topics, Settings())
+    await revocations.ready()
+    await topics.close()
+    await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="alice")))
+
+    await revocations.ready()
+    assert is_revoked(revocations, holder())
+    await revocations.close()
+    await topics.close()
+
+
+# how many there may be
+
+
+@pytest.mark.parametrize("where", ["memory", "redis"])
+async def test_more_than_ten_thousand_are_all_known_at_the_next_start(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    first, count = f"{time.time()}", 10_001
+    entries = [Revocation(token_id=f"{first} {n}") for n in range(count)]
+    if where == "redis":
+        url = request.getfixturevalue("redis_url")
+        async with Publisher(url) as publisher:
+            await publisher.publish_many((REVOCATIONS, each) for each in entries)
+        topics = TopicManager(settings=Settings(broker_url=url))
+    else:
+        broker = MemoryBroker()
+        for each in entries:
+            await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(each))
+        topics = TopicManager(broker)
+    async with patience(), Revocations(topics, Settings()) as revocations:
+        await revocations.ready()
+        assert all(is_revoked(revocations, holder(jti=f"{first} {n}")) for n in range(count))
+    await topics.close()
+
+
+async def test_one_that_would_push_out_another_is_refused_and_a_warning_comes_long_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    patterns = {"gqlnotify.*": Bounds(length=10)}
+    broker = MemoryBroker(per_topic=patterns)
+    async with following(broker, history_per_topic=patterns) as revocations:
+        for n in range(5):
+            await revocations.revoke(token_id=f"{n}")
+        assert "there is room for 10" not in caplog.text
+        for n in range(5, 10):
+            await revocations.revoke(token_id=f"{n}")
+        assert "5 revocations are remembered, and there is room for 10" in caplog.text
+        with pytest.raises(TooManyRevocations, match="GQLNOTIFY_HISTORY_PER_TOPIC"):
+            await revocations.revoke(token_id="one too many")
+        await wait_until(lambda: is_revoked(revocations, holder(jti="9")))
+        assert dict(revocations.load()) == {metrics.revocations: 10}
+    async with following(broker) as revocations:
+        assert all(is_revoked(revocations, holder(jti=f"{n}")) for n in range(10))
+
+
+async def test_revoking_over_memory_says_that_a_restart_forgets_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with following() as revocations:
+        await revocations.revoke(subject="alice")
+    assert "memory:// forgets at a restart" in caplog.text
+
+
+async def test_what_has_expired_needs_no_revocation() -> None:
+    async with following() as revocations:
+        await revocations.revoke(token_id="a", expires_at=time.time())
+        for wrong in (5.0, time.time() - 3600):
+            with pytest.raises(ValueError, match="expires_at has passed"):
+                await revocations.revoke(token_id="a", expires_at=wrong)
+        with pytest.raises(ValueError, match="single token"):
+            await revocations.revoke(subject="a", expires_at=time.time() + 5)
+
+
+# what lives longer than its revocation would
+
+
+@pytest.mark.parametrize(
+    ("claims", "refused"),
+    [
+        ({"iat": -10, "exp": 3590}, False),
+        ({"iat": -10, "exp": 3591}, True),
+        ({"exp": 3600}, False),
+        ({"exp": 3700}, True),
+        # It says that it was made later than now, and so lives shorter than it does.
+        ({"iat": 9000, "exp": 9010}, True),
+        ({}, False),
+    ],
+)
+async def test_a_token_that_outlives_the_longest_life_is_refused(
+    claims: dict[str, int], refused: bool
+) -> None:
+    now = int(time.time())
+    times = {name: now + value for name, value in claims.items()}
+    expires_at = datetime.fromtimestamp(times["exp"], UTC) if "exp" in times else None
+    principal = Principal("alice", expires_at=expires_at, claims=times)
+    async with following(jwt_max_lifetime=3600) as revocations:
+        with pytest.raises(TokenLivesTooLong, match="3600 s") if refused else nullcontext():
+            revocations.check(principal)
+    async with following(jwt_max_lifetime=3600, jwt_require_exp=False) as revocations:
+        revocations.check(principal)
+
+
+async def test_a_token_that_lives_too_long_is_told_so_and_is_no_guess(house: House) -> None:
+    settings = locked(jwt_max_lifetime=60, max_failed_authentications=1)
+    async with http(house.router(settings=settings)) as client:
+        for _ in range(3):
+            answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+            assert answer.status_code == 401
+            [error] = answer.json()["errors"]
+            assert error["extensions"]["code"] == "TOKEN_LIVES_TOO_LONG"
+            assert "GQLNOTIFY_JWT_MAX_LIFETIME" in error["message"]
+
+
 async def test_it_may_be_started_again() -> None:
     topics = TopicManager(MemoryBroker())
     revocations = Revocations(topics, Settings())
@@ -398,6 +712,8 @@ async def test_the_command_ends_what_is_affected_in_every_process_and_nothing_el
             close = await socket.closed()
             assert (close.code, close.reason) == (4403, "The token was revoked")
         async with Publisher(redis_url) as publisher:
+            a_minute_ago = Revocation(subject=f"{subject} again", at=time.time() - 60)
+            await publisher.publish(REVOCATIONS, a_minute_ago)
             await publisher.publish(REVOCATIONS, Revocation(token_id=f"{subject} 0"))
         for socket in sockets[one_of_bobs]:
             assert (await socket.closed()).code == 4403
@@ -406,7 +722,8 @@ async def test_the_command_ends_what_is_affected_in_every_process_and_nothing_el
         for server in servers:
             await assert_refused(server, affected)
             await assert_refused(server, one_of_bobs)
-            await enter(s, server, token(subject, iat=int(time.time()) + 1))
+            await assert_refused(server, token(f"{subject} again", iat=int(time.time()) - 120))
+            await enter(s, server, token(f"{subject} again", iat=int(time.time())))
         for server in servers:
             assert server.trouble == []
 

@@ -20,6 +20,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "jwt_issuer": ("them", "them"),
     "jwt_require_exp": ("false", False),
     "jwt_leeway": ("30.5", 30.5),
+    "jwt_max_lifetime": ("86400", 86_400),
     "jwks_url": ("https://keys.example/jwks.json", "https://keys.example/jwks.json"),
     "jwks_cache": ("10.5", 10.5),
     "jwks_timeout": ("11.5", 11.5),
@@ -233,7 +234,7 @@ def retention(monkeypatch: pytest.MonkeyPatch, per_topic: str) -> Retention:
     monkeypatch.setenv("GQLNOTIFY_HISTORY_SECONDS", "20")
     monkeypatch.setenv("GQLNOTIFY_HISTORY_PER_TOPIC", per_topic)
     settings = Settings()
-    return Retention(settings.history_length, settings.history_seconds, settings.history_per_topic)
+    return settings.retention
 
 
 def test_a_topic_that_fits_no_pattern_has_the_default_bounds(
@@ -267,16 +268,43 @@ def test_of_several_patterns_that_fit_the_first_one_counts(monkeypatch: pytest.M
 def test_our_own_topics_have_bounds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds = retention(monkeypatch, '{"*": {"length": 1}, "g*": {"seconds": 1}}')
 
-    assert bounds.of("gqlnotify.revocations") == Bounds(length=10_000, seconds=86_400)
+    assert bounds.of("gqlnotify.revocations") == Bounds(length=500_000, seconds=2_592_300)
     assert bounds.of("gqlnotify") == Bounds(length=1, seconds=20)
 
 
 def test_only_a_pattern_that_names_our_topics_changes_their_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bounds = retention(monkeypatch, '{"*": {"length": 1}, "gqlnotify.*": {"seconds": 1000000}}')
+    bounds = retention(monkeypatch, '{"*": {"length": 1}, "gqlnotify.*": {"seconds": 9000000}}')
 
-    assert bounds.of("gqlnotify.revocations") == Bounds(length=10_000, seconds=1_000_000)
+    assert bounds.of("gqlnotify.revocations") == Bounds(length=500_000, seconds=9_000_000)
+
+
+def test_revocations_are_remembered_for_as_long_as_a_token_lives_and_a_while_more() -> None:
+    exactly = {"gqlnotify.*": Bounds(seconds=3600)}
+
+    for settings in (
+        Settings(jwt_max_lifetime=3600),
+        Settings(jwt_max_lifetime=3600, history_per_topic=exactly),
+    ):
+        assert settings.retention.of("gqlnotify.revocations").seconds == 3900
+    endless = Settings(jwt_require_exp=False).retention.of("gqlnotify.revocations")
+    assert endless.seconds > 99 * 365 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"jwt_max_lifetime": 3601}, "a token may live 3601.0 s"),
+        ({"jwt_require_exp": False}, "GQLNOTIFY_JWT_REQUIRE_EXP is off"),
+    ],
+)
+def test_bounds_that_would_forget_a_revocation_before_its_token_are_refused(
+    options: dict[str, Any], why: str
+) -> None:
+    per_topic = {"gqlnotify.*": Bounds(seconds=3600)}
+    with pytest.raises(ValidationError, match=why):
+        Settings(history_per_topic=per_topic, **options)
 
 
 @pytest.mark.parametrize("name", ["broker_url", "database_url"])

@@ -19,6 +19,7 @@ def from_settings(settings: Settings) -> Broker:
             length=settings.history_length,
             seconds=settings.history_seconds,
             per_topic=settings.history_per_topic,
+            longest_life=settings.longest_life,
         )
     # Whoever stays in one process need not have the driver loaded.
     from gqlnotify.brokers import redis  # noqa: PLC0415

@@ -24,6 +24,9 @@ class Broker(ABC):
     Names and payloads come checked; a broker treats both as opaque.
     """
 
+    durable = True
+    """Whether a history outlives the process."""
+
     @abstractmethod
     async def start(self, deliver: Deliver, recheck: Recheck) -> None:
         """Connect, and hand what arrives on subscribed topics to `deliver` in this event loop.

@@ -9,7 +9,7 @@ from itertools import islice
 from gqlnotify.brokers.base import Broker, Deliver, Recheck
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
-from gqlnotify.settings import Bounds, Retention
+from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
 
 _SWEEP_EVERY = 256
 
@@ -43,8 +43,11 @@ class MemoryBroker(Broker):
     """Keeps up to `length` events a topic, none of them longer than `seconds`.
 
     `per_topic` has other bounds for topics that fit a pattern. A topic that nobody is subscribed
-    to and that nobody touched for its `seconds` is forgotten.
+    to and that nobody touched for its `seconds` is forgotten. `longest_life` is how long a token
+    may live, in seconds, and so how long it is remembered what is revoked.
     """
+
+    durable = False
 
     def __init__(
         self,
@@ -52,8 +55,9 @@ class MemoryBroker(Broker):
         length: int = 1000,
         seconds: float = 3600,
         per_topic: Mapping[str, Bounds] | None = None,
+        longest_life: float = MAX_LIFETIME,
     ) -> None:
-        self._retention = Retention(length, seconds, per_topic or {})
+        self._retention = Retention(length, seconds, per_topic or {}, longest_life=longest_life)
         self._histories: dict[str, _History] = {}
         self._subscribed: set[str] = set()
         self._deliver: Deliver | None = None

@@ -52,18 +52,29 @@ class _Validity:
 
     async def next(self, results: AsyncGenerator[Any, None]) -> Any:
         """Return the next result. Raises `TokenExpired` or `TokenRevoked` instead."""
-        if self._revoked:
-            raise _revoked()
+        # One turn: neither a clock nor a revocation gets through to a stream that never waits.
+        await asyncio.sleep(0)
+        self._check()
         try:
             async with asyncio.timeout(self._remaining()) as waiting:
                 self._waiting = waiting
-                return await anext(results)
+                result = await anext(results)
         except TimeoutError:
             if not waiting.expired():
                 raise
             raise _revoked() if self._revoked else _expired() from None
         finally:
             self._waiting = None
+        # A time-out fires only where something waits, and this result may have taken its time.
+        self._check()
+        return result
+
+    def _check(self) -> None:
+        if self._revoked:
+            raise _revoked()
+        remaining = self._remaining()
+        if remaining is not None and remaining <= 0:
+            raise _expired()
 
     def _revoke(self) -> None:
         self._revoked = True

@@ -26,6 +26,7 @@ from gqlnotify.errors import (
     KeysUnavailable,
     NotifyError,
     PeerSilent,
+    RevocationsUnavailable,
     TokenExpired,
     TokenRevoked,
     TooManyAttempts,
@@ -57,6 +58,7 @@ from gqlnotify.transports.shared_operation import SharedOperation
 
 FORBIDDEN = 4403
 INTERNAL_ERROR = 4500
+_REFUSALS = (Unauthenticated, KeysUnavailable, RevocationsUnavailable, TooManyAttempts)
 
 logger = logging.getLogger("gqlnotify.transports")
 
@@ -291,7 +293,7 @@ class GraphQLTransportWSHandler:
             with only_own_cancellation(), tracing.span("connection_init"):
                 acknowledgement = await self._accept(payload)
             await self._carry_out(self._protocol.acknowledge(acknowledgement))
-        except (Unauthenticated, KeysUnavailable, TooManyAttempts) as error:
+        except _REFUSALS as error:
             await self._fail(_closed(error, error.close_code))
         except Forbidden as error:
             await self._fail(_closed(error, FORBIDDEN))

@@ -22,10 +22,16 @@ from tests.schema.client import SECRET, token
 from tests.schema.conftest import until
 from tests.servers import running
 
-READY = (200, {"broker": "ok", "database": "ok", "outbox": "ok"})
-NO_BROKER = (503, {"broker": "unavailable", "database": "ok", "outbox": "ok"})
-LATE = (503, {"broker": "unavailable", "database": "ok", "outbox": "unavailable"})
-NO_DATABASE = (503, {"broker": "ok", "database": "unavailable", "outbox": "unavailable"})
+READY = (200, {"broker": "ok", "database": "ok", "outbox": "ok", "revocations": "ok"})
+NO_BROKER = (503, {"broker": "unavailable", "database": "ok", "outbox": "ok", "revocations": "ok"})
+LATE = (
+    503,
+    {"broker": "unavailable", "database": "ok", "outbox": "unavailable", "revocations": "ok"},
+)
+NO_DATABASE = (
+    503,
+    {"broker": "ok", "database": "unavailable", "outbox": "unavailable", "revocations": "ok"},
+)
 SECONDS = 2.0
 """What a check may take; an answer needs little more."""
 

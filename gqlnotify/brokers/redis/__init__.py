@@ -19,6 +19,7 @@ def from_settings(settings: Settings) -> RedisBroker:
         length=settings.history_length,
         seconds=settings.history_seconds,
         per_topic=settings.history_per_topic,
+        longest_life=settings.longest_life,
         timeout=settings.broker_timeout,
         prefix=settings.broker_prefix,
     )

@@ -16,7 +16,7 @@ from gqlnotify.brokers.redis.scripts import Call, Names
 from gqlnotify.brokers.redis.servers import Servers, connect, reaching
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor, Event
-from gqlnotify.settings import Bounds, Retention
+from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
 
 # More at once would only wait for each other in the one thread that Redis has.
 _COMMANDS_AT_ONCE = 32
@@ -32,7 +32,7 @@ class RedisBroker(Broker):
 
     Args:
         url: see `Address.parse`.
-        length, seconds, per_topic: how much a topic remembers, as in `MemoryBroker`.
+        length, seconds, per_topic, longest_life: how much a topic remembers, as in `MemoryBroker`.
         timeout: seconds after which a silent Redis counts as unreachable.
         prefix: the first part of every key and channel. All databases of a server share its
             channels, so two applications on one server need two prefixes.
@@ -48,11 +48,12 @@ class RedisBroker(Broker):
         length: int = 1000,
         seconds: float = 3600,
         per_topic: Mapping[str, Bounds] | None = None,
+        longest_life: float = MAX_LIFETIME,
         timeout: float = 5,
         prefix: str = "gqlnotify",
     ) -> None:
         self._address = Address.parse(url)
-        self._retention = Retention(length, seconds, per_topic or {})
+        self._retention = Retention(length, seconds, per_topic or {}, longest_life=longest_life)
         self._timeout = timeout
         self._names = Names(prefix)
         self._session: _Session | None = None
