@@ -1,16 +1,13 @@
 """What travels: an `Event` on a `Topic`, at a `Cursor`. Plain data, no I/O."""
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from gqlnotify.callables import require_plain
-from gqlnotify.errors import BadUserInput
+from gqlnotify.codec import Codec, Unfit, codec_of
+from gqlnotify.errors import BadUserInput, InternalError
 
 T = TypeVar("T")
 
@@ -127,11 +124,6 @@ def matches(pattern: str, name: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=256)
-def _adapter_of(type_: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(type_)
-
-
 @dataclass(frozen=True)
 class Topic(Generic[T]):
     """A named stream of values of one type.
@@ -157,14 +149,14 @@ class Topic(Generic[T]):
         default=None, kw_only=True, repr=False, compare=False
     )
     _parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    _adapter: TypeAdapter[T] = field(init=False, repr=False, compare=False)
+    _codec: Codec = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_plain(self.latest_by, "latest_by")
         parameters = tuple(re.findall(r"<([A-Za-z_][A-Za-z0-9_]*)>", self.name))
         check_topic_name(re.sub(r"<[A-Za-z_][A-Za-z0-9_]*>", "_", self.name))
         object.__setattr__(self, "_parameters", parameters)
-        object.__setattr__(self, "_adapter", _adapter_of(cast(Any, self.type)))
+        object.__setattr__(self, "_codec", codec_of(self.type))
 
     def __call__(self, **values: object) -> "Topic[T]":
         """Return the member of this family that `values` name.
@@ -196,17 +188,17 @@ class Topic(Generic[T]):
         """Return `value` as JSON.
 
         Raises:
-            BadUserInput: it is not of the topic's type, or not something that reads back as it.
+            InternalError: it is not of the topic's type, or would read back as something else.
         """
         try:
-            payload = self._adapter.dump_json(value, warnings="error")
-            self._adapter.validate_json(payload)
-        except (PydanticSerializationError, ValidationError, ValueError, RecursionError) as error:
-            raise BadUserInput(
+            return self._codec.encode(value)
+        except Unfit as error:
+            raise InternalError(
                 f"Topic {self.name!r} carries {self._type_name()}, and this "
-                f"{type(value).__name__} is not one: {error}"
-            ) from error
-        return payload
+                f"{type(value).__name__} would not arrive as it is: {error}. Publish instances of "
+                "the classes that the topic names: of a subclass only where the base is a "
+                "Strawberry interface or the topic's type is a union with it"
+            ) from None
 
     def decode(self, payload: bytes) -> T:
         """Return the value that `encode` made `payload` from.
@@ -215,28 +207,13 @@ class Topic(Generic[T]):
             ValueError: the payload is of another type (an older or newer publisher's, say).
         """
         try:
-            return self._adapter.validate_json(payload)
-        except Exception as error:
-            # Without its cause: pydantic's text holds what was published.
-            raise ValueError(f"it is not {self._type_name()}: {reason_of(error)}") from None
+            value: T = self._codec.decode(payload)
+        except Unfit as error:
+            raise ValueError(f"it is not {self._type_name()}: {error}") from None
+        return value
 
     def _type_name(self) -> str:
         return getattr(self.type, "__name__", str(self.type))
-
-
-def reason_of(error: Exception) -> str:
-    """Say where and why pydantic refused something, with nothing of the value."""
-    if not isinstance(error, ValidationError):
-        return type(error).__name__
-    found = error.errors(include_input=False, include_context=False, include_url=False)
-    return ", ".join(f"{path_of(each['loc'])} {each['type']}".lstrip() for each in found[:5])
-
-
-def path_of(location: Iterable[object]) -> str:
-    """Spell a place in a value; what may be a key of a mapping, and so data, becomes `*`."""
-    return ".".join(
-        str(x) if isinstance(x, int) or str(x).isidentifier() else "*" for x in location
-    )
 
 
 def _segment(parameter: str, value: object) -> str:

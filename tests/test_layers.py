@@ -8,8 +8,8 @@ import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"callables", "cancellation", "conflation", "draining", "errors", "event", "logs", "metrics"}
-    | {"settings", "tracing", "turn"},
+    {"callables", "cancellation", "codec", "conflation", "difference", "draining", "errors"}
+    | {"event", "logs", "metrics", "settings", "tracing", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-PURE = {"callables", "conflation", "protocol", "event", "window", "fingerprint"}
+PURE = {"callables", "codec", "conflation", "protocol", "event", "window", "fingerprint"}
 IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "strawberry"}
 
 
