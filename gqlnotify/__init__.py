@@ -7,7 +7,7 @@ from gqlnotify import errors, metrics
 from gqlnotify.auth import Principal, authorize, current_principal
 from gqlnotify.brokers import Broker
 from gqlnotify.draining import is_draining
-from gqlnotify.event import Cursor, Event, Topic
+from gqlnotify.event import Cursor, Event, Topic, escape_segment, unescape_segment
 from gqlnotify.settings import Settings
 from gqlnotify.topics import Subscription, TopicManager
 
@@ -29,8 +29,10 @@ __all__ = [
     "authorize",
     "current_principal",
     "errors",
+    "escape_segment",
     "is_draining",
     "metrics",
+    "unescape_segment",
 ]
 
 

@@ -5,6 +5,7 @@ Strawberry interface, it would take the first one that fits: there the name of t
 with the value, as `__typename`. Whatever would still read back as something else is refused.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -55,6 +56,21 @@ def _codec_of(type_: Any, _spelling: str) -> "Codec":
     return Codec(type_)
 
 
+def plain_json(value: Any) -> bytes:
+    """Return as JSON what has no declared type.
+
+    Raises:
+        Unfit: it would not read back as what it is.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        payload, found = text.encode(), json.loads(text)
+        _require_same(value, found)
+    except Exception as error:
+        raise Unfit(reason_of(error)) from None
+    return payload
+
+
 class Codec:
     """Turns the values of one type into JSON and back."""
 
@@ -72,12 +88,9 @@ class Codec:
         try:
             payload: bytes = self._coder.serializer.to_json(value, warnings=False)
             found = self._coder.validator.validate_json(payload)
-            different = difference(value, found)
+            _require_same(value, found)
         except Exception as error:
             raise Unfit(reason_of(error)) from None
-        if different is not None:
-            place = f" at {path_of(different.path)}" if different.path else ""
-            raise Unfit(f"{different.published}{place} reads back as {different.read}")
         return payload
 
     def decode(self, payload: bytes) -> Any:
@@ -310,8 +323,17 @@ def _implementations(interface: Any) -> Iterator[Any]:
         yield from _implementations(class_)
 
 
+def _require_same(published: Any, read: Any) -> None:
+    different = difference(published, read)
+    if different is not None:
+        place = f" at {path_of(different.path)}" if different.path else ""
+        raise Unfit(f"{different.published}{place} reads back as {different.read}")
+
+
 def reason_of(error: Exception) -> str:
-    """Say where and why pydantic refused something, with nothing of the value."""
+    """Say where and why something was refused, with nothing of the value."""
+    if isinstance(error, Unfit):
+        return str(error)
     if isinstance(error, PydanticSerializationError):
         return "it can't be turned into JSON"
     if not isinstance(error, ValidationError):

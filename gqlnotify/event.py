@@ -1,20 +1,31 @@
 """What travels: an `Event` on a `Topic`, at a `Cursor`. Plain data, no I/O."""
 
+import builtins
 import re
+import string
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Self, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, overload
+
+from typing_extensions import TypeVar
 
 from gqlnotify.callables import require_plain
-from gqlnotify.codec import Codec, Unfit, codec_of
+from gqlnotify.codec import Codec, Unfit, codec_of, plain_json
 from gqlnotify.errors import BadUserInput, InternalError
 
-T = TypeVar("T")
+T = TypeVar("T", default=Any)
+
+if TYPE_CHECKING:
+    from typing import _SpecialForm
 
 RESERVED = "gqlnotify."
 MAX_TOPIC_LENGTH = 200
 MAX_EVENT_ID_LENGTH = 400
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_:@+-]+(?:\.[A-Za-z0-9_:@+-]+)*")
+_ESCAPE = "+"
+_ESCAPED = re.compile(r"\+([0-9A-F]{2})")
+_UNESCAPED = frozenset(string.ascii_letters + string.digits + "_-:@")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
@@ -132,7 +143,8 @@ class Topic(Generic[T]):
     `topic(id="42")` names the member `tasks.42`, and only a member can be published or read.
 
     The type may be a Strawberry type, a dataclass, a pydantic model or a builtin: anything that
-    pydantic can turn into JSON and back.
+    pydantic can turn into JSON and back. It may be a union of classes or a Strawberry interface:
+    the name of the class then travels with each value, as `__typename`.
 
     With `latest_by`, which makes a key of a value, a reader that lags gets only the latest of the
     events of each key that wait for it: `Topic("prices", Price, latest_by=lambda p: p.symbol)`.
@@ -150,6 +162,29 @@ class Topic(Generic[T]):
     )
     _parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _codec: Codec = field(init=False, repr=False, compare=False)
+
+    if TYPE_CHECKING:
+        # A union is no `type[T]`, so a checker can't tell T from it: `Topic[A | B]("x", A | B)`,
+        # or a variable that is annotated, says what it is.
+        @overload
+        def __init__(
+            self,
+            name: str,
+            type: builtins.type[T],
+            *,
+            latest_by: Callable[[T], Hashable] | None = None,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            name: str,
+            type: UnionType | _SpecialForm,
+            *,
+            latest_by: Callable[[T], Hashable] | None = None,
+        ) -> None: ...
+        @overload
+        def __init__(self, name: str, type: object) -> None: ...
+        def __init__(self, name: str, type: Any, *, latest_by: Any = None) -> None: ...  # noqa: A002
 
     def __post_init__(self) -> None:
         require_plain(self.latest_by, "latest_by")
@@ -216,10 +251,76 @@ class Topic(Generic[T]):
         return getattr(self.type, "__name__", str(self.type))
 
 
+def encode(topic: "Topic[T] | str", value: T) -> tuple[str, bytes]:
+    """Return the name of a topic, and the payload that `value` makes for it.
+
+    Without a `Topic` to check it, the value is whatever JSON can hold.
+
+    Raises:
+        BadUserInput: the name can't name a topic.
+        InternalError: the value would not arrive as it is.
+    """
+    if not isinstance(topic, str):
+        return topic.concrete(), topic.encode(value)
+    try:
+        return check_topic_name(topic), plain_json(value)
+    except Unfit as error:
+        raise InternalError(
+            f"This {type(value).__name__} for {topic!r} would not arrive as it is: {error}. "
+            "Publish under a Topic, which knows its type, or what JSON can hold"
+        ) from None
+
+
+def escape_segment(text: str) -> str:
+    """Return one segment of a topic name that stands for `text`, whatever is in it.
+
+    `user(name=escape_segment("alice@example.com"))` is `user.alice@example+2Ecom`. Each byte of
+    UTF-8 that a segment can't hold, and `+` itself, becomes `+` and two hexadecimal digits, and
+    the empty text becomes `+`. Two texts never make one segment, and a segment holds no `.` and no
+    `*`, so it can't reach out of a pattern of rights such as `user.*`.
+
+    Raises:
+        BadUserInput: the segment would be longer than a topic name may be, or `text` has half of
+            a surrogate pair, which UTF-8 can't spell.
+    """
+    try:
+        segment = "".join(map(_escaped, text.encode())) or _ESCAPE
+    except UnicodeEncodeError:
+        raise BadUserInput("A segment has whole characters; this text holds half of one") from None
+    if len(segment) > MAX_TOPIC_LENGTH:
+        raise BadUserInput(
+            f"A topic name has at most {MAX_TOPIC_LENGTH} characters; this text, escaped, has "
+            f"{len(segment)}. Use something shorter for it, as a hash"
+        )
+    return segment
+
+
+def unescape_segment(segment: str) -> str:
+    """Return the text that `escape_segment` made `segment` from.
+
+    Raises:
+        BadUserInput: it did not.
+    """
+    try:
+        text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), segment.removesuffix(_ESCAPE))
+        text = text.encode("latin-1").decode()
+        if escape_segment(text) == segment:
+            return text
+    except UnicodeError:
+        pass
+    raise BadUserInput("This segment was not made by escape_segment")
+
+
+def _escaped(byte: int) -> str:
+    character = chr(byte)
+    return character if character in _UNESCAPED else f"{_ESCAPE}{byte:02X}"
+
+
 def _segment(parameter: str, value: object) -> str:
     text = str(value)
     if "." in text or not _TOPIC_NAME.fullmatch(text):
         raise BadUserInput(
-            f"{parameter} becomes one segment of a topic name: letters, digits and _ - : @ + only"
+            f"{parameter} becomes one segment of a topic name: letters, digits and _ - : @ + only. "
+            "escape_segment(...) makes one of any text"
         )
     return text

@@ -1,14 +1,12 @@
 """Publishing from another process: a worker, a script, a Django or Celery process."""
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from gqlnotify.brokers.redis import Message, Sender
-from gqlnotify.errors import BadUserInput
-from gqlnotify.event import Cursor, Topic, check_event, check_topic_name
+from gqlnotify.event import Cursor, Topic, check_event, encode
 from gqlnotify.settings import Settings
 
 T = TypeVar("T")
@@ -68,7 +66,8 @@ class Publisher:
         """Append `value` to `topic` and return where it stands.
 
         Raises:
-            BadUserInput: the topic, the value or the id won't do.
+            BadUserInput: the topic or the id won't do, or the event is too large.
+            InternalError: the value would not arrive as it is.
             BrokerUnavailable: it was not published, or nobody can tell.
         """
         [cursor] = await self.publish_many([(topic, value, event_id)])
@@ -78,7 +77,7 @@ class Publisher:
         """Publish in batches, in the order of `entries`, and return the cursors.
 
         Raises:
-            BadUserInput: an entry won't do; nothing of its batch was published.
+            BadUserInput, InternalError: an entry won't do; nothing of its batch was published.
             BrokerUnavailable: some were not published, or nobody can tell.
         """
         cursors: list[Cursor] = []
@@ -140,17 +139,6 @@ class Publisher:
             yield batch
 
     def _message(self, topic: Topic[Any] | str, value: Any, event_id: str | None = None) -> Message:
-        if isinstance(topic, str):
-            name, payload = check_topic_name(topic), _json(topic, value)
-        else:
-            name, payload = topic.concrete(), topic.encode(value)
+        name, payload = encode(topic, value)
         check_event(payload, event_id, max_bytes=self._max_bytes)
         return Message(name, payload, event_id)
-
-
-def _json(topic: str, value: Any) -> bytes:
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadUserInput(f"What {topic!r} was to carry can't be JSON: {error}") from error

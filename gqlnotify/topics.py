@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from gqlnotify import brokers, metrics, tracing
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
@@ -16,7 +16,7 @@ from gqlnotify.brokers import Broker
 from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.conflation import SKIPPED, Skipped
 from gqlnotify.errors import BrokerUnavailable, EventUnreadable
-from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name
+from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
 from gqlnotify.feed import RETRY_SECONDS, Feed
 from gqlnotify.reader import Reader
 from gqlnotify.settings import Settings
@@ -134,18 +134,30 @@ class TopicManager:
         await self.start()
         await self._broker.check()
 
-    async def publish(self, topic: Topic[T], value: T, *, event_id: str | None = None) -> Cursor:
+    @overload
+    async def publish(
+        self, topic: Topic[T], value: T, *, event_id: str | None = None
+    ) -> Cursor: ...
+    @overload
+    async def publish(self, topic: str, value: Any, *, event_id: str | None = None) -> Cursor: ...
+    async def publish(
+        self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
+    ) -> Cursor:
         """Append `value` to `topic` and return where it stands.
 
-        Inside an operation the viewer needs the right to publish there. Publishing again under an
-        `event_id` that the history still remembers has no effect and returns the first cursor.
+        A topic is a `Topic`, whose type then checks the value, or a name, and the value is whatever
+        JSON can hold. Inside an operation the viewer needs the right to publish there. Publishing
+        again under an `event_id` that the history still remembers has no effect and returns the
+        first cursor.
 
         Raises:
-            BadUserInput: `value` is not of the topic's type, or too large.
+            BadUserInput: the event is too large, or the name or the id won't do.
+            InternalError: `value` is not of the topic's type, or would not arrive as it is.
             Forbidden: the viewer lacks the right.
             BrokerUnavailable: nothing was published.
         """
-        return await self.publish_bytes(topic.concrete(), topic.encode(value), event_id=event_id)
+        name, payload = encode(topic, value)
+        return await self.publish_bytes(name, payload, event_id=event_id)
 
     async def publish_bytes(
         self, topic: str, payload: bytes, *, event_id: str | None = None
@@ -160,10 +172,23 @@ class TopicManager:
         metrics.events_published.inc()
         return cursor
 
+    @overload
     def publish_sync(
         self,
         topic: Topic[T],
         value: T,
+        *,
+        event_id: str | None = None,
+        timeout: float | None = 30,
+    ) -> Cursor: ...
+    @overload
+    def publish_sync(
+        self, topic: str, value: Any, *, event_id: str | None = None, timeout: float | None = 30
+    ) -> Cursor: ...
+    def publish_sync(
+        self,
+        topic: Topic[Any] | str,
+        value: Any,
         *,
         event_id: str | None = None,
         timeout: float | None = 30,

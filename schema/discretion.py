@@ -36,4 +36,7 @@ class DiscreetSchema(strawberry.Schema):
 
 
 def _is_ours(error: GraphQLError) -> bool:
-    return not isinstance(error.original_error, errors.NotifyError | GraphQLError | None)
+    original = error.original_error
+    if isinstance(original, errors.InternalError):
+        return True
+    return not isinstance(original, errors.NotifyError | GraphQLError | None)

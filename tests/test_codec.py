@@ -79,7 +79,7 @@ class Odd(BaseModel):
     """Fields that are called as the parts of a schema are."""
 
     type: Added | Removed
-    fields: Added | Removed  # type: ignore[assignment]
+    fields: Added | Removed
     choices: list[Added | Removed]
     default: Added | Removed = Added(id=0)
 
@@ -390,7 +390,7 @@ def test_the_refusal_names_the_place_and_the_types_and_no_value() -> None:
 
 class Hiding(BaseModel):
     shown: int = 0
-    left_out: int = Field(0, exclude=True)
+    left_out: int = Field(default=0, exclude=True)
     _private: int = PrivateAttr(0)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gqlnotify import Cursor, Event, Topic
+from gqlnotify import Cursor, Event, Topic, escape_segment, unescape_segment
 from gqlnotify.errors import BadUserInput, InternalError
 from gqlnotify.event import (
     MAX_EVENT_ID_LENGTH,
@@ -287,6 +287,59 @@ def test_a_parameter_can_not_reach_out_of_its_segment(value: object) -> None:
 def test_a_member_whose_name_gets_too_long_is_refused() -> None:
     with pytest.raises(BadUserInput, match="200"):
         Topic("tasks.<id>", int)(id="x" * MAX_TOPIC_LENGTH)
+
+
+ESCAPED = {
+    "": "+",
+    "alice": "alice",
+    "alice@example.com": "alice@example+2Ecom",
+    "+": "+2B",
+    "a+b": "a+2Bb",
+    "a b/*": "a+20b+2F+2A",
+    "é": "+C3+A9",
+    "\0": "+00",
+    "+2E": "+2B2E",
+    "A-Z_0:9": "A-Z_0:9",
+}
+
+
+@pytest.mark.parametrize(("text", "segment"), ESCAPED.items())
+def test_any_text_becomes_one_segment_and_back(text: str, segment: str) -> None:
+    assert escape_segment(text) == segment
+    assert unescape_segment(segment) == text
+    assert Topic("user.<name>", int)(name=segment).concrete() == f"user.{segment}"
+
+
+@given(st.text(max_size=16), st.text(max_size=16))
+def test_two_texts_never_make_one_segment(one: str, other: str) -> None:
+    segment = escape_segment(one)
+    assert unescape_segment(segment) == one
+    assert check_topic_name(segment) == segment
+    assert "." not in segment
+    assert (segment == escape_segment(other)) is (one == other)
+
+
+@given(st.text("+2E4b0123456789ABCDEF.a\ue9c3", max_size=8))
+def test_what_escaping_never_makes_is_not_read(segment: str) -> None:
+    try:
+        text = unescape_segment(segment)
+    except BadUserInput:
+        return
+    assert escape_segment(text) == segment
+
+
+@pytest.mark.parametrize(
+    "segment", ["", "a+", "++", "+2e", "+41", "+2", "+FF", "+C3", "a.b", "é", "a b", "+2B+"]
+)
+def test_a_segment_that_is_no_escaped_text_is_refused(segment: str) -> None:
+    with pytest.raises(BadUserInput, match="escape_segment"):
+        unescape_segment(segment)
+
+
+@pytest.mark.parametrize(("text", "why"), [("é" * 40, "200.*240"), ("\ud800", "half")])
+def test_a_text_that_makes_no_segment_is_refused(text: str, why: str) -> None:
+    with pytest.raises(BadUserInput, match=why):
+        escape_segment(text)
 
 
 def test_topics_of_one_name_and_type_are_equal() -> None:

@@ -1,10 +1,13 @@
 """What the router adds: topics that stream with cursors on every transport."""
 
+import asyncio
 import threading
+from typing import Any
 
 import pytest
+import strawberry
 from fastapi import BackgroundTasks
-from strawberry.extensions import MaskErrors
+from strawberry.extensions import MaskErrors, SchemaExtension
 from strawberry.fastapi import GraphQLRouter as StrawberryRouter
 
 from tests.applications import (
@@ -147,6 +150,67 @@ async def test_a_route_a_background_task_and_a_thread_publish(house: House) -> N
             assert (await socket.next("1"))["data"] == {"messages": {"text": "resolver"}}
             await post(client, 'mutation { sayLater(text: "later") }')
             assert (await socket.next("1"))["data"] == {"messages": {"text": "later"}}
+
+
+@pytest.mark.parametrize("extensions", [(), (MaskErrors,)], ids=["plain", "masked"])
+async def test_a_value_that_is_no_event_is_the_servers_mistake(
+    extensions: tuple[type[SchemaExtension], ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    house, secret = House(), "hunter2"
+
+    @strawberry.type
+    class Mutation:
+        @strawberry.mutation
+        async def say(self, text: str) -> str:
+            wrong: Any = {text: text + secret}
+            return str(await house.topics.publish(MESSAGES, wrong))
+
+        @strawberry.mutation
+        async def by_name(self, text: str) -> str:
+            return str(await house.topics.publish("messages", {text: {text + secret}}))
+
+    house.schema = strawberry.Schema(
+        house.schema.query, Mutation, house.schema.subscription, extensions=extensions
+    )
+    app = application(house.router())
+    async with running(app) as origin, client_of(origin) as client:
+        for field in ("say", "byName"):
+            document = f'mutation {{ {field}(text: "text") }}'
+            async with open_socket(f"ws://{origin}") as socket:
+                await socket.init()
+                await socket.subscribe("1", document)
+                answers = [await post(client, document), await socket.next("1")]
+            for answer in answers:
+                [error] = answer["errors"]
+                masked = "Unexpected error." if extensions else "Internal server error"
+                assert error["message"] == masked
+                if not extensions:
+                    assert error["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+    assert "Topic 'messages' carries Message, and this dict would not arrive" in caplog.text
+    assert "This dict for 'messages' would not arrive" in caplog.text
+    assert secret not in caplog.text
+
+
+async def test_an_event_published_by_name_reaches_the_topics_subscribers(house: House) -> None:
+    async with websocket(house.router()) as socket:
+        before = await house.topics.cursor(MESSAGES)
+        await house.topics.publish("messages", {"text": "by name"})
+        await asyncio.to_thread(house.topics.publish_sync, "messages", {"text": "from a thread"})
+        await subscribed(socket, extensions={"after": before})
+        results = [await socket.next("1") for _ in range(2)]
+    texts = [result["data"]["messages"]["text"] for result in results]
+    assert texts == ["by name", "from a thread"]
+
+
+async def test_a_publish_that_nobody_awaits_is_reported_with_its_line(house: House) -> None:
+    async def careless() -> None:
+        house.topics.publish(MESSAGES, Message(text="lost"))  # type: ignore[unused-coroutine]
+
+    with pytest.warns(RuntimeWarning, match="TopicManager.publish' was never awaited") as caught:
+        await careless()
+    line = careless.__code__.co_firstlineno + 1
+    assert [(w.filename, w.lineno) for w in caught] == [(__file__, line)]
+    assert (await house.topics._broker.head("messages")).seq == 0
 
 
 # Resuming over HTTP streams

@@ -1,0 +1,43 @@
+"""What mypy and pyright are to accept: `make check` reads this file, no test runs it."""
+
+from dataclasses import dataclass
+from typing import Annotated, assert_type
+
+import strawberry
+
+from gqlnotify import Cursor, Publisher, Topic, TopicManager
+
+
+@dataclass
+class Added:
+    id: int
+
+
+@dataclass
+class Removed:
+    id: int
+
+
+CLASS = Topic("class", Added, latest_by=lambda added: added.id)
+LISTED = Topic("listed", list[Added])
+UNION = Topic[Added | Removed]("union", Added | Removed, latest_by=lambda change: change.id)
+DECLARED: Topic[Added | Removed] = Topic("declared", Added | Removed)
+NAMED = Topic[Added | Removed]("named", Annotated[Added | Removed, strawberry.union("Change")])
+LOOSE = Topic("loose", Added | Removed)
+
+
+async def publish(topics: TopicManager, publisher: Publisher) -> None:
+    """Publish to each."""
+    assert_type(CLASS, Topic[Added])
+    assert_type(LISTED, Topic[list[Added]])
+    assert_type(UNION, Topic[Added | Removed])
+    assert_type(await topics.publish(UNION, Removed(1)), Cursor)
+    await topics.publish(DECLARED, Added(1))
+    await topics.publish(NAMED, Added(1))
+    await topics.publish(LOOSE, Added(1))
+    await topics.publish("by.name", {"id": 1})
+    await publisher.publish(UNION, Added(1))
+    topics.publish_sync("by.name", [1])
+    await topics.publish(CLASS, Removed(1))  # type: ignore[misc]
+    async for change in topics.subscribe(UNION):
+        assert_type(change, Added | Removed)
