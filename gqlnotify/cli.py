@@ -23,9 +23,9 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 from gqlnotify import brokers, logs, metrics, process
 from gqlnotify.auth import sign, too_short, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
-from gqlnotify.event import Event, Topic
+from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.publisher import Publisher
-from gqlnotify.revocation import REVOCATIONS, Revocation
+from gqlnotify.revocation import Revocations
 from gqlnotify.server import MARGIN_SECONDS
 from gqlnotify.settings import Settings, did_you_mean, is_loopback, unknown_variables
 from gqlnotify.topics import TopicManager
@@ -112,18 +112,43 @@ def revoke(
         str | None, typer.Option(help="Whose tokens, all that were made until now.")
     ] = None,
     token_id: Annotated[str | None, typer.Option(help="Which token, by its jti.")] = None,
+    expires_at: Annotated[
+        float | None,
+        typer.Option(help="The token's exp. Until then the revocation is remembered."),
+    ] = None,
 ) -> None:
     """Revoke a subject's tokens, or a single one, in every process.
 
-    It needs GQLNOTIFY_BROKER_URL. Whoever is connected with such a token is disconnected.
+    It needs GQLNOTIFY_BROKER_URL and the other settings of the servers. Clients that are connected
+    with such a token are disconnected. Without --expires-at a revocation is remembered for
+    GQLNOTIFY_JWT_MAX_LIFETIME.
     """
     if not subject and not token_id:
         _fail("Say what to revoke: --subject or --token-id")
     if subject and token_id:
         _fail("Either --subject or --token-id; a subject's tokens are revoked with it")
-    with _told(), Publisher(settings=_settings()) as publisher:
-        revocation = Revocation(subject=subject or None, token_id=token_id or None)
-        typer.echo(str(publisher.publish_sync(REVOCATIONS, revocation)))
+    if subject and expires_at is not None:
+        _fail("--expires-at is of a single token, and goes with --token-id")
+    settings = _settings()
+    if settings.broker_url.startswith("memory:"):
+        _fail(
+            "Over memory:// no server would learn of it, and a server forgets its own revocations "
+            "at a restart; set GQLNOTIFY_BROKER_URL to the servers' Redis"
+        )
+    with _told():
+        typer.echo(str(asyncio.run(_revoke(settings, subject, token_id, expires_at))))
+
+
+async def _revoke(
+    settings: Settings, subject: str | None, token_id: str | None, expires_at: float | None
+) -> Cursor:
+    manager = TopicManager(settings=settings)
+    try:
+        return await Revocations(manager, settings).revoke(
+            subject=subject or None, token_id=token_id or None, expires_at=expires_at
+        )
+    finally:
+        await manager.close()
 
 
 @app.command()
@@ -206,6 +231,11 @@ def _told() -> Iterator[None]:
 def _token(
     settings: Settings, subject: str, subscribe: list[str], publish: list[str], seconds: int
 ) -> str:
+    if seconds > settings.longest_life:
+        raise ValueError(
+            f"A token of {seconds} s lives longer than GQLNOTIFY_JWT_MAX_LIFETIME allows, "
+            f"{settings.longest_life:.0f} s, and no server would take it"
+        )
     now = int(time.time())
     claims = {
         "sub": subject,
@@ -295,7 +325,8 @@ def _with_random_secret() -> Settings:
 
 
 def _greet(application: str, settings: Settings, address: str) -> None:
-    made = _token(settings, "developer", ["*"], ["*"], DEVELOPER_SECONDS)
+    seconds = int(min(DEVELOPER_SECONDS, settings.longest_life))
+    made = _token(settings, "developer", ["*"], ["*"], seconds)
     typer.echo(
         f"\n  GraphiQL:  {address}{_graphql_path(application)}\n\n"
         "  GQLNOTIFY_JWT_SECRET is not set, so this run has a secret of its own.\n"

@@ -445,8 +445,12 @@ def test_each_token_can_be_told_from_every_other() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--subject", "alice é"], {"subject": "alice é", "tokenId": None}),
-        (["--token-id", "a b"], {"subject": None, "tokenId": "a b"}),
+        (["--subject", "alice é"], {"subject": "alice é", "tokenId": None, "until": None}),
+        (["--token-id", "a b"], {"subject": None, "tokenId": "a b", "until": None}),
+        (
+            ["--token-id", "a", "--expires-at", "4000000000"],
+            {"subject": None, "tokenId": "a", "until": 4e9},
+        ),
     ],
 )
 def test_revoke_publishes_what_is_revoked_and_since_when(
@@ -468,6 +472,8 @@ def test_revoke_publishes_what_is_revoked_and_since_when(
     [
         ([], "Say what to revoke"),
         (["--subject", ""], "Say what to revoke"),
+        (["--subject", "a", "--expires-at", "4000000000"], "--expires-at is of a single token"),
+        (["--token-id", "a", "--expires-at", "5"], "expires_at has passed"),
         (["--subject", "a", "--token-id", "b"], "Either --subject or --token-id"),
     ],
 )
@@ -475,6 +481,25 @@ def test_revoke_wants_exactly_one_thing(
     redis_url: str, arguments: list[str], complaint: str
 ) -> None:
     assert_told(run("revoke", *arguments, settings=on(redis_url)), 2, complaint)
+
+
+def test_revoke_refuses_what_would_push_out_an_earlier_revocation(redis_url: str) -> None:
+    small = {"GQLNOTIFY_HISTORY_PER_TOPIC": '{"gqlnotify.*": {"length": 4}}'}
+    small |= {**on(redis_url), "GQLNOTIFY_BROKER_PREFIX": f"small-{uuid4().hex}"}
+    for n in range(4):
+        done = run("revoke", "--token-id", f"{n}", settings=small)
+        assert done.returncode == 0
+    assert "3 revocations are remembered, and there is room for 4" in done.stderr
+    done = run("revoke", "--token-id", "one too many", settings=small)
+    assert_told(done, 2, "4 revocations are remembered, and one more would push out the oldest")
+
+
+def test_token_makes_none_that_every_server_would_refuse() -> None:
+    settings = {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_JWT_MAX_LIFETIME": "600"}
+    arguments = ["token", "--subject", "alice", "--expires-in"]
+
+    assert run(*arguments, "600", settings=settings).returncode == 0
+    assert_told(run(*arguments, "601", settings=settings), 2, "GQLNOTIFY_JWT_MAX_LIFETIME")
 
 
 @pytest.mark.parametrize(
