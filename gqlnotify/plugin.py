@@ -1,9 +1,10 @@
 """The router: a drop-in for `strawberry.fastapi.GraphQLRouter`. The one file that wires it all."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
-from inspect import isawaitable, signature
+from functools import cached_property
+from inspect import signature
 from typing import Any
 
 from cross_web import AsyncHTTPRequestAdapter
@@ -19,7 +20,6 @@ from gqlnotify import execution, tracing
 from gqlnotify.auth import (
     Authenticate,
     May,
-    Principal,
     Viewer,
     current_viewer,
     find_token,
@@ -28,8 +28,7 @@ from gqlnotify.auth import (
     viewing,
 )
 from gqlnotify.callables import plain_result
-from gqlnotify.cancellation import only_own_cancellation
-from gqlnotify.errors import NotifyError, Unauthenticated
+from gqlnotify.errors import NotifyError
 from gqlnotify.revocation import Revocations
 from gqlnotify.settings import Settings
 from gqlnotify.topics import TopicManager
@@ -40,9 +39,11 @@ from gqlnotify.transports.graphql_http import (
     GraphQLOverHTTP,
     RootValue,
     document_id_of,
+    refusal,
 )
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
 from gqlnotify.transports.origin import Refusals, foreign_origin
+from gqlnotify.transports.state import RouterState
 from gqlnotify.transports.verified import VerifiedTokens
 
 
@@ -86,98 +87,53 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         event_context: execution.MakeContext = execution.EventContext,
         **kwargs: Any,
     ) -> None:
-        self.settings = settings or Settings()
-        self.admission = Admission(
-            max_connections=self.settings.max_connections,
-            max_per_subject=self.settings.max_connections_per_subject,
-        )
-        self._attempts = FailedAttempts(self.settings.max_failed_authentications)
-        self._foreign = Refusals()
-        self._authenticate = authenticate or verifier_from(self.settings)
-        # Only for our own check: what a hook decides may depend on more than the token.
-        self._verified = VerifiedTokens.of(self.settings) if authenticate is None else None
-        self._may = may
+        settings = settings or Settings()
         arguments = signature(super().__init__).bind_partial(schema, *args, **kwargs)
-        for name, value in self._defaults().items():
+        for name, value in _defaults(settings).items():
             arguments.arguments.setdefault(name, value)
-        if not self.settings.introspection:
+        if not settings.introspection:
             # The page is nothing without the schema.
             arguments.arguments["graphql_ide"] = None
         super().__init__(*arguments.args, **arguments.kwargs)
-        self._refuse_legacy_with_tokens()
-        self.executions = execution.Executions(
+        executions = execution.Executions(
             self.schema,
             encode=self.encode_json,
             event_context=event_context,
-            cache_bytes=self.settings.outcome_cache_bytes,
-            execution_timeout=self.settings.execution_timeout,
-            limits=execution.Limits.from_settings(self.settings),
-            persisted=execution.PersistedOperations.from_settings(self.settings),
+            cache_bytes=settings.outcome_cache_bytes,
+            execution_timeout=settings.execution_timeout,
+            limits=execution.Limits.from_settings(settings),
+            persisted=execution.PersistedOperations.from_settings(settings),
         )
-        self.schema = self.executions.schema
-        self.revocations: Revocations | None = None
-        if self._authenticate is not None:
+        self.schema = executions.schema
+        check = authenticate or verifier_from(settings)
+        if check is not None:
+            _refuse_legacy(self.protocols)
             # Without topics of the application, tokens can still be revoked.
-            topics = topics or TopicManager(settings=self.settings)
-            self.revocations = Revocations(topics, self.settings)
-        self.topics = topics
+            topics = topics or TopicManager(settings=settings)
+        revocations = Revocations(topics, settings) if check is not None and topics else None
+        self._gqlnotify = RouterState(
+            settings=settings,
+            admission=Admission(
+                max_connections=settings.max_connections,
+                max_per_subject=settings.max_connections_per_subject,
+            ),
+            attempts=FailedAttempts(settings.max_failed_authentications),
+            foreign_origins=Refusals(),
+            executions=executions,
+            authenticate=check,
+            verified=VerifiedTokens.of(settings) if authenticate is None else None,
+            may=may,
+            revocations=revocations,
+            detachable=type(self).run is GraphQLRouter.run,
+        )
         if topics is not None:
-            self.lifespan_context = _with_topics(topics, self.revocations, self.lifespan_context)
+            self.lifespan_context = _with_topics(topics, revocations, self.lifespan_context)
 
-    async def admit(self, token: Any, connection: Any) -> Viewer | None:
-        """Return the viewer that `token` makes; None where no token is asked for.
-
-        Raises:
-            Unauthenticated: the token will not do.
-            TokenRevoked: it would have done, but was revoked.
-            KeysUnavailable: nobody can tell.
-            RevocationsUnavailable: nobody can tell whether it was revoked.
-            TooManyAttempts: too many bad ones came from this address.
-        """
-        if self._authenticate is None:
-            return None
-        # One that was verified before is no guess, whatever else comes from its address.
-        principal = None if self._verified is None else self._verified.find(token)
-        if principal is None:
-            principal = await self._verify(self._authenticate, token, connection)
-        if self.revocations is not None:
-            # Not every server runs the lifespan, and none that of a mounted application.
-            await self.revocations.ready()
-            self.revocations.check(principal)
-        return Viewer(principal, self._may)
-
-    async def _verify(self, authenticate: Authenticate, token: Any, connection: Any) -> Principal:
-        # Without a token there is nothing to verify, and nobody guesses.
-        address = connection.client.host if token is not None and connection.client else None
-        self._attempts.check(address)
-        try:
-            with only_own_cancellation():
-                decided = authenticate(token, connection)
-                principal = await decided if isawaitable(decided) else decided
-        except Unauthenticated as error:
-            if error.is_guess:
-                self._attempts.failed(address)
-            raise
-        if self._verified is not None:
-            self._verified.add(token, principal)
-        return principal
-
-    def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
-        """Have `on_revoked` called once if the viewer's token is revoked.
-
-        Returns what ends that; it has to be called.
-
-        Raises:
-            TokenRevoked: it was revoked already.
-        """
-        if viewer is None or self.revocations is None:
-            return _nothing
-        return self.revocations.watch(viewer.principal, on_revoked)
-
-    @property
-    def detachable(self) -> bool:
-        """Whether nobody waits for the end of `run`, as a subclass would that overrides it."""
-        return type(self).run is GraphQLRouter.run
+    # Not a property: a subclass may assign an attribute of this name.
+    @cached_property
+    def revocations(self) -> Revocations | None:
+        """What revokes tokens, and knows which are revoked; None where no token is asked for."""
+        return self._gqlnotify.revocations
 
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request; over HTTP, only to those with a token where one is asked for."""
@@ -185,9 +141,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             return await super().run(request, context=context, root_value=root_value)
         response = self.temporal_response
         try:
-            viewer = await self._http_viewer(request)
+            viewer = await _http_viewer(self, request)
         except NotifyError as error:
-            return self._refuse_for(request, error)
+            return refusal(self, request, error)
         # Strawberry keeps the response of "the" request on the view: another's, after a wait.
         self.temporal_response = response
         with viewing(viewer):
@@ -219,10 +175,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     document_id=document_id_of(request_data),
                 )
                 results = execution.stream(
-                    self.executions, operation, context=context, root_value=root_value
+                    self._gqlnotify.executions, operation, context=context, root_value=root_value
                 )
                 return execution.while_valid(
-                    execution.unshared(results), operation.viewer, self.watch
+                    execution.unshared(results), operation.viewer, self._gqlnotify.watch
                 )
         with tracing.span("operation", lambda: _asked(request_data)):
             return await super().execute_operation(
@@ -242,7 +198,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         allowed = self.is_websocket_origin_allowed(request, origin)
         if plain_result(allowed, "is_websocket_origin_allowed"):
             return True
-        self._foreign.add(origin)
+        self._gqlnotify.foreign_origins.add(origin)
         return False
 
     @property
@@ -252,27 +208,30 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         careful = "shouldPersistHeaders: false, storage: null"
         return super().graphql_ide_html.replace("shouldPersistHeaders: true", careful)
 
-    async def _http_viewer(self, request: Request) -> Viewer | None:
-        if self.should_render_graphql_ide(self.request_adapter_class(request)):
-            return None
-        header = request.headers.get("authorization")
-        return await self.admit(find_token({"authorization": header}), request)
 
-    def _defaults(self) -> dict[str, Any]:
-        return {
-            "context_getter": _no_context,
-            "subscription_protocols": (GRAPHQL_TRANSPORT_WS_PROTOCOL,),
-            "connection_init_wait_timeout": timedelta(seconds=self.settings.connection_init_wait),
-            "max_subscriptions_per_connection": self.settings.max_operations,
-            "allowed_origins": self.settings.allowed_origins,
-        }
+async def _http_viewer(router: GraphQLRouter[Any, Any], request: Request) -> Viewer | None:
+    if router.should_render_graphql_ide(router.request_adapter_class(request)):
+        return None
+    header = request.headers.get("authorization")
+    return await router._gqlnotify.admit(find_token({"authorization": header}), request)
 
-    def _refuse_legacy_with_tokens(self) -> None:
-        if self._authenticate is not None and GRAPHQL_WS_PROTOCOL in self.protocols:
-            raise ValueError(
-                "The legacy subprotocol graphql-ws runs operations without a check of the token; "
-                "leave it out of subscription_protocols, or do without tokens"
-            )
+
+def _defaults(settings: Settings) -> dict[str, Any]:
+    return {
+        "context_getter": _no_context,
+        "subscription_protocols": (GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+        "connection_init_wait_timeout": timedelta(seconds=settings.connection_init_wait),
+        "max_subscriptions_per_connection": settings.max_operations,
+        "allowed_origins": settings.allowed_origins,
+    }
+
+
+def _refuse_legacy(protocols: Collection[str]) -> None:
+    if GRAPHQL_WS_PROTOCOL in protocols:
+        raise ValueError(
+            "The legacy subprotocol graphql-ws runs operations without a check of the token; "
+            "leave it out of subscription_protocols, or do without tokens"
+        )
 
 
 def _asked(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, str]:
@@ -282,10 +241,6 @@ def _asked(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, 
 async def _no_context() -> None:
     # FastAPI would run Strawberry's own, a plain function, in a thread for each connection.
     return None
-
-
-def _nothing() -> None:
-    pass
 
 
 def _with_topics(

@@ -34,10 +34,9 @@ from gqlnotify.errors import (
 )
 from gqlnotify.metrics import refused
 from gqlnotify.protocol.messages import find_document_id, strict_json
-from gqlnotify.settings import Settings
-from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.body import bound_body
 from gqlnotify.transports.http import GRAPHQL_RESPONSE, negotiate
+from gqlnotify.transports.state import RouterState
 from gqlnotify.transports.stream import Stream
 
 Context = TypeVar("Context", default=CustomContext)
@@ -63,20 +62,18 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
     """Strawberry's router, answering requests as the draft says."""
 
     schema: Schema
-    settings: Settings
-    executions: execution.Executions
-    admission: Admission
+    _gqlnotify: RouterState
 
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request, and answer a bad one in the media type that the client prefers."""
         try:
             if not self.is_websocket_request(request):
-                bound_body(request, self.settings.body_max_bytes)
+                bound_body(request, self._gqlnotify.settings.body_max_bytes)
             return await super().run(request, context=context, root_value=root_value)
         except HTTPException as error:
-            return self._refuse(request, _status(error), [{"message": error.reason}])
+            return _error_response(self, request, _status(error), [{"message": error.reason}])
         except NotifyError as error:
-            return self._refuse_for(request, error)
+            return refusal(self, request, error)
 
     def should_render_graphql_ide(self, request: BaseRequestProtocol) -> bool:
         """Tell whether a browser asks for the page of the IDE, and not for an operation."""
@@ -100,7 +97,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         """
         try:
             query = execution.find_document(
-                self.executions,
+                self._gqlnotify.executions,
                 request_data.query,
                 document_id_of(request_data),
                 request_data.operation_name,
@@ -139,7 +136,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
                 raise HTTPException(400, "The `operationName` must be a string or null")
         if all(single.query for single in operations):
             return data
-        named = await self._with_their_names(request, operations)
+        named = await _with_their_names(self, request, operations)
         return named if isinstance(data, list) else named[0]
 
     def parse_json(self, data: str | bytes) -> Any:
@@ -190,48 +187,17 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         sub_response: Response,
     ) -> Response:
         """Return the answer, in the media type that the client prefers."""
+        create = partial(super().create_response, sub_response=sub_response)
         if sub_response.media_type != GRAPHQL_RESPONSE:
-            return self._encoded_response(response_data, sub_response)
+            return _encoded_response(self, create, response_data)
         refused = isinstance(response_data, dict) and execution.is_request_error(response_data)
         if isinstance(response_data, dict) and refused:
             response_data = {k: v for k, v in response_data.items() if k != "data"}  # type: ignore[assignment]
-        response = self._encoded_response(response_data, sub_response)
+        response = _encoded_response(self, create, response_data)
         response.headers["content-type"] = f"{GRAPHQL_RESPONSE}; charset=utf-8"
         if refused and not sub_response.status_code:
             response.status_code = 400
         return response
-
-    def _encoded_response(self, response_data: Any, sub_response: Response) -> Response:
-        try:
-            return super().create_response(response_data, sub_response)
-        except _NOT_JSON:
-            logger.exception("A result can't be encoded")
-        if isinstance(response_data, list):
-            told: Any = [
-                each if self._is_encodable(each) else _unencodable(each) for each in response_data
-            ]
-        else:
-            told = _unencodable(response_data)
-        return super().create_response(told, sub_response)
-
-    def _is_encodable(self, data: object) -> bool:
-        try:
-            self.encode_json(data)
-        except _NOT_JSON:
-            return False
-        return True
-
-    async def _with_their_names(
-        self, request: AsyncHTTPRequestAdapter, operations: Sequence[GraphQLRequestData]
-    ) -> list[GraphQLRequestData]:
-        # Strawberry leaves out what it has no use for.
-        parameters: Any = {}
-        if request.method == "GET":
-            parameters = dict(request.query_params)
-        elif "application/json" in (request.content_type or ""):
-            parameters = self.parse_json(await request.get_body())
-        several = parameters if isinstance(parameters, list) else [parameters] * len(operations)
-        return [_named(single, own) for single, own in zip(operations, several, strict=True)]
 
     async def create_streaming_response(
         self,
@@ -249,30 +215,72 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             stream(),
             status_code=sub_response.status_code or 200,
             headers={**sub_response.headers, **headers},
-            admission=self.admission,
+            admission=self._gqlnotify.admission,
             subject=None if viewer is None else viewer.principal.subject,
-            refuse=partial(self._refuse_for, request),
-            send_timeout=self.settings.send_timeout,
+            refuse=partial(refusal, self, request),
+            send_timeout=self._gqlnotify.settings.send_timeout,
         )
 
-    def _refuse_for(self, request: Request, error: NotifyError) -> Response:
-        refused(error.code)
-        if isinstance(error, InternalError):
-            logger.error("A request failed", exc_info=error)
-        response = self._refuse(request, error.http_status, [error.formatted()])
-        if "retryAfter" in error.extensions:
-            response.headers["retry-after"] = str(error.extensions["retryAfter"])
-        return response
 
-    def _refuse(self, request: Request, status: int, errors: list[dict[str, Any]]) -> Response:
-        body = self.encode_json({"errors": errors})
-        media_type = negotiate(request.headers.get("accept"))
-        response = Response(body, status_code=status, media_type=media_type)
-        if status == Unauthenticated.http_status:
-            response.headers["www-authenticate"] = "Bearer"
-        if status == 405:
-            response.headers["allow"] = "POST"
-        return response
+Router = GraphQLOverHTTP[Any, Any]
+
+
+def refusal(router: Router, request: Request, error: NotifyError) -> Response:
+    """Return the answer to a request that is refused with `error`, and count it."""
+    refused(error.code)
+    if isinstance(error, InternalError):
+        logger.error("A request failed", exc_info=error)
+    response = _error_response(router, request, error.http_status, [error.formatted()])
+    if "retryAfter" in error.extensions:
+        response.headers["retry-after"] = str(error.extensions["retryAfter"])
+    return response
+
+
+def _error_response(
+    router: Router, request: Request, status: int, errors: list[dict[str, Any]]
+) -> Response:
+    body = router.encode_json({"errors": errors})
+    media_type = negotiate(request.headers.get("accept"))
+    response = Response(body, status_code=status, media_type=media_type)
+    if status == Unauthenticated.http_status:
+        response.headers["www-authenticate"] = "Bearer"
+    if status == 405:
+        response.headers["allow"] = "POST"
+    return response
+
+
+def _encoded_response(router: Router, create: Callable[[Any], Response], data: Any) -> Response:
+    """Return what `create` makes of `data`, with errors in place of what is no JSON."""
+    try:
+        return create(data)
+    except _NOT_JSON:
+        logger.exception("A result can't be encoded")
+    if isinstance(data, list):
+        told: Any = [each if _is_encodable(router, each) else _unencodable(each) for each in data]
+    else:
+        told = _unencodable(data)
+    return create(told)
+
+
+def _is_encodable(router: Router, data: object) -> bool:
+    try:
+        router.encode_json(data)
+    except _NOT_JSON:
+        return False
+    return True
+
+
+async def _with_their_names(
+    router: Router, request: AsyncHTTPRequestAdapter, operations: Sequence[GraphQLRequestData]
+) -> list[GraphQLRequestData]:
+    # Strawberry leaves out what it has no use for.
+    parameters: Any = {}
+    if request.method == "GET":
+        parameters = dict(request.query_params)
+    elif "application/json" in (request.content_type or ""):
+        parameters = router.parse_json(await request.get_body())
+    several = parameters if isinstance(parameters, list) else [parameters] * len(operations)
+    return [_named(single, own) for single, own in zip(operations, several, strict=True)]
 
 
 def _unencodable(response: Mapping[str, Any]) -> dict[str, Any]:

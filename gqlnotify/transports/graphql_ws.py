@@ -49,12 +49,11 @@ from gqlnotify.protocol.connection import (
 from gqlnotify.protocol.messages import Json, Subscribe
 from gqlnotify.protocol.rate import Rate
 from gqlnotify.reader import Reader
-from gqlnotify.settings import Settings
-from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.connection import Connection
 from gqlnotify.transports.deadline import Deadline
 from gqlnotify.transports.heartbeat import Heartbeat
 from gqlnotify.transports.shared_operation import SharedOperation
+from gqlnotify.transports.state import RouterState
 
 FORBIDDEN = 4403
 INTERNAL_ERROR = 4500
@@ -66,22 +65,13 @@ logger = logging.getLogger("gqlnotify.transports")
 class View(Protocol):
     """What the handler asks of the router that it serves."""
 
-    settings: Settings
-    executions: execution.Executions
-    admission: Admission
-    detachable: bool
+    _gqlnotify: RouterState
 
     def encode_json(self, data: object) -> str | bytes:
         """Return `data` as JSON."""
 
     def decode_json(self, data: str | bytes) -> object:
         """Parse JSON."""
-
-    async def admit(self, token: Any, connection: Any) -> Viewer | None:
-        """Return the viewer that `token` makes; None where no token is asked for."""
-
-    def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
-        """Have `on_revoked` called if the viewer's token is revoked; returns what ends that."""
 
     async def on_ws_connect(self, context: Any) -> Any:
         """Let the application have its say; what it returns is the payload of the ack."""
@@ -100,8 +90,9 @@ class GraphQLTransportWSHandler:
         connection_init_wait_timeout: timedelta,
         max_subscriptions_per_connection: int | None = None,
     ) -> None:
-        settings = view.settings
         self._view = view
+        self._router = view._gqlnotify
+        settings = self._router.settings
         self._context = context
         self._root_value = root_value
         self._schema = schema
@@ -145,7 +136,7 @@ class GraphQLTransportWSHandler:
         self._connection.open()
         metrics.watch(self)
         try:
-            self._view.admission.enter()
+            self._router.admission.enter()
         except ConnectionClosed as full:
             await self._fail(full)
             await self._leave_nothing()
@@ -160,7 +151,7 @@ class GraphQLTransportWSHandler:
 
     def _may_detach(self) -> bool:
         # Whoever overrides this waits for its end.
-        return self._view.detachable and type(self).handle is GraphQLTransportWSHandler.handle
+        return self._router.detachable and type(self).handle is GraphQLTransportWSHandler.handle
 
     async def _finish(self) -> None:
         try:
@@ -168,9 +159,9 @@ class GraphQLTransportWSHandler:
         finally:
             # Not sooner: a decision that was still under way may have begun to watch.
             self._stop_watching()
-            self._view.admission.leave()
+            self._router.admission.leave()
             if self._subject is not None:
-                self._view.admission.leave_as(self._subject)
+                self._router.admission.leave_as(self._subject)
 
     def load(self) -> metrics.Load:
         """See `metrics.Living`."""
@@ -273,7 +264,7 @@ class GraphQLTransportWSHandler:
         name = asked.operation_name
         try:
             query = execution.find_document(
-                self._view.executions, asked.query, asked.document_id, name
+                self._router.executions, asked.query, asked.document_id, name
             )
         except NotifyError:
             return False
@@ -319,7 +310,7 @@ class GraphQLTransportWSHandler:
 
     async def _renewed(self, payload: Json) -> Json:
         token = find_token(payload)
-        fresh = await self._view.admit(token, self._connection.websocket)
+        fresh = await self._router.admit(token, self._connection.websocket)
         if fresh is None or self._viewer is None:
             # No token is asked for here: a ping like any other.
             return payload
@@ -334,7 +325,7 @@ class GraphQLTransportWSHandler:
         token = find_token(payload)
         if token is None:
             token = find_token({"authorization": websocket.headers.get("authorization")})
-        self._viewer = await self._view.admit(token, websocket)
+        self._viewer = await self._router.admit(token, websocket)
         view_as(self._viewer)
         self._enter_as_subject()
         self._end_with_the_token()
@@ -346,7 +337,7 @@ class GraphQLTransportWSHandler:
     def _enter_as_subject(self) -> None:
         # Not where the peer has gone meanwhile: it would never leave.
         if self._viewer is not None and not self._connection.is_over:
-            self._view.admission.enter_as(self._viewer.principal.subject)
+            self._router.admission.enter_as(self._viewer.principal.subject)
             self._subject = self._viewer.principal.subject
 
     def _end_with_the_token(self) -> None:
@@ -362,7 +353,7 @@ class GraphQLTransportWSHandler:
 
     def _watch(self) -> None:
         self._stop_watching()
-        self._unwatch = self._view.watch(self._viewer, self._revoked)
+        self._unwatch = self._router.watch(self._viewer, self._revoked)
 
     def _stop_watching(self) -> None:
         unwatch, self._unwatch = self._unwatch, None
@@ -426,7 +417,7 @@ class GraphQLTransportWSHandler:
 
     async def _send_results(self, operation: Subscribe) -> Sequence[Json] | execution.Shareable:
         results = execution.stream(
-            self._view.executions,
+            self._router.executions,
             execution.Operation(
                 query=operation.query,
                 operation_name=operation.operation_name,

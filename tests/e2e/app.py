@@ -219,7 +219,7 @@ async def tasks() -> list[str]:
 @app.get("/connections")
 async def connections() -> int:
     """Return how many sockets are served."""
-    return graphql.admission.connections
+    return graphql._gqlnotify.admission.connections
 
 
 @app.get("/refusals")

@@ -278,7 +278,7 @@ async def test_rules_that_are_always_new_do_not_pile_up() -> None:
     async with audience(router, "alice") as (alice,):
         for _ in range(50):
             await alice.query("{ hello }")
-    known = router.executions.documents._cache._entries.values()
+    known = router._gqlnotify.executions.documents._cache._entries.values()
     assert sum(len(document.obeys) for document, _ in known) < 25
 
 

@@ -1,0 +1,93 @@
+"""What the router holds beyond Strawberry's, in one object.
+
+A subclass of the router may use any name for attributes and methods of its own, so the router keeps
+all this under the one name `_gqlnotify`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any
+
+from gqlnotify.auth import Authenticate, May, Principal, Viewer
+from gqlnotify.cancellation import only_own_cancellation
+from gqlnotify.errors import Unauthenticated
+from gqlnotify.execution import Executions
+from gqlnotify.revocation import Revocations
+from gqlnotify.settings import Settings
+from gqlnotify.transports.admission import Admission
+from gqlnotify.transports.attempts import FailedAttempts
+from gqlnotify.transports.origin import Refusals
+from gqlnotify.transports.verified import VerifiedTokens
+
+
+@dataclass(frozen=True, slots=True)
+class RouterState:
+    """The state of one router, and the decisions that need it."""
+
+    settings: Settings
+    admission: Admission
+    attempts: FailedAttempts
+    foreign_origins: Refusals
+    executions: Executions
+    authenticate: Authenticate | None
+    # Only for our own check: what a hook decides may depend on more than the token.
+    verified: VerifiedTokens | None
+    may: May
+    revocations: Revocations | None
+    # Whether nobody waits for the end of `run`, as a subclass would that overrides it.
+    detachable: bool
+
+    async def admit(self, token: Any, connection: Any) -> Viewer | None:
+        """Return the viewer that `token` makes; None where no token is asked for.
+
+        Raises:
+            Unauthenticated: the token will not do.
+            TokenRevoked: it would have done, but was revoked.
+            KeysUnavailable: nobody can tell.
+            RevocationsUnavailable: nobody can tell whether it was revoked.
+            TooManyAttempts: too many bad ones came from this address.
+        """
+        if self.authenticate is None:
+            return None
+        # One that was verified before is no guess, whatever else comes from its address.
+        principal = None if self.verified is None else self.verified.find(token)
+        if principal is None:
+            principal = await self._verify(self.authenticate, token, connection)
+        if self.revocations is not None:
+            # Not every server runs the lifespan, and none that of a mounted application.
+            await self.revocations.ready()
+            self.revocations.check(principal)
+        return Viewer(principal, self.may)
+
+    def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_revoked` called once if the viewer's token is revoked.
+
+        Returns what ends that; it has to be called.
+
+        Raises:
+            TokenRevoked: it was revoked already.
+        """
+        if viewer is None or self.revocations is None:
+            return _nothing
+        return self.revocations.watch(viewer.principal, on_revoked)
+
+    async def _verify(self, authenticate: Authenticate, token: Any, connection: Any) -> Principal:
+        # Without a token there is nothing to verify, and nobody guesses.
+        address = connection.client.host if token is not None and connection.client else None
+        self.attempts.check(address)
+        try:
+            with only_own_cancellation():
+                decided = authenticate(token, connection)
+                principal = await decided if isawaitable(decided) else decided
+        except Unauthenticated as error:
+            if error.is_guess:
+                self.attempts.failed(address)
+            raise
+        if self.verified is not None:
+            self.verified.add(token, principal)
+        return principal
+
+
+def _nothing() -> None:
+    pass

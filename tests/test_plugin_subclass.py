@@ -1,0 +1,79 @@
+"""Subclasses of the router: they may use every name that Strawberry's router leaves them."""
+
+from typing import Any
+
+import pytest
+import strawberry
+from strawberry.fastapi import GraphQLRouter as StrawberryRouter
+
+from gqlnotify import GraphQLRouter, Principal, Settings
+from tests.applications import (
+    COUNT,
+    EVENT_STREAM,
+    HELLO,
+    application,
+    client_of,
+    events,
+    post,
+    schema_of,
+)
+from tests.e2e.raw import open_socket
+from tests.servers import running
+
+_WORDS = (
+    "_admission _attempts _authenticate _error_response _executions _may _refuse _settings "
+    "_state _topics _verify _viewer _with_topics admission admit attempts authenticate "
+    "broker connections detachable document_id event_context executions limits lifespan "
+    "log logger may metrics persisted principal publish refusal refuse revocations service "
+    "settings state subscribe topics verified verify viewer watch "
+)
+NAMES = _WORDS.split()
+
+
+def _misuse(*_args: Any, **_kwargs: Any) -> Any:
+    raise AssertionError("this belongs to the application")
+
+
+class WithAttributes(GraphQLRouter):
+    """Sets its own attributes around the constructor, as an application might."""
+
+    def __init__(self, schema: strawberry.Schema, **options: Any) -> None:
+        self._name_all()
+        super().__init__(schema, **options)
+        self._name_all()
+
+    def _name_all(self) -> None:
+        for name in NAMES:
+            setattr(self, name, _misuse)
+
+
+WithMethods = type("WithMethods", (GraphQLRouter,), dict.fromkeys(NAMES, _misuse))
+WithProperties = type("WithProperties", (GraphQLRouter,), dict.fromkeys(NAMES, property(_misuse)))
+
+
+def _anybody(token: Any, _connection: Any) -> Principal:
+    return Principal(subject=str(token))
+
+
+@pytest.mark.parametrize("router", [WithAttributes, WithMethods, WithProperties])
+async def test_a_subclass_may_use_any_name_of_its_own(router: Any) -> None:
+    made = router(
+        schema_of(),
+        authenticate=_anybody,
+        settings=Settings(broker_url="memory://"),
+        subscription_protocols=("graphql-transport-ws", "graphql-sse"),
+    )
+    async with running(application(made)) as origin, client_of(origin) as client:
+        assert await post(client, HELLO) == {"data": {"hello": "world"}}
+        assert (await client.post("/graphql", json=[])).status_code == 400
+        answer = await client.post("/graphql", json={"query": COUNT}, headers=EVENT_STREAM)
+        assert len(events(answer.text)) == 3
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.init()
+            assert await socket.query(HELLO) == {"hello": "world"}
+
+
+def test_the_router_adds_two_names_to_those_of_strawberry() -> None:
+    schema = schema_of()
+    added = set(dir(GraphQLRouter(schema))) - set(dir(StrawberryRouter(schema)))
+    assert added == {"_gqlnotify", "revocations"}
