@@ -223,7 +223,7 @@ def _told() -> Iterator[None]:
     except CursorExpired as error:
         _fail(error.message, status=3)
     except BrokerUnavailable as error:
-        _fail(error.message, status=1)
+        _fail(error.reason, status=1)
     except (NotifyError, ValueError) as error:
         _fail(str(error))
 

@@ -30,6 +30,11 @@ class NotifyError(Exception):
         """The human-readable half of the answer."""
         return str(self)
 
+    @property
+    def reason(self) -> str:
+        """What a log should say: the message, and more where clients must not know more."""
+        return str(self)
+
     def formatted(self) -> dict[str, Any]:
         """The error as a GraphQL response spells it."""
         return {"message": self.message, "extensions": self.extensions}
@@ -290,10 +295,24 @@ class BodyTooBig(NotifyError):
 
 
 class BrokerUnavailable(NotifyError):
-    """The broker can't be reached. What was to be published was not, or nobody can tell."""
+    """The broker can't be reached. What was to be published was not, or nobody can tell.
+
+    A resolver's error becomes its client's message, so the message is the same for all of these.
+    `reason` may name hosts, users and keys. A traceback shows it as a note.
+    """
 
     code = "BROKER_UNAVAILABLE"
     http_status = 503
+
+    def __init__(self, reason: str, **details: Any) -> None:
+        super().__init__("The broker is unavailable. Try again later", **details)
+        self._reason = reason
+        self.add_note(reason)
+
+    @property
+    def reason(self) -> str:
+        """What went wrong, for the log alone."""
+        return self._reason
 
 
 class ConnectionClosed(Exception):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from gqlnotify import metrics
+from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
@@ -144,19 +145,22 @@ class Feed:
             await self._patiently(self._catch_up_page)
 
     async def _patiently(self, ask: Callable[[str], Awaitable[T]]) -> T:
-        delay, longest = RETRY_SECONDS
+        backoff = Backoff(*RETRY_SECONDS)
         while True:
             self._nudged.clear()
             try:
                 return await ask(self.topic)
             except BrokerUnavailable as error:
+                delay = backoff.next()
                 logger.warning(
-                    "%r waits for the broker, next try in %.1f s: %s", self.topic, delay, error
+                    "%r waits for the broker, next try in %.1f s: %s",
+                    self.topic,
+                    delay,
+                    error.reason,
                 )
             # Whatever is heard of the broker in the meantime is reason enough to ask at once.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), delay)
-            delay = min(delay * 2, longest)
 
     async def _catch_up_page(self, topic: str) -> None:
         # Cleared before the history is asked: a live event that arrives while the answer is under

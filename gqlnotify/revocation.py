@@ -339,7 +339,7 @@ class Revocations:
                 # The history has lost or dropped what was next. What is known stays known.
                 logger.warning("Reading again from the beginning which tokens are revoked")
             except BrokerUnavailable as error:
-                logger.warning("No way to know which tokens are revoked: %s", error)
+                logger.warning("No way to know which tokens are revoked: %s", error.reason)
             except Exception:
                 logger.exception("Following the revocations failed")
             reader, self._reader = self._reader, None

@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from gqlnotify import brokers, metrics, tracing
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
+from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
 from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.conflation import SKIPPED, Skipped
@@ -292,7 +293,7 @@ class TopicManager:
     async def _start_broker(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.broker_wait
-        delay, longest = RETRY_SECONDS
+        backoff = Backoff(*RETRY_SECONDS)
         while True:
             try:
                 return await self._broker.start(self._deliver, self._recheck)
@@ -300,9 +301,10 @@ class TopicManager:
                 left = deadline - loop.time()
                 if left <= 0:
                     raise
-                logger.warning("Waiting for the broker, %.1f s more at most: %s", left, error)
-            await asyncio.sleep(min(delay, left))
-            delay = min(delay * 2, longest)
+                logger.warning(
+                    "Waiting for the broker, %.1f s more at most: %s", left, error.reason
+                )
+            await asyncio.sleep(min(backoff.next(), left))
 
     async def join(self, topic: str, reader: Reader) -> Feed:
         """See `reader.Feeds`."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
-from gqlnotify import is_draining, metrics
+from gqlnotify import errors, is_draining, metrics
 
 _PATIENCE = 2.0
 
@@ -67,6 +67,7 @@ async def _state(name: str, check: Check) -> str:
             await check()
     except Exception as error:
         # The answer goes to whoever asks: the reason stays in the log.
-        logger.warning("Not ready, the %s: %s", name, error or type(error).__name__)
+        reason = error.reason if isinstance(error, errors.NotifyError) else str(error)
+        logger.warning("Not ready, the %s: %s", name, reason or type(error).__name__)
         return "unavailable"
     return "ok"

@@ -430,6 +430,10 @@ class Link:
         """Refuse new connections; those that there are stay."""
         self._run(self._refuse())
 
+    def lead_to(self, port: int) -> None:
+        """Have new connections lead to this port; those that there are stay where they are."""
+        self._behind = port
+
     def accept(self) -> None:
         """Accept new connections again, on the same port."""
         self._run(self._accept())

@@ -120,3 +120,10 @@ def test_a_close_reason_always_fits_its_frame(text: str) -> None:
 
     assert len(reason.encode()) <= errors.MAX_REASON_BYTES
     assert text.encode("utf-8", "replace").startswith(reason.encode())
+
+
+def test_a_client_is_told_that_the_broker_is_unavailable_and_the_log_why() -> None:
+    error = errors.BrokerUnavailable("Error 111 connecting to 10.0.0.7:6379")
+
+    assert error.reason == "Error 111 connecting to 10.0.0.7:6379"
+    assert "10.0.0.7" not in f"{error} {error.formatted()}"

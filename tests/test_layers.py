@@ -8,8 +8,8 @@ import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"callables", "cancellation", "codec", "conflation", "difference", "draining", "errors"}
-    | {"event", "logs", "metrics", "settings", "tracing", "turn"},
+    {"backoff", "callables", "cancellation", "codec", "conflation", "difference", "draining"}
+    | {"errors", "event", "logs", "metrics", "settings", "tracing", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,13 @@ from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.address import Address
 from gqlnotify.brokers.redis.live import LivePath
 from gqlnotify.brokers.redis.scripts import Call, Names
-from gqlnotify.brokers.redis.servers import Servers, connect, reaching
+from gqlnotify.brokers.redis.servers import (
+    Servers,
+    connect,
+    is_misled,
+    reaching,
+    refused_unwritten,
+)
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
@@ -155,7 +162,7 @@ class RedisBroker(Broker):
                 for start in range(0, len(channels), _KEEP_AT_ONCE):
                     await self._extend(channels[start : start + _KEEP_AT_ONCE])
             except BrokerUnavailable as error:
-                logger.warning("No way to extend the life of topics: %s", error)
+                logger.warning("No way to extend the life of topics: %s", error.reason)
 
     async def _extend(self, channels: Sequence[str]) -> None:
         topics = [self._names.topic(channel) for channel in channels]
@@ -182,13 +189,24 @@ class _Session:
         """Return what the script answers."""
         command = call.evalsha
         while True:
+            began = time.monotonic()
             try:
                 return await self.servers.client.execute_command(*command)
             except NoScriptError:
                 command = call.eval
-            except ClusterError:
-                # The slot is on its way to another server, and nothing was done.
-                await asyncio.sleep(_MOVING_SECONDS)
+            except Exception as error:
+                if not await self._may_try_again(error, began):
+                    raise
+
+    async def _may_try_again(self, error: Exception, began: float) -> bool:
+        """Tell whether another try is safe and may go better; prepare for it."""
+        if is_misled(error):
+            return await self.servers.renew(error, began) and refused_unwritten(error)
+        if isinstance(error, ClusterError):
+            # The slot is on its way to another server, and nothing was done.
+            await asyncio.sleep(_MOVING_SECONDS)
+            return True
+        return False
 
     async def aclose(self) -> None:
         """Let go of every connection."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError
 
 from gqlnotify import metrics
+from gqlnotify.backoff import Backoff
 from gqlnotify.brokers.redis.servers import Servers, is_trouble
 
 _RETRY_SECONDS = (0.05, 2.0)
@@ -66,6 +68,8 @@ class Line:
         self._latest: dict[str, _Request] = {}
         self._dirty: set[str] = set()
         self._changed = asyncio.Event()
+        self._misled = asyncio.Event()
+        self._up_since = math.inf
         self._heard = 0.0
         self._running = asyncio.create_task(self._run())
 
@@ -91,17 +95,23 @@ class Line:
         self._changed.set()
 
     async def _run(self) -> None:
-        delay, longest = _RETRY_SECONDS
+        backoff = Backoff(*_RETRY_SECONDS)
         while True:
+            self._up_since = math.inf
             try:
                 await self._hold()
             except Exception as error:
-                if self.confirmed:
-                    delay, _ = _RETRY_SECONDS
+                # A server that takes connections and drops them again must not be hammered.
+                if _now() - self._up_since >= _RETRY_SECONDS[1]:
+                    backoff.reset()
+                delay = backoff.next()
                 self._lost(error, delay)
-            self._owner.unsettled()
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, longest)
+                self._owner.unsettled()
+                await asyncio.sleep(delay)
+
+    def reconnect(self) -> None:
+        """Give up this connection for a new one: the address may lead to another server now."""
+        self._misled.set()
 
     async def _hold(self) -> None:
         connection = self._servers.connection(self._name)
@@ -113,7 +123,7 @@ class Line:
             connection.socket_timeout = None
             self._begin()
             async with asyncio.TaskGroup() as tasks:
-                for work in (self._read, self._write, self._watch):
+                for work in (self._read, self._write, self._watch, self._turn_away):
                     tasks.create_task(work(connection))
         finally:
             self.connected = False
@@ -129,6 +139,8 @@ class Line:
 
     def _begin(self) -> None:
         self.connected = True
+        self._up_since = _now()
+        self._misled.clear()
         if self._heard:
             metrics.broker_reconnects.inc()
         for state in (self._asked, self.confirmed, self._expected, self._latest):
@@ -208,6 +220,10 @@ class Line:
             if silent >= interval:
                 await connection.send_command("PING", check_health=False)
                 pinged = _now()
+
+    async def _turn_away(self, _connection: AbstractConnection) -> None:
+        await self._misled.wait()
+        raise RedisConnectionError("the server behind the address has changed")
 
 
 def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
+from gqlnotify.backoff import Backoff
 from gqlnotify.brokers.redis.line import Line
 from gqlnotify.brokers.redis.servers import TROUBLE, Servers, is_trouble
 
@@ -34,6 +35,7 @@ class LivePath:
         self._lines: dict[str, Line] = {}
         self._routing: asyncio.Task[None] | None = None
         self._unsettled = False
+        servers.on_renewed = self.reconnect
 
     @property
     def channels(self) -> Sequence[str]:
@@ -61,6 +63,11 @@ class LivePath:
         self._wanted.pop(channel, None)
         for line in self._lines.values():
             line.remove(channel)
+
+    def reconnect(self) -> None:
+        """Make every line again: see `Line.reconnect`."""
+        for line in self._lines.values():
+            line.reconnect()
 
     async def aclose(self) -> None:
         """Hang up."""
@@ -90,9 +97,10 @@ class LivePath:
             self._routing = asyncio.create_task(self._settle())
 
     async def _settle(self) -> None:
-        delay, longest = _RETRY_SECONDS
+        backoff = Backoff(*_RETRY_SECONDS)
         while self._unsettled:
             self._unsettled = False
+            delay = backoff.next()
             try:
                 await self._servers.refresh()
                 for channel in self.channels:
@@ -108,7 +116,6 @@ class LivePath:
                 self._unsettled = True
             # Also where it went well: the news of a moved slot takes a while to go round.
             await asyncio.sleep(delay)
-            delay = min(delay * 2, longest)
 
     def _route_or_retry(self, channel: str) -> None:
         try:

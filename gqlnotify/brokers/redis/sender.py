@@ -1,6 +1,7 @@
 """Publishing without listening: many events in one go, with or without an event loop."""
 
 import asyncio
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,10 @@ from gqlnotify.brokers.redis.servers import (
     Servers,
     connect,
     connect_sync,
+    is_misled,
     reaching,
+    refused_unwritten,
+    renew_sync,
 )
 from gqlnotify.event import Cursor
 from gqlnotify.settings import Retention
@@ -33,6 +37,10 @@ class Message:
     topic: str
     payload: bytes
     event_id: str | None
+
+
+def _was_not_run(reply: object) -> bool:
+    return isinstance(reply, NoScriptError) or refused_unwritten(reply)
 
 
 class Sender:
@@ -60,12 +68,15 @@ class Sender:
         dialogue = self._dialogue(messages)
         commands = next(dialogue)
         while True:
+            began = time.monotonic()
             with reaching():
                 batch = self._connected().client.pipeline(transaction=False)
                 for command in commands:
                     batch.execute_command(*command)
                 async with asyncio.timeout(self._timeout):
                     replies = await batch.execute(raise_on_error=False)
+                if misled := next(filter(is_misled, replies), None):
+                    await self._connected().renew(misled, began)
                 try:
                     commands = dialogue.send(replies)
                 except StopIteration as end:
@@ -81,6 +92,8 @@ class Sender:
                 for command in commands:
                     batch.execute_command(*command)
                 replies = batch.execute(raise_on_error=False)
+                if any(map(is_misled, replies)):
+                    self._renew_sync()
                 try:
                     commands = dialogue.send(replies)
                 except StopIteration as end:
@@ -102,11 +115,12 @@ class Sender:
     def _dialogue(self, messages: Sequence[Message]) -> Dialogue:
         calls = [self._call(message) for message in messages]
         replies = yield [call.evalsha for call in calls]
-        # Nothing has run of what a server did not know, so the order of each topic is kept.
-        unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            again = yield [calls[n].eval for n in unknown]
-            for n, reply in zip(unknown, again, strict=True):
+        # A server that knows no script or takes no writes has run none of what it refused, so the
+        # order of each topic is kept.
+        refused = [n for n, reply in enumerate(replies) if _was_not_run(reply)]
+        if refused:
+            again = yield [calls[n].eval for n in refused]
+            for n, reply in zip(refused, again, strict=True):
                 replies[n] = reply
         for reply in replies:
             if isinstance(reply, Exception):
@@ -125,6 +139,10 @@ class Sender:
             # The connections of another loop ended with it, or are not ours to close.
             self._loop, self._servers = loop, connect(self._address, self._timeout)
         return self._servers
+
+    def _renew_sync(self) -> None:
+        if self._client is not None:
+            renew_sync(self._client)
 
     def _connected_sync(self) -> "redis.Redis | redis.RedisCluster":
         if self._client is None:

@@ -1,7 +1,9 @@
 """The servers behind an address, and which of them has a topic."""
 
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +13,17 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gqlnotify.brokers.redis.address import Address
@@ -22,6 +33,28 @@ ONE_SERVER, SHARDED = "PUBLISH", "SPUBLISH"
 
 TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What the library raises when something is wrong on the way or on the other side."""
+
+
+_RENEW_SECONDS = 1.0
+_PREVIOUS_MASTER = "The previous master is now a slave"
+
+
+def refused_unwritten(error: object) -> bool:
+    """Tell whether a server that takes no writes refused the command: nothing was written."""
+    if isinstance(error, RedisConnectionError) and str(error) == _PREVIOUS_MASTER:
+        # What the library's Sentinel client makes of a ReadOnlyError.
+        return True
+    return isinstance(error, ReadOnlyError | MasterDownError | BusyLoadingError)
+
+
+def is_misled(error: object) -> bool:
+    """Tell whether `error` says that this connection may lead to the wrong server."""
+    return refused_unwritten(error) or isinstance(error, NoPermissionError | AuthenticationError)
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Tell whether no server has answered: trying again costs a new connection."""
+    return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError)
 
 
 def is_trouble(error: BaseException) -> bool:
@@ -55,6 +88,31 @@ class Servers(ABC):
     commands = ("SUBSCRIBE", "UNSUBSCRIBE")
     channels_a_command = 500
 
+    def __init__(self) -> None:
+        self.on_renewed: Callable[[], None] = lambda: None
+        """Called when a server has said that it takes no writes: listen elsewhere as well."""
+        self._renewed_at = -math.inf
+
+    async def renew(self, error: Exception, began: float) -> bool:
+        """Make new connections after `is_misled(error)`, but not more often than once a second.
+
+        Returns whether the command that began at `began`, by `time.monotonic`, has met a
+        connection from before: another try then meets a new one.
+        """
+        if began >= self._renewed_at:
+            now = time.monotonic()
+            if now - self._renewed_at < _RENEW_SECONDS:
+                return False
+            self._renewed_at = now
+            if refused_unwritten(error):
+                self.on_renewed()
+            await self._renew()
+        return True
+
+    @abstractmethod
+    async def _renew(self) -> None:
+        """Have later commands use new connections; what is under way ends on the old ones."""
+
     @abstractmethod
     def home(self, channel: str) -> str:
         """Return the name of the server that has the channel."""
@@ -75,9 +133,16 @@ class Servers(ABC):
 class OneServer(Servers):
     """A server by itself, or whichever one Sentinel names."""
 
-    def __init__(self, client: Redis, sentinel: Sentinel | None = None) -> None:
-        self.client: Redis = client
+    def __init__(self, make: Callable[[], Redis], sentinel: Sentinel | None = None) -> None:
+        super().__init__()
+        self.client: Redis = make()
+        self._make = make
         self._sentinel = sentinel
+
+    async def _renew(self) -> None:
+        old, self.client = self.client, self._make()
+        await old.connection_pool.update_active_connections_for_reconnect()
+        await old.connection_pool.disconnect(inuse_connections=False)
 
     def home(self, _channel: str) -> str:
         """See `Servers.home`."""
@@ -108,7 +173,11 @@ class Cluster(Servers):
     channels_a_command = 1
 
     def __init__(self, client: RedisCluster) -> None:
+        super().__init__()
         self.client: RedisCluster = client
+
+    async def _renew(self) -> None:
+        await self.refresh()
 
     def home(self, channel: str) -> str:
         """See `Servers.home`.
@@ -152,12 +221,16 @@ def connect(address: Address, timeout: float) -> Servers:
     # Callers have a deadline of their own, and can be cancelled at any time: see `Line`.
     options["socket_timeout"] = None
     if address.kind == "server":
-        return OneServer(Redis.from_url(address.url, **options))
+        return OneServer(lambda: Redis.from_url(address.url, **options))
     options |= dict(address.options)
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         address.hosts, sentinel_kwargs=waits | {"retry": _once()}
     )
-    master = sentinel.master_for(address.service, ssl=address.tls, **options)
+
+    def master() -> Redis:
+        client: Redis = sentinel.master_for(address.service, ssl=address.tls, **options)
+        return client
+
     return OneServer(master, sentinel)
 
 
@@ -175,6 +248,15 @@ def connect_sync(address: Address, timeout: float) -> "redis.Redis | redis.Redis
     sentinel: Any = redis.sentinel.Sentinel(address.hosts, sentinel_kwargs=waits)  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinel.master_for(address.service, ssl=address.tls, **options)
     return client
+
+
+def renew_sync(client: "redis.Redis | redis.RedisCluster") -> None:
+    """Let go of the connections that no other thread is using, and soon of those."""
+    if isinstance(client, redis.RedisCluster):
+        client.nodes_manager.initialize()
+        return
+    client.connection_pool.update_active_connections_for_reconnect()
+    client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _options(timeout: float) -> dict[str, Any]:

@@ -177,7 +177,7 @@ async def refusal(url: str, **options: Any) -> str:
     with pytest.raises(BrokerUnavailable) as refused:
         async with listening(url, **options):
             pass
-    return str(refused.value)
+    return refused.value.reason
 
 
 def bad_url(url: str) -> str:
