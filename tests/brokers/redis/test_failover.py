@@ -102,7 +102,7 @@ async def test_a_server_that_stays_read_only_is_asked_over_few_connections(pair:
     async with listening(pair.replica.url) as ears:
         with counting(pair.replica) as connected:
             for _ in range(50):
-                with pytest.raises(BrokerUnavailable, match="(?i)read.?only"):
+                with pytest.raises(BrokerUnavailable, match=r"(?i)read.?only"):
                     await ears.broker.publish("x", b"")
 
             assert connected() <= 5
