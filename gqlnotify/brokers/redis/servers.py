@@ -255,8 +255,9 @@ def renew_sync(client: "redis.Redis | redis.RedisCluster") -> None:
     if isinstance(client, redis.RedisCluster):
         client.nodes_manager.initialize()
         return
-    client.connection_pool.update_active_connections_for_reconnect()
-    client.connection_pool.disconnect(inuse_connections=False)
+    pool: Any = client.connection_pool
+    pool.update_active_connections_for_reconnect()
+    pool.disconnect(inuse_connections=False)
 
 
 def _options(timeout: float) -> dict[str, Any]:
