@@ -141,8 +141,9 @@ class OneServer(Servers):
 
     async def _renew(self) -> None:
         old, self.client = self.client, self._make()
-        await old.connection_pool.update_active_connections_for_reconnect()
-        await old.connection_pool.disconnect(inuse_connections=False)
+        pool: Any = old.connection_pool
+        await pool.update_active_connections_for_reconnect()
+        await pool.disconnect(inuse_connections=False)
 
     def home(self, _channel: str) -> str:
         """See `Servers.home`."""
