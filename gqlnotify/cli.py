@@ -23,8 +23,8 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 from gqlnotify import brokers, logs, metrics, process
 from gqlnotify.auth import sign, too_short, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
-from gqlnotify.event import Cursor, Event, Topic
-from gqlnotify.publisher import Publisher
+from gqlnotify.event import Cursor, Event, Topic, is_reserved
+from gqlnotify.publisher import Entry, Publisher
 from gqlnotify.revocation import Revocations
 from gqlnotify.server import MARGIN_SECONDS
 from gqlnotify.settings import Settings, did_you_mean, is_loopback, unknown_variables
@@ -160,16 +160,23 @@ def publish(
     event_id: Annotated[
         str | None, typer.Option("--id", help="Published again under this id, it has no effect.")
     ] = None,
+    application: Annotated[
+        str | None,
+        typer.Option("--app", metavar="APP", help="Refuse what its topic can't read."),
+    ] = None,
 ) -> None:
     """Publish to a topic and print the event's cursor.
 
-    It needs GQLNOTIFY_BROKER_URL, and no server running.
+    It needs GQLNOTIFY_BROKER_URL, and no server running. With --app module:attribute the value has
+    to be what the topic of that application carries.
     """
     if value == "-" and event_id is not None:
         _fail("One event id can't be shared by all lines of the input")
     lines: Any = sys.stdin if value == "-" else [value]
+    declared = None if application is None else _declared_topic(application, topic)
     with _told(), Publisher(settings=_settings()) as publisher:
-        for cursor in publisher.publish_many_sync((topic, _json(x), event_id) for x in lines):
+        entries = (_entry(topic, declared, line, event_id) for line in lines)
+        for cursor in publisher.publish_many_sync(entries):
             typer.echo(str(cursor))
 
 
@@ -202,6 +209,38 @@ async def _tail(settings: Settings, name: str, after: str | None) -> None:
             typer.echo(line)
     finally:
         await manager.close()
+
+
+def _entry(name: str, declared: Topic[Any] | None, line: str, event_id: str | None) -> Entry:
+    value = _json(line)
+    if declared is None:
+        return name, value, event_id
+    try:
+        return declared, declared.decode(line.encode()), event_id
+    except ValueError as error:
+        _fail(f"{line.strip()[:80]!r} is no event of {name!r}: {error}")
+
+
+def _declared_topic(application: str, name: str) -> Topic[Any]:
+    """Return the topic of this name that a module has as an attribute once APP is imported."""
+    sys.path.insert(0, os.getcwd())
+    _require_application(application)
+    try:
+        import_from_string(application)
+    except ImportFromStringError as error:
+        _fail(str(error))
+    attributes = (x for module in [*sys.modules.values()] for x in [*vars(module).values()])
+    topics = [topic for topic in attributes if isinstance(topic, Topic)]
+    # A topic of that very name comes before a family that it would be a member of.
+    members = [topic for topic in topics if topic.name == name] or [
+        member for topic in topics if (member := topic.member(name)) is not None
+    ]
+    if not members:
+        known = ", ".join(sorted({topic.name for topic in topics if not is_reserved(topic.name)}))
+        _fail(f"No module of {application} has a topic {name!r}; there are: {known or 'none'}")
+    if any(member != members[0] for member in members):
+        _fail(f"Several topics of {application} have the name {name!r}, of different types")
+    return members[0]
 
 
 def _line(value: Any, event: Event) -> str:

@@ -207,6 +207,13 @@ class Topic(Generic[T]):
             name = name.replace(f"<{parameter}>", _segment(parameter, value))
         return Topic(name, self.type, latest_by=self.latest_by)
 
+    def member(self, name: str) -> "Topic[T] | None":
+        """Return the topic of that name, if it is this one or a member of this family."""
+        parts = re.split(r"<[A-Za-z_][A-Za-z0-9_]*>", self.name)
+        if not re.fullmatch(r"[^.]+".join(map(re.escape, parts)), name):
+            return None
+        return Topic(name, self.type, latest_by=self.latest_by)
+
     def concrete(self) -> str:
         """Return the name, once every parameter has its value.
 

@@ -413,6 +413,62 @@ def test_publish_says_what_is_wrong_with_what_it_was_given(
     assert_told(done, 2, complaint)
 
 
+TOPICS = """
+from dataclasses import dataclass
+from gqlnotify import Topic
+
+@dataclass
+class Price:
+    metal: str
+    value: float
+
+GOLD = Topic("app.gold", Price)
+OTHERS = Topic("app.<metal>", int)
+app = object()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("app.gold", '{"metal": "gold", "value": 7}', {"metal": "gold", "value": 7.0}),
+        ("app.silver", "8", 8),
+    ],
+)
+def test_publish_checks_the_value_against_the_topic_of_an_application(
+    redis_url: str, tmp_path: Path, name: str, value: str, told: Any
+) -> None:
+    (tmp_path / "prices_app.py").write_text(TOPICS)
+    done = run(
+        *("publish", name, value, "--app", "prices_app:app"), settings=on(redis_url), cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    epoch, seq = done.stdout.strip().split("-")
+    with tailing(redis_url, name, "--after", f"{epoch}-{int(seq) - 1}") as tail:
+        [line] = lines_of(tail, told)
+    assert line["payload"] == told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "application", "complaint"),
+    [
+        ("app.gold", "7", "prices_app:app", "is no event of 'app.gold'"),
+        ("app.gold", '{"metal": "gold"}', "prices_app:app", "value missing"),
+        ("app.silver", '"x"', "prices_app:app", "is no event of 'app.silver'"),
+        ("elsewhere", "7", "prices_app:app", "app.<metal>, app.gold"),
+        ("app.gold", "7", "prices_app", "module:attribute"),
+        ("app.gold", "7", "prices_app:nothing", "nothing"),
+        ("app.gold", "7", "no_such_app:app", "There is no module"),
+    ],
+)
+def test_publish_refuses_what_the_topic_of_an_application_can_not_read(
+    redis_url: str, tmp_path: Path, name: str, value: str, application: str, complaint: str
+) -> None:
+    (tmp_path / "prices_app.py").write_text(TOPICS)
+    arguments = ("publish", name, value, "--app", application)
+    assert_told(run(*arguments, settings=on(redis_url), cwd=tmp_path), 2, complaint)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

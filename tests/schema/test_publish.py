@@ -1,10 +1,14 @@
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gqlnotify import Settings, TopicManager
+from schema.app import create_app
 from tests.schema.client import Client, operation, token
+from tests.schema.conftest import serving
 
 
 def nested(levels: int) -> Any:
@@ -37,6 +41,23 @@ async def test_a_notification_resumes_from_its_own_cursor(client: Client) -> Non
     variables = {"topic": "chat", "after": sent[1]["cursor"]}
     async with client.stream("notifications", variables) as stream:
         assert await stream.events(3) == sent[2:]
+
+
+async def test_notifications_survive_whatever_is_published_by_name(
+    settings: Settings, topics: TopicManager, socket: Path
+) -> None:
+    values = ["x", [1], None, {"payload": 1}, {"payload": 1, "author": 2, "published_at": {}}]
+    async with serving(create_app(settings, topics=topics), socket) as client:
+        start = await publish(client, "news", "start")
+        cursors = [str(await topics.publish("news", value)) for value in values]
+        end = await publish(client, "news", "end")
+        variables = {"topic": "news", "after": start["cursor"]}
+        async with client.stream("notifications", variables) as stream:
+            for cursor in cursors:
+                result = await stream.result()
+                assert result["errors"][0]["extensions"]["code"] == "EVENT_UNREADABLE"
+                assert result["extensions"] == {"cursor": cursor}
+            assert await stream.event() == end
 
 
 async def test_a_repeated_event_id_has_the_effect_of_once(client: Client) -> None:
