@@ -10,14 +10,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from enum import StrEnum
+from importlib.metadata import version
 from importlib.util import find_spec
 from math import ceil
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
 
 import typer
-import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from starlette.routing import NoMatchFound
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from gqlnotify import brokers, logs, metrics, process
@@ -36,9 +40,33 @@ DEVELOPER_SECONDS = 24 * 3600
 app = typer.Typer(
     help="GraphQL subscriptions that lose no event.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class Format(StrEnum):
+    """How `tail` prints an event."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gqlnotify {version('gqlnotify')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """GraphQL subscriptions that lose no event."""
 
 
 @app.command()
@@ -62,14 +90,19 @@ def serve(
     if not is_loopback(host):
         _require_strong_key(settings, host)
     _require_key_that_fits(settings)
-    port = port or _free_port(host)
-    if not settings.names_a_key:
-        _greet(application, _with_random_secret(), f"http://{_in_url(host)}:{port}")
+    sockets = _bind(host, port)
+    port = sockets[0].getsockname()[1]
+    has_key = settings.names_a_key
+    if not has_key:
+        # Through the environment, so that the processes of --workers and --reload get it as well.
+        os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(64)
     if reload:
         # Who has just saved a file does not want to wait.
         os.environ["GQLNOTIFY_DRAIN_WINDOW"] = "0"
-        settings = _settings()
-    config = uvicorn.Config(
+    settings = _settings()
+    path = _graphql_path(application)
+    _greet(f"http://{_in_url(host)}:{port}", path, None if has_key else settings)
+    config = process.Config(
         application,
         host=host,
         port=port,
@@ -84,7 +117,10 @@ def serve(
         timeout_worker_healthcheck=20,
     )
     with _counting_together(workers):
-        process.run(config)
+        try:
+            process.run(config, sockets)
+        except process.CannotStart as error:
+            _fail(f"{application} can't start: {error}")
 
 
 @app.command()
@@ -99,6 +135,13 @@ def token(
     expires_in: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
 ) -> None:
     """Print a token signed with GQLNOTIFY_JWT_SECRET, and nothing else."""
+    if not subject.strip():
+        _fail("The subject is empty; a token speaks for somebody")
+    if not any([*(subscribe or []), *(publish or [])]):
+        typer.echo(
+            "gqlnotify: this token opens no topic; name some with --subscribe and --publish",
+            err=True,
+        )
     try:
         made = _token(_settings(), subject, subscribe or [], publish or [], expires_in)
     except ValueError as error:
@@ -182,31 +225,33 @@ def publish(
 
 @app.command()
 def tail(
-    topic: Annotated[str, typer.Argument(help="The topic's name.")],
+    topics: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="The topics' names.")],
     after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Begin behind it, and not with now.")
+        str | None, typer.Option(metavar="CURSOR", help="Begin after it, and not with now.")
     ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="One JSON object a line, or text for people.")
+    ] = Format.JSON,
 ) -> None:
-    """Print a topic's events as they come, one JSON object a line.
+    """Print the events of topics as they come, one a line.
 
     It goes on through failures of the broker and misses nothing. Where it can't know that, it
     ends with status 3.
     """
+    names = list(dict.fromkeys(topics))
+    if after is not None and len(names) > 1:
+        _fail("--after is a cursor of one topic; name only that one")
     settings = _settings()
     if settings.broker_url.startswith("memory:"):
         _fail("memory:// can't be read from here; set GQLNOTIFY_BROKER_URL to a Redis")
     with _told(), suppress(KeyboardInterrupt):
-        asyncio.run(_tail(settings, topic, after))
+        asyncio.run(_tail(settings, names, after, form))
 
 
-async def _tail(settings: Settings, name: str, after: str | None) -> None:
-    topic: Topic[Any] = Topic(name, Any)
+async def _tail(settings: Settings, names: list[str], after: str | None, form: Format) -> None:
     manager = TopicManager(settings=settings)
     try:
-        after = after or await manager.cursor(topic)
-        typer.echo(f"Following {name} after {after}", err=True)
-        async for line in manager.subscribe(topic, after=after).map(_line):
-            typer.echo(line)
+        await asyncio.gather(*(_follow(manager, name, after, form) for name in names))
     finally:
         await manager.close()
 
@@ -243,9 +288,29 @@ def _declared_topic(application: str, name: str) -> Topic[Any]:
     return members[0]
 
 
-def _line(value: Any, event: Event) -> str:
+async def _follow(manager: TopicManager, name: str, after: str | None, form: Format) -> None:
+    topic: Topic[Any] = Topic(name, Any)
+    after = after or await manager.cursor(topic)
+    typer.echo(f"Following {name} after {after}", err=True)
+    line = _json_line if form is Format.JSON else _text_line
+    async for text in manager.subscribe(topic, after=after).map(line):
+        typer.echo(text)
+
+
+def _json_line(value: Any, event: Event) -> str:
     shown = {"topic": event.topic, "cursor": str(event.cursor), "id": event.id, "payload": value}
     return json.dumps(shown, ensure_ascii=False)
+
+
+def _text_line(value: Any, event: Event) -> str:
+    when = datetime.fromtimestamp(event.published_at or time.time()).astimezone()
+    payload = _printable(json.dumps(value, ensure_ascii=False))
+    return f"{when:%Y-%m-%d %H:%M:%S}  {event.topic}  {event.cursor}  {payload}"
+
+
+def _printable(text: str) -> str:
+    # A payload must not control the terminal that shows it.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _json(text: str) -> Any:
@@ -293,6 +358,8 @@ def _settings() -> Settings:
             _fail(f"{name} is not a setting{did_you_mean(nearest)}")
     try:
         return Settings()
+    except SettingsError as error:
+        _fail(f"{error}: {error.__cause__}")
     except ValidationError as error:
         wrong = ("GQLNOTIFY_" + str(e["loc"][0]).upper() + ": " + e["msg"] for e in error.errors())
         _fail("; ".join(wrong))
@@ -357,38 +424,42 @@ def _require_strong_key(settings: Settings, host: str) -> None:
         _fail(f"{host} can be reached from outside. {short}")
 
 
-def _with_random_secret() -> Settings:
-    # Through the environment, so that the processes of --workers and --reload get it as well.
-    os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(64)
-    return Settings()
-
-
-def _greet(application: str, settings: Settings, address: str) -> None:
-    seconds = int(min(DEVELOPER_SECONDS, settings.longest_life))
-    made = _token(settings, "developer", ["*"], ["*"], seconds)
-    typer.echo(
-        f"\n  GraphiQL:  {address}{_graphql_path(application)}\n\n"
-        "  GQLNOTIFY_JWT_SECRET is not set, so this run has a secret of its own.\n"
-        "  Paste this into GraphiQL's headers tab; it opens every topic for a day:\n\n"
-        f'  {{"Authorization": "Bearer {made}"}}\n'
-    )
+def _greet(address: str, path: str | None, own: Settings | None) -> None:
+    """Say where GraphiQL is; and how to get in, where the secret of `own` was made for this run."""
+    if path is not None or own is not None:
+        typer.echo(f"\n  GraphiQL:  {address}{path or ''}\n")
+    if own is not None:
+        seconds = int(min(DEVELOPER_SECONDS, own.longest_life))
+        made = _token(own, "developer", ["*"], ["*"], seconds)
+        typer.echo(
+            "  GQLNOTIFY_JWT_SECRET is not set, so this run has a secret of its own.\n"
+            "  Paste this into GraphiQL's headers tab; it opens every topic for a day:\n\n"
+            f'  {{"Authorization": "Bearer {made}"}}\n'
+        )
     sys.stdout.flush()
 
 
-def _graphql_path(application: str) -> str:
+def _graphql_path(application: str) -> str | None:
+    """Import the application, and return where it serves GraphQL; None if that can't be told."""
     try:
-        return str(import_from_string(application).url_path_for("handle_http_get"))
+        found = import_from_string(application)
+    except process.MENDABLE as error:
+        _fail(f"{application} can't start: {process.one_line(error)}")
     except (ImportFromStringError, AttributeError, LookupError):
-        # Not a FastAPI application, or none with our router at its top: uvicorn will judge it.
-        return ""
+        # A mistake in its code, of which uvicorn tells more.
+        return None
+    try:
+        return str(found.url_path_for("handle_http_get"))
+    except (AttributeError, NoMatchFound):
+        # Not a FastAPI application, or none with our router at its top.
+        return None
 
 
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-    return port
+def _bind(host: str, port: int) -> list[socket.socket]:
+    try:
+        return process.bind(host, port)
+    except OSError as error:
+        _fail(f"Can't listen on port {port} of {host}: {error.strerror or error}")
 
 
 def _in_url(host: str) -> str:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Where processes share what they count; to be set before this is imported.
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+if DIRECTORY in os.environ:
+    # The first metric below opens a file there.
+    Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
 _SAMPLE_SECONDS = 5.0
 _DELAYS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),

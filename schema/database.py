@@ -1,11 +1,14 @@
 """The database behind its URL: who may read, who may write, and who may drain."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, func, make_url, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -34,7 +37,8 @@ class Database:
     keeps it.
 
     Raises:
-        ValueError: another kind of database, or SQLite without a file.
+        ValueError: another kind of database, no driver for it, or SQLite without a file or a
+            directory that is there.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,10 +62,20 @@ class Database:
         return self._url.get_backend_name() == "sqlite"
 
     async def create(self) -> None:
-        """Make the tables that are not there yet. Any number of processes may do so at once."""
-        async with self._engine.execution_options(immediate=True).begin() as connection:
-            await self._queue(connection, _CREATING)
-            await connection.run_sync(Base.metadata.create_all)
+        """Make the tables that are not there yet. Any number of processes may do so at once.
+
+        Raises:
+            OSError: the database can't be reached, opened or written.
+        """
+        try:
+            async with self._engine.execution_options(immediate=True).begin() as connection:
+                await self._queue(connection, _CREATING)
+                await connection.run_sync(Base.metadata.create_all)
+        except (SQLAlchemyError, OSError) as error:
+            reason = getattr(error, "orig", None) or error
+            raise OSError(
+                f"GQLNOTIFY_DATABASE_URL, {self._url!r}, can't be used: {reason}"
+            ) from error
 
     async def check(self) -> None:
         """Return if the database answers.
@@ -106,7 +120,10 @@ class Database:
 
     def _connect(self, url: URL) -> AsyncEngine:
         # A failed statement must not carry people's tasks into a log.
-        engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
+        try:
+            engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
+        except (SQLAlchemyError, ImportError) as error:
+            raise ValueError(f"GQLNOTIFY_DATABASE_URL can't be used: {error}") from None
         if self._is_sqlite:
             event.listen(engine.sync_engine, "connect", _configure_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -119,13 +136,27 @@ def async_url(text: str) -> URL:
     Raises:
         ValueError: see `Database`.
     """
-    url = make_url(text)
+    try:
+        url = make_url(text)
+    except (SQLAlchemyError, ValueError):
+        # Not the reason, which may repeat a password.
+        raise ValueError("GQLNOTIFY_DATABASE_URL is not the URL of a database") from None
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
         raise ValueError("GQLNOTIFY_DATABASE_URL must start with sqlite:// or postgresql://")
     if url.get_backend_name() == "sqlite" and ":memory:" in (url.database or ":memory:"):
         raise ValueError("Give SQLite a file: connections can't share a database in memory")
+    if url.get_backend_name() == "sqlite":
+        _require_place(Path(url.database or ""))
     return url
+
+
+def _require_place(file: Path) -> None:
+    if not file.parent.is_dir():
+        raise ValueError(f"GQLNOTIFY_DATABASE_URL: there is no directory {file.parent}")
+    # SQLite writes a journal beside the file.
+    if not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.W_OK)):
+        raise ValueError(f"GQLNOTIFY_DATABASE_URL: {file} can't be written")
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -5,11 +5,13 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -47,7 +49,7 @@ def run(
         input=given,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -138,6 +140,7 @@ def test_token_carries_the_audience_and_issuer_that_the_server_will_ask_for() ->
     [
         ({}, "GQLNOTIFY_JWT_SECRET is not set"),
         ({"GQLNOTIFY_JWT_SECRET": " "}, "empty"),
+        ({"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_HISTORY_PER_TOPIC": "{"}, "history_per_topic"),
         ({"GQLNOTIFY_JWT_SECRET": "x", "GQLNOTIFY_JWT_ALGORITHM": "RS256"}, "private key"),
         ({"GQLNOTIFY_JWT_SECRET": "x", "GQLNOTIFY_JWT_ALGORITHM": "none"}, "JWT_ALGORITHM"),
     ],
@@ -199,6 +202,170 @@ def test_serve_refuses_what_can_not_work_and_says_why(
     assert done.returncode == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_token_that_opens_nothing_is_printed_with_a_warning() -> None:
+    for rights in ([], ["--subscribe", ""]):
+        done = run(*("token", "--subject", "a", *rights), settings={"GQLNOTIFY_JWT_SECRET": SECRET})
+
+        assert done.returncode == 0
+        assert TokenVerifier(SECRET).verify(done.stdout.strip()).subject == "a"
+        assert "this token opens no topic" in done.stderr
+
+
+@pytest.mark.parametrize("subject", ["", " "])
+def test_a_token_speaks_for_somebody(subject: str) -> None:
+    done = run("token", "--subject", subject, settings={"GQLNOTIFY_JWT_SECRET": SECRET})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "The subject is empty" in done.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = run("--version")
+
+    assert (done.returncode, done.stdout) == (0, f"gqlnotify {version('gqlnotify')}\n")
+
+
+def test_a_shell_can_complete_commands() -> None:
+    done = run(
+        settings={
+            "_GQLNOTIFY_COMPLETE": "complete_bash",
+            "COMP_WORDS": "gqlnotify t",
+            "COMP_CWORD": "1",
+        }
+    )
+
+    assert done.stdout.split() == ["token", "tail"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "complaint"),
+    [
+        (["--host", "203.0.113.7"], {}, "Can't listen on port 0 of 203.0.113.7: Cannot assign"),
+        (["--host", "nowhere.invalid"], {}, "Can't listen on port 0 of nowhere.invalid"),
+        (
+            ["--reload"],
+            {"DATABASE_URL": "mysql://a"},
+            "GQLNOTIFY_DATABASE_URL must start with sqlite",
+        ),
+        (
+            ["--workers", "2"],
+            {"DATABASE_URL": "sqlite:///no/where/t.db"},
+            "there is no directory no/where",
+        ),
+        ([], {"DATABASE_URL": "postgresql://a:hunter2@b:c/d"}, "is not the URL of a database"),
+        (
+            [],
+            {"PERSISTED_OPERATIONS": "/no/file.json"},
+            "No such file or directory: '/no/file.json'",
+        ),
+    ],
+)
+def test_serve_says_in_one_line_what_an_operator_can_mend(
+    arguments: list[str],
+    settings: dict[str, str],
+    complaint: str,
+    redis_url: str,
+    tmp_path: Path,
+) -> None:
+    defaults = {
+        "JWT_SECRET": SECRET,
+        "BROKER_URL": redis_url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
+    }
+    named = {f"GQLNOTIFY_{name}": value for name, value in {**defaults, **settings}.items()}
+    done = run("serve", "--port", "0", *arguments, settings=named)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("gqlnotify: ")
+    assert complaint in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--reload"]], ids=" ".join)
+def test_serve_says_which_port_is_taken_before_anything_starts(
+    more: list[str], redis_url: str
+) -> None:
+    settings = {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_BROKER_URL": redis_url}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("serve", "--port", port, *more, settings=settings)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"gqlnotify: Can't listen on port {port} of 127.0.0.1: Address already in use\n"
+    )
+
+
+FAILING = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+
+@asynccontextmanager
+async def lifespan(app):
+    raise {error}
+    yield
+
+app = FastAPI(lifespan=lifespan)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_that_fails_for_want_of_a_service_is_told_in_one_line(
+    workers: str, redis_url: str, tmp_path: Path
+) -> None:
+    error = "ConnectionRefusedError('no\\n service')"
+    (tmp_path / "failing.py").write_text(FAILING.format(error=error))
+    settings = {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_BROKER_URL": redis_url}
+    done = run(
+        *("serve", "failing:app", "--port", "0", "--workers", workers),
+        settings=settings,
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 2
+    assert "ConnectionRefusedError: no service (failing.py, line 7)" in done.stderr
+    assert "gqlnotify: failing:app can't start: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "startup complete" not in done.stderr
+
+
+def test_a_start_that_fails_by_a_mistake_in_the_code_shows_where(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING.format(error="KeyError('oops')"))
+    done = run(
+        *("serve", "failing:app", "--port", "0"),
+        settings={"GQLNOTIFY_JWT_SECRET": SECRET},
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr
+    assert "KeyError: 'oops'" in done.stderr
+
+
+def test_localhost_is_every_address_of_that_name(tmp_path: Path) -> None:
+    settings = {
+        "GQLNOTIFY_JWT_SECRET": SECRET,
+        "GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
+    }
+    with serving("--host", "localhost", "--port", "0", settings=settings) as process:
+        log = read_until(process, "Uvicorn running on")
+        log += read_until(process, "\n") if not log.endswith("\n") else ""
+        port = re.search(r"Uvicorn running on http://localhost:(\d+)", log)
+        assert port is not None
+        for address in addresses_here("localhost"):
+            with socket.create_connection((address, int(port[1])), timeout=5):
+                pass
+
+
+def addresses_here(name: str) -> Iterator[str]:
+    """Yield the addresses of `name` that this machine has."""
+    for family, *_, address in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM):
+        with suppress(OSError), socket.socket(family) as probe:
+            probe.bind((address[0], 0))
+            yield str(address[0])
 
 
 def test_serve_warns_of_a_short_secret_on_a_loopback_address(tmp_path: Path) -> None:
@@ -274,7 +441,8 @@ def test_serve_takes_an_application_of_ones_own_from_the_working_directory(
         answer = httpx.post(f"{address[1]}/graphql", json={"query": "{ hello }"})
 
     assert answer.status_code == 401
-    assert "GraphiQL" not in log
+    assert f"GraphiQL:  {address[1]}/graphql\n" in log
+    assert "Bearer" not in log
 
 
 def test_serve_runs_several_workers_on_a_broker_that_they_can_share(
@@ -605,6 +773,35 @@ def test_tail_prints_each_event_as_it_comes_one_json_object_a_line(
             "id": None,
             "payload": None,
         }
+
+
+def test_tail_follows_several_topics(redis_url: str, topic: str) -> None:
+    other = f"{topic}.other"
+    with tailing(redis_url, topic, other, topic) as tail, Publisher(redis_url) as publisher:
+        assert tail.stderr is not None
+        assert tail.stderr.readline().startswith(b"Following ")
+        seen = []
+        for name in (topic, other):
+            publisher.publish_sync(name, 1)
+            seen.append(json.loads(read_until(tail, "\n"))["topic"])
+
+    assert seen == [topic, other]
+
+
+def test_tail_has_a_form_for_people(redis_url: str, topic: str) -> None:
+    with tailing(redis_url, topic, "--format", "text") as tail, Publisher(redis_url) as publisher:
+        cursor = publisher.publish_sync(topic, {"text": "Gałązka \x9b31m\u202e"})
+        line = read_until(tail, "\n")
+
+    when, _, shown = line.partition(f"  {topic}  ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", when)
+    assert shown == f'{cursor}  {{"text": "Gałązka \\x9b31m\\u202e"}}\n'
+
+
+def test_a_cursor_is_of_one_topic() -> None:
+    done = run("tail", "a", "b", "--after", "1-1", settings=on("redis://127.0.0.1:1"))
+
+    assert_told(done, 2, "--after is a cursor of one topic")
 
 
 def test_tail_begins_behind_the_cursor_or_with_now(redis_url: str, topic: str) -> None:

@@ -118,6 +118,33 @@ def test_a_database_that_can_not_keep_the_promises_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("tasks.db", "is not the URL of a database"),
+        ("postgresql://a:hunter2@host:port/x", "is not the URL of a database"),
+        ("postgresql+carrierpigeon://a:hunter2@host/x", "can't be used"),
+        ("sqlite:////no/such/place/x", "there is no directory /no/such/place"),
+    ],
+)
+def test_a_database_that_can_not_be_used_is_refused_by_the_name_of_its_setting(
+    url: str, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        Database(url)
+    assert "GQLNOTIFY_DATABASE_URL" in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////proc/x", "postgresql://a:hunter2@127.0.0.1:1/x"])
+async def test_a_database_that_can_not_be_opened_says_so_without_its_password(url: str) -> None:
+    database = Database(url)
+    with pytest.raises(OSError, match="GQLNOTIFY_DATABASE_URL") as refusal:
+        await database.create()
+    await database.close()
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     ("url", "driver"),
     [
         ("sqlite:///x", "aiosqlite"),
