@@ -7,11 +7,13 @@ with the value, as `__typename`. Whatever would still read back as something els
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation
 from pydantic_core import (
     PydanticCustomError,
     PydanticSerializationError,
@@ -22,6 +24,7 @@ from pydantic_core import (
     to_json,
 )
 
+from gqlnotify import lazy_types
 from gqlnotify.difference import difference
 
 TYPENAME = "__typename"
@@ -75,8 +78,9 @@ class Codec:
     """Turns the values of one type into JSON and back."""
 
     def __init__(self, type_: Any) -> None:
-        self._adapter = TypeAdapter(type_)
-        if self._adapter.pydantic_complete:
+        self._type = type_
+        with suppress(PydanticUndefinedAnnotation, ImportError, KeyError):
+            # A class that is defined or imported only later is looked for at the first use.
             _ = self._coder
 
     def encode(self, value: Any) -> bytes:
@@ -85,9 +89,10 @@ class Codec:
         Raises:
             Unfit: it would not read back as what it is.
         """
+        coder = self._coder
         try:
-            payload: bytes = self._coder.serializer.to_json(value, warnings=False)
-            found = self._coder.validator.validate_json(payload)
+            payload: bytes = coder.serializer.to_json(value, warnings=False)
+            found = coder.validator.validate_json(payload)
             _require_same(value, found)
         except Exception as error:
             raise Unfit(reason_of(error)) from None
@@ -99,19 +104,23 @@ class Codec:
         Raises:
             Unfit: the payload is of another type.
         """
+        coder = self._coder
         try:
-            return self._coder.validator.validate_json(payload)
+            return coder.validator.validate_json(payload)
         except Exception as error:
             # Without its cause: pydantic's text holds what was published.
             raise Unfit(reason_of(error)) from None
 
     @cached_property
     def _coder(self) -> "_Coder":
-        if not self._adapter.pydantic_complete:
-            self._adapter.rebuild(raise_errors=True)
-        tagging = _Tagging(self._adapter.core_schema)
+        lazy_types.teach_pydantic()
+        adapter: TypeAdapter[Any] = TypeAdapter(self._type)
+        if not adapter.pydantic_complete:
+            names = lazy_types.names_in(self._type)
+            adapter.rebuild(raise_errors=True, _types_namespace=names)
+        tagging = _Tagging(adapter.core_schema)
         if not tagging.needed:
-            return _Coder(self._adapter.validator, self._adapter.serializer)
+            return _Coder(adapter.validator, adapter.serializer)
         return _Coder.of(tagging.schema)
 
 

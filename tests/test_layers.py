@@ -9,7 +9,7 @@ import gqlnotify
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backoff", "callables", "cancellation", "codec", "conflation", "difference", "draining"}
-    | {"errors", "event", "logs", "metrics", "settings", "tracing", "turn"},
+    | {"errors", "event", "lazy_types", "logs", "metrics", "settings", "tracing", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
     {"feed", "publisher"},
     {"reader"},

@@ -1,0 +1,56 @@
+"""Types that `strawberry.lazy` names and pydantic has to find. Pure.
+
+Strawberry is not imported here: where it is not loaded, there are none.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from typing import Any, ForwardRef, get_args
+
+_HOOK = "__get_pydantic_core_schema__"
+
+
+def teach_pydantic() -> None:
+    """Let pydantic resolve lazy types by the hook that it calls for this."""
+    module: Any = sys.modules.get("strawberry.types.lazy_type")
+    if module is not None and not hasattr(module.LazyType, _HOOK):
+        setattr(module.LazyType, _HOOK, _schema_of)
+
+
+def _schema_of(lazy: Any, _source: Any, handler: Any) -> Any:
+    return handler.generate_schema(lazy.resolve_type())
+
+
+def names_in(type_: Any) -> dict[str, Any]:
+    """Return the names that lazy references use in `type_` and all that it holds.
+
+    Raises:
+        KeyError, ImportError: the module that has one is not there yet.
+    """
+    names: dict[str, Any] = {}
+    _collect(type_, names, set())
+    return names
+
+
+def _collect(type_: Any, names: dict[str, Any], seen: set[int]) -> None:
+    if id(type_) in seen:
+        return
+    seen.add(id(type_))
+    for lazy in _references(type_):
+        names[lazy.type_name] = lazy.resolve_type()
+        _collect(names[lazy.type_name], names, seen)
+    for argument in get_args(type_):
+        _collect(argument, names, seen)
+    if isinstance(type_, type) and dataclasses.is_dataclass(type_):
+        for field in dataclasses.fields(type_):
+            _collect(field.type, names, seen)
+
+
+def _references(type_: Any) -> Iterator[Any]:
+    if hasattr(type_, "resolve_type") and hasattr(type_, "type_name"):
+        yield type_
+    reference = getattr(type_, "__origin__", None)
+    for metadata in getattr(type_, "__metadata__", ()):
+        if isinstance(reference, ForwardRef) and hasattr(metadata, "resolve_forward_ref"):
+            yield metadata.resolve_forward_ref(reference)
