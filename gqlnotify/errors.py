@@ -51,6 +51,18 @@ class InternalError(NotifyError):
         return "Internal server error"
 
 
+class UnknownViewer(InternalError):
+    """A thread that does not know for whom it runs wanted to publish."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "publish_sync was called in a thread that does not know for whom it runs, so no right "
+            "can be checked. In a resolver, start the thread with asyncio.to_thread: it keeps the "
+            "viewer, and loop.run_in_executor does not. In a thread of the application's own, pass "
+            "trusted=True"
+        )
+
+
 class Unauthenticated(NotifyError):
     """There is no valid token. A socket closes with `close_code`."""
 

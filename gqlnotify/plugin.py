@@ -110,6 +110,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             _refuse_legacy(self.protocols)
             # Without topics of the application, tokens can still be revoked.
             topics = topics or TopicManager(settings=settings)
+            topics.guard()
         revocations = Revocations(topics, settings) if check is not None and topics else None
         self._gqlnotify = RouterState(
             settings=settings,

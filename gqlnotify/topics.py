@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any, Generic, Self, TypeVar, overload
 
 from gqlnotify import brokers, metrics, tracing
-from gqlnotify.auth import Viewer, authorize, check_right, current_viewer
+from gqlnotify.auth import Viewer, authorize, check_right, current_viewer, knows_its_viewer
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
 from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.conflation import SKIPPED, Skipped
-from gqlnotify.errors import BrokerUnavailable, EventUnreadable
+from gqlnotify.errors import BrokerUnavailable, EventUnreadable, UnknownViewer
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
 from gqlnotify.feed import RETRY_SECONDS, Feed
 from gqlnotify.reader import Reader
@@ -93,6 +93,14 @@ class TopicManager:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
+        self._guarded = False
+
+    def guard(self) -> None:
+        """Refuse to publish from threads that do not know for whom they run.
+
+        The router calls this where tokens are asked for.
+        """
+        self._guarded = True
 
     @property
     def durable(self) -> bool:
@@ -181,10 +189,17 @@ class TopicManager:
         *,
         event_id: str | None = None,
         timeout: float | None = 30,
+        trusted: bool = False,
     ) -> Cursor: ...
     @overload
     def publish_sync(
-        self, topic: str, value: Any, *, event_id: str | None = None, timeout: float | None = 30
+        self,
+        topic: str,
+        value: Any,
+        *,
+        event_id: str | None = None,
+        timeout: float | None = 30,
+        trusted: bool = False,
     ) -> Cursor: ...
     def publish_sync(
         self,
@@ -193,13 +208,22 @@ class TopicManager:
         *,
         event_id: str | None = None,
         timeout: float | None = 30,
+        trusted: bool = False,
     ) -> Cursor:
         """Publish from a thread and wait for it, `timeout` seconds at the most.
 
+        The viewer's right is checked in threads that have the context of an operation, as those of
+        `asyncio.to_thread` do. Where tokens are asked for, a thread without any context is refused,
+        because a resolver may have started it. `trusted` says that it is the application's own; a
+        viewer that is known is checked in any case.
+
         Raises:
+            UnknownViewer: the thread does not know for whom it runs.
             RuntimeError: called from the event loop's own thread, or before the manager started.
             TimeoutError: it took too long; whether the event was published is not known.
         """
+        if self._guarded and not trusted and not knows_its_viewer():
+            raise UnknownViewer
         if self._loop is None:
             raise RuntimeError("The TopicManager has not started; its application is not running")
         if self._loop.is_closed():
@@ -240,8 +264,8 @@ class TopicManager:
             InternalError: `where` is an `async def`, which would let everything through.
         """
         require_plain(where, "where")
-        # Whoever asks for the stream is the one who must have the right to it, wherever it will
-        # be iterated: in an operation's task, in Strawberry's, in an application's generator.
+        # The viewer who asks for the stream must have the right to it, wherever it is iterated: in
+        # an operation's task, in Strawberry's, in an application's generator.
         return Subscription(
             self,
             topic,
@@ -425,7 +449,9 @@ class Subscription(Generic[T]):
         if self.reader.started or self.reader.closed:
             return
         views = () if self._view is None else (self._view,)
-        await check_right(self._viewer, "subscribe", self.reader.topic, *views)
+        # One that was made for no viewer, as in a bare thread, is checked where it is used.
+        viewer = self._viewer or current_viewer()
+        await check_right(viewer, "subscribe", self.reader.topic, *views)
         await self.reader.open(None if self._after is None else Cursor.parse(self._after))
 
     async def aclose(self) -> None:

@@ -11,6 +11,7 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.TokenExpired: ("UNAUTHENTICATED", 401),
     errors.TokenNotYetValid: ("TOKEN_NOT_YET_VALID", 401),
     errors.TokenRevoked: ("TOKEN_REVOKED", 401),
+    errors.UnknownViewer: ("INTERNAL_SERVER_ERROR", 500),
     errors.TokenIssuedTooSoon: ("TOKEN_REVOKED", 401),
     errors.TokenLivesTooLong: ("TOKEN_LIVES_TOO_LONG", 401),
     errors.RevocationsUnavailable: ("REVOCATIONS_UNAVAILABLE", 503),

@@ -2,19 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 import strawberry
-from fastapi import Request, Response
+from fastapi import BackgroundTasks, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from gqlnotify import (
+    Cursor,
     GraphQLRouter,
     Principal,
     Settings,
+    TopicManager,
     errors,
 )
 from gqlnotify.server import WebSocketProtocol
@@ -37,6 +41,7 @@ from tests.house import (
     MESSAGE_TEXTS,
     MESSAGES,
     House,
+    Message,
     next_message,
 )
 from tests.servers import patience, running
@@ -189,6 +194,144 @@ async def test_publishing_needs_the_right(house: House) -> None:
         refused = await post(client, say, headers=bearer(publish=["elsewhere"]))
         assert refused["errors"][0]["extensions"]["code"] == "FORBIDDEN"
         assert await house.topics.cursor(MESSAGES) == before
+
+
+# Publishing from threads
+
+
+class Workshop:
+    """An application whose resolvers and routes publish from threads."""
+
+    def __init__(self) -> None:  # noqa: C901 - a schema, whose fields need `topics`
+        topics = self.topics = TopicManager(settings=Settings(broker_url="memory://"))
+
+        def publish(**options: Any) -> str:
+            return str(topics.publish_sync(MESSAGES, Message(text="from a thread"), **options))
+
+        async def in_executor(work: Callable[[], Any]) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(None, work)
+
+        @strawberry.type
+        class Mutation:
+            @strawberry.mutation
+            async def bare(self) -> str:
+                return str(await in_executor(publish))
+
+            @strawberry.mutation
+            async def bare_with_a_loop_of_its_own(self) -> str:
+                async def elsewhere() -> str:
+                    return publish()
+
+                return str(await in_executor(lambda: asyncio.run(elsewhere())))
+
+            @strawberry.mutation
+            async def to_thread(self) -> str:
+                return await asyncio.to_thread(publish)
+
+            @strawberry.mutation
+            async def trusted_to_thread(self) -> str:
+                return await asyncio.to_thread(publish, trusted=True)
+
+            @strawberry.mutation
+            async def copied(self) -> str:
+                context = copy_context()
+                return str(await in_executor(lambda: context.run(publish)))
+
+            @strawberry.mutation
+            async def worker(self) -> str:
+                return await run_in_threadpool(publish)
+
+            @strawberry.mutation
+            async def later(self) -> str:
+                return await asyncio.create_task(asyncio.to_thread(publish))
+
+        @strawberry.type
+        class Subscription:
+            @strawberry.subscription
+            async def made_in_a_bare_thread(
+                self, after: str | None = None
+            ) -> AsyncIterator[Message]:
+                stream: Any = await in_executor(lambda: topics.subscribe(MESSAGES, after=after))
+                return stream  # type: ignore[no-any-return]
+
+            @strawberry.subscription
+            async def wrapped(self, after: str | None = None) -> AsyncIterator[Message]:
+                stream = await in_executor(lambda: topics.subscribe(MESSAGES, after=after))
+                async for message in stream:
+                    yield message
+
+        self.publish = publish
+        self.schema = strawberry.Schema(Query, Mutation, Subscription)
+
+    def application(self) -> FastAPI:
+        app = application(GraphQLRouter(self.schema, topics=self.topics, settings=LOCKED))
+
+        @app.post("/route")
+        def route(tasks: BackgroundTasks) -> str:
+            tasks.add_task(self.publish)
+            return self.publish()
+
+        return app
+
+
+LOCKED = Settings(jwt_secret=SECRET)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["bare", "bareWithALoopOfItsOwn"])
+@pytest.mark.parametrize("rights", [["messages"], []])
+async def test_a_thread_that_does_not_know_its_viewer_publishes_nothing(
+    field: str, rights: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop = Workshop()
+    async with running(workshop.application()) as origin, client_of(origin) as client:
+        before = await workshop.topics.cursor(MESSAGES)
+        refused = await post(client, f"mutation {{ {field} }}", headers=bearer(publish=rights))
+        assert refused["errors"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
+        assert await workshop.topics.cursor(MESSAGES) == before
+    assert "asyncio.to_thread" in caplog.text
+
+
+@pytest.mark.parametrize("field", ["toThread", "trustedToThread", "copied", "worker", "later"])
+async def test_a_thread_that_knows_its_viewer_needs_the_right_and_no_more(field: str) -> None:
+    workshop = Workshop()
+    async with running(workshop.application()) as origin, client_of(origin) as client:
+        before = await workshop.topics.cursor(MESSAGES)
+        mutation = f"mutation {{ {field} }}"
+        refused = await post(client, mutation, headers=bearer(publish=["elsewhere"]))
+        assert refused["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        assert await workshop.topics.cursor(MESSAGES) == before
+        done = await post(client, mutation, headers=bearer(publish=["messages"]))
+        assert done["data"] == {field: await workshop.topics.cursor(MESSAGES)}
+
+
+async def test_the_applications_own_code_publishes_from_its_threads() -> None:
+    workshop = Workshop()
+    async with running(workshop.application()) as origin, client_of(origin) as client:
+        before = Cursor.parse(await workshop.topics.cursor(MESSAGES))
+        assert (await client.post("/route")).status_code == 200
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: workshop.publish(trusted=True))
+        after = Cursor.parse(await workshop.topics.cursor(MESSAGES))
+        assert after.seq == before.seq + 3
+        with pytest.raises(errors.UnknownViewer, match="trusted=True"):
+            await loop.run_in_executor(None, workshop.publish)
+
+
+@pytest.mark.parametrize("field", ["madeInABareThread", "wrapped"])
+async def test_a_stream_that_was_made_in_a_bare_thread_needs_the_right(field: str) -> None:
+    workshop = Workshop()
+    document = f"subscription ($after: String) {{ {field}(after: $after) {{ text }} }}"
+    async with running(workshop.application()) as origin:
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.init({"token": token(subscribe=["elsewhere"])})
+            await socket.subscribe("1", document)
+            assert (await socket.error("1"))[0]["extensions"]["code"] == "FORBIDDEN"
+        async with open_socket(f"ws://{origin}") as socket, patience():
+            after = await workshop.topics.cursor(MESSAGES)
+            await socket.init({"token": token(subscribe=["messages"])})
+            await socket.subscribe("1", document, variables={"after": after})
+            await workshop.topics.publish(MESSAGES, Message(text="hi"))
+            assert (await socket.next("1"))["data"] == {field: {"text": "hi"}}
 
 
 async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(house: House) -> None:

@@ -1,5 +1,6 @@
 """Whose operation is running, and what that viewer may do."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,7 @@ class _Everybody:
     """In place of a viewer where one execution is for all of them."""
 
 
+_UNKNOWN = object()
 _viewer: ContextVar[Viewer | _Everybody | None] = ContextVar("gqlnotify_viewer", default=None)
 
 
@@ -62,6 +64,29 @@ def current_viewer() -> Viewer | None:
     if isinstance(viewer, _Everybody):
         raise NoViewer
     return viewer
+
+
+def knows_its_viewer() -> bool:
+    """Tell whether the running thread knows for whom it runs, be it for no viewer.
+
+    It does if it got a copy of the context in which it was started, as by `asyncio.to_thread` and
+    not by `run_in_executor`. Without one, a thread that a resolver started looks like one of the
+    application's own.
+    """
+    return _viewer.get(_UNKNOWN) is not _UNKNOWN or _is_anyio_worker()
+
+
+def _is_anyio_worker() -> bool:
+    # Its threads, in which FastAPI runs plain functions, always get a copy.
+    from anyio import from_thread  # noqa: PLC0415 - processes that only publish don't need it
+
+    try:
+        from_thread.check_cancelled()
+    except RuntimeError:
+        return False
+    except asyncio.CancelledError:
+        return True
+    return True
 
 
 def current_principal() -> Principal:

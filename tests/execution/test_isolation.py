@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import time
 from typing import Any
 
 import pytest
@@ -526,7 +527,8 @@ async def test_two_managers_topics_of_one_name_are_two_topics(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Both histories begin at the same time, so their cursors are the same.
-    monkeypatch.setattr("gqlnotify.brokers.memory.time.time", lambda: 1.0)
+    now = time()
+    monkeypatch.setattr("gqlnotify.brokers.memory.time.time", lambda: now)
     settings = Settings(broker_url="memory://", topic_linger=0)
     managers = {"alice": TopicManager(settings=settings), "bob": TopicManager(settings=settings)}
     stage.choose = lambda info: managers[name_of(info)].subscribe(stage.notes)
