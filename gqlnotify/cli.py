@@ -256,6 +256,15 @@ async def _tail(settings: Settings, names: list[str], after: str | None, form: F
         await manager.close()
 
 
+async def _follow(manager: TopicManager, name: str, after: str | None, form: Format) -> None:
+    topic: Topic[Any] = Topic(name, Any)
+    after = after or await manager.cursor(topic)
+    typer.echo(f"Following {name} after {after}", err=True)
+    line = _json_line if form is Format.JSON else _text_line
+    async for text in manager.subscribe(topic, after=after).map(line):
+        typer.echo(text)
+
+
 def _entry(name: str, declared: Topic[Any] | None, line: str, event_id: str | None) -> Entry:
     value = _json(line)
     if declared is None:
@@ -286,15 +295,6 @@ def _declared_topic(application: str, name: str) -> Topic[Any]:
     if any(member != members[0] for member in members):
         _fail(f"Several topics of {application} have the name {name!r}, of different types")
     return members[0]
-
-
-async def _follow(manager: TopicManager, name: str, after: str | None, form: Format) -> None:
-    topic: Topic[Any] = Topic(name, Any)
-    after = after or await manager.cursor(topic)
-    typer.echo(f"Following {name} after {after}", err=True)
-    line = _json_line if form is Format.JSON else _text_line
-    async for text in manager.subscribe(topic, after=after).map(line):
-        typer.echo(text)
 
 
 def _json_line(value: Any, event: Event) -> str:
