@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from math import ceil
@@ -279,10 +280,12 @@ def _declared_topic(application: str, name: str) -> Topic[Any]:
     """Return the topic of this name that a module has as an attribute once APP is imported."""
     sys.path.insert(0, os.getcwd())
     _require_application(application)
+    module_name = application.partition(":")[0]
     try:
-        import_from_string(application)
-    except ImportFromStringError as error:
-        _fail(str(error))
+        # Not the attribute: that may be an application which is built only to be served.
+        import_module(module_name)
+    except Exception as error:
+        _fail(f"{module_name} can't be imported: {type(error).__name__}: {error}")
     attributes = (x for module in [*sys.modules.values()] for x in [*vars(module).values()])
     topics = [topic for topic in attributes if isinstance(topic, Topic)]
     # A topic of that very name comes before a family that it would be a member of.

@@ -617,6 +617,13 @@ def test_publish_checks_the_value_against_the_topic_of_an_application(
     assert line["payload"] == told
 
 
+def test_publish_knows_the_topic_of_the_task_service_without_building_it(redis_url: str) -> None:
+    done = run(
+        "publish", "tasks", '{"kind": "X"}', "--app", "schema.app:app", settings=on(redis_url)
+    )
+    assert_told(done, 2, "is no event of 'tasks': it is not TaskEvent: kind enum, task missing")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "application", "complaint"),
     [
@@ -625,7 +632,7 @@ def test_publish_checks_the_value_against_the_topic_of_an_application(
         ("app.silver", '"x"', "prices_app:app", "is no event of 'app.silver'"),
         ("elsewhere", "7", "prices_app:app", "app.<metal>, app.gold"),
         ("app.gold", "7", "prices_app", "module:attribute"),
-        ("app.gold", "7", "prices_app:nothing", "nothing"),
+        ("app.gold", "7", "broken_app:app", "broken_app can't be imported: KeyError"),
         ("app.gold", "7", "no_such_app:app", "There is no module"),
     ],
 )
@@ -633,6 +640,7 @@ def test_publish_refuses_what_the_topic_of_an_application_can_not_read(
     redis_url: str, tmp_path: Path, name: str, value: str, application: str, complaint: str
 ) -> None:
     (tmp_path / "prices_app.py").write_text(TOPICS)
+    (tmp_path / "broken_app.py").write_text("{}['nothing']")
     arguments = ("publish", name, value, "--app", application)
     assert_told(run(*arguments, settings=on(redis_url), cwd=tmp_path), 2, complaint)
 

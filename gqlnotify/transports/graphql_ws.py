@@ -57,6 +57,8 @@ from gqlnotify.transports.state import RouterState
 
 FORBIDDEN = 4403
 INTERNAL_ERROR = 4500
+# What encoders raise for a value that JSON can't spell.
+_NOT_JSON = (TypeError, ValueError, RecursionError)
 _REFUSALS = (Unauthenticated, KeysUnavailable, RevocationsUnavailable, TooManyAttempts)
 
 logger = logging.getLogger("gqlnotify.transports")
@@ -398,10 +400,15 @@ class GraphQLTransportWSHandler:
             await self._say_the_end(id_, errors)
 
     async def _say_the_end(self, id_: str, errors: Sequence[Json]) -> None:
-        if errors:
-            await self._carry_out(self._protocol.error(id_, errors))
-        else:
+        if not errors:
             await self._carry_out(self._protocol.complete(id_))
+            return
+        try:
+            await self._carry_out(self._protocol.error(id_, errors))
+        except _NOT_JSON:
+            logger.exception("An error can't be encoded")
+            told = NotifyError("Internal server error").formatted()
+            await self._connection.send(messages.error(id_, [told]))
 
     async def _answer(self, operation: Subscribe) -> Sequence[Json] | None:
         """Send the results; return the errors that end them, or None: it has joined a group."""
@@ -459,7 +466,7 @@ class GraphQLTransportWSHandler:
         commands = self._protocol.next(id_, payload) if self._runs(id_) else []
         try:
             await self._carry_out(commands)
-        except (TypeError, ValueError, RecursionError):
+        except _NOT_JSON:
             logger.exception("A result can't be encoded")
             told = execution.payload_of(execution.unencodable(result))
             await self._carry_out(self._protocol.next(id_, told))

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 import strawberry
+from graphql import GraphQLError
 from strawberry.extensions import MaskErrors, SchemaExtension
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
@@ -36,7 +37,7 @@ class Item:
 class Shop:
     """One topic, subscribed to in each way there is."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:  # noqa: C901 - a schema, whose fields need `topics`
         topics = self.topics = TopicManager(
             settings=Settings(broker_url="memory://", topic_linger=0)
         )
@@ -74,6 +75,10 @@ class Shop:
             @strawberry.subscription
             async def scalar(self) -> AsyncIterator[JSON]:
                 return topics.subscribe(topic).map(lambda item, _event: JSON(item.number))
+
+            @strawberry.subscription
+            async def fails(self) -> AsyncIterator[int]:
+                raise GraphQLError("on purpose", extensions={"load": float("nan")})
 
             @strawberry.subscription
             async def own(self) -> AsyncIterator[Item]:
@@ -302,3 +307,25 @@ async def test_a_connection_ack_with_nan_closes_the_socket_and_says_nothing_else
     async with websocket(Router(shop.schema, topics=shop.topics)) as socket:
         await socket.send({"type": "connection_init"})
         assert (await socket.closed()).code == 4500
+
+
+async def test_an_error_with_nan_still_ends_its_operation() -> None:
+    shop = Shop()
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        await socket.subscribe("1", "subscription { fails }")
+        [error] = await socket.error("1")
+        assert error["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+        await socket.subscribe("1", "{ fine }")
+        assert (await socket.next("1"))["data"] == {"fine": 1}
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_over_http_an_error_with_nan_is_told_as_well(
+    kind: str, headers: dict[str, str]
+) -> None:
+    async with http(Shop().router()) as client:
+        body = {"query": "subscription { fails }"}
+        async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
+            told = await anext(stream_of(it, kind))
+    assert told["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
