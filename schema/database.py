@@ -1,13 +1,16 @@
 """The database behind its URL: who may read, who may write, and who may drain."""
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, func, make_url, select
+from sqlalchemy import URL, Connection, delete, event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -17,7 +20,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from schema.models import Base, TaskRow
+from schema.models import Base, ProbeRow, TaskRow
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -25,6 +28,9 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
 }
 _BUSY_MILLISECONDS = 5000
+# A probe of many processes is then a handful of writes a second at the most.
+_WRITE_SECONDS = 5.0
+_PROBE_BYTES = 16 * 1024
 # Advisory locks are shared by everything in a PostgreSQL database: not 1 and 2, then.
 _CREATING = 0x7461736B0001
 _DRAINING = 0x7461736B0002
@@ -51,6 +57,7 @@ class Database:
         writing = self._engine.execution_options(immediate=True)
         self._read = async_sessionmaker(self._engine, expire_on_commit=False)
         self._write = async_sessionmaker(writing, expire_on_commit=False)
+        self._written_at = -math.inf
         # SQLite has one writer at a time and wakes those who wait in no order, by polling: within
         # the process they queue here instead.
         self._turn: AbstractAsyncContextManager[Any] = (
@@ -78,19 +85,28 @@ class Database:
             ) from error
 
     async def check(self) -> None:
-        """Return if the database answers.
+        """Return if the database can be read and has taken a write in the last seconds.
 
         Raises:
-            SQLAlchemyError: it does not.
+            SQLAlchemyError: it refuses, as on a full disk.
         """
         async with self.reading() as session:
             # SQLite would answer without a table from a file that is broken.
             await session.execute(select(TaskRow.id).limit(1))
+        if time.monotonic() - self._written_at >= _WRITE_SECONDS:
+            await self._write_a_probe()
 
     async def close(self) -> None:
         """Let go of every connection."""
         await self._engine.dispose()
         await self._locks.dispose()
+
+    async def _write_a_probe(self) -> None:
+        # Committed, since a full disk may refuse no sooner, and as much as a large task needs.
+        async with self.writing() as session:
+            await session.execute(delete(ProbeRow).where(ProbeRow.id == 1))
+            session.add(ProbeRow(id=1, filling=token_bytes(_PROBE_BYTES)))
+        self._written_at = time.monotonic()
 
     def reading(self) -> AsyncSession:
         """Return a session that only reads."""

@@ -51,6 +51,15 @@ class TaskRow(Base):
     version: Mapped[int]
 
 
+class ProbeRow(Base):
+    """What the check of readiness writes: one row, replaced each time."""
+
+    __tablename__ = "probe"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    filling: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class OutboxRow(Base):
     """An event that is committed and perhaps not yet published. It is deleted once it is."""
 

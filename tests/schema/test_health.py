@@ -2,9 +2,11 @@
 
 import json
 import logging
+import resource
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from fastapi import FastAPI
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import schema.database
 from gqlnotify import Settings
 from schema.app import create_app
+from schema.database import async_url
 from schema.health import health
 from tests.redis_servers import RedisServer, redis_server
 from tests.schema.client import SECRET, token
@@ -139,13 +143,66 @@ async def test_while_an_event_waits_too_long_to_be_published_the_service_is_not_
         await until_ready_says(service, READY)
 
 
+async def test_while_the_disk_is_full_the_service_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema.database, "_WRITE_SECONDS", 0)
+    async with serving(f"sqlite:///{tmp_path}/tasks.db", "memory://") as service:
+        assert await ready(service) == READY
+        # What the process writes to any file beyond this size is refused, as by a full disk.
+        with files_of_at_most(4096):
+            assert (await ready(service))[1]["database"] == "unavailable"
+            answer = await ask_for_a_task(service)
+            assert "errors" in answer.json()
+        await create_a_task(service)
+        assert await ready(service) == READY
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_while_postgresql_takes_no_writes_the_service_is_not_ready(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema.database, "_WRITE_SECONDS", 0)
+    administrator = create_async_engine(async_url(database_url), isolation_level="AUTOCOMMIT")
+    name = make_url(database_url).database
+    async with serving(database_url, "memory://") as service:
+        await until_ready_says(service, READY)
+        async with administrator.connect() as connection:
+            await connection.exec_driver_sql(
+                f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+            )
+            await connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+            )
+        await administrator.dispose()
+        assert (await ready(service))[1]["database"] == "unavailable"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Refuse this process every write beyond `size` bytes of a file."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 async def create_a_task(client: httpx.AsyncClient) -> None:
-    answer = await client.post(
+    answer = await ask_for_a_task(client)
+    assert "errors" not in answer.json(), answer.text
+
+
+async def ask_for_a_task(client: httpx.AsyncClient) -> httpx.Response:
+    return await client.post(
         "/graphql",
         json={"query": 'mutation { createTask(input: { title: "a task" }) { id } }'},
         headers={"authorization": f"Bearer {token()}"},
     )
-    assert "errors" not in answer.json(), answer.text
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
