@@ -43,7 +43,9 @@ class Broker(ABC):
 
     @abstractmethod
     async def check(self) -> None:
-        """Return if events can be published and are delivered.
+        """Return if events can be published and are delivered; prove it by doing both.
+
+        The outcome may be up to a second old. No subscriber is delivered anything.
 
         Raises:
             BrokerUnavailable: they can't, or aren't.

@@ -252,6 +252,18 @@ class BrokerContract(ABC):
                     with pytest.raises(CursorExpired):
                         await broker.read(topic, head, ALL)
 
+    # check
+
+    async def test_a_check_of_a_working_broker_passes_and_delivers_nothing(
+        self, broker: Broker, topic: str, delivered: list[Event]
+    ) -> None:
+        await broker.subscribe(topic)
+        await asyncio.gather(*(broker.check() for _ in range(5)))
+        cursor = await broker.publish(topic, b"x")
+
+        await wait_until(lambda: delivered)
+        assert delivered == [Event(topic, cursor, b"x")]
+
     # bounds
 
     async def test_the_newest_events_are_kept_and_the_oldest_forgotten(

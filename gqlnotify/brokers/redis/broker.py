@@ -13,6 +13,7 @@ from gqlnotify.brokers.base import Broker, Deliver, Recheck
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.address import Address
 from gqlnotify.brokers.redis.live import LivePath
+from gqlnotify.brokers.redis.probe import Probe
 from gqlnotify.brokers.redis.scripts import Call, Names
 from gqlnotify.brokers.redis.servers import (
     Servers,
@@ -30,6 +31,9 @@ _COMMANDS_AT_ONCE = 32
 _KEEP_SECONDS = 15.0
 _KEEP_AT_ONCE = 1000
 _MOVING_SECONDS = 0.05
+
+# One event, and a key that ends a minute after the last check.
+_PROBE = Bounds(length=1, seconds=1)
 
 logger = logging.getLogger("gqlnotify.brokers")
 
@@ -70,8 +74,10 @@ class RedisBroker(Broker):
         self._deliver, self._recheck = deliver, recheck
         servers = connect(self._address, self._timeout)
         self._session = _Session(servers, LivePath(servers, self, self._timeout))
+        self._probe = Probe(self._prove)
         try:
-            await self.check()
+            async with self._answer() as session:
+                await session.servers.client.ping()
         except BaseException:
             await self.close()
             raise
@@ -81,22 +87,19 @@ class RedisBroker(Broker):
         """See `Broker.close`."""
         session, self._session = self._session, None
         if session is not None:
+            self._probe.cancel()
             await session.aclose()
 
     async def check(self) -> None:
         """See `Broker.check`."""
-        async with self._answer() as session:
-            await session.servers.client.ping()
+        session = self._started()
         if not session.live.connected:
-            raise BrokerUnavailable("Redis answers, but the live line to it is down")
+            raise BrokerUnavailable("The live line to Redis is down")
+        await self._probe.check()
 
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
         """See `Broker.publish`."""
-        bounds = self._retention.of(topic)
-        async with self._answer() as session:
-            command = session.servers.publish
-            call = scripts.publish(self._names.keys(topic), payload, event_id, bounds, command)
-            return scripts.parse_cursor(await session.run(call))
+        return await self._publish(topic, payload, event_id, self._retention.of(topic))
 
     async def subscribe(self, topic: str) -> None:
         """See `Broker.subscribe`. While Redis can't be reached, this waits."""
@@ -132,12 +135,36 @@ class RedisBroker(Broker):
             event = scripts.parse_message(topic, data)
         except ValueError:
             logger.warning("Somebody else sent %d bytes on %s", len(data), channel)
+            return
+        if topic == self._probe.topic:
+            self._probe.received(event.payload)
         else:
             self._deliver(event)
 
     def confirmed(self, channel: str) -> None:
         """Take note that the live path may have missed something until now."""
         self._recheck(self._names.topic(channel))
+
+    async def _publish(
+        self, topic: str, payload: bytes, event_id: str | None, bounds: Bounds
+    ) -> Cursor:
+        async with self._answer() as session:
+            command = session.servers.publish
+            call = scripts.publish(self._names.keys(topic), payload, event_id, bounds, command)
+            return scripts.parse_cursor(await session.run(call))
+
+    async def _prove(self, probe: Probe) -> None:
+        """Publish as everybody does, and wait for the event on the live line."""
+        session = self._started()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.subscribe(probe.topic)
+                await self._publish(probe.topic, probe.payload, None, _PROBE)
+                await probe.arrived.wait()
+        except TimeoutError as error:
+            # The line may lead to a server that no longer hears of what is published.
+            session.live.reconnect()
+            raise BrokerUnavailable("An event was published, but did not arrive") from error
 
     def _started(self) -> "_Session":
         if self._session is None:
@@ -155,14 +182,18 @@ class RedisBroker(Broker):
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_SECONDS)
-            if self._session is None:
-                return
-            channels = self._session.live.channels
-            try:
-                for start in range(0, len(channels), _KEEP_AT_ONCE):
-                    await self._extend(channels[start : start + _KEEP_AT_ONCE])
-            except BrokerUnavailable as error:
-                logger.warning("No way to extend the life of topics: %s", error.reason)
+            # A process that only listens finds out here that its line leads to the wrong server.
+            for work in (self.check, self._extend_all):
+                try:
+                    await work()
+                except BrokerUnavailable as error:
+                    logger.warning("The broker does not work as it should: %s", error.reason)
+
+    async def _extend_all(self) -> None:
+        own = self._names.stream(self._probe.topic)
+        channels = [channel for channel in self._started().live.channels if channel != own]
+        for start in range(0, len(channels), _KEEP_AT_ONCE):
+            await self._extend(channels[start : start + _KEEP_AT_ONCE])
 
     async def _extend(self, channels: Sequence[str]) -> None:
         topics = [self._names.topic(channel) for channel in channels]

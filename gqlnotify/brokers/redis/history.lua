@@ -59,9 +59,10 @@ end
 
 -- A topic that is new, or whose history has ended, begins one with nothing but a place to start at.
 local function begin(now)
+  -- First the command that a full server refuses: it no longer checks once a script has written.
+  append(now.us, 0, '', '', now)
   redis.call('DEL', ids)
   redis.call('ZADD', ids, '+inf', '')
-  append(now.us, 0, '', '', now)
 end
 
 local function inspect()

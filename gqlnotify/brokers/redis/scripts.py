@@ -47,14 +47,17 @@ class Call:
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.arguments)
 
 
-def _script(name: str) -> Script:
+def _script(name: str, *, first: str = "") -> Script:
     folder = files(__package__)
     parts = (folder / "history.lua", folder / f"{name}.lua")
-    return Script("\n".join(part.read_text() for part in parts))
+    return Script(first + "\n".join(part.read_text() for part in parts))
 
 
-PUBLISH, HEAD, READ = _script("publish"), _script("head"), _script("read")
-OLDEST = _script("oldest")
+# This line has Redis refuse the script as a whole if it is full, read-only or can't save. Without
+# it, a script that has written once may write on beyond `maxmemory`. The other scripts go without:
+# they serve the topics that a full Redis has.
+PUBLISH = _script("publish", first="#!lua\n")
+HEAD, READ, OLDEST = _script("head"), _script("read"), _script("oldest")
 
 
 @dataclass(frozen=True, slots=True)

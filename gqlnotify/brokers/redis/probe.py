@@ -1,0 +1,59 @@
+"""Finds out whether events can be published and are delivered, by publishing one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+_FRESH_SECONDS = 1.0
+
+
+class Probe:
+    """Publishes to a topic of its own and waits for what it published.
+
+    Checks at the same time share one event, and its outcome counts for a second: so many checks
+    cost no more than one.
+    """
+
+    def __init__(self, prove: Callable[["Probe"], Awaitable[None]]) -> None:
+        self.topic = f"gqlnotify.check.{uuid4().hex}"
+        self.payload = b""
+        self.arrived = asyncio.Event()
+        self._prove = prove
+        self._running: asyncio.Task[None] | None = None
+        self._done_at = 0.0
+
+    async def check(self) -> None:
+        """Return if a published event has arrived.
+
+        Raises:
+            BrokerUnavailable: it could not be published, or did not arrive.
+        """
+        if self._running is None or self._is_outdated(self._running):
+            self._running = asyncio.create_task(self._run())
+            # Whoever asked may have gone by then: asyncio warns of an error that is never seen.
+            self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._running)
+
+    def received(self, payload: bytes) -> None:
+        """Take an event of the topic from the live path."""
+        if payload == self.payload:
+            self.arrived.set()
+
+    def cancel(self) -> None:
+        """Stop waiting."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _run(self) -> None:
+        self.payload = uuid4().bytes
+        self.arrived.clear()
+        try:
+            await self._prove(self)
+        finally:
+            self._done_at = asyncio.get_running_loop().time()
+
+    def _is_outdated(self, task: "asyncio.Task[None]") -> bool:
+        if not task.done():
+            return False
+        age = asyncio.get_running_loop().time() - self._done_at
+        return task.cancelled() or age >= _FRESH_SECONDS
