@@ -1,9 +1,9 @@
 """The router: a drop-in for `strawberry.fastapi.GraphQLRouter`. The one file that wires it all."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from typing import Any
 
@@ -68,9 +68,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     `graphql-transport-ws` is spoken unless `subscription_protocols` says otherwise.
 
     Raises:
-        ValueError: the legacy protocol is asked for together with tokens, which it can't carry
-            safely; or the key does not fit the algorithm; or an allowed origin is none; or the
-            file of persisted operations is not what it should be, or is missing.
+        ValueError: tokens are asked for together with the legacy protocol or with another handler
+            of WebSockets, which do not check them; or the key does not fit the algorithm; or an
+            allowed origin is none; or the file of persisted operations is not what it should be, or
+            is missing.
     """
 
     graphql_transport_ws_handler_class: Any = GraphQLTransportWSHandler
@@ -95,8 +96,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             # The page is nothing without the schema.
             arguments.arguments["graphql_ide"] = None
         super().__init__(*arguments.args, **arguments.kwargs)
-        executions = execution.Executions(
-            self.schema,
+        make_executions = partial(
+            execution.Executions,
             encode=self.encode_json,
             event_context=event_context,
             cache_bytes=settings.outcome_cache_bytes,
@@ -104,10 +105,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             limits=execution.Limits.from_settings(settings),
             persisted=execution.PersistedOperations.from_settings(settings),
         )
-        self.schema = executions.schema
         check = authenticate or verifier_from(settings)
         if check is not None:
-            _refuse_legacy(self.protocols)
+            _refuse_unchecked(self)
             # Without topics of the application, tokens can still be revoked.
             topics = topics or TopicManager(settings=settings)
             topics.guard()
@@ -120,7 +120,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             ),
             attempts=FailedAttempts(settings.max_failed_authentications),
             foreign_origins=Refusals(),
-            executions=executions,
+            make_executions=make_executions,
             authenticate=check,
             verified=VerifiedTokens.of(settings) if authenticate is None else None,
             may=may,
@@ -139,6 +139,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request; over HTTP, only to those with a token where one is asked for."""
         if self.is_websocket_request(request):
+            if self._gqlnotify.authenticate is not None:
+                # Again, as an application may change these after the construction.
+                _refuse_unchecked(self)
             return await super().run(request, context=context, root_value=root_value)
         response = self.temporal_response
         try:
@@ -176,7 +179,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     document_id=document_id_of(request_data),
                 )
                 results = execution.stream(
-                    self._gqlnotify.executions, operation, context=context, root_value=root_value
+                    self._gqlnotify.executions(self.schema),
+                    operation,
+                    context=context,
+                    root_value=root_value,
                 )
                 return execution.while_valid(
                     execution.unshared(results), operation.viewer, self._gqlnotify.watch
@@ -227,11 +233,18 @@ def _defaults(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _refuse_legacy(protocols: Collection[str]) -> None:
-    if GRAPHQL_WS_PROTOCOL in protocols:
+def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:
+    if GRAPHQL_WS_PROTOCOL in router.websocket_subprotocols:
         raise ValueError(
             "The legacy subprotocol graphql-ws runs operations without a check of the token; "
             "leave it out of subscription_protocols, or do without tokens"
+        )
+    handler = router.graphql_transport_ws_handler_class
+    if GraphQLTransportWSHandler not in getattr(handler, "__mro__", ()):
+        raise ValueError(
+            f"The graphql_transport_ws_handler_class {handler!r} runs operations without a check "
+            f"of the token; derive it from {GraphQLTransportWSHandler.__module__}."
+            f"{GraphQLTransportWSHandler.__name__}, or do without tokens"
         )
 
 

@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 import strawberry
+from starlette.websockets import WebSocket
 from strawberry.fastapi import GraphQLRouter as StrawberryRouter
+from strawberry.subscriptions import GRAPHQL_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
+    BaseGraphQLTransportWSHandler,
+)
 
 from gqlnotify import GraphQLRouter, Principal, Settings
+from gqlnotify.errors import Unauthenticated
 from tests.applications import (
     COUNT,
     EVENT_STREAM,
@@ -77,3 +83,57 @@ def test_the_router_adds_two_names_to_those_of_strawberry() -> None:
     schema = schema_of()
     added = set(dir(GraphQLRouter(schema))) - set(dir(StrawberryRouter(schema)))
     assert added == {"_gqlnotify", "revocations"}
+
+
+class StockHandler(BaseGraphQLTransportWSHandler[Any, Any]):
+    """One as it was written for Strawberry's router."""
+
+
+class StockSockets(GraphQLRouter):
+    graphql_transport_ws_handler_class = StockHandler
+
+
+class LegacySockets(GraphQLRouter):
+    @property
+    def websocket_subprotocols(self) -> list[str]:
+        return [GRAPHQL_WS_PROTOCOL]
+
+
+@pytest.mark.parametrize("router", [StockSockets, LegacySockets])
+def test_sockets_that_do_not_check_tokens_are_refused_together_with_tokens(router: Any) -> None:
+    with pytest.raises(ValueError, match="without a check of the token; "):
+        router(schema_of(), authenticate=_anybody)
+    router(schema_of())
+
+
+async def test_what_an_application_changes_later_does_not_open_a_way_around_tokens() -> None:
+    made = GraphQLRouter(
+        schema_of(), authenticate=_anybody, settings=Settings(broker_url="memory://")
+    )
+    made.graphql_transport_ws_handler_class = StockHandler
+    with pytest.raises(ValueError, match="without a check of the token; "):
+        await made.run(WebSocket({"type": "websocket", "headers": []}, _misuse, _misuse))
+
+
+class OwnRun(GraphQLRouter):
+    """Overrides hooks and calls ours."""
+
+    async def run(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        return await super().run(request, *args, **kwargs)
+
+    async def execute_operation(self, *args: Any, **kwargs: Any) -> Any:
+        return await super().execute_operation(*args, **kwargs)
+
+    async def execute_single(self, *args: Any, **kwargs: Any) -> Any:
+        return await super().execute_single(*args, **kwargs)
+
+
+async def test_hooks_that_call_ours_work_and_keep_the_token() -> None:
+    async def nobody(_token: Any, _connection: Any) -> Principal:
+        raise Unauthenticated("not you")
+
+    settings = Settings(broker_url="memory://")
+    for check, status in ((_anybody, 200), (nobody, 401)):
+        made = OwnRun(schema_of(), authenticate=check, settings=settings)
+        async with running(application(made)) as origin, client_of(origin) as client:
+            assert (await client.post("/graphql", json={"query": HELLO})).status_code == status

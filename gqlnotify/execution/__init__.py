@@ -9,6 +9,7 @@ group.py       who gets the result of such an execution, and in which order
 validity.py    a stream without a connection ends with its token
 """
 
+from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.events import EventContext, MakeContext, Outcome
 from gqlnotify.execution.group import Ended, Group, Member
 from gqlnotify.execution.limits import Limits
@@ -35,6 +36,7 @@ from gqlnotify.execution.shared import (
 from gqlnotify.execution.validity import while_valid
 
 __all__ = [
+    "Cache",
     "Ended",
     "EventContext",
     "Executions",

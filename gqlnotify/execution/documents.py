@@ -48,8 +48,19 @@ class Document:
 def remembering(schema: Schema, documents: "Documents") -> Schema:
     """Return `schema`, but one that remembers in `documents` what it has parsed and validated."""
     copied = copy(schema)
-    copied.extensions = (*schema.extensions, lambda: RememberDocuments(documents))
+
+    def get_extensions(sync: bool = False) -> list[SchemaExtension]:
+        return [*schema.get_extensions(sync), RememberDocuments(documents)]
+
+    # Not by `extensions`: a subclass that overrides this method may ignore them.
+    copied.get_extensions = get_extensions  # type: ignore[method-assign]
     return copied
+
+
+def has_extensions(schema: Schema) -> bool:
+    """Tell whether operations of `schema` may have extensions, without making any."""
+    overridden = type(schema).get_extensions is not Schema.get_extensions
+    return overridden or bool(schema.extensions or schema.directives)
 
 
 class RememberDocuments(SchemaExtension):

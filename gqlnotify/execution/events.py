@@ -40,6 +40,7 @@ from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.conflation import Skipped
 from gqlnotify.errors import ExecutionTimeout, NotifyError, NoViewer
 from gqlnotify.event import Cursor, Event
+from gqlnotify.execution.documents import has_extensions
 from gqlnotify.execution.plain import compile_plain
 from gqlnotify.execution.results import (
     ends_the_operation,
@@ -128,7 +129,7 @@ class EventExecution:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._schema = asked.schema
-        self._extended = bool(asked.schema.get_extensions())
+        self._extended = has_extensions(asked.schema)
         self._executor = _executor(asked.schema, asked.context)
         self._plain = compile_plain(self._executor)
 

@@ -189,7 +189,8 @@ class _Run:
         self, executions: Executions, operation: Operation, context: Any, root_value: Any
     ) -> None:
         self._executions = executions
-        self._schema = executions.schema if executions.extended else executions.event_schema
+        self._extended = executions.extended
+        self._schema = executions.schema if self._extended else executions.event_schema
         self._operation = operation
         self._context = ExecutionContext(
             query=operation.query,
@@ -209,7 +210,7 @@ class _Run:
     async def results(self) -> AsyncGenerator[Any, None]:
         """Yield what there is to tell the client."""
         try:
-            if not self._executions.extended:
+            if not self._extended:
                 # Nobody else has a say: the same as the extension does, without its detours.
                 self._executions.documents.provide(self._context)
                 self._executions.documents.validate(self._context)

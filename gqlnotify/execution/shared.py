@@ -22,7 +22,7 @@ from gqlnotify import metrics, tracing
 from gqlnotify.cancellation import run_within
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
-from gqlnotify.execution.documents import Documents, remembering
+from gqlnotify.execution.documents import Documents, has_extensions, remembering
 from gqlnotify.execution.events import (
     Asked,
     Encode,
@@ -59,8 +59,7 @@ class Executions:
     """The shared executions of one router, and the outcomes that were made last.
 
     Args:
-        schema: what is executed. Its copy under `schema` remembers documents by an extension, for
-            whoever executes it directly.
+        schema: what is executed.
         encode: turns a message into JSON.
         event_context: makes the context of an event from the scope. A context manager is entered
             before the event is executed, and left afterwards.
@@ -85,8 +84,6 @@ class Executions:
         self.persisted = persisted
         self.documents = Documents(schema, limits=limits, persisted=persisted)
         self.event_schema = schema
-        self.schema = remembering(schema, self.documents)
-        self.extended = bool(schema.get_extensions())
         self.execution_timeout = execution_timeout
         self._encode = encode
         self._event_context = event_context
@@ -94,6 +91,19 @@ class Executions:
         self._by_key: WeakValueDictionary[Hashable, SharedExecution] = WeakValueDictionary()
         # Whoever lost a connection is back soon: so long an execution that nobody uses stays.
         self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_EXECUTIONS)
+
+    @property
+    def extended(self) -> bool:
+        """Whether operations may have extensions."""
+        return has_extensions(self.event_schema)
+
+    @property
+    def schema(self) -> Schema:
+        """A copy that knows the documents and their limits, for callers that execute it directly.
+
+        Made for each operation, so that what the application changes in its schema takes effect.
+        """
+        return remembering(self.event_schema, self.documents)
 
     def share(
         self, context: ExecutionContext, subscription: Subscription[Any]

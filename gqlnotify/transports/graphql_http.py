@@ -5,20 +5,24 @@ Strawberry's views do the work; what is here mends where they stray from the dra
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from fastapi import Request, Response
 from strawberry import Schema
+from strawberry.exceptions import MissingQueryError
 from strawberry.fastapi import GraphQLRouter as StrawberryRouter
 from strawberry.fastapi.context import CustomContext
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.http.base import BaseRequestProtocol
+from strawberry.http.streaming import HTTPStreamTransport
+from strawberry.http.types import HTTPMethod
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionResult
+from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
 from typing_extensions import TypeVar
 
@@ -83,9 +87,9 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
 
     async def execute_single(
         self,
-        request: Request,
+        request: Request,  # noqa: ARG002 - Strawberry passes these by name
         request_adapter: AsyncHTTPRequestAdapter,
-        sub_response: Response,
+        sub_response: Response,  # noqa: ARG002
         context: Any,
         root_value: Any,
         request_data: GraphQLRequestData,
@@ -95,9 +99,10 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         A well-formed request is answered even where it asks for what can't be had: an unknown
         operation, or a subscription from a transport that does not stream.
         """
+        executions = self._gqlnotify.executions(self.schema)
         try:
             query = execution.find_document(
-                self._gqlnotify.executions,
+                executions,
                 request_data.query,
                 document_id_of(request_data),
                 request_data.operation_name,
@@ -106,20 +111,26 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             return execution.error_result(error)
         try:
             with only_own_cancellation():
-                return await super().execute_single(
-                    request=request,
-                    request_adapter=request_adapter,
-                    sub_response=sub_response,
-                    context=context,
+                return await executions.schema.execute(
+                    query,
                     root_value=root_value,
-                    request_data=replace(request_data, query=query),
+                    variable_values=request_data.variables,
+                    context_value=context,
+                    operation_name=request_data.operation_name,
+                    allowed_operation_types=_allowed(self, request_adapter.method),
+                    operation_extensions=request_data.extensions,
                 )
         except ExecutionCancelled as error:
             return execution.error_result(error)
-        except HTTPException as error:
-            if _is_well_formed(error, request_adapter.method):
-                return execution.error_result(BadUserInput(error.reason))
-            raise
+        except CannotGetOperationTypeError as error:
+            return execution.error_result(BadUserInput(error.as_http_error_reason()))
+        except MissingQueryError as error:
+            raise HTTPException(400, "No GraphQL query found in the request") from error
+        except InvalidOperationTypeError as error:
+            if error.operation_type is OperationType.SUBSCRIPTION:
+                return execution.error_result(_needs_a_stream(self))
+            reason = error.as_http_error_reason(request_adapter.method)
+            raise HTTPException(400, reason) from error
 
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
@@ -308,7 +319,20 @@ def _status(error: HTTPException) -> int:
     return 415 if error.reason == "Unsupported content type" else int(error.status_code)
 
 
-def _is_well_formed(error: HTTPException, method: str) -> bool:
-    if isinstance(error.__cause__, InvalidOperationTypeError):
-        return method == "POST"
-    return isinstance(error.__cause__, CannotGetOperationTypeError)
+def _allowed(router: Router, method: HTTPMethod) -> set[OperationType]:
+    allowed = OperationType.from_http(method)
+    by_get = router.allow_queries_via_get or method != "GET"
+    return allowed if by_get else allowed - {OperationType.QUERY}
+
+
+def _needs_a_stream(router: Router) -> BadUserInput:
+    """Return what a client is told that asks for a subscription and takes no stream."""
+    streams = (transport.headers["Content-Type"] for transport in _streams(router))
+    ways = [f"over WebSocket with {name}" for name in router.websocket_subprotocols]
+    ways += [f"over HTTP with Accept: {stream}" for stream in streams]
+    offered = ", or ".join(ways) if ways else "over no transport, as none is turned on"
+    return BadUserInput(f"Subscriptions are served as streams: {offered}")
+
+
+def _streams(router: Router) -> Collection[HTTPStreamTransport]:
+    return router._stream_transport_map.values()

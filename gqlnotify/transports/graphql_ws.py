@@ -67,6 +67,7 @@ logger = logging.getLogger("gqlnotify.transports")
 class View(Protocol):
     """What the handler asks of the router that it serves."""
 
+    schema: Schema
     _gqlnotify: RouterState
 
     def encode_json(self, data: object) -> str | bytes:
@@ -266,7 +267,7 @@ class GraphQLTransportWSHandler:
         name = asked.operation_name
         try:
             query = execution.find_document(
-                self._router.executions, asked.query, asked.document_id, name
+                self._router.executions(self._view.schema), asked.query, asked.document_id, name
             )
         except NotifyError:
             return False
@@ -424,7 +425,7 @@ class GraphQLTransportWSHandler:
 
     async def _send_results(self, operation: Subscribe) -> Sequence[Json] | execution.Shareable:
         results = execution.stream(
-            self._router.executions,
+            self._router.executions(self._view.schema),
             execution.Operation(
                 query=operation.query,
                 operation_name=operation.operation_name,

@@ -5,20 +5,25 @@ all this under the one name `_gqlnotify`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Any
+
+from strawberry import Schema
 
 from gqlnotify.auth import Authenticate, May, Principal, Viewer
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import Unauthenticated
-from gqlnotify.execution import Executions
+from gqlnotify.execution import Cache, Executions
+from gqlnotify.fingerprint import Same
 from gqlnotify.revocation import Revocations
 from gqlnotify.settings import Settings
 from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.attempts import FailedAttempts
 from gqlnotify.transports.origin import Refusals
 from gqlnotify.transports.verified import VerifiedTokens
+
+MAX_SCHEMAS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class RouterState:
     admission: Admission
     attempts: FailedAttempts
     foreign_origins: Refusals
-    executions: Executions
+    make_executions: Callable[[Schema], Executions]
     authenticate: Authenticate | None
     # Only for our own check: what a hook decides may depend on more than the token.
     verified: VerifiedTokens | None
@@ -37,6 +42,15 @@ class RouterState:
     revocations: Revocations | None
     # Whether nobody waits for the end of `run`, as a subclass would that overrides it.
     detachable: bool
+    _executions: Cache[Same, Executions] = field(default_factory=lambda: Cache(MAX_SCHEMAS))
+
+    def executions(self, schema: Schema) -> Executions:
+        """Return what executes `schema`; the router may be given another at any time."""
+        known = self._executions.get(Same(schema))
+        if known is None:
+            known = self.make_executions(schema)
+            self._executions.put(Same(schema), known, 1)
+        return known
 
     async def admit(self, token: Any, connection: Any) -> Viewer | None:
         """Return the viewer that `token` makes; None where no token is asked for.

@@ -146,7 +146,7 @@ async def _echo(text: str, _info: Info) -> object:
 
 def executions(router: GraphQLRouter[Any, Any]) -> list[SharedExecution]:
     """Return what is shared, or might be."""
-    return list(router._gqlnotify.executions._by_key.values())
+    return list(router._gqlnotify.executions(router.schema)._by_key.values())
 
 
 def groups(router: GraphQLRouter[Any, Any]) -> list[Group]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import strawberry
 from graphql import GraphQLError, ValidationRule, parse
 from strawberry.extensions import (
     AddValidationRules,
@@ -278,7 +277,7 @@ async def test_rules_that_are_always_new_do_not_pile_up() -> None:
     async with audience(router, "alice") as (alice,):
         for _ in range(50):
             await alice.query("{ hello }")
-    known = router._gqlnotify.executions.documents._cache._entries.values()
+    known = router._gqlnotify.executions(router.schema).documents._cache._entries.values()
     assert sum(len(document.obeys) for document, _ in known) < 25
 
 
@@ -439,8 +438,7 @@ async def test_a_document_is_known_under_each_of_its_operations() -> None:
 
 def test_the_schema_itself_is_left_alone() -> None:
     stage = Stage()
-    before = stage.schema.extensions
+    before = dict(vars(stage.schema))
     router = stage.router()
-    assert stage.schema.extensions == before
-    assert isinstance(router.schema, strawberry.Schema)
-    assert router.schema is not stage.schema
+    assert router.schema is stage.schema
+    assert vars(stage.schema) == before
