@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from http import HTTPStatus
+from math import inf
 from typing import Any
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -16,12 +17,14 @@ from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
     ServerPerMessageDeflateFactory,
 )
+from websockets.frames import Frame
 from websockets.http11 import Request
 
 from gqlnotify.draining import Drain
-from gqlnotify.errors import Draining
+from gqlnotify.errors import Draining, TooManyMessages
 from gqlnotify.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
+from gqlnotify.protocol.rate import Rate
 from gqlnotify.settings import Settings
 from gqlnotify.transports.deadline import Deadline
 from gqlnotify.transports.gate import Gate, Mailbox
@@ -33,6 +36,7 @@ MARGIN_SECONDS = 5.0
 """How long behind the window a process has to leave, whatever its peers do."""
 RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
+_SLICE_BYTES = 4096
 _MEMORY_LEVEL = 5
 # Where FastAPI keeps what its dependencies have to clean up.
 _FASTAPI_STACKS = (
@@ -48,7 +52,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # Some of uvicorn's are among them: an instance of 30 attributes and less keeps them in a third
     # of the room, and each delivery finds its own close together.
     __slots__ = (
-        *("_frames", "_held", "_room", "_turn", "full", "on_drain"),
+        *("_bound", "_frames", "_held", "_rate", "_room", "_turn", "full", "on_drain"),
         *("transport", "close_sent", "conn", "queue", "writable"),
         *("handshake_complete", "scope", "request", "response", "frames"),
     )
@@ -60,6 +64,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._turn = Turn.of(self.loop)
         self._room = Gate(is_open=True)
         self.full = False
+        self._rate: Rate | None = None
+        self._bound = inf
         self.on_drain: Callable[[], None] | None = None
         # In place of asyncio's own, which would be a fifth of what a connection weighs.
         queue: Any = Mailbox()
@@ -69,6 +75,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.conn.debug = False
         if self.config.ws_per_message_deflate:
             self.conn.available_extensions = [_deflate()]
+
+    def limit(self, settings: Settings) -> None:
+        """Bound what the peer may send, and what is read of it while it does not read itself."""
+        self._rate = Rate(settings.message_rate, settings.message_burst)
+        self._bound = settings.outgoing_max_bytes
+        self.conn.max_message_size = settings.message_max_bytes
 
     @property
     def deflates(self) -> bool:
@@ -166,12 +178,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         """See ASGI. A peer that does not answer a close frame in time is let go."""
         await super().send(message)
-        if message["type"] == "websocket.close" and self.close_timer is not None:
-            self.close_timer.cancel()
-            self._let_go_in_time()
+        if message["type"] != "websocket.send":
+            self._end_in_time()
 
-    def _let_go_in_time(self) -> None:
-        timer: Any = LettingGo(self.loop, self.transport, self.close_timeout)
+    def on_task_complete(self, task: "asyncio.Task[None]") -> None:
+        """Note that the ASGI call has returned."""
+        super().on_task_complete(task)
+        self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        # A transport that closes first waits until the peer has read everything.
+        ends = self.close_sent or self.transport.is_closing()
+        timer: Any = self.close_timer
+        if not ends or self.disconnected or isinstance(timer, LettingGo):
+            return
+        if timer is not None:
+            timer.cancel()
+        timer = LettingGo(self.loop, self.transport, self.close_timeout)
         self.close_timer = timer
 
     def keep(self, task: "asyncio.Task[None]") -> None:
@@ -187,9 +210,84 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; a request that can't be read is answered, and not left to wait."""
-        super().data_received(data)
+        # In slices, each of which is counted: a segment may hold 40 000 frames.
+        for start in range(0, len(data), _SLICE_BYTES):
+            if self.conn.eof_sent or self.transport.is_closing():
+                # Nothing more is expected of the peer.
+                break
+            super().data_received(data[start : start + _SLICE_BYTES])
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
             self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+        self._end_in_time()
+        self._pause_if_held()
+
+    def _pause_if_held(self) -> None:
+        # Each ping is answered, and a peer may send them without reading the answers.
+        if self.held <= self._bound or self.read_paused:
+            return
+        if not self.close_sent and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def handle_events(self) -> None:
+        """Take the frames that have come, unless there are too many."""
+        events = self.conn.events
+        if self.handshake_initiated and not self.handshake_complete and events:
+            # "The client MUST wait for a response" (RFC 6455, section 4.1).
+            self.abort()
+        elif self._allows(len(events)):
+            super().handle_events()
+        else:
+            flood = TooManyMessages("Too many messages")
+            refused(flood.label)
+            self.conn.fail(flood.close_code, flood.reason)
+            self.handle_parser_exception()
+
+    def _allows(self, frames: int) -> bool:
+        if self._rate is None:
+            return True
+        now = self.loop.time()
+        return all(self._rate.allows(now) for _ in range(frames))
+
+    def handle_ping(self) -> None:
+        """Send the pong, unless nothing may be sent any more; a close frame takes it along."""
+        if not self.conn.eof_sent:
+            super().handle_ping()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Join what has come of a message: empty fragments take no memory."""
+        so_far: Any = self.frames[0]
+        if not isinstance(so_far, bytearray):
+            so_far = bytearray(so_far)
+        so_far += event.data
+        self.frames = [bytes(so_far)] if event.fin else [so_far]
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        """Say why the connection ends, and wait for the peer to hang up.
+
+        uvicorn closes the transport at once. The kernel answers what the peer still sends with a
+        reset, and then the peer may never see the close frame.
+        """
+        close = self.conn.close_sent
+        assert close is not None
+        disconnect: Any = {
+            "type": "websocket.disconnect",
+            "code": close.code,
+            "reason": close.reason,
+        }
+        self.queue.put_nowait(disconnect)
+        self.take_turn()
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
             self.transport.close()
 
     def send_receive_event_to_app(self) -> None:
@@ -200,9 +298,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames = []
         if self.close_sent:
             return
-        # A close frame may have come in the same bytes, and has been answered by now.
-        if self.conn.close_sent is None:
-            self.conn.send_close(1007)
+        self.conn.fail(1007)
         self.handle_parser_exception()
 
     def handle_connect(self, event: Request) -> None:
@@ -238,6 +334,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
         else:
             self._refuse()
+        self._end_in_time()
 
     def _refuse(self) -> None:
         refused(Draining.label)
@@ -270,6 +367,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set() and self._held < FULL_BYTES:
             self.full = False
             self._room.set()
+            if self.read_paused and self.queue.empty() and not self.disconnected:
+                self.read_paused = False
+                self.transport.resume_reading()
 
 
 def drain_times(graceful: float | None) -> tuple[float, float]:

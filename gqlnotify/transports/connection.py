@@ -96,6 +96,13 @@ class Connection:
         if self._frames is not None:
             self._frames.on_drain = leave
 
+    def limit_frames(self) -> bool:
+        """Bound what the peer sends by the frame; return False where only messages can be seen."""
+        if self._frames is None:
+            return False
+        self._frames.limit(self._settings)
+        return True
+
     def readable(self) -> bool:
         """Tell whether `receive` would return at once. Only for a detached connection."""
         return self._frames is not None and self._frames.readable

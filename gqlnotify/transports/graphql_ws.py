@@ -108,10 +108,11 @@ class GraphQLTransportWSHandler:
         # What the tasks of operations were asked for.
         self._asked: dict[asyncio.Task[None], Subscribe] = {}
         self._subject: str | None = None
-        self._rate = Rate(settings.message_rate, settings.message_burst)
         self._connection = Connection(
             websocket.ws, view.encode_json, settings, on_slow=self._fell_behind_for_good
         )
+        counted = self._connection.limit_frames()
+        self._rate = None if counted else Rate(settings.message_rate, settings.message_burst)
         self._init_timer = Deadline(
             asyncio.get_running_loop(),
             connection_init_wait_timeout.total_seconds(),
@@ -213,7 +214,7 @@ class GraphQLTransportWSHandler:
             self._reading = False
 
     def _receive(self, message: str | bytes) -> list[Command]:
-        if not self._rate.allows(asyncio.get_running_loop().time()):
+        if self._rate is not None and not self._rate.allows(asyncio.get_running_loop().time()):
             return self._protocol.close(TooManyMessages("Too many messages"))
         if isinstance(message, bytes):
             return self._protocol.receive_binary()

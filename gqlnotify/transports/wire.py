@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from starlette.websockets import WebSocket
 
 from gqlnotify.protocol.frames import Batch, Head, text_frame
+from gqlnotify.settings import Settings
 from gqlnotify.transports.gate import Gate
 from gqlnotify.transports.peer import Transport
 
@@ -37,6 +38,9 @@ class Frames(Protocol):
     @property
     def held(self) -> int:
         """How many bytes wait for the peer, those in the transport's buffer with them."""
+
+    def limit(self, settings: Settings) -> None:
+        """Bound what the peer may send, and what is read of it while it does not read itself."""
 
     def write(self, frame: bytes) -> None:
         """Send a finished frame, with all others of this turn of the event loop in one write."""

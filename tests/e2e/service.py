@@ -52,6 +52,12 @@ class Tapped(asyncio.Transport):
     def close(self) -> None:
         self._transport.close()
 
+    def can_write_eof(self) -> bool:
+        return self._transport.can_write_eof()
+
+    def write_eof(self) -> None:
+        self._transport.write_eof()
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)
 
