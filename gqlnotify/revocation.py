@@ -214,6 +214,7 @@ class Revocations:
 
     async def close(self) -> None:
         """Stop following."""
+        metrics.unwatch(self)
         loop, self._loop = self._loop, None
         if self._reader is not None:
             self._reader.close()
