@@ -237,9 +237,9 @@ class Topic(Generic[T]):
         except Unfit as error:
             raise InternalError(
                 f"Topic {self.name!r} carries {self._type_name()}, and this "
-                f"{type(value).__name__} would not arrive as it is: {error}. Publish instances of "
-                "the classes that the topic names: of a subclass only where the base is a "
-                "Strawberry interface or the topic's type is a union with it"
+                f"{type(value).__name__} would not arrive as it is: {error}. Publish exactly what "
+                "the type says; for several classes make it a union of them, or a Strawberry "
+                "interface that they implement"
             ) from None
 
     def decode(self, payload: bytes) -> T:
@@ -255,7 +255,7 @@ class Topic(Generic[T]):
         return value
 
     def _type_name(self) -> str:
-        return getattr(self.type, "__name__", str(self.type))
+        return self.type.__name__ if isinstance(self.type, type) else str(self.type)
 
 
 def encode(topic: "Topic[T] | str", value: T) -> tuple[str, bytes]:
