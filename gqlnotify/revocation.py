@@ -31,7 +31,7 @@ from gqlnotify.settings import CLOCK_SKEW, Settings
 from gqlnotify.topics import TopicManager
 from gqlnotify.window import Behind
 
-# How long a start and a connection wait for the broker to tell what is revoked.
+# How long a start and a connection wait for a broker that tells nothing of what is revoked.
 START_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 # The share of the room for revocations from which on each new one is logged as a warning.
@@ -170,6 +170,8 @@ class Revocations:
         self._reader: Reader | None = None
         self._reading: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
+        # How many revocations the broker has told.
+        self._told = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -200,15 +202,13 @@ class Revocations:
         away.
 
         Raises:
-            RevocationsUnavailable: the broker could not tell within 5 seconds.
+            RevocationsUnavailable: the broker told nothing for 5 seconds.
         """
         if not self._is_following():
             self._follow()
         # Only in the loop that reads. A second one that runs meanwhile is told to come back.
         if not self._known.is_set() and self._loop is asyncio.get_running_loop():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(START_SECONDS):
-                    await self._known.wait()
+            await self._wait_while_told()
         if not self._known.is_set():
             raise RevocationsUnavailable("It is not known yet which tokens are revoked")
 
@@ -306,6 +306,15 @@ class Revocations:
         if kept >= WARN_AT * room:
             logger.warning("%d revocations are remembered, and there is room for %d", kept, room)
 
+    async def _wait_while_told(self) -> None:
+        # A long history takes its time on a busy machine, and is no reason to give up.
+        before = -1
+        while not self._known.is_set() and self._told > before:
+            before = self._told
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_SECONDS):
+                    await self._known.wait()
+
     def _is_following(self) -> bool:
         if self._loop is None or not self._loop.is_running():
             return False
@@ -375,6 +384,7 @@ class Revocations:
         return reader
 
     def _take(self, event: Event) -> None:
+        self._told += 1
         try:
             revocation = REVOCATIONS.decode(event.payload)
         except ValueError:

@@ -556,6 +556,24 @@ async def test_more_than_ten_thousand_are_all_known_at_the_next_start(
     await topics.close()
 
 
+async def test_a_long_history_is_waited_for_while_the_broker_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocation, "START_SECONDS", 0.01)
+    broker = MemoryBroker()
+    for n in range(10_001):
+        payload = REVOCATIONS.encode(Revocation(token_id=f"{n}"))
+        await broker.publish(REVOCATIONS.name, payload)
+    topics = TopicManager(broker)
+    revocations = Revocations(topics, Settings())
+
+    async with patience():
+        await revocations.ready()
+    assert is_revoked(revocations, holder(jti="10000"))
+    await revocations.close()
+    await topics.close()
+
+
 async def test_one_that_would_push_out_another_is_refused_and_a_warning_comes_long_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
