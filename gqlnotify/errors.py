@@ -356,6 +356,13 @@ class NotAcknowledged(ConnectionClosed):
     label = "NOT_ACKNOWLEDGED"
 
 
+class SubprotocolNotAcceptable(ConnectionClosed):
+    """The client offers no subprotocol that the server speaks."""
+
+    code = 4406
+    label = "SUBPROTOCOL_NOT_ACCEPTABLE"
+
+
 class OperationExists(ConnectionClosed):
     """A second operation under an id that is in use."""
 

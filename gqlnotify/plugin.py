@@ -44,6 +44,7 @@ from gqlnotify.transports.graphql_http import (
 from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
 from gqlnotify.transports.origin import Refusals, foreign_origin
 from gqlnotify.transports.state import RouterState
+from gqlnotify.transports.subprotocol import SubprotocolRefusals
 from gqlnotify.transports.verified import VerifiedTokens
 
 
@@ -120,6 +121,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             ),
             attempts=FailedAttempts(settings.max_failed_authentications),
             foreign_origins=Refusals(),
+            subprotocols=SubprotocolRefusals(),
             make_executions=make_executions,
             authenticate=check,
             verified=VerifiedTokens.of(settings) if authenticate is None else None,
@@ -142,6 +144,11 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             if self._gqlnotify.authenticate is not None:
                 # Again, as an application may change these after the construction.
                 _refuse_unchecked(self)
+            if not self._check_websocket_origin(request):
+                return await self.reject_websocket(request)
+            if await self.pick_websocket_subprotocol(request) is None:
+                await self._gqlnotify.subprotocols.refuse(request)
+                return request
             return await super().run(request, context=context, root_value=root_value)
         response = self.temporal_response
         try:

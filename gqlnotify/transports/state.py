@@ -21,6 +21,7 @@ from gqlnotify.settings import Settings
 from gqlnotify.transports.admission import Admission
 from gqlnotify.transports.attempts import FailedAttempts
 from gqlnotify.transports.origin import Refusals
+from gqlnotify.transports.subprotocol import SubprotocolRefusals
 from gqlnotify.transports.verified import VerifiedTokens
 
 MAX_SCHEMAS = 4
@@ -34,6 +35,7 @@ class RouterState:
     admission: Admission
     attempts: FailedAttempts
     foreign_origins: Refusals
+    subprotocols: SubprotocolRefusals
     make_executions: Callable[[Schema], Executions]
     authenticate: Authenticate | None
     # Only for our own check: what a hook decides may depend on more than the token.

@@ -82,6 +82,21 @@ async def test_another_subprotocol_closes_with_4406(server: Server, offered: lis
         await assert_closed(socket, 4406)
 
 
+async def test_a_legacy_client_is_told_why_in_its_own_protocol(server: Server) -> None:
+    async with open_socket(server.ws, subprotocols=["graphql-ws"]) as socket:
+        assert socket.connection.subprotocol == "graphql-ws"
+        await socket.send({"type": "connection_init"})
+        await socket.send({"id": "1", "type": "start", "payload": {"query": "{ hello }"}})
+        told = [await socket.receive() for _ in range(2)]
+        assert [message["type"] for message in told] == ["connection_error", "error"]
+        assert told[1]["id"] == "1"
+        close = await socket.closed()
+    assert close.code == 4406
+    for text in (close.reason, *(message["payload"]["message"] for message in told)):
+        assert "graphql-transport-ws" in text
+        assert "npm graphql-ws" in text
+
+
 @pytest.mark.parametrize("offered", [[MODERN], ["mqtt", MODERN], [MODERN, "graphql-ws"]])
 async def test_the_subprotocol_is_chosen_among_those_offered(
     server: Server, offered: list[str]
