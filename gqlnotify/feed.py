@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 from gqlnotify import metrics
 from gqlnotify.backoff import Backoff
@@ -26,6 +27,10 @@ T = TypeVar("T")
 class Member(Protocol):
     """Who takes events from a feed's window."""
 
+    @property
+    def always_listens(self) -> bool:
+        """Whether it wants to be woken even while nothing waits for it."""
+
     def wake(self) -> None:
         """Look again: something has changed."""
 
@@ -38,7 +43,10 @@ class Feed:
 
     def __init__(self, topic: str, broker: Broker) -> None:
         self.topic = topic
-        self.members: set[Member] = set()
+        # Weak, so that an iterator that was dropped is no member any more.
+        self.members: WeakSet[Member] = WeakSet()
+        # Strong: asyncio holds tasks weakly, so only this may keep a task that waits here alive.
+        self._listeners: set[Member] = set()
         self.window = Window(Cursor(0, 0), size=WINDOW_SIZE)
         self._broker = broker
         self._changing = asyncio.Lock()
@@ -49,6 +57,27 @@ class Feed:
         self._leaving: asyncio.Task[None] | None = None
         self._leave_at = 0.0
         self._ended = False
+
+    def add(self, member: Member) -> None:
+        """Count `member` in until it is removed, or nothing but the feed knows it."""
+        self.members.add(member)
+        if member.always_listens:
+            self._listeners.add(member)
+
+    def remove(self, member: Member) -> None:
+        """Undo `add`."""
+        self.members.discard(member)
+        self._listeners.discard(member)
+
+    @contextmanager
+    def waking(self, member: Member) -> Iterator[None]:
+        """Wake `member` when something happens, and keep it alive meanwhile."""
+        self._listeners.add(member)
+        try:
+            yield
+        finally:
+            if not member.always_listens:
+                self._listeners.discard(member)
 
     async def open(self) -> None:
         """Return once events arrive and the window knows where it stands.
@@ -189,7 +218,7 @@ class Feed:
         metrics.gaps.inc()
 
     def _wake(self) -> None:
-        for member in self.members:
+        for member in self._listeners:
             member.wake()
 
 

@@ -30,6 +30,9 @@ class Feeds(Protocol):
     def leave(self, feed: Feed, reader: "Reader") -> None:
         """Undo `join`."""
 
+    def left(self, feed: Feed) -> None:
+        """Note that a reader of `feed` was dropped. Called from any thread."""
+
 
 class Reader:
     """Reads one topic from a position on."""
@@ -55,6 +58,15 @@ class Reader:
         self._latest: deque[tuple[Event, int]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._patience: asyncio.Timeout | None = None
+
+    def __del__(self) -> None:
+        if not self.closed and self._feed is not None:
+            self._feeds.left(self._feed)
+
+    @property
+    def always_listens(self) -> bool:
+        """Whether it is woken even while nothing waits for it."""
+        return self._on_wake is not None
 
     @property
     def waiting(self) -> bool:
@@ -101,7 +113,7 @@ class Reader:
         fork.position = feed.window.last if position is None else position
         fork.closed = self.closed
         if not fork.closed:
-            feed.members.add(fork)
+            feed.add(fork)
         return fork
 
     def take(self) -> Event | None:
@@ -183,7 +195,8 @@ class Reader:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._waiter
+            with self._open_feed.waking(self):
+                await self._waiter
         finally:
             self._waiter = None
 

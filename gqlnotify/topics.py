@@ -6,6 +6,7 @@ A `Subscription` is a reader of a topic, a right that was checked, and what is m
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, Self, TypeVar, overload
@@ -336,7 +337,7 @@ class TopicManager:
         feed = self._feeds.get(topic)
         if feed is None:
             feed = self._feeds[topic] = Feed(topic, self._broker)
-        feed.members.add(reader)
+        feed.add(reader)
         try:
             await feed.open()
         except BaseException:
@@ -346,12 +347,23 @@ class TopicManager:
 
     def leave(self, feed: Feed, reader: Reader) -> None:
         """See `reader.Feeds`."""
-        feed.members.discard(reader)
-        if feed.members:
+        feed.remove(reader)
+        self._linger_if_idle(feed)
+
+    def left(self, feed: Feed) -> None:
+        """See `reader.Feeds`."""
+        loop = self._loop
+        if loop is None:
             return
-        # Whoever lost a connection is back soon: so long the topic stays open, and its window
-        # has what they missed.
-        feed.linger(self._settings.topic_linger, self._forget)
+        # The garbage collector runs in any thread, also after the loop has closed.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._linger_if_idle, feed)
+
+    def _linger_if_idle(self, feed: Feed) -> None:
+        # A client that lost its connection comes back soon: the topic stays open that long, and
+        # its window has what the client missed.
+        if not feed.members:
+            feed.linger(self._settings.topic_linger, self._forget)
 
     def _forget(self, feed: Feed) -> None:
         if self._feeds.get(feed.topic) is feed:

@@ -3,6 +3,7 @@ import gc
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -928,3 +929,137 @@ async def test_late_deliveries_of_a_topic_that_nobody_listens_to_are_dropped() -
         await wait_until(lambda: not manager._feeds)
         deliver[0](Event("numbers", Cursor(1, 1), b"1"))
         assert not manager._feeds
+
+
+# a dropped iterator leaves
+
+
+def readers_of(manager: TopicManager) -> int:
+    return sum(len(feed.members) for feed in manager._feeds.values())
+
+
+async def own_generator(manager: TopicManager) -> AsyncIterator[int]:
+    async for number in manager.subscribe(NUMBERS):
+        yield number
+
+
+async def leave_a_generator(manager: TopicManager) -> None:
+    numbers = own_generator(manager)
+    reading = asyncio.ensure_future(anext(numbers))
+    await wait_until(lambda: readers_of(manager))
+    await manager.publish(NUMBERS, 1)
+    await reading
+    await numbers.aclose()  # type: ignore[attr-defined]
+
+
+async def break_a_loop(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    await manager.publish(NUMBERS, 1)
+    async for _ in stream:
+        break
+
+
+async def fail_in_a_loop(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    await manager.publish(NUMBERS, 1)
+    with suppress(ZeroDivisionError):
+        async for _ in stream:
+            raise ZeroDivisionError
+
+
+async def cancel_a_task(manager: TopicManager) -> None:
+    reading = asyncio.create_task(take(manager.subscribe(NUMBERS), 1))
+    await wait_until(lambda: readers_of(manager))
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+async def drop_after_the_start(manager: TopicManager) -> None:
+    await started(manager.subscribe(NUMBERS))
+
+
+async def drop_a_mapped_one(manager: TopicManager) -> None:
+    await started(manager.subscribe(NUMBERS).map(lambda value, _: value).map(lambda v, _: v))
+
+
+async def drop_a_cycle(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    stream.itself = stream  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_a_generator,
+        break_a_loop,
+        fail_in_a_loop,
+        cancel_a_task,
+        drop_after_the_start,
+        drop_a_mapped_one,
+        drop_a_cycle,
+    ],
+)
+async def test_a_dropped_iterator_leaves_nothing(
+    manager: TopicManager, leave: Callable[[TopicManager], Any]
+) -> None:
+    await leave(manager)
+    gc.collect()
+
+    assert readers_of(manager) == 0
+
+
+async def test_a_thousand_dropped_iterators_leave_without_the_garbage_collector(
+    manager: TopicManager,
+) -> None:
+    gc.disable()
+    try:
+        for _ in range(1000):
+            await break_a_loop(manager)
+        assert readers_of(manager) == 0
+    finally:
+        gc.enable()
+
+
+async def test_a_topic_closes_after_its_last_iterator_was_dropped() -> None:
+    manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
+    await drop_after_the_start(manager)
+
+    await wait_until(lambda: not manager._feeds)
+    await manager.close()
+
+
+async def test_an_iterator_is_collected_by_another_thread() -> None:
+    manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
+    await drop_a_cycle(manager)
+    await asyncio.to_thread(gc.collect)
+
+    await wait_until(lambda: not manager._feeds)
+    await manager.close()
+
+
+async def test_a_waiting_task_that_nothing_else_refers_to_is_not_collected(
+    manager: TopicManager,
+) -> None:
+    got: list[int] = []
+
+    async def read() -> None:
+        got.extend(await take(manager.subscribe(NUMBERS), 1))
+
+    # Nothing here keeps the task: asyncio itself holds it weakly.
+    asyncio.create_task(read())  # noqa: RUF006
+    await wait_until(lambda: readers_of(manager))
+    gc.collect()
+    await manager.publish(NUMBERS, 1)
+
+    await wait_until(lambda: got == [1])
+
+
+def test_an_iterator_may_outlive_its_event_loop() -> None:
+    manager = TopicManager(MemoryBroker())
+
+    async def begin() -> Any:
+        return await started(manager.subscribe(NUMBERS))
+
+    stream = asyncio.run(begin())
+    del stream
+    gc.collect()
