@@ -256,6 +256,13 @@ class TooManyStreamsOfSubject(NotifyError):
     http_status = 429
 
 
+class TooManyTopics(NotifyError):
+    """The subject has asked for as many new topics as it may for now."""
+
+    code = "TOO_MANY_TOPICS"
+    http_status = 429
+
+
 class TooManyTokens(NotifyError):
     """The document is longer than it may be."""
 

@@ -166,6 +166,12 @@ class Settings(BaseSettings):
     max_connections_per_subject: int = Field(
         default=100, gt=0, description="Sockets at once of one subject in a process"
     )
+    new_topics_per_subject: int = Field(
+        default=500,
+        gt=0,
+        description="Topics that a process does not know yet and one subject may ask for at once, "
+        "and as many again in an hour",
+    )
     handshake_timeout: float = Field(
         default=10, gt=0, description="How long a connection may take to send its first request"
     )

@@ -15,9 +15,10 @@ from gqlnotify import brokers, metrics, tracing
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer, knows_its_viewer
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
+from gqlnotify.budget import TopicBudget
 from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.conflation import SKIPPED, Skipped
-from gqlnotify.errors import BrokerUnavailable, EventUnreadable, UnknownViewer
+from gqlnotify.errors import BrokerUnavailable, EventUnreadable, NoViewer, UnknownViewer
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
 from gqlnotify.feed import RETRY_SECONDS, Feed
 from gqlnotify.reader import Reader
@@ -91,6 +92,7 @@ class TopicManager:
         self._settings = settings or Settings()
         self._broker = broker or brokers.from_settings(self._settings)
         self._feeds: dict[str, Feed] = {}
+        self._budget = TopicBudget(self._settings.new_topics_per_subject)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
@@ -288,6 +290,8 @@ class TopicManager:
             BrokerUnavailable: the broker can't be asked.
         """
         await self.start()
+        with suppress(NoViewer):
+            self.count_topic(current_viewer(), topic.concrete())
         return str(await self._broker.head(topic.concrete()))
 
     async def oldest(self, topic: Topic[Any]) -> Cursor:
@@ -330,6 +334,15 @@ class TopicManager:
                     "Waiting for the broker, %.1f s more at most: %s", left, error.reason
                 )
             await asyncio.sleep(min(backoff.next(), left))
+
+    def count_topic(self, viewer: Viewer | None, topic: str) -> None:
+        """Count the topic among those that the viewer's subject has asked for, if it is new here.
+
+        Raises:
+            TooManyTopics: there were too many.
+        """
+        if viewer is not None:
+            self._budget.spend(viewer.principal.subject, topic)
 
     async def join(self, topic: str, reader: Reader) -> Feed:
         """See `reader.Feeds`."""
@@ -454,6 +467,7 @@ class Subscription(Generic[T]):
 
         Raises:
             Forbidden: the viewer has no right to the topic.
+            TooManyTopics: the viewer's subject has asked for too many topics that are new here.
             BadUserInput: `after` is no cursor.
             CursorExpired: the history no longer reaches back to `after`.
             BrokerUnavailable: the broker has never been reached; later on, it is waited for.
@@ -464,6 +478,7 @@ class Subscription(Generic[T]):
         # One that was made for no viewer, as in a bare thread, is checked where it is used.
         viewer = self._viewer or current_viewer()
         await check_right(viewer, "subscribe", self.reader.topic, *views)
+        self.manager.count_topic(viewer, self.reader.topic)
         await self.reader.open(None if self._after is None else Cursor.parse(self._after))
 
     async def aclose(self) -> None:

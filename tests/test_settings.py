@@ -28,6 +28,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "allowed_origins": ('["https://app.example"]', ("https://app.example",)),
     "max_connections": ("13", 13),
     "max_connections_per_subject": ("14", 14),
+    "new_topics_per_subject": ("15", 15),
     "handshake_timeout": ("15.5", 15.5),
     "connection_init_wait": ("1.5", 1.5),
     "ping_interval": ("2.5", 2.5),

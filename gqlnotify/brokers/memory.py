@@ -111,6 +111,8 @@ class MemoryBroker(Broker):
 
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """See `Broker.read`."""
+        if topic not in self._histories:
+            raise CursorExpired(f"{topic!r} has no history")
         history = self._history(topic, time.monotonic())
         if after.epoch != history.head.epoch:
             raise CursorExpired(f"The history of {topic!r} began anew after this cursor was taken")

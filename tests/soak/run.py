@@ -30,6 +30,7 @@ _SETTINGS = {
     # All come from one address and for fifty subjects.
     "max_failed_authentications": 10**9,
     "max_connections_per_subject": 10**6,
+    "new_topics_per_subject": 10**6,
     "connection_init_wait": 10,
     # Short, but not so short that a busy machine makes peers of good will look dead.
     "ping_interval": 10,
