@@ -191,7 +191,12 @@ class Settings(BaseSettings):
         default=64 * 1024, gt=0, description="Size of one message from a client"
     )
     body_max_bytes: int = Field(
-        default=256 * 1024, gt=0, description="Size of the body of one request over HTTP"
+        default=1024 * 1024, gt=0, description="Size of the body of one request over HTTP"
+    )
+    upload_max_bytes: int = Field(
+        default=10 * 1024 * 1024,
+        gt=0,
+        description="Size of the body of one multipart request with uploads, where those are on",
     )
     message_rate: float = Field(
         default=100, gt=0, description="Messages a second that a connection may send for long"

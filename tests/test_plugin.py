@@ -214,7 +214,7 @@ async def test_multipart_subscriptions_stay_as_they_are(router: Router) -> None:
     made = router(schema_of(), subscription_protocols=["multipart-subscription"])
     async with http(made) as client:
         answer = await client.post("/graphql", json={"query": COUNT}, headers=MULTIPART)
-    assert answer.headers["content-type"].startswith("multipart/mixed;boundary=graphql")
+    assert answer.headers["content-type"].startswith("multipart/mixed;")
     assert [part["data"] for part in parts(answer.text)] == [{"count": 1}, {"count": 2}]
 
 

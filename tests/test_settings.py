@@ -36,6 +36,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "max_operations": ("4", 4),
     "message_max_bytes": ("5", 5),
     "body_max_bytes": ("16", 16),
+    "upload_max_bytes": ("17", 17),
     "message_rate": ("17.5", 17.5),
     "message_burst": ("18", 18),
     "outgoing_max_bytes": ("19", 19),

@@ -173,10 +173,14 @@ def _has_several_operations(query: str, max_tokens: int) -> bool:
     return sum(isinstance(d, OperationDefinitionNode) for d in document.definitions) > 1
 
 
-def is_subscription(query: str | None, operation_name: str | None) -> bool:
+def is_subscription(
+    query: str | None, operation_name: str | None, max_tokens: int | None = None
+) -> bool:
     """Tell whether the operation goes on until somebody ends it."""
     try:
-        found = get_operation_ast(parse(query or "", no_location=True), operation_name)
+        found = get_operation_ast(
+            parse(query or "", no_location=True, max_tokens=max_tokens), operation_name
+        )
     except (GraphQLError, RecursionError):
         return False
     return found is not None and found.operation is CoreOperationType.SUBSCRIPTION

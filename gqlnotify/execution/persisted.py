@@ -57,14 +57,18 @@ class PersistedOperations:
         Raises:
             PersistedQueryNotFound: the list does not have the name.
         """
-        if query or document_id is None or self._documents is None:
-            return query
-        document = self._documents.get(document_id)
-        if document is None:
+        document = self.peek(query, document_id)
+        if document is None and document_id is not None and self._documents is not None:
             refused(PersistedQueryNotFound.code)
             # Apollo's clients know these words, and send the document then.
             raise PersistedQueryNotFound("PersistedQueryNotFound")
         return document
+
+    def peek(self, query: str | None, document_id: str | None) -> str | None:
+        """Return what `find` does, and None where that raises."""
+        if query or document_id is None or self._documents is None:
+            return query
+        return self._documents.get(document_id)
 
     def check(self, query: str | None) -> None:
         """Refuse a document that is not in the list, where it has to be.

@@ -8,15 +8,15 @@ from gqlnotify.errors import BodyTooBig
 _MOST_DIGITS = 18
 
 
-def bound_body(request: Request, limit: int) -> None:
-    """Let nobody read more than `limit` bytes of the body: whoever tries gets a `BodyTooBig`.
+def bound_body(request: Request, limit: int, setting: str) -> None:
+    """Raise a `BodyTooBig` for reading more than `limit` bytes of the body; `setting` says so.
 
     Raises:
         BodyTooBig: the request says by itself that it has more.
     """
     if _length(request.headers.get("content-length", "")) > limit:
-        raise _too_big(limit)
-    request._receive = _bounded(request.receive, limit)
+        raise _too_big(limit, setting)
+    request._receive = _bounded(request.receive, limit, setting)
 
 
 def _length(header: str) -> int:
@@ -24,7 +24,7 @@ def _length(header: str) -> int:
     return int(header[:_MOST_DIGITS]) if header[:_MOST_DIGITS].isdecimal() else 0
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
+def _bounded(receive: Receive, limit: int, setting: str) -> Receive:
     left = limit
 
     async def receive_bounded() -> Message:
@@ -32,11 +32,11 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         message = await receive()
         left -= len(message.get("body", b""))
         if left < 0:
-            raise _too_big(limit)
+            raise _too_big(limit, setting)
         return message
 
     return receive_bounded
 
 
-def _too_big(limit: int) -> BodyTooBig:
-    return BodyTooBig(f"The body of a request has at most {limit} bytes")
+def _too_big(limit: int, setting: str) -> BodyTooBig:
+    return BodyTooBig(f"The body of this request may have {limit} bytes; {setting} sets the limit")

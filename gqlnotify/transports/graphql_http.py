@@ -6,21 +6,23 @@ Strawberry's views do the work; what is here mends where they stray from the dra
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
-from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from fastapi import Request, Response
 from strawberry import Schema
 from strawberry.exceptions import MissingQueryError
 from strawberry.fastapi import GraphQLRouter as StrawberryRouter
 from strawberry.fastapi.context import CustomContext
-from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData, GraphQLRequestProtocol
 from strawberry.http.base import BaseRequestProtocol
 from strawberry.http.streaming import HTTPStreamTransport
 from strawberry.http.types import HTTPMethod
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, MULTIPART_SUBSCRIPTION_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
@@ -39,9 +41,18 @@ from gqlnotify.errors import (
 from gqlnotify.metrics import refused
 from gqlnotify.protocol.messages import find_document_id, strict_json
 from gqlnotify.transports.body import bound_body
-from gqlnotify.transports.http import GRAPHQL_RESPONSE, negotiate
+from gqlnotify.transports.http import (
+    FORM,
+    GRAPHQL_RESPONSE,
+    JSON,
+    media_type,
+    negotiate,
+    single_quality,
+    stream_quality,
+)
 from gqlnotify.transports.state import RouterState
 from gqlnotify.transports.stream import Stream
+from gqlnotify.transports.streaming import MultipartSubscription, ServerSentEvents
 
 Context = TypeVar("Context", default=CustomContext)
 RootValue = TypeVar("RootValue", default=None)
@@ -50,6 +61,8 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 # What encoders raise for a value that JSON can't spell.
 _NOT_JSON = (TypeError, ValueError, RecursionError)
 logger = logging.getLogger("gqlnotify.transports")
+
+_UNSUPPORTED = "Unsupported content type"
 
 # A document that is named by one of these needs no `query`.
 _NAMING = ("documentId", "id", "extensions")
@@ -62,17 +75,35 @@ class RequestData(GraphQLRequestData):
     document_id: str | None = None
 
 
+class RequestAdapter(StarletteRequestAdapter):
+    """Tells the media type of a body in lower case, as Strawberry compares it."""
+
+    @property
+    def content_type(self) -> str | None:
+        """The header, if there is one."""
+        header = super().content_type
+        if header is None:
+            return None
+        _, semicolon, parameters = header.partition(";")
+        return media_type(header) + semicolon + parameters
+
+
 class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
     """Strawberry's router, answering requests as the draft says."""
 
     schema: Schema
     _gqlnotify: RouterState
+    request_adapter_class: Any = RequestAdapter
+    stream_transport_classes_by_protocol = {  # noqa: RUF012 - Strawberry's, and never changed
+        MULTIPART_SUBSCRIPTION_PROTOCOL: MultipartSubscription,
+        GRAPHQL_SSE_PROTOCOL: ServerSentEvents,
+    }
 
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request, and answer a bad one in the media type that the client prefers."""
         try:
             if not self.is_websocket_request(request):
-                bound_body(request, self._gqlnotify.settings.body_max_bytes)
+                bound_body(request, *_body_limit(self, request))
             return await super().run(request, context=context, root_value=root_value)
         except HTTPException as error:
             return _error_response(self, request, _status(error), [{"message": error.reason}])
@@ -136,6 +167,9 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
         """Read the request's parameters, and refuse those of the wrong type."""
+        type_ = media_type(request.content_type)
+        if request.method != "GET" and type_ != JSON and not _is_upload(self, type_):
+            raise HTTPException(400, _UNSUPPORTED)
         try:
             data = await super().parse_http_body(request)
         except AttributeError as error:
@@ -145,10 +179,12 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         for single in operations:
             if not isinstance(single.operation_name, str | None):
                 raise HTTPException(400, "The `operationName` must be a string or null")
-        if all(single.query for single in operations):
-            return data
-        named = await _with_their_names(self, request, operations)
-        return named if isinstance(data, list) else named[0]
+        if not all(single.query for single in operations):
+            operations = await _with_their_names(self, request, operations)
+        if isinstance(data, list):
+            return operations
+        accept = request.headers.get("accept")
+        return replace(operations[0], protocol=_protocol_for(self, operations[0], accept))
 
     def parse_json(self, data: str | bytes) -> Any:
         """Parse JSON.
@@ -186,6 +222,10 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             logger.exception("A result can't be encoded")
             return super().encode_json_string(_unencodable(data))
 
+    def _get_stream_transport_from_headers(self, headers: Mapping[str, str]) -> None:  # noqa: ARG002
+        # What fits depends on the operation too, and is decided once that is known.
+        return None
+
     async def get_sub_response(self, request: Request) -> Response:
         """Return FastAPI's response for headers and cookies, marked with the media type."""
         response = await super().get_sub_response(request)
@@ -218,7 +258,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         headers: Mapping[str, str],
     ) -> Response:
         """Return a response that counts as a connection of the viewer while it streams."""
-        if self._get_stream_transport_from_headers(request.headers) is None:
+        if all(headers != transport.headers for transport in _streams(self)):
             # The rest of a result with `@defer`: its operation runs already, and it ends soon.
             return await super().create_streaming_response(request, stream, sub_response, headers)
         viewer = current_viewer()
@@ -288,7 +328,7 @@ async def _with_their_names(
     parameters: Any = {}
     if request.method == "GET":
         parameters = dict(request.query_params)
-    elif "application/json" in (request.content_type or ""):
+    elif media_type(request.content_type) == JSON:
         parameters = router.parse_json(await request.get_body())
     several = parameters if isinstance(parameters, list) else [parameters] * len(operations)
     return [_named(single, own) for single, own in zip(operations, several, strict=True)]
@@ -316,11 +356,12 @@ def _named(single: GraphQLRequestData, parameters: dict[str, Any]) -> RequestDat
 def _status(error: HTTPException) -> int:
     if isinstance(error.__cause__, InvalidOperationTypeError):
         return 405
-    return 415 if error.reason == "Unsupported content type" else int(error.status_code)
+    return 415 if error.reason == _UNSUPPORTED else int(error.status_code)
 
 
 def _allowed(router: Router, method: HTTPMethod) -> set[OperationType]:
-    allowed = OperationType.from_http(method)
+    # Strawberry lets subscriptions through, and graphql-core executes them like a query.
+    allowed = OperationType.from_http(method) - {OperationType.SUBSCRIPTION}
     by_get = router.allow_queries_via_get or method != "GET"
     return allowed if by_get else allowed - {OperationType.QUERY}
 
@@ -336,3 +377,31 @@ def _needs_a_stream(router: Router) -> BadUserInput:
 
 def _streams(router: Router) -> Collection[HTTPStreamTransport]:
     return router._stream_transport_map.values()
+
+
+def _protocol_for(
+    router: Router, data: GraphQLRequestData, accept: str | None
+) -> GraphQLRequestProtocol:
+    """Return how to answer: a subscription by a stream, and all else by JSON where both will do."""
+    streams = [(stream_quality(accept, each.accepts), each) for each in _streams(router)]
+    quality, stream = max(streams, key=itemgetter(0), default=(0.0, None))
+    if stream is None or quality <= 0:
+        return "http"
+    executions = router._gqlnotify.executions(router.schema)
+    query = executions.persisted.peek(data.query, document_id_of(data))
+    if execution.is_subscription(query, data.operation_name, executions.limits.tokens):
+        return stream.protocol
+    takes_all = OperationType.QUERY in stream.allowed_operation_types(set(OperationType))
+    return stream.protocol if takes_all and quality > single_quality(accept) else "http"
+
+
+def _is_upload(router: Router, media_type: str) -> bool:
+    return router.multipart_uploads_enabled and media_type == FORM
+
+
+def _body_limit(router: Router, request: Request) -> tuple[int, str]:
+    """Return how many bytes a body may have, and the setting that says so."""
+    settings = router._gqlnotify.settings
+    if _is_upload(router, media_type(request.headers.get("content-type"))):
+        return settings.upload_max_bytes, "GQLNOTIFY_UPLOAD_MAX_BYTES"
+    return settings.body_max_bytes, "GQLNOTIFY_BODY_MAX_BYTES"

@@ -1,28 +1,57 @@
 """What the GraphQL-over-HTTP draft asks of an answer: its media type and its status code. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
+FORM = "multipart/form-data"
 
 
 def negotiate(accept: str | None) -> str:
     """Return the media type of the answer to a request with this `Accept` header.
 
-    `application/graphql-response+json` for whoever names it and does not like
-    `application/json` better; `application/json` for everybody else, those without the header
-    and those who take anything included.
+    `application/graphql-response+json` for clients that name it and do not like
+    `application/json` better; `application/json` for all others, those without the header and those
+    that take anything included.
     """
-    qualities = dict(_media_ranges(accept or ""))
+    qualities = _qualities(accept)
     modern = qualities.get(GRAPHQL_RESPONSE, 0.0)
     anything = qualities.get("application/*", qualities.get("*/*", 0.0))
     return GRAPHQL_RESPONSE if modern > 0 and modern >= qualities.get(JSON, anything) else JSON
 
 
+def single_quality(accept: str | None) -> float:
+    """Return how much a client likes one answer in JSON, from 0 to 1."""
+    qualities = _qualities(accept)
+    anything = qualities.get("application/*", qualities.get("*/*", 0.0))
+    return max(qualities.get(name, anything) for name in (JSON, GRAPHQL_RESPONSE))
+
+
+def stream_quality(accept: str | None, accepts: Callable[[str], bool]) -> float:
+    """Return how much a client likes a stream whose media ranges are those that `accepts` takes.
+
+    A client has to name it: `*/*` comes from those that know nothing of streams.
+    """
+    ranges = _media_ranges(accept or "")
+    return max((quality for range_, quality in ranges if accepts(range_)), default=0.0)
+
+
+def media_type(content_type: str | None) -> str:
+    """Return the media type of a request's body in lower case, without its parameters."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _qualities(accept: str | None) -> dict[str, float]:
+    ranges = _media_ranges(accept or "")
+    return {range_.partition(";")[0]: quality for range_, quality in ranges}
+
+
 def _media_ranges(accept: str) -> Iterator[tuple[str, float]]:
+    """Yield each media range with its parameters in lower case, and its quality."""
     for item in accept.lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
-        yield name, next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        quality = next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        yield ";".join([name, *(p for p in parameters if not p.startswith("q="))]), quality
 
 
 def _quality(text: str) -> float:

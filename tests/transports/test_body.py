@@ -37,7 +37,7 @@ async def test_a_body_over_the_limit_is_refused_and_one_below_it_is_not(chunked:
 
 async def test_an_upload_counts_as_well() -> None:
     router = GraphQLRouter(
-        schema_of(), settings=Settings(body_max_bytes=LIMIT), multipart_uploads_enabled=True
+        schema_of(), settings=Settings(upload_max_bytes=LIMIT), multipart_uploads_enabled=True
     )
     async with running(application(router)) as origin, client_of(origin) as client:
         form = {
@@ -50,3 +50,15 @@ async def test_an_upload_counts_as_well() -> None:
         large = await client.post("/graphql", data=form, files={"0": b"x" * LIMIT})
     assert small.json() == {"data": {"read": "small"}}
     assert large.status_code == 413
+    assert "GQLNOTIFY_UPLOAD_MAX_BYTES" in large.json()["errors"][0]["message"]
+
+
+async def test_ordinary_uploads_and_bodies_pass_by_default() -> None:
+    router = GraphQLRouter(schema_of(), multipart_uploads_enabled=True)
+    async with running(application(router)) as origin, client_of(origin) as client:
+        asked = {"query": "mutation ($f: Upload!) { read(file: $f) }", "variables": {"f": None}}
+        form = {"operations": json.dumps(asked), "map": json.dumps({"0": ["variables.f"]})}
+        upload = await client.post("/graphql", data=form, files={"0": b"x" * 9_000_000})
+        body = await client.post("/graphql", content=body_of(1_000_000), headers=JSON)
+    assert len(upload.json()["data"]["read"]) == 9_000_000
+    assert body.json() == {"data": {"hello": "world"}}

@@ -1,9 +1,14 @@
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
+from gqlnotify import GraphQLRouter
 from gqlnotify.execution import is_request_error
 from gqlnotify.transports.http import GRAPHQL_RESPONSE, JSON, negotiate
+from tests.applications import ALL_PROTOCOLS, COUNT, HELLO, events, http, parts, schema_of
 
 
 @pytest.mark.parametrize(
@@ -52,3 +57,104 @@ def test_a_request_error_has_neither_data_nor_a_path(
     result: dict[str, Any], expected: bool
 ) -> None:
     assert is_request_error(result) is expected
+
+
+URQL = (
+    "application/graphql-response+json, application/graphql+json, application/json, "
+    "text/event-stream, multipart/mixed"
+)
+APOLLO = 'multipart/mixed;boundary="graphql";subscriptionSpec=1.0,application/json'
+ASKED = {
+    "query": HELLO,
+    "mutation": 'mutation { echo(text: "a") }',
+    "subscription": COUNT,
+}
+STREAM = "text/event-stream"
+PARTS = "multipart/mixed"
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    router = GraphQLRouter(schema_of(), subscription_protocols=ALL_PROTOCOLS)
+    async with http(router) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind", "expected"),
+    [
+        (URQL, "query", GRAPHQL_RESPONSE),
+        (URQL, "mutation", GRAPHQL_RESPONSE),
+        (URQL, "subscription", STREAM),
+        (APOLLO, "query", JSON),
+        (APOLLO, "subscription", PARTS),
+        ("Multipart/Mixed; subscriptionSpec=1.0", "query", JSON),
+        ("Multipart/Mixed; subscriptionSpec=1.0", "subscription", PARTS),
+        (f"{STREAM}, {JSON}", "query", JSON),
+        (f"{JSON};q=0.5, {STREAM}", "query", STREAM),
+        (f"{JSON};q=0.5, {STREAM};q=0.4", "query", JSON),
+        (f"{STREAM};q=0.4, */*", "query", JSON),
+        (STREAM, "query", STREAM),
+        (f"{JSON}, {STREAM};q=0.1", "subscription", STREAM),
+        (f"{STREAM};q=0, {JSON}", "subscription", JSON),
+        (f"{STREAM};q=0.1, {APOLLO}", "subscription", PARTS),
+        ("*/*", "query", JSON),
+        ("*/*", "subscription", JSON),
+        (JSON, "subscription", JSON),
+    ],
+)
+async def test_an_operation_is_answered_as_the_client_likes_best(
+    client: httpx.AsyncClient, accept: str, kind: str, expected: str
+) -> None:
+    answer = await client.post("/graphql", json={"query": ASKED[kind]}, headers={"accept": accept})
+    assert answer.headers["content-type"].partition(";")[0] == expected
+    if kind == "subscription" and expected == JSON:
+        (error,) = answer.json()["errors"]
+        assert error["extensions"]["code"] == "BAD_USER_INPUT"
+        for way in ("graphql-transport-ws", STREAM, "subscriptionSpec"):
+            assert way in error["message"]
+    elif expected == STREAM:
+        assert "\r" not in answer.text
+        assert events(answer.text)[0][0] == "next"
+    elif expected == PARTS:
+        assert answer.headers["content-type"] == (
+            'multipart/mixed;boundary="graphql";subscriptionSpec=1.0'
+        )
+        assert answer.text.endswith("\r\n--graphql--\r\n")
+        assert len(parts(answer.text)) == 2
+    else:
+        assert "errors" not in answer.json()
+    if expected in {STREAM, PARTS}:
+        assert "no-cache" in answer.headers["cache-control"]
+        assert answer.headers["x-accel-buffering"] == "no"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_subscription_without_a_stream_leaves_no_traceback(
+    client: httpx.AsyncClient, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: dict[str, Any] = {"json" if method == "POST" else "params": {"query": COUNT}}
+    answer = await client.request(method, "/graphql", **asked)
+    assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("text/plain,application/json", 415),
+        ("text/plain; application/json", 415),
+        ("application/jsonp", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("", 415),
+    ],
+)
+async def test_a_body_is_read_as_json_only_where_it_says_so(
+    client: httpx.AsyncClient, content_type: str, status: int
+) -> None:
+    content = json.dumps({"query": HELLO})
+    headers = {"content-type": content_type}
+    answer = await client.post("/graphql", content=content, headers=headers)
+    assert answer.status_code == status
