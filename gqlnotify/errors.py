@@ -334,6 +334,16 @@ class BrokerUnavailable(NotifyError):
         return self._reason
 
 
+class TopicsClosed(NotifyError):
+    """The `TopicManager` was closed with its application, and was asked for more than to publish."""
+
+    code = "TOPICS_CLOSED"
+    http_status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The topics are closed, as the application is; call start() to open them")
+
+
 class ConnectionClosed(Exception):
     """Ends a WebSocket connection with this close code and reason."""
 

@@ -54,6 +54,7 @@ class Feed:
         self._ready = False
         self._catching_up: asyncio.Task[None] | None = None
         self._nudged = asyncio.Event()
+        self._leave_timer: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._leave_at = 0.0
         self._ended = False
@@ -99,24 +100,30 @@ class Feed:
                 self._catch_up_soon()
 
     def linger(self, seconds: float, forget: Callable[["Feed"], None]) -> None:
-        """Stop listening after `seconds`, and say so, unless somebody comes in the meantime."""
+        """Stop listening after `seconds` and call `forget`, unless a member comes before that."""
         if self._ended:
             return
-        self._leave_at = asyncio.get_running_loop().time() + seconds
-        if self._leaving is None or self._leaving.done():
-            self._leaving = asyncio.create_task(self._leave(forget))
-
-    async def _leave(self, forget: Callable[["Feed"], None]) -> None:
         loop = asyncio.get_running_loop()
-        while not self.members:
-            await asyncio.sleep(self._leave_at - loop.time())
-            if loop.time() < self._leave_at:
-                continue
-            await self._close_if_idle()
-            # Whoever came while it closed has joined it, and opens it again.
-            if not self.members:
-                forget(self)
-                return
+        self._leave_at = loop.time() + seconds
+        # A timer, and no task: what leaves while the loop shuts down would never see a task end.
+        if self._leave_timer is None:
+            self._leave_timer = loop.call_later(seconds, self._leave, forget)
+
+    def _leave(self, forget: Callable[["Feed"], None]) -> None:
+        self._leave_timer = None
+        if self.members:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._leave_at:
+            self._leave_timer = loop.call_at(self._leave_at, self._leave, forget)
+            return
+        self._leaving = asyncio.create_task(self._close_and_forget(forget))
+
+    async def _close_and_forget(self, forget: Callable[["Feed"], None]) -> None:
+        await self._close_if_idle()
+        # A member that came while it closed has joined, and opens it again.
+        if not self.members:
+            forget(self)
 
     async def _close_if_idle(self) -> None:
         async with self._changing:
@@ -156,6 +163,8 @@ class Feed:
         """Stop whatever goes on in the background."""
         self._ended, self._ready = True, False
         self._stop_catching_up()
+        if self._leave_timer is not None:
+            self._leave_timer.cancel()
         if self._leaving is not None:
             self._leaving.cancel()
 

@@ -5,8 +5,8 @@ A `Subscription` is a reader of a topic, a right that was checked, and what is m
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, Self, TypeVar, overload
@@ -18,7 +18,13 @@ from gqlnotify.brokers import Broker
 from gqlnotify.budget import TopicBudget
 from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.conflation import SKIPPED, Skipped
-from gqlnotify.errors import BrokerUnavailable, EventUnreadable, NoViewer, UnknownViewer
+from gqlnotify.errors import (
+    BrokerUnavailable,
+    EventUnreadable,
+    NoViewer,
+    TopicsClosed,
+    UnknownViewer,
+)
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
 from gqlnotify.feed import RETRY_SECONDS, Feed
 from gqlnotify.reader import Reader
@@ -96,6 +102,7 @@ class TopicManager:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
+        self._closed_in: asyncio.AbstractEventLoop | None = None
         self._guarded = False
 
     def guard(self) -> None:
@@ -111,7 +118,7 @@ class TopicManager:
         return self._broker.durable
 
     async def start(self) -> None:
-        """Connect to the broker, unless that is done.
+        """Connect to the broker, unless that is done. A closed manager is opened again.
 
         Raises:
             BrokerUnavailable: it can't be reached within `broker_wait` seconds.
@@ -122,11 +129,23 @@ class TopicManager:
             if self._started:
                 return
             await self._start_broker()
-            self._started = True
+            self._started, self._closed_in = True, None
             metrics.watch(self)
 
+    async def _require_open(self) -> None:
+        """Start on first use, but not again after the application has closed the manager."""
+        if self._is_closed():
+            raise TopicsClosed
+        await self.start()
+
+    def _is_closed(self) -> bool:
+        return self._closed_in is asyncio.get_running_loop()
+
     async def close(self) -> None:
-        """End every subscription, then let go of the broker."""
+        """End every subscription, then let go of the broker.
+
+        Afterwards only publishing works, for the application's own shutdown, until `start`.
+        """
         metrics.unwatch(self)
         for feed in list(self._feeds.values()):
             for reader in list(feed.members):
@@ -135,6 +154,7 @@ class TopicManager:
         self._feeds.clear()
         async with self._starting:
             self._loop, self._started = None, False
+            self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
 
     async def check(self) -> None:
@@ -142,8 +162,9 @@ class TopicManager:
 
         Raises:
             BrokerUnavailable: they can't, or aren't.
+            TopicsClosed: the manager was closed.
         """
-        await self.start()
+        await self._require_open()
         await self._broker.check()
 
     @overload
@@ -178,11 +199,25 @@ class TopicManager:
         check_topic_name(topic)
         check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
         await authorize("publish", topic)
-        await self.start()
-        with tracing.span("publish", lambda: {"messaging.destination.name": topic}):
-            cursor = await self._broker.publish(topic, payload, event_id=event_id)
+        async with self._publishing():
+            with tracing.span("publish", lambda: {"messaging.destination.name": topic}):
+                cursor = await self._broker.publish(topic, payload, event_id=event_id)
         metrics.events_published.inc()
         return cursor
+
+    @asynccontextmanager
+    async def _publishing(self) -> AsyncIterator[None]:
+        if not self._is_closed():
+            await self.start()
+            yield
+            return
+        # FastAPI ends the router's lifespan before the application's, which may still publish.
+        async with self._starting:
+            await self._start_broker()
+            try:
+                yield
+            finally:
+                await self._broker.close()
 
     @overload
     def publish_sync(
@@ -289,7 +324,7 @@ class TopicManager:
         Raises:
             BrokerUnavailable: the broker can't be asked.
         """
-        await self.start()
+        await self._require_open()
         with suppress(NoViewer):
             self.count_topic(current_viewer(), topic.concrete())
         return str(await self._broker.head(topic.concrete()))
@@ -300,7 +335,7 @@ class TopicManager:
         Raises:
             BrokerUnavailable: the broker can't be asked.
         """
-        await self.start()
+        await self._require_open()
         return await self._broker.oldest(topic.concrete())
 
     def load(self) -> metrics.Load:
@@ -346,7 +381,7 @@ class TopicManager:
 
     async def join(self, topic: str, reader: Reader) -> Feed:
         """See `reader.Feeds`."""
-        await self.start()
+        await self._require_open()
         feed = self._feeds.get(topic)
         if feed is None:
             feed = self._feeds[topic] = Feed(topic, self._broker)
@@ -405,6 +440,9 @@ class Subscription(Generic[T]):
 
     `cursor` is that of the value that was returned last, and `conflated` says how many the topic's
     `latest_by` has left out right before it.
+
+    A stream that is dropped leaves its topic: a `break`, a cancel or a client that goes needs no
+    `aclose`.
     """
 
     def __init__(
@@ -429,7 +467,9 @@ class Subscription(Generic[T]):
         self.yields_unreadable = False
         """Whether an `EventUnreadable` comes in place of an event that can't be read."""
         key_of = None if topic.latest_by is None else self.lens.key_of
+        # The reader must not refer to its subscription, which would then never be dropped.
         self.reader = Reader(manager, topic.concrete(), key_of=key_of)
+        self._owns_reader = True
         self._after = after
         self._view = view
         self._viewer = viewer
@@ -484,6 +524,17 @@ class Subscription(Generic[T]):
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""
         self.reader.close()
+
+    def release(self) -> Reader:
+        """Return the reader, which the caller has to close from now on."""
+        self._owns_reader = False
+        return self.reader
+
+    def __del__(self) -> None:
+        # An iterator that waits is never dropped: its topic holds the reader, that holds the
+        # future, and that the task with the iterator in its frame.
+        if getattr(self, "_owns_reader", False):
+            self.reader.close_soon()
 
     def __aiter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """The in-process broker: each topic's history is a bounded ring. It ends with the process."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -61,11 +62,19 @@ class MemoryBroker(Broker):
         self._histories: dict[str, _History] = {}
         self._subscribed: set[str] = set()
         self._deliver: Deliver | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._last_epoch = 0
         self._until_sweep = _SWEEP_EVERY
 
     async def start(self, deliver: Deliver, _recheck: Recheck) -> None:
-        """See `Broker.start`."""
+        """See `Broker.start`. The histories of an earlier event loop are forgotten."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # An application that is tested in one loop for each test must not find the events, or
+            # the event ids, of the test before.
+            self._loop = loop
+            self._histories.clear()
+            self._subscribed.clear()
         self._deliver = deliver
 
     async def check(self) -> None:
