@@ -335,7 +335,7 @@ class BrokerUnavailable(NotifyError):
 
 
 class TopicsClosed(NotifyError):
-    """The `TopicManager` was closed with its application, and was asked for more than to publish."""
+    """A `TopicManager` that was closed with its application was asked for more than to publish."""
 
     code = "TOPICS_CLOSED"
     http_status = 503

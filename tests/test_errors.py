@@ -41,6 +41,7 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.InternalError: ("INTERNAL_SERVER_ERROR", 500),
     errors.NoViewer: ("NO_VIEWER", 500),
     errors.BrokerUnavailable: ("BROKER_UNAVAILABLE", 503),
+    errors.TopicsClosed: ("TOPICS_CLOSED", 503),
 }
 CLOSE_CODES = {
     errors.InvalidMessage: 4400,

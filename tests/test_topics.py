@@ -2,7 +2,7 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqlnotify import Cursor, Event, Principal, Settings, Topic, TopicManager, feed
+from gqlnotify import Cursor, Event, Principal, Settings, Subscription, Topic, TopicManager, feed
 from gqlnotify.auth import Viewer, viewing
 from gqlnotify.brokers import Deliver, MemoryBroker, Recheck
 from gqlnotify.errors import (
@@ -19,6 +19,7 @@ from gqlnotify.errors import (
     CursorExpired,
     Forbidden,
     InternalError,
+    TopicsClosed,
     Unauthenticated,
 )
 from gqlnotify.settings import Retention
@@ -865,6 +866,7 @@ async def test_a_topic_that_was_opening_at_the_close_does_not_disturb_the_next_s
     old = asyncio.create_task(manager.subscribe(NUMBERS).__anext__())
     await wait_until(lambda: manager._started and not broker.hold_one_answer)
     await manager.close()
+    await manager.start()
     new = await started(manager.subscribe(NUMBERS))
     broker.answer.set()
     await ended(old)
@@ -878,6 +880,7 @@ async def test_a_topic_that_was_opening_at_the_close_does_not_disturb_the_next_s
 async def test_a_closed_manager_starts_again(manager: TopicManager) -> None:
     await manager.start()
     await manager.close()
+    await manager.start()
     stream = await started(manager.subscribe(NUMBERS))
     await publish_all(manager, [1])
 
@@ -896,17 +899,163 @@ def test_a_manager_goes_on_in_a_new_event_loop() -> None:
         asyncio.run(one_life(number))
 
 
-def test_a_cursor_of_one_event_loop_is_good_in_the_next() -> None:
+def test_an_event_loop_finds_nothing_of_the_one_before() -> None:
     manager = TopicManager(MemoryBroker())
 
-    async def publish() -> list[str]:
-        return await publish_all(manager, [1, 2])
+    async def one_life(number: int) -> str:
+        stream = await started(manager.subscribe(NUMBERS))
+        cursor = await manager.publish(NUMBERS, number, event_id="the same in each life")
+        assert await take(stream, 1) == [number]
+        return str(cursor)
 
-    async def resume(after: str) -> list[int]:
-        return await take(manager.subscribe(NUMBERS, after=after), 1)
+    async def resume(after: str) -> None:
+        with pytest.raises(CursorExpired):
+            await started(manager.subscribe(NUMBERS, after=after))
 
-    first, _ = asyncio.run(publish())
-    assert asyncio.run(resume(first)) == [2]
+    first, second = asyncio.run(one_life(1)), asyncio.run(one_life(2))
+    for cursor in (first, second):
+        asyncio.run(resume(cursor))
+
+
+# what becomes of a stream that is dropped
+
+
+def readers(manager: TopicManager) -> int:
+    return sum(len(feed.members) for feed in manager._feeds.values())
+
+
+async def by_a_break(manager: TopicManager) -> None:
+    async for _ in manager.subscribe(NUMBERS):
+        break
+
+
+async def by_an_exception(manager: TopicManager) -> None:
+    with suppress(ZeroDivisionError):
+        async for number in manager.subscribe(NUMBERS):
+            number / 0
+
+
+async def by_a_cancel(manager: TopicManager) -> None:
+    waiting = asyncio.create_task(take(manager.subscribe(NUMBERS), 5))
+    await wait_until(lambda: readers(manager))
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def by_leaving_it_after_the_start(manager: TopicManager) -> None:
+    await manager.subscribe(NUMBERS).start()
+
+
+async def by_leaving_what_was_mapped(manager: TopicManager) -> None:
+    await anext(manager.subscribe(NUMBERS).map(lambda number, _event: number + 1))
+
+
+async def by_leaving_a_generator(manager: TopicManager) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        async for number in manager.subscribe(NUMBERS):
+            yield number
+
+    await anext(numbers())
+
+
+async def by_leaving_a_cycle(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    cycle: list[Any] = [stream]
+    cycle.append(cycle)
+
+
+DROPS = [
+    *(by_a_break, by_an_exception, by_a_cancel, by_leaving_it_after_the_start),
+    *(by_leaving_what_was_mapped, by_leaving_a_generator, by_leaving_a_cycle),
+]
+
+
+@pytest.mark.parametrize("drop", DROPS)
+async def test_a_stream_that_is_dropped_leaves_its_topic(
+    drop: Callable[[TopicManager], Coroutine[Any, Any, None]], manager: TopicManager
+) -> None:
+    others = await started(manager.subscribe(NUMBERS))
+    for _ in range(50):
+        dropping = asyncio.create_task(drop(manager))
+        while not dropping.done():
+            await manager.publish(NUMBERS, 1)
+            await asyncio.sleep(0)
+        await dropping
+    del dropping
+    gc.collect()
+
+    await wait_until(lambda: readers(manager) == 1)
+    assert await take(others, 3) == [1, 1, 1]
+
+
+async def test_a_stream_whose_consumer_is_known_to_the_event_loop_alone_goes_on(
+    manager: TopicManager,
+) -> None:
+    got: list[int] = []
+
+    async def consume() -> None:
+        async for number in manager.subscribe(NUMBERS):
+            got.append(number)  # noqa: PERF401 - each is looked at when it comes
+
+    # asyncio holds tasks weakly: nothing but what it waits for keeps this one.
+    asyncio.create_task(consume())  # noqa: RUF006
+    await wait_until(lambda: readers(manager))
+    for number in range(3):
+        gc.collect()
+        await manager.publish(NUMBERS, number)
+        await wait_until(lambda number=number: got == [*range(number + 1)])
+
+
+async def test_a_stream_may_be_dropped_in_another_thread(manager: TopicManager) -> None:
+    held = [await started(manager.subscribe(NUMBERS))]
+    await asyncio.to_thread(held.clear)
+
+    await wait_until(lambda: readers(manager) == 0)
+
+
+def test_a_stream_that_outlives_its_event_loop_is_dropped_without_a_word() -> None:
+    manager = TopicManager(MemoryBroker())
+
+    async def begin() -> Subscription[int]:
+        return await started(manager.subscribe(NUMBERS))
+
+    held = [asyncio.run(begin())]
+    held.clear()
+    gc.collect()
+
+
+# what an application does in its own shutdown
+
+
+async def test_a_closed_manager_publishes_and_leaves_nothing(redis_url: str) -> None:
+    manager = TopicManager(settings=Settings(broker_url=redis_url))
+    cursor = await manager.cursor(NUMBERS)
+    await manager.close()
+    tasks = asyncio.all_tasks()
+
+    await asyncio.gather(*(manager.publish(NUMBERS, number) for number in (1, 2)))
+    await wait_until(lambda: asyncio.all_tasks() <= tasks)
+
+    await manager.start()
+    assert sorted(await take(manager.subscribe(NUMBERS, after=cursor), 2)) == [1, 2]
+    await manager.close()
+
+
+async def test_a_closed_manager_does_not_start_again_by_itself(manager: TopicManager) -> None:
+    await manager.publish(NUMBERS, 1)
+    await manager.close()
+    tasks = asyncio.all_tasks()
+    asks: list[Callable[[], Awaitable[Any]]] = [
+        *(manager.check, lambda: manager.cursor(NUMBERS), lambda: manager.oldest(NUMBERS)),
+        manager.subscribe(NUMBERS).start,
+    ]
+    for ask in asks:
+        with pytest.raises(TopicsClosed):
+            await ask()
+    await manager.publish(NUMBERS, 2)
+
+    assert not manager._started
+    assert asyncio.all_tasks() <= tasks
 
 
 def test_the_broker_comes_from_the_settings() -> None:
