@@ -263,6 +263,13 @@ class TooManyTopics(NotifyError):
     http_status = 429
 
 
+class ExtensionsTooBig(NotifyError):
+    """The `extensions` of an operation are larger than they may be."""
+
+    code = "EXTENSIONS_TOO_BIG"
+    http_status = 413
+
+
 class TooManyTokens(NotifyError):
     """The document is longer than it may be."""
 

@@ -213,11 +213,16 @@ class Settings(BaseSettings):
         default=30, gt=0, description="How long a peer may read nothing of what waits for it"
     )
 
-    query_max_tokens: int = Field(default=2000, gt=0, description="Tokens of one document")
-    query_max_depth: int = Field(default=15, gt=0, description="How deep fields may be nested")
-    query_max_aliases: int = Field(default=50, gt=0, description="Aliases in one operation")
+    query_max_tokens: int = Field(default=5000, gt=0, description="Tokens of one document")
+    query_max_depth: int = Field(default=50, gt=0, description="How deep fields may be nested")
+    query_max_aliases: int = Field(default=500, gt=0, description="Aliases in one operation")
     query_max_complexity: int = Field(
-        default=500, gt=0, description="Fields of one operation, its fragments written out"
+        default=2500,
+        gt=0,
+        description="Fields, spreads and uses of variables of a document, fragments written out",
+    )
+    extensions_max_bytes: int = Field(
+        default=8 * 1024, gt=0, description="Size of an operation's `extensions`, as JSON"
     )
     introspection: bool = Field(default=True, description="Answer questions about the schema")
     persisted_operations: Path | None = Field(

@@ -29,6 +29,7 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.TooManyStreams: ("TOO_MANY_CONNECTIONS", 503),
     errors.TooManyStreamsOfSubject: ("TOO_MANY_CONNECTIONS_OF_SUBJECT", 429),
     errors.TooManyTopics: ("TOO_MANY_TOPICS", 429),
+    errors.ExtensionsTooBig: ("EXTENSIONS_TOO_BIG", 413),
     errors.TooManyTokens: ("TOO_MANY_TOKENS", 400),
     errors.QueryTooDeep: ("QUERY_TOO_DEEP", 400),
     errors.TooManyAliases: ("TOO_MANY_ALIASES", 400),

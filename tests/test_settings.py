@@ -45,6 +45,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "query_max_depth": ("22", 22),
     "query_max_aliases": ("23", 23),
     "query_max_complexity": ("24", 24),
+    "extensions_max_bytes": ("27", 27),
     "introspection": ("false", False),
     "persisted_operations": ("operations.json", Path("operations.json")),
     "only_persisted": ("true", True),

@@ -3,6 +3,8 @@
 operation.py   one operation and the stream of its results
 documents.py   each document is parsed and validated once
 limits.py      how large it may be
+merging.py     whether its fields can be merged
+pace.py        when an unknown document may be parsed
 persisted.py   which documents are known by their names
 shared.py      each event is executed and encoded once for all who ask the same
 group.py       who gets the result of such an execution, and in which order

@@ -35,5 +35,15 @@ class Cache(Generic[K, V]):
             _, (_, forgotten) = self._entries.popitem(last=False)
             self._weight -= forgotten
 
+    def discard(self, key: K) -> None:
+        """Forget the value under `key`, if it is here."""
+        _, weight = self._entries.pop(key, (None, 0))
+        self._weight -= weight
+
+    @property
+    def weight(self) -> int:
+        """What all that is kept weighs."""
+        return self._weight
+
     def __len__(self) -> int:
         return len(self._entries)

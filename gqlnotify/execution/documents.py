@@ -1,9 +1,13 @@
 """Each document is parsed and measured once, and validated once against each set of rules."""
 
+import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import getsizeof
 from typing import Any
 
 from graphql import (
@@ -14,6 +18,7 @@ from graphql import (
     Node,
     NonNullTypeNode,
     OperationDefinitionNode,
+    OverlappingFieldsCanBeMergedRule,
     VariableDefinitionNode,
     VariableNode,
     parse,
@@ -21,27 +26,45 @@ from graphql import (
 )
 from strawberry import Schema
 from strawberry.extensions import SchemaExtension
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from strawberry.types import ExecutionContext
 
-from gqlnotify.errors import NotifyError, TooManyTokens
+from gqlnotify.errors import NotifyError, QueryTooDeep
 from gqlnotify.execution.cache import Cache
-from gqlnotify.execution.limits import NO_LIMITS, Limits, Size, measure
+from gqlnotify.execution.limits import NO_LIMITS, Limits, measure
+from gqlnotify.execution.merging import FieldsCanMergeRule
+from gqlnotify.execution.pace import Pace
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.fingerprint import Same, fingerprint_of_class
 from gqlnotify.metrics import refused
 
-MAX_CHARACTERS = 1024 * 1024
+# What is kept: documents that were accepted, and lately refused ones with their errors.
+MAX_BYTES = 32 * 1024 * 1024
+MAX_REFUSED_BYTES = 8 * 1024 * 1024
 MAX_SETS_OF_RULES = 16
+# An error can spell a whole argument, so many of them cost more than the document.
+MAX_ERRORS = 10
+# Measured: a token, its node and their places take 320 to 610 bytes.
+_TOKEN_BYTES = 650
+_DOCUMENT_BYTES = 2000
 _RESUME_ARGUMENT = "after"
+# Each operation begins with one, except an anonymous query, which validation keeps alone.
+_OPERATION_WORD = re.compile(r"\b(?:query|mutation|subscription)\b")
+_SUGGESTION = re.compile(r" Did you mean .*\?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """One parsed document, its size, and the sets of rules that it is known to obey."""
+    """One parsed document, and what is known of it.
+
+    It obeys some sets of rules, and breaks others with these errors. `bytes` is what it weighs.
+    """
 
     ast: DocumentNode
-    size: Size
+    bytes: int
     obeys: set[Hashable] = field(default_factory=set)
+    breaks: dict[Hashable, list[GraphQLError]] = field(default_factory=dict)
     resuming: dict[str | None, Mapping[str, bool]] = field(default_factory=dict)
 
 
@@ -50,7 +73,13 @@ def remembering(schema: Schema, documents: "Documents") -> Schema:
     copied = copy(schema)
 
     def get_extensions(sync: bool = False) -> list[SchemaExtension]:
-        return [*schema.get_extensions(sync), RememberDocuments(documents)]
+        return [
+            # First: an extension that validates by itself would pay for what is refused here.
+            ValidateDocuments(documents),
+            *schema.get_extensions(sync),
+            # Last: an extension may provide the document, or another query.
+            ProvideDocuments(documents),
+        ]
 
     # Not by `extensions`: a subclass that overrides this method may ignore them.
     copied.get_extensions = get_extensions  # type: ignore[method-assign]
@@ -63,37 +92,64 @@ def has_extensions(schema: Schema) -> bool:
     return overridden or bool(schema.extensions or schema.directives)
 
 
-class RememberDocuments(SchemaExtension):
-    """Takes the document from those that are known, unless another extension has provided it."""
+def without_suggestions(schema: Schema) -> Schema:
+    """Return `schema`, but one whose executions do not name what a client might have meant."""
+    copied = copy(schema)
+    executor: Any = schema.execution_context_class
+    copied.execution_context_class = _silent(executor)
+    return copied
+
+
+@lru_cache
+def _silent(executor: Any) -> Any:
+    class Silent(executor):  # type: ignore[misc]
+        @classmethod
+        def build(cls, *args: Any, **options: Any) -> Any:
+            return super().build(*args, **{**options, "hide_suggestions": True})
+
+    return Silent
+
+
+class ValidateDocuments(SchemaExtension):
+    """Validates a document unless it is known, within the limits."""
 
     def __init__(self, documents: "Documents") -> None:
         self._documents = documents
 
     def on_operation(self) -> Iterator[None]:
         """See `SchemaExtension.on_operation`."""
-        # Other extensions may parse before this one does.
+        # Other extensions may parse before `ProvideDocuments` does.
         self._documents.bound(self.execution_context)
-        yield
-
-    def on_parse(self) -> Iterator[None]:
-        """See `SchemaExtension.on_parse`."""
-        self._documents.provide(self.execution_context)
         yield
 
     def on_validate(self) -> Iterator[None]:
         """See `SchemaExtension.on_validate`."""
         self._documents.validate(self.execution_context)
         yield
+        # Another extension may have validated as well.
+        self._documents.hide_suggestions(self.execution_context)
+
+
+class ProvideDocuments(SchemaExtension):
+    """Takes the document from those that are known, unless another extension has provided it."""
+
+    def __init__(self, documents: "Documents") -> None:
+        self._documents = documents
+
+    def on_parse(self) -> Iterator[None]:
+        """See `SchemaExtension.on_parse`."""
+        self._documents.provide(self.execution_context)
+        yield
 
 
 class Documents:
-    """The documents that clients of one schema have sent lately, a bounded number of characters.
+    """The documents that clients of one schema have sent lately, a bounded number of bytes.
 
     Args:
         schema: what they are validated against.
         limits: how large they may be.
         persisted: those that are allowed, where not all are.
-        max_characters: how much is remembered.
+        max_bytes: how much is remembered.
     """
 
     def __init__(
@@ -102,22 +158,36 @@ class Documents:
         *,
         limits: Limits = NO_LIMITS,
         persisted: PersistedOperations = NONE_PERSISTED,
-        max_characters: int = MAX_CHARACTERS,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._schema = schema
         self._limits = limits
         self._persisted = persisted
-        self._cache: Cache[Hashable, Document] = Cache(max_characters)
+        self._pace = Pace()
+        self._cache: Cache[Hashable, Document] = Cache(max_bytes)
+        self._refused: Cache[Hashable, Document | Exception] = Cache(MAX_REFUSED_BYTES)
+
+    @property
+    def weight(self) -> int:
+        """How many bytes are remembered."""
+        return self._cache.weight + self._refused.weight
+
+    async def wait_for_turn(self, query: str | None) -> None:
+        """Wait before a document that is not known, while others have had too little time."""
+        if query and self._remembered(_key(query, self._options)) is None:
+            await self._pace.rest()
 
     def bound(self, context: ExecutionContext) -> None:
-        """Let nobody parse more tokens for `context` than the limits allow."""
-        chosen = context.parse_options.get("max_tokens", self._limits.tokens)
-        context.parse_options["max_tokens"] = min(chosen, self._limits.tokens)
+        """Keep what others do with the document of `context` within the limits."""
+        context.parse_options["max_tokens"] = self._max_tokens(context.parse_options)
+        if OverlappingFieldsCanBeMergedRule in context.validation_rules:
+            context.validation_rules = tuple(map(_linear, context.validation_rules))
 
     def provide(self, context: ExecutionContext) -> None:
         """Give `context` the document that its query spells, unless it has one.
 
         Raises:
+            GraphQLError: it is no document.
             OperationNotAllowed: it is not one of the persisted ones, and has to be.
             TooManyTokens, QueryTooDeep, TooManyAliases, QueryTooComplex: it is over a limit.
             IntrospectionDisabled: it asks about the schema, which it may not.
@@ -125,9 +195,8 @@ class Documents:
         self._persisted.check(context.query)
         self.bound(context)
         if context.graphql_document is None and context.query:
-            # Strawberry parses what is wrong once more, and tells the client what it is.
-            with suppress(GraphQLError, RecursionError):
-                context.graphql_document = self._parse(context.query, context.parse_options)
+            with _counting_refusals():
+                context.graphql_document = self._parse(context.query, context.parse_options).ast
         self._check_size(context)
 
     def validate(self, context: ExecutionContext) -> None:
@@ -140,56 +209,127 @@ class Documents:
         if context.pre_execution_errors is None and context.graphql_document is not None:
             # Again, as an extension may have put another one in its place.
             self._check_size(context)
+            self.bound(context)
             context.pre_execution_errors = self._errors_in(context, context.graphql_document)
 
-    def _parse(self, query: str, options: Mapping[str, Any]) -> DocumentNode:
-        key = _key(query, options)
-        document = self._cache.get(key)
-        if document is None:
-            ast = self._parse_anew(query, options)
-            document = Document(ast, measure(ast))
-            self._cache.put(key, document, len(query))
-        return document.ast
+    def hide_suggestions(self, context: ExecutionContext) -> None:
+        """Name nothing of the schema in the errors of `context`, where it may not be asked for."""
+        if not self._limits.introspection:
+            for error in context.pre_execution_errors or ():
+                error.message = _SUGGESTION.sub("", error.message)
 
-    def _parse_anew(self, query: str, options: Mapping[str, Any]) -> DocumentNode:
+    def is_ambiguous(self, query: str | None, operation_name: str | None) -> bool:
+        """Tell whether nothing says which of a document's operations is meant.
+
+        "If operationName is null [...] if document contains exactly one operation, return [it];
+        otherwise raise a request error" (GraphQL, section 6.1). Strawberry takes the first.
+        """
+        if not query or operation_name is not None or len(_OPERATION_WORD.findall(query)) < 2:
+            return False
+        document = self.find(query)
+        return document is not None and len(_operations(document)) > 1
+
+    def find(self, query: str) -> DocumentNode | None:
+        """Return the document that `query` spells; None if it is refused."""
         try:
-            return parse(query, **options)
+            return self._parse(query, self._options).ast
+        except (GraphQLError, NotifyError):
+            return None
+
+    def _max_tokens(self, options: Mapping[str, Any]) -> int:
+        chosen: int = options.get("max_tokens", self._limits.tokens)
+        return min(chosen, self._limits.tokens)
+
+    @property
+    def _options(self) -> Mapping[str, Any]:
+        return {"max_tokens": self._limits.tokens}
+
+    def _remembered(self, key: Hashable) -> Document | Exception | None:
+        return self._cache.get(key) or self._refused.get(key)
+
+    def _parse(self, query: str, options: Mapping[str, Any]) -> Document:
+        key = _key(query, options)
+        found = self._remembered(key)
+        if isinstance(found, Exception):
+            raise _alone(found)
+        if found is not None:
+            return found
+        try:
+            with self._pace.costly():
+                document = self._parse_anew(query, options)
+        except (GraphQLError, NotifyError) as error:
+            self._refused.put(key, _alone(error), getsizeof(query) + _DOCUMENT_BYTES)
+            raise _alone(error) from None
+        self._cache.put(key, document, document.bytes)
+        return document
+
+    def _parse_anew(self, query: str, options: Mapping[str, Any]) -> Document:
+        try:
+            ast = parse(query, **options)
         except GraphQLError as error:
-            # Not remembered: the parser stops at the limit, and one more word makes it unknown.
-            if self._limits.are_too_few_tokens(error):
-                refused(TooManyTokens.code)
-                raise TooManyTokens(str(error)) from None
+            self._limits.check_tokens(error)
             raise
+        except RecursionError:
+            raise QueryTooDeep("The document is nested too deeply to be parsed") from None
+        self._limits.check(measure(ast))
+        return Document(ast, weigh(query, ast))
 
     def _check_size(self, context: ExecutionContext) -> None:
-        if context.graphql_document is None:
+        if context.graphql_document is None or self._known(context) is not None:
             return
-        document = self._known(context)
-        size = measure(context.graphql_document) if document is None else document.size
-        try:
-            self._limits.check(size)
-        except NotifyError as error:
-            refused(error.code)
-            raise
+        with _counting_refusals():
+            self._limits.check(measure(context.graphql_document))
 
     def _errors_in(self, context: ExecutionContext, ast: DocumentNode) -> list[GraphQLError]:
         rules = tuple(context.validation_rules)
         document = self._known(context)
         if document is None:
-            return validate(self._schema._schema, ast, rules)
+            return self._validate(ast, rules)
         if rules in document.obeys:
             return []
         # A rule that is made anew for each operation is known by what it is made of.
-        key = tuple(fingerprint_of_class(rule) for rule in rules)
+        key: Hashable = tuple(fingerprint_of_class(rule) for rule in rules)
         if key in document.obeys:
             return []
-        errors = validate(self._schema._schema, ast, rules)
+        if key not in document.breaks:
+            errors = self._validate(ast, rules)
+            self._note(context, document, rules, key, errors)
+            return errors
+        return [_with_its_nodes(error) for error in document.breaks[key]]
+
+    def _validate(self, ast: DocumentNode, rules: tuple[Any, ...]) -> list[GraphQLError]:
+        if not rules:
+            return []
+        with _counting_refusals(), self._pace.costly():
+            return validate(
+                self._schema._schema,
+                ast,
+                # Strawberry validates by these in any case.
+                (*rules, MaybeNullValidationRule, OneOfInputValidationRule),
+                max_errors=MAX_ERRORS,
+                hide_suggestions=not self._limits.introspection,
+            )
+
+    def _note(
+        self,
+        context: ExecutionContext,
+        document: Document,
+        rules: tuple[Any, ...],
+        key: Hashable,
+        errors: list[GraphQLError],
+    ) -> None:
+        if len(document.obeys) + len(document.breaks) >= MAX_SETS_OF_RULES:
+            document.obeys.clear()
+            document.breaks.clear()
         if not errors:
-            lasting = all(isinstance(part, Same) for part in key)
-            if len(document.obeys) == MAX_SETS_OF_RULES:
-                document.obeys.clear()
+            lasting = isinstance(key, tuple) and all(isinstance(part, Same) for part in key)
             document.obeys.add(rules if lasting else key)
-        return errors
+            return
+        document.breaks[key] = errors
+        place = _key(context.query or "", context.parse_options)
+        self._cache.discard(place)
+        texts = sum(getsizeof(error.message) for error in errors)
+        self._refused.put(place, document, document.bytes + texts)
 
     def resume_variables(self, context: ExecutionContext) -> Mapping[str, bool]:
         """See `resume_variables`, for the context's operation."""
@@ -204,13 +344,49 @@ class Documents:
     def _known(self, context: ExecutionContext) -> Document | None:
         if not context.query:
             return None
-        document = self._cache.get(_key(context.query, context.parse_options))
+        found = self._remembered(_key(context.query, context.parse_options))
+        document = found if isinstance(found, Document) else None
         # An extension may have put another one in its place.
         return document if document and document.ast is context.graphql_document else None
 
 
 def _key(query: str, options: Mapping[str, Any]) -> Hashable:
     return (query, *sorted(options.items()))
+
+
+@contextmanager
+def _counting_refusals() -> Iterator[None]:
+    try:
+        yield
+    except NotifyError as error:
+        refused(error.code)
+        raise
+
+
+def _linear(rule: type[Any]) -> type[Any]:
+    return FieldsCanMergeRule if rule is OverlappingFieldsCanBeMergedRule else rule
+
+
+def _alone(error: Exception) -> Exception:
+    """Return the same error, without the frames that it came through."""
+    if isinstance(error, GraphQLError):
+        return GraphQLError(error.message, source=error.source, positions=error.positions)
+    return copy(error).with_traceback(None)
+
+
+def _with_its_nodes(error: GraphQLError) -> GraphQLError:
+    # An extension may change the error that it is given.
+    return GraphQLError(
+        error.message,
+        error.nodes,
+        original_error=error.original_error,
+        extensions=error.extensions,
+    )
+
+
+def weigh(query: str | None, ast: DocumentNode) -> int:
+    """Return how many bytes a document takes, with its text."""
+    return getsizeof(query) + _TOKEN_BYTES * (ast.token_count or 0) + _DOCUMENT_BYTES
 
 
 def resume_variables(document: DocumentNode, operation_name: str | None) -> Mapping[str, bool]:
@@ -222,18 +398,22 @@ def resume_variables(document: DocumentNode, operation_name: str | None) -> Mapp
     if operation is None:
         return {}
     resuming = [argument.value for argument in _resume_arguments(operation)]
-    used = [node.name.value for node in _variables(document)]
+    used = Counter(node.name.value for node in _variables(document))
     return {
         name: isinstance(definition.type, NonNullTypeNode)
         for definition in operation.variable_definitions or ()
         if (name := definition.variable.name.value) in used
-        and used.count(name) == sum(_is_variable(value, name) for value in resuming)
+        and used[name] == sum(_is_variable(value, name) for value in resuming)
     }
 
 
 def _operation(document: DocumentNode, name: str | None) -> OperationDefinitionNode | None:
-    operations = (d for d in document.definitions if isinstance(d, OperationDefinitionNode))
+    operations = _operations(document)
     return next((o for o in operations if name is None or (o.name and o.name.value == name)), None)
+
+
+def _operations(document: DocumentNode) -> list[OperationDefinitionNode]:
+    return [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
 
 
 def _resume_arguments(operation: OperationDefinitionNode) -> Iterable[ArgumentNode]:

@@ -1,13 +1,16 @@
 """How large a document may be: found out before it is validated, in the time of one pass.
 
-A fragment counts wherever it is spread, as if it were written out. Each is measured once all the
-same, so fragments that use each other twice, and so double with every line, cost nothing.
+A fragment counts wherever it is spread, as if it were written out. It is measured only once, so
+fragments that use each other twice, and so double with every line, cost nothing.
 """
 
+import json
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from math import inf
+from typing import Any
 
 from graphql import (
     DocumentNode,
@@ -15,30 +18,37 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    ListValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     SelectionNode,
+    ValueNode,
+    VariableNode,
 )
 
 from gqlnotify.errors import (
+    ExtensionsTooBig,
     IntrospectionDisabled,
-    NotifyError,
     QueryTooComplex,
     QueryTooDeep,
     TooManyAliases,
+    TooManyTokens,
 )
 from gqlnotify.settings import Settings
 
 # Nobody wants to read, or to add up, a number of a thousand digits.
 _ENORMOUS = 10**9
 _INTROSPECTION = frozenset({"__schema", "__type"})
+_TOO_MANY_TOKENS = "Syntax Error: Document contains more than"
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a document asks for: the aliases and fields of its largest operation or fragment.
+    """What a document asks for.
 
-    `depth` is that of its operations, without what is asked about the schema, which validation
-    bounds by itself.
+    `depth` and `aliases` are those of its largest operation. `depth` is without what is asked about
+    the schema, which validation bounds by itself. `fields` counts the fields, fragment spreads and
+    uses of variables in all of its operations: validation looks at each of them for each operation.
     """
 
     depth: int = 0
@@ -55,6 +65,7 @@ class Limits:
     depth: int = sys.maxsize
     aliases: int = sys.maxsize
     fields: int = sys.maxsize
+    extensions_bytes: int = sys.maxsize
     introspection: bool = True
 
     @classmethod
@@ -65,6 +76,7 @@ class Limits:
             depth=settings.query_max_depth,
             aliases=settings.query_max_aliases,
             fields=settings.query_max_complexity,
+            extensions_bytes=settings.extensions_max_bytes,
             introspection=settings.introspection,
         )
 
@@ -78,17 +90,45 @@ class Limits:
         if size.introspects and not self.introspection:
             raise IntrospectionDisabled("Questions about the schema are not answered here")
         if size.depth > self.depth:
-            raise _over(QueryTooDeep, "Its fields are nested", size.depth, "deep", self.depth)
+            raise QueryTooDeep(
+                _over("Its fields are nested", size.depth, "deep", "depth", self.depth)
+            )
         if size.aliases > self.aliases:
-            raise _over(TooManyAliases, "It has", size.aliases, "aliases", self.aliases)
+            raise TooManyAliases(_over("It has", size.aliases, "aliases", "aliases", self.aliases))
         if size.fields > self.fields:
-            raise _over(QueryTooComplex, "It asks for", size.fields, "fields", self.fields)
+            raise QueryTooComplex(
+                _over(
+                    "It asks for",
+                    size.fields,
+                    "fields, spreads and variables",
+                    "complexity",
+                    self.fields,
+                )
+            )
 
-    def are_too_few_tokens(self, error: GraphQLError) -> bool:
-        """Tell whether the parser gave up because of `tokens`, and not because of what it read."""
-        return error.message.startswith(
-            f"Syntax Error: Document contains more than {self.tokens} tokens"
-        )
+    def check_extensions(self, extensions: Mapping[str, Any] | None) -> None:
+        """Refuse the `extensions` of an operation that are too large.
+
+        Raises:
+            ExtensionsTooBig: they are.
+        """
+        if extensions and _json_size(extensions) > self.extensions_bytes:
+            raise ExtensionsTooBig(
+                f"The extensions of an operation may have {self.extensions_bytes} bytes, "
+                "the limit that extensions_max_bytes sets"
+            )
+
+    def check_tokens(self, error: GraphQLError) -> None:
+        """Refuse a document that the parser gave up because of `tokens`.
+
+        Raises:
+            TooManyTokens: it did, and not because of what it read.
+        """
+        if error.message.startswith(f"{_TOO_MANY_TOKENS} {self.tokens} tokens"):
+            raise TooManyTokens(
+                f"The document is too large: it has more than {self.tokens} tokens, "
+                "the limit that query_max_tokens sets"
+            )
 
 
 NO_LIMITS = Limits()
@@ -106,7 +146,7 @@ def measure(document: DocumentNode) -> Size:
     totals: dict[str, Size] = {}
     for name in _used_first(parts):
         totals[name] = _total(parts[name], totals)
-    return _largest([_total(part, totals) for part in operations], totals.values())
+    return _of_document([_total(part, totals) for part in operations], totals.values())
 
 
 @dataclass(slots=True)
@@ -124,7 +164,7 @@ class _Part:
 
     def add(self, node: FieldNode, above: int | None) -> int | None:
         """Count `node`, which lies below so many fields; return what lies above its own."""
-        self.fields += 1
+        self.fields += 1 + _uses_of_variables(node)
         self.aliases += node.alias is not None
         if node.name.value in _INTROSPECTION:
             self.introspects = True
@@ -142,6 +182,7 @@ def _part(selections: Iterable[SelectionNode]) -> _Part:
     while left:
         node, above = left.pop()
         if isinstance(node, FragmentSpreadNode):
+            part.fields += 1 + _uses_of_variables(node)
             part.spreads.append((node.name.value, above))
             continue
         below = part.add(node, above) if isinstance(node, FieldNode) else above
@@ -149,6 +190,22 @@ def _part(selections: Iterable[SelectionNode]) -> _Part:
         if selection_set is not None:
             left.extend((child, below) for child in selection_set.selections)
     return part
+
+
+def _uses_of_variables(node: FieldNode | FragmentSpreadNode) -> int:
+    arguments = [*(getattr(node, "arguments", None) or ())]
+    for directive in node.directives or ():
+        arguments.extend(directive.arguments or ())
+    left: list[ValueNode] = [argument.value for argument in arguments]
+    uses = 0
+    while left:
+        value = left.pop()
+        uses += isinstance(value, VariableNode)
+        if isinstance(value, ListValueNode):
+            left.extend(value.values)
+        elif isinstance(value, ObjectValueNode):
+            left.extend(field.value for field in value.fields)
+    return uses
 
 
 def _used_first(parts: Mapping[str, _Part]) -> Iterator[str]:
@@ -172,16 +229,26 @@ def _total(part: _Part, totals: Mapping[str, Size]) -> Size:
     )
 
 
-def _largest(operations: Collection[Size], fragments: Iterable[Size]) -> Size:
-    # Also of fragments that nobody spreads: it is validation that finds those out.
+def _of_document(operations: Collection[Size], fragments: Collection[Size]) -> Size:
+    # Fragments that no operation spreads count too: only validation finds them.
     found = [*operations, *fragments]
     return Size(
         depth=max((size.depth for size in operations), default=0),
         aliases=max((size.aliases for size in found), default=0),
-        fields=max((size.fields for size in found), default=0),
+        fields=max([sum(size.fields for size in operations), *(s.fields for s in fragments)]),
         introspects=any(size.introspects for size in found),
     )
 
 
-def _over(error: type[NotifyError], begin: str, figure: int, unit: str, limit: int) -> NotifyError:
-    return error(f"The document is too large: {begin} {figure} {unit}, the limit is {limit}")
+def _json_size(values: Mapping[str, Any]) -> float:
+    try:
+        return len(json.dumps(values))
+    except (TypeError, ValueError, RecursionError):
+        return inf
+
+
+def _over(begin: str, figure: int, unit: str, setting: str, limit: int) -> str:
+    return (
+        f"The document is too large: {begin} {figure} {unit}, "
+        f"the limit that query_max_{setting} sets is {limit}"
+    )

@@ -8,23 +8,20 @@ who ask the same, unless it says `per_viewer`.
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
 from graphql import ExecutionResult as CoreResult
 from graphql import (
     GraphQLError,
-    OperationDefinitionNode,
     create_source_event_stream,
     execute_subscription_event,
     get_operation_ast,
     map_source_to_response_event,
-    parse,
 )
 from graphql import OperationType as CoreOperationType
 from graphql.execution import Executor
@@ -47,14 +44,11 @@ logger = logging.getLogger("gqlnotify.execution")
 ALL_OPERATIONS = frozenset(OperationType)
 AMBIGUOUS = "The document has several operations: operationName must say which one to run"
 
-_LONGEST_REMEMBERED = 4096
 _PLURALS = {
     OperationType.QUERY: "queries",
     OperationType.MUTATION: "mutations",
     OperationType.SUBSCRIPTION: "subscriptions",
 }
-# Each operation begins with one, but for an anonymous query, which validation keeps alone.
-_OPERATION_WORD = re.compile(r"\b(?:query|mutation|subscription)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,9 @@ async def stream(
     To be iterated in a task of its own, which then runs as the operation's viewer.
     """
     view_as(operation.viewer)
+    await executions.documents.wait_for_turn(operation.query)
     try:
+        executions.limits.check_extensions(operation.extensions)
         query = find_document(
             executions, operation.query, operation.document_id, operation.operation_name
         )
@@ -118,7 +114,7 @@ def find_document(
         BadUserInput: nothing says which of its operations is meant.
     """
     document = executions.persisted.find(query, document_id)
-    if is_ambiguous(document, operation_name, executions.limits.tokens):
+    if executions.documents.is_ambiguous(document, operation_name):
         raise BadUserInput(AMBIGUOUS)
     return document
 
@@ -150,40 +146,11 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
             shareable.reader.close()
 
 
-def is_ambiguous(query: str | None, operation_name: str | None, max_tokens: int) -> bool:
-    """Tell whether nothing says which of a document's operations is meant.
-
-    "If operationName is null [...] if document contains exactly one operation, return [it];
-    otherwise raise a request error" (GraphQL, section 6.1). Strawberry takes the first.
-    Of a document with more than `max_tokens` it is not asked, as that is refused by itself.
-    """
-    if not query or operation_name is not None or len(_OPERATION_WORD.findall(query)) < 2:
-        return False
-    if len(query) > _LONGEST_REMEMBERED:
-        return _has_several_operations.__wrapped__(query, max_tokens)
-    return _has_several_operations(query, max_tokens)
-
-
-@lru_cache(maxsize=256)
-def _has_several_operations(query: str, max_tokens: int) -> bool:
-    try:
-        document = parse(query, no_location=True, max_tokens=max_tokens)
-    except (GraphQLError, RecursionError):
-        return False
-    return sum(isinstance(d, OperationDefinitionNode) for d in document.definitions) > 1
-
-
-def is_subscription(
-    query: str | None, operation_name: str | None, max_tokens: int | None = None
-) -> bool:
+def is_subscription(executions: Executions, query: str | None, operation_name: str | None) -> bool:
     """Tell whether the operation goes on until somebody ends it."""
-    try:
-        found = get_operation_ast(
-            parse(query or "", no_location=True, max_tokens=max_tokens), operation_name
-        )
-    except (GraphQLError, RecursionError):
-        return False
-    return found is not None and found.operation is CoreOperationType.SUBSCRIPTION
+    document = executions.documents.find(query) if query else None
+    found = document and get_operation_ast(document, operation_name)
+    return bool(found and found.operation is CoreOperationType.SUBSCRIPTION)
 
 
 class _Run:
@@ -225,6 +192,7 @@ class _Run:
         if refusal is not None:
             yield await self._finish(refusal)
             return
+        _drop_undeclared(self._context)
         results = self._answers() if self._is_answered_once() else self._events()
         async with aclosing(results):
             async for result in results:
@@ -323,6 +291,21 @@ def _readable(error: Exception) -> Exception:
     return error
 
 
+def _drop_undeclared(context: ExecutionContext) -> None:
+    """Remove the variables that the operation does not declare.
+
+    They are removed in place: who started the operation holds them for as long as it runs, and
+    parsed JSON takes up to 26 times the bytes that were sent.
+    """
+    assert context.graphql_document is not None
+    operation = get_operation_ast(context.graphql_document, context.operation_name)
+    if not context.variables or operation is None:
+        return
+    declared = {node.variable.name.value for node in operation.variable_definitions or ()}
+    for name in context.variables.keys() - declared:
+        del context.variables[name]
+
+
 async def _source_stream(
     executor: Executor[Any] | list[GraphQLError],
 ) -> AsyncIterable[Any] | CoreResult:
@@ -377,4 +360,4 @@ def _place_of(source: Subscription[Any]) -> dict[str, Any]:
 
 
 def _dict(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if values is None else dict(values)
+    return values if values is None or isinstance(values, dict) else dict(values)

@@ -22,7 +22,13 @@ from gqlnotify import metrics, tracing
 from gqlnotify.cancellation import run_within
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
-from gqlnotify.execution.documents import Documents, has_extensions, remembering
+from gqlnotify.execution.documents import (
+    Documents,
+    has_extensions,
+    remembering,
+    weigh,
+    without_suggestions,
+)
 from gqlnotify.execution.events import (
     Asked,
     Encode,
@@ -42,8 +48,11 @@ from gqlnotify.topics import Subscription
 
 EXECUTION_TIMEOUT = 30.0
 CACHE_BYTES = 8 * 1024 * 1024
-RECENT_EXECUTIONS = 256
+RECENT_BYTES = 16 * 1024 * 1024
 _NO_DIFFERENCE = {"after", "persistedQuery"}
+# Measured: parsed JSON takes up to 26 times its text, which the key of an execution has as well.
+_PARSED_BYTES = 30
+_EXECUTION_BYTES = 10_000
 _OUTCOME_BYTES = 1000  # what an outcome and its place weigh beside the message, at the most
 
 
@@ -83,19 +92,29 @@ class Executions:
         self.limits = limits
         self.persisted = persisted
         self.documents = Documents(schema, limits=limits, persisted=persisted)
-        self.event_schema = schema
+        self._schema = schema
         self.execution_timeout = execution_timeout
         self._encode = encode
         self._event_context = event_context
         self.outcomes: Cache[tuple[SharedExecution, Cursor], Outcome] = Cache(cache_bytes)
         self._by_key: WeakValueDictionary[Hashable, SharedExecution] = WeakValueDictionary()
-        # Whoever lost a connection is back soon: so long an execution that nobody uses stays.
-        self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_EXECUTIONS)
+        # A client that lost its connection is back soon, and then needs what others no longer use.
+        self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_BYTES)
+
+    @property
+    def weight(self) -> int:
+        """How many bytes are kept though nobody may need them any more."""
+        return self.documents.weight + self.outcomes.weight + self._recent.weight
+
+    @property
+    def event_schema(self) -> Schema:
+        """The application's schema, whose errors suggest no names where introspection is off."""
+        return self._schema if self.limits.introspection else without_suggestions(self._schema)
 
     @property
     def extended(self) -> bool:
         """Whether operations may have extensions."""
-        return has_extensions(self.event_schema)
+        return has_extensions(self._schema)
 
     @property
     def schema(self) -> Schema:
@@ -118,12 +137,12 @@ class Executions:
         }
         lens = subscription.lens
         try:
+            texts = canonical(variables), canonical(extensions)
             key = (
                 # The document itself and not its text: extensions may replace it.
                 Same(context.graphql_document),
                 context.operation_name,
-                canonical(variables),
-                canonical(extensions),
+                texts,
                 (Same(subscription.manager), lens.topic.name, Same(lens.topic.type)),
                 fingerprint_of_functions(lens.where, lens.select, lens.topic.latest_by),
                 _scope_key(subscription.scope),
@@ -151,7 +170,7 @@ class Executions:
             self._by_key[key] = execution
         else:
             execution.is_shared = True
-        self._recent.put(key, execution, 1)
+        self._recent.put(key, execution, _weight(context, *texts))
         return execution
 
 
@@ -268,6 +287,13 @@ class SharedExecution:
         if outcome is not None and outcome.tail is not None and not outcome.errors:
             key = (self, outcome.cursor)
             self._outcomes.put(key, outcome, len(outcome.tail.data) + _OUTCOME_BYTES)
+
+
+def _weight(context: ExecutionContext, variables: str, extensions: str) -> int:
+    assert context.graphql_document is not None
+    # The document may be forgotten everywhere else. What is compiled of it takes no more than it.
+    document = 2 * weigh(context.query, context.graphql_document)
+    return _EXECUTION_BYTES + document + _PARSED_BYTES * (len(variables) + len(extensions))
 
 
 def _scope_key(scope: Hashable) -> Hashable:

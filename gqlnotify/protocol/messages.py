@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 
 from gqlnotify.errors import InvalidMessage
 
+# Each event repeats it. Clients use UUIDs or numbers.
+MAX_ID_CHARACTERS = 256
+
 Json = Mapping[str, Any]
 Decode = Callable[[str], object]
 
@@ -158,6 +161,8 @@ def _id(message: Json) -> str:
     id_ = message.get("id")
     if not isinstance(id_, str) or not id_:
         raise InvalidMessage("'id' must be a non-empty string")
+    if len(id_) > MAX_ID_CHARACTERS:
+        raise InvalidMessage(f"'id' must have at most {MAX_ID_CHARACTERS} characters")
     return id_
 
 

@@ -131,6 +131,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         operation, or a subscription from a transport that does not stream.
         """
         executions = self._gqlnotify.executions(self.schema)
+        await executions.documents.wait_for_turn(request_data.query)
         try:
             query = execution.find_document(
                 executions,
@@ -389,7 +390,7 @@ def _protocol_for(
         return "http"
     executions = router._gqlnotify.executions(router.schema)
     query = executions.persisted.peek(data.query, document_id_of(data))
-    if execution.is_subscription(query, data.operation_name, executions.limits.tokens):
+    if execution.is_subscription(executions, query, data.operation_name):
         return stream.protocol
     takes_all = OperationType.QUERY in stream.allowed_operation_types(set(OperationType))
     return stream.protocol if takes_all and quality > single_quality(accept) else "http"

@@ -266,13 +266,12 @@ class GraphQLTransportWSHandler:
 
     def _is_endless(self, asked: Subscribe) -> bool:
         name = asked.operation_name
+        executions = self._router.executions(self._view.schema)
         try:
-            query = execution.find_document(
-                self._router.executions(self._view.schema), asked.query, asked.document_id, name
-            )
+            query = execution.find_document(executions, asked.query, asked.document_id, name)
         except NotifyError:
             return False
-        return execution.is_subscription(query, name)
+        return execution.is_subscription(executions, query, name)
 
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._carry_out(commands))

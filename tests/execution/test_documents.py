@@ -1,12 +1,16 @@
 """Each document is parsed once and validated once, and nobody can tell but by the clock."""
 
+import gc
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import pytest
+import strawberry
 from graphql import GraphQLError, ValidationRule, parse
 from strawberry.extensions import (
     AddValidationRules,
@@ -22,7 +26,7 @@ from strawberry.fastapi import GraphQLRouter as StrawberryRouter
 from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
-from gqlnotify import Settings
+from gqlnotify import GraphQLRouter, Settings
 from gqlnotify.execution import documents, operation
 from gqlnotify.execution.documents import Documents, resume_variables
 from tests.applications import application, bearer, client_of, post
@@ -283,14 +287,142 @@ async def test_rules_that_are_always_new_do_not_pile_up() -> None:
 
 async def test_documents_are_forgotten_and_huge_ones_not_kept(counted: Counted) -> None:
     stage = Stage()
-    known = Documents(stage.schema, max_characters=1000)
+    known = Documents(stage.schema, max_bytes=100_000)
     for number in range(500):
         _provided(known, f"{{ a{number}: hello }}")
     assert len(known._cache) < 100
-    huge = "{ hello }" + " " * 2000
+    huge = "{ hello }" + " " * 100_000
     for _ in range(2):
         assert _provided(known, huge).graphql_document is not None
     assert counted.parsed.count(huge) == 2
+
+
+@pytest.mark.parametrize(
+    "document", ["{ hello", "{ unknown }", "{ hello hello(word: 1) }", "{" + " hello" * 9999 + "}"]
+)
+@pytest.mark.parametrize("extensions", EXTENSIONS[:-1], ids=range(len(EXTENSIONS) - 1))
+async def test_a_refusal_is_remembered(
+    counted: Counted, extensions: tuple[Any, ...], document: str
+) -> None:
+    async with both_ways(Stage(extensions=extensions)) as (client, socket):
+        answers = list[Any]()
+        for _ in range(3):
+            answers.append((await post(client, document))["errors"])
+            await socket.subscribe("1", document)
+            answers.append(await socket.error("1"))
+        assert all(answer == answers[0] for answer in answers)
+    assert counted.parsed == [document]
+    assert len(counted.validated) <= 1
+
+
+def test_what_is_remembered_of_refusals_is_bounded() -> None:
+    known = Documents(Stage().schema)
+    for number in range(200):
+        context = _provided(known, f"{{ a{number}" + " hello" * 500 + " }")
+        known.validate(context)
+        assert context.pre_execution_errors
+        with pytest.raises(GraphQLError):
+            _provided(known, "{" * (number + 1))
+    assert len(known._cache) == 0
+    assert 0 < known.weight <= documents.MAX_REFUSED_BYTES
+
+
+@pytest.mark.parametrize(
+    "document", ["{ " + "nested { hello } " * 500 + "}", "{" + " hello" * 2000 + "}"]
+)
+def test_a_document_weighs_no_less_than_it_takes(document: str) -> None:
+    known = Documents(Stage().schema)
+    _provided(known, "{ hello }")
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    weight = known.weight
+    _provided(known, document)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert known.weight - weight >= taken
+
+
+# Suggestions
+
+SUGGESTING = [
+    ("{ helo }", None),
+    ('{ hello(wrd: "a") }', None),
+    ("query($a: Strin) { hello(word: $a) }", None),
+    ("{ favourite(choice: REDD) }", None),
+    ("{ favourite(options: {colr: RED}) }", None),
+    ("query($c: Colour!) { favourite(choice: $c) }", {"c": "REDD"}),
+    ("query($o: Options!) { favourite(options: $o) }", {"o": {"colr": "RED"}}),
+]
+
+
+@strawberry.enum
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@strawberry.input
+class Options:
+    colour: Colour | None = None
+
+
+@strawberry.type
+class Suggestive:
+    @strawberry.field
+    def hello(self, word: str = "") -> str:
+        return word
+
+    @strawberry.field
+    def favourite(self, choice: Colour | None = None, options: Options | None = None) -> str:
+        return f"{choice} {options}"
+
+
+@strawberry.type
+class SuggestiveFeed:
+    @strawberry.subscription
+    async def favourite(self, choice: Colour) -> AsyncIterator[str]:
+        yield choice.value
+
+
+@pytest.mark.parametrize(("document", "variables"), SUGGESTING)
+@pytest.mark.parametrize(
+    "extensions", [(), (ParserCache, ValidationCache)], ids=["plain", "cached"]
+)
+async def test_without_introspection_no_error_suggests_a_name(
+    extensions: tuple[Any, ...], document: str, variables: Any
+) -> None:
+    schema = strawberry.Schema(Suggestive, subscription=SuggestiveFeed, extensions=extensions)
+    for allowed in (True, False):
+        router = GraphQLRouter(
+            schema,
+            settings=Settings(introspection=allowed),
+            subscription_protocols=("graphql-transport-ws", "graphql-sse"),
+        )
+        async with running(application(router)) as origin, client_of(origin) as client:
+            body = {"query": document, "variables": variables}
+            answer = await client.post("/graphql", json=body)
+            stream = await client.post(
+                "/graphql", json=body, headers={"accept": "text/event-stream"}
+            )
+            async with open_socket(f"ws://{origin}") as socket:
+                await socket.init()
+                await socket.subscribe("1", document, variables=variables)
+                told = await socket.error("1")
+        for text in (answer.text, stream.text, json.dumps(told)):
+            assert "errors" in text or "message" in text
+            assert ("Did you mean" in text) is allowed
+
+
+async def test_without_introspection_a_subscription_suggests_no_value() -> None:
+    schema = strawberry.Schema(Suggestive, subscription=SuggestiveFeed)
+    router = GraphQLRouter(schema, settings=Settings(introspection=False))
+    async with running(application(router)) as origin, open_socket(f"ws://{origin}") as socket:
+        await socket.init()
+        document = "subscription($c: Colour!) { favourite(choice: $c) }"
+        await socket.subscribe("1", document, variables={"c": "REDD"})
+        assert "RED'" not in (await socket.error("1"))[0]["message"].replace("REDD'", "")
 
 
 def _provided(known: Documents, query: str) -> Any:

@@ -81,8 +81,10 @@ def test_a_message_of_the_protocol_is_read(message: dict[str, Any], expected: Me
     assert parse(json.dumps(message)) == expected
 
 
-def test_a_long_id_is_read() -> None:
-    assert parse(text(type="complete", id="x" * 10_000)) == Complete("x" * 10_000)
+def test_an_id_has_a_bound_as_each_result_repeats_it() -> None:
+    assert parse(text(type="complete", id="x" * 256)) == Complete("x" * 256)
+    with pytest.raises(InvalidMessage, match="at most 256 characters"):
+        parse(text(type="complete", id="x" * 257))
 
 
 # "Receiving a message of a type or format which is not specified in this document will result in

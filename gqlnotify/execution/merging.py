@@ -1,0 +1,277 @@
+"""Whether fields with one response name can be merged, found out in one pass over the document.
+
+https://spec.graphql.org/draft/#sec-Field-Selection-Merging
+
+The specification, and graphql-core with it, compares each pair of fields that have the same
+response name: 2000 tokens can cost a second. Here all fields that may answer together are put into
+one group, which needs each of them only once. The group is checked, and what is selected below its
+fields is the next group.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLNamedType,
+    GraphQLOutputType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    ValidationContext,
+    ValidationRule,
+    get_named_type,
+    is_interface_type,
+    is_leaf_type,
+    is_list_type,
+    is_non_null_type,
+    is_object_type,
+    print_ast,
+    type_from_ast,
+)
+
+from gqlnotify.errors import QueryTooComplex
+
+# What a document may take: fields looked at, each as often as it is part of a group. A document
+# without type conditions takes as many as it has fields, with its fragments written out.
+MAX_STEPS = 20_000
+
+
+class _Selection(NamedTuple):
+    """A selection set and the type that it selects from."""
+
+    parent: GraphQLNamedType | None
+    node: SelectionSetNode
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Selection sets that answer together.
+
+    In an `exclusive` group, two fields never answer for the same object: only the shape of their
+    answers has to agree. `path` has the response names of the merged fields above.
+    """
+
+    selections: tuple[_Selection, ...]
+    exclusive: bool
+    path: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for groups with the same outcome."""
+        return self.exclusive, frozenset((id(s.parent), id(s.node)) for s in self.selections)
+
+
+class _Field(NamedTuple):
+    parent: GraphQLNamedType | None
+    node: FieldNode
+    type: GraphQLOutputType | None
+
+
+class _Conflict(NamedTuple):
+    reason: str
+    first: FieldNode
+    second: FieldNode
+
+
+class FieldsCanMergeRule(ValidationRule):
+    """Takes the place of graphql-core's `OverlappingFieldsCanBeMergedRule`.
+
+    Raises:
+        QueryTooComplex: the document takes more than `MAX_STEPS`.
+    """
+
+    def __init__(self, context: ValidationContext) -> None:
+        super().__init__(context)
+        self._steps = 0
+        self._checked: set[Hashable] = set()
+        self._spread_somewhere: set[str] = set()
+
+    def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
+        """Check an operation, with the fragments that it spreads."""
+        root = self.context.schema.get_root_type(node.operation)
+        self._check(_Selection(root, node.selection_set))
+
+    def leave_document(self, node: DocumentNode, *_: Any) -> None:
+        """Check the fragments that no operation spreads."""
+        for definition in node.definitions:
+            if isinstance(definition, FragmentDefinitionNode) and self._is_left(definition):
+                self._check(_of_fragment(self.context.schema, definition))
+
+    def _is_left(self, definition: FragmentDefinitionNode) -> bool:
+        return definition.name.value not in self._spread_somewhere
+
+    def _check(self, selection: _Selection) -> None:
+        left = [_Group((selection,), exclusive=False)]
+        while left:
+            group = left.pop()
+            if group.key not in self._checked:
+                self._checked.add(group.key)
+                for name, fields in self._collect(group.selections).items():
+                    left.extend(self._check_fields(group, name, fields))
+
+    def _check_fields(self, group: _Group, name: str, fields: list[_Field]) -> Iterable[_Group]:
+        conflict = _find_conflict(fields, group.exclusive)
+        path = (*group.path, name)
+        if conflict is None:
+            return _groups_below(fields, group.exclusive, path)
+        self.report_error(_error_of(conflict, path))
+        return ()
+
+    def _collect(self, selections: Iterable[_Selection]) -> dict[str, list[_Field]]:
+        """Return the fields of all `selections` by their response names, each once."""
+        found: dict[str, list[_Field]] = {}
+        spread: set[str] = set()
+        left = deque(selections)
+        while left:
+            parent, node = left.popleft()
+            self._count(len(node.selections))
+            for selection in node.selections:
+                if isinstance(selection, FieldNode):
+                    name = (selection.alias or selection.name).value
+                    found.setdefault(name, []).append(_field_of(parent, selection))
+                elif isinstance(selection, InlineFragmentNode):
+                    left.append(self._inline(parent, selection))
+                elif isinstance(selection, FragmentSpreadNode):
+                    left.extend(self._spread(selection.name.value, spread))
+        self._spread_somewhere |= spread
+        return found
+
+    def _inline(self, parent: GraphQLNamedType | None, node: InlineFragmentNode) -> _Selection:
+        condition = node.type_condition
+        type_ = type_from_ast(self.context.schema, condition) if condition else parent
+        return _Selection(type_, node.selection_set)
+
+    def _spread(self, name: str, spread: set[str]) -> Iterator[_Selection]:
+        fragment = None if name in spread else self.context.get_fragment(name)
+        spread.add(name)
+        if fragment is not None:
+            yield _of_fragment(self.context.schema, fragment)
+
+    def _count(self, steps: int) -> None:
+        self._steps += steps + 1
+        if self._steps > MAX_STEPS:
+            raise QueryTooComplex(
+                "The document is too large: too many of its fields answer together. "
+                "Split it into several operations"
+            )
+
+
+def _of_fragment(schema: GraphQLSchema, fragment: FragmentDefinitionNode) -> _Selection:
+    return _Selection(type_from_ast(schema, fragment.type_condition), fragment.selection_set)
+
+
+def _field_of(parent: GraphQLNamedType | None, node: FieldNode) -> _Field:
+    definition = None
+    if is_object_type(parent) or is_interface_type(parent):
+        definition = parent.fields.get(node.name.value)
+    return _Field(parent, node, definition and definition.type)
+
+
+def _find_conflict(fields: Sequence[_Field], exclusive: bool) -> _Conflict | None:
+    """Return the first conflict among fields of one response name."""
+    if len(fields) == 1:
+        return None
+    found = _conflicting_streams(fields)
+    if found is None and not exclusive:
+        found = _conflicting_calls(fields)
+    return found or _conflicting_shapes(fields)
+
+
+def _conflicting_streams(fields: Sequence[_Field]) -> _Conflict | None:
+    for field in fields:
+        if any(directive.name.value == "stream" for directive in field.node.directives or ()):
+            other = fields[0] if field is not fields[0] else fields[1]
+            return _Conflict("they have overlapping stream directives", field.node, other.node)
+    return None
+
+
+def _conflicting_calls(fields: Sequence[_Field]) -> _Conflict | None:
+    """Compare names and arguments of the fields that may answer for the same object.
+
+    Those of two object types never do. An interface may have any object.
+    """
+    anywhere = next((field for field in fields if not is_object_type(field.parent)), None)
+    first: dict[GraphQLNamedType | None, _Field] = {}
+    for field in fields:
+        other = anywhere or first.setdefault(field.parent, field)
+        reason = None if other is field else _different_call(other.node, field.node)
+        if reason is not None:
+            return _Conflict(reason, other.node, field.node)
+    return None
+
+
+def _different_call(one: FieldNode, other: FieldNode) -> str | None:
+    if one.name.value != other.name.value:
+        return f"'{one.name.value}' and '{other.name.value}' are different fields"
+    if not one.arguments and not other.arguments:
+        return None
+    return None if _call(one) == _call(other) else "they have differing arguments"
+
+
+def _call(node: FieldNode) -> Hashable:
+    """Return what is equal for the same arguments, in any order."""
+    return frozenset(
+        (argument.name.value, print_ast(argument.value)) for argument in node.arguments or ()
+    )
+
+
+def _conflicting_shapes(fields: Sequence[_Field]) -> _Conflict | None:
+    known = [field for field in fields if field.type is not None]
+    for field in known[1:]:
+        if field.type is not known[0].type and _shape(field.type) != _shape(known[0].type):
+            reason = f"they return conflicting types '{known[0].type}' and '{field.type}'"
+            return _Conflict(reason, known[0].node, field.node)
+    return None
+
+
+def _shape(type_: Any) -> Hashable:
+    """Return what is equal for types of one shape: all composite types are."""
+    if is_list_type(type_) or is_non_null_type(type_):
+        return is_list_type(type_), _shape(type_.of_type)
+    return type_ if is_leaf_type(type_) else None
+
+
+def _groups_below(
+    fields: Sequence[_Field], exclusive: bool, path: tuple[str, ...]
+) -> Iterator[_Group]:
+    """Yield the groups of what is selected below fields of one response name."""
+    parents = {field.parent for field in fields if is_object_type(field.parent)}
+    if exclusive or len(parents) < 2:
+        yield from _group_below(fields, exclusive, path)
+        return
+    for parent in parents:
+        together = [f for f in fields if f.parent is parent or not is_object_type(f.parent)]
+        yield from _group_below(together, False, path)
+    yield from _group_below(fields, True, path)
+
+
+def _group_below(
+    fields: Iterable[_Field], exclusive: bool, path: tuple[str, ...]
+) -> Iterator[_Group]:
+    selections = tuple(
+        _Selection(get_named_type(field.type), field.node.selection_set)
+        for field in fields
+        if field.node.selection_set
+    )
+    if selections:
+        yield _Group(selections, exclusive, path if len(selections) > 1 else ())
+
+
+def _error_of(conflict: _Conflict, path: tuple[str, ...]) -> GraphQLError:
+    *above, name = path
+    reason = conflict.reason
+    for response_name in [name, *reversed(above)][:-1]:
+        reason = f"subfields '{response_name}' conflict because {reason}"
+    return GraphQLError(
+        f"Fields '{path[0]}' conflict because {reason}. Use different aliases on the fields to "
+        "fetch both if this was intentional.",
+        [conflict.first, conflict.second],
+    )

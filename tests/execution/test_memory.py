@@ -1,0 +1,101 @@
+"""What subscribers leave behind is bounded in bytes, whatever they have sent."""
+
+import gc
+import json
+from typing import Any
+
+import pytest
+
+from gqlnotify.errors import ExtensionsTooBig
+from gqlnotify.execution import shared
+from gqlnotify.execution.limits import Limits
+from tests.e2e.raw import Socket
+from tests.execution import TOLD, Stage, audience, executions, sizes, subscribe_all, told
+from tests.waiting import wait_until
+
+JUNK: dict[str, Any] = {"junk": [[]] * 2000}
+
+
+async def test_undeclared_variables_are_neither_kept_nor_a_difference() -> None:
+    stage = Stage()
+    router = stage.router()
+    async with audience(router, "alice", "bob") as (alice, bob):
+        await subscribe_all(router, [alice], TOLD, variables=JUNK)
+        await subscribe_all(router, [bob], TOLD, variables={"other": 1})
+        (execution,) = executions(router)
+        assert execution._asked.context.variables == {}
+        await stage.say("hi")
+        assert await told([alice, bob]) == ["hi"] * 2
+
+
+async def test_a_subscription_by_itself_keeps_no_undeclared_variable() -> None:
+    found = list[Any]()
+    stage = Stage()
+
+    def choose(info: Any) -> Any:
+        found.append(info.variable_values)
+        return stage.topics.subscribe(stage.notes, per_viewer=True)
+
+    stage.choose = choose
+    document = "subscription($value: JSON!) { notes { altered(value: $value) } }"
+    async with audience(stage.router(), "alice") as (alice,):
+        await alice.subscribe("1", document, variables={"value": 1, **JUNK})
+        await wait_until(lambda: found)
+        assert found == [{"value": 1}]
+        await alice.is_silent()
+
+
+async def test_executions_that_nobody_uses_weigh_no_more_than_their_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bound = 300_000
+    monkeypatch.setattr(shared, "RECENT_BYTES", bound)
+    stage = Stage()
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        for number in range(30):
+            extensions = {"number": number, "junk": [[]] * 500}
+            await alice.subscribe(str(number), TOLD, extensions=extensions)
+        await wait_until(lambda: len(executions(router)) == 30)
+        for number in range(30):
+            await alice.complete(str(number))
+        await alice.is_silent()
+        await wait_until(lambda: not sizes(router))
+        kept = router._gqlnotify.executions(router.schema)._recent
+        assert 0 < kept.weight <= bound
+        gc.collect()
+        assert len(executions(router)) == len(kept) < 10
+
+
+async def refused(socket: Socket, extensions: Any) -> str:
+    await socket.subscribe("1", TOLD, extensions=extensions)
+    return str((await socket.error("1"))[0]["extensions"]["code"])
+
+
+async def test_extensions_that_are_too_large_are_refused() -> None:
+    router = Stage().router()
+    async with audience(router, "alice") as (alice,):
+        assert await refused(alice, {"junk": "x" * 8192}) == "EXTENSIONS_TOO_BIG"
+        assert await alice.query("{ hello }") == {"hello": "world"}
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_limit_is_the_size_as_json(over: int) -> None:
+    extensions = {"a": "é"}
+    limits = Limits(extensions_bytes=len(json.dumps(extensions)) - over)
+    if over:
+        with pytest.raises(ExtensionsTooBig):
+            limits.check_extensions(extensions)
+    else:
+        limits.check_extensions(extensions)
+
+
+async def test_a_long_operation_id_closes_the_socket() -> None:
+    stage = Stage()
+    router = stage.router()
+    async with audience(router, "alice", "bob") as (alice, bob):
+        await alice.subscribe("i" * 256, TOLD)
+        await alice.is_silent()
+        await bob.subscribe("i" * 257, TOLD)
+        closed = await bob.closed()
+        assert (closed.code, closed.reason) == (4400, "'id' must have at most 256 characters")
