@@ -1,0 +1,23 @@
+"""The task service over HTTP, as urql and graphql-tools ask it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import SECRET
+from tests.e2e.tokens import token
+from tests.servers import run_node, serving
+
+TOLD = {
+    "query": {"me": {"subject": "alice"}},
+    "mutation": {"createTask": {"__typename": "Task"}},
+    "subscription": {"taskEvents": {"kind": "CREATED"}},
+}
+
+
+@pytest.mark.parametrize("client", ["urql", "executor"])
+def test_a_client_over_http_gets_what_it_asks_for(client: str, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/tasks.db"
+    with serving("schema.app:app", tmp_path, jwt_secret=SECRET, database_url=database) as server:
+        told = run_node("http.mjs", url=f"{server.http}/graphql", token=token())
+    assert told[client] == {kind: {"data": data, "errors": None} for kind, data in TOLD.items()}
