@@ -105,6 +105,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             execution_timeout=settings.execution_timeout,
             limits=execution.Limits.from_settings(settings),
             persisted=execution.PersistedOperations.from_settings(settings),
+            replay_rate=settings.replay_rate,
         )
         check = authenticate or verifier_from(settings)
         if check is not None:
@@ -185,14 +186,16 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     allowed=frozenset(transport.allowed_operation_types(allowed)),
                     document_id=document_id_of(request_data),
                 )
+                executions = self._gqlnotify.executions(self.schema)
+                budget = executions.budgets.of(_subject(operation.viewer))
                 results = execution.stream(
-                    self._gqlnotify.executions(self.schema),
+                    executions,
                     operation,
                     context=context,
                     root_value=root_value,
                 )
                 return execution.while_valid(
-                    execution.unshared(results), operation.viewer, self._gqlnotify.watch
+                    execution.unshared(results, budget), operation.viewer, self._gqlnotify.watch
                 )
         with tracing.span("operation", lambda: _asked(request_data)):
             return await super().execute_operation(
@@ -253,6 +256,10 @@ def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:
             f"of the token; derive it from {GraphQLTransportWSHandler.__module__}."
             f"{GraphQLTransportWSHandler.__name__}, or do without tokens"
         )
+
+
+def _subject(viewer: Viewer | None) -> str | None:
+    return None if viewer is None else viewer.principal.subject
 
 
 def _asked(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, str]:

@@ -233,6 +233,11 @@ class Settings(BaseSettings):
     execution_timeout: float = Field(
         default=30, gt=0, description="How long the resolvers of one event may take"
     )
+    replay_rate: float = Field(
+        default=1000,
+        gt=0,
+        description="Events a second that are executed for those of one subject who catch up",
+    )
     outcome_cache_bytes: int = Field(
         default=8 * 1024 * 1024,
         ge=0,

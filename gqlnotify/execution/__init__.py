@@ -7,10 +7,12 @@ merging.py     whether its fields can be merged
 pace.py        when an unknown document may be parsed
 persisted.py   which documents are known by their names
 shared.py      each event is executed and encoded once for all who ask the same
+budget.py      how fast the past is executed again for one subject
 group.py       who gets the result of such an execution, and in which order
 validity.py    a stream without a connection ends with its token
 """
 
+from gqlnotify.execution.budget import Budget
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.events import EventContext, MakeContext, Outcome
 from gqlnotify.execution.group import Ended, Group, Member
@@ -38,6 +40,7 @@ from gqlnotify.execution.shared import (
 from gqlnotify.execution.validity import while_valid
 
 __all__ = [
+    "Budget",
     "Cache",
     "Ended",
     "EventContext",

@@ -35,6 +35,7 @@ from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, ExecutionTimeout, NotifyError
+from gqlnotify.execution.budget import Budget
 from gqlnotify.execution.results import error_result, event_error, is_expected
 from gqlnotify.execution.shared import Executions, Shareable
 from gqlnotify.topics import Subscription
@@ -119,7 +120,9 @@ def find_document(
     return document
 
 
-async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+async def unshared(
+    results: AsyncGenerator[Any, None], budget: Budget | None = None
+) -> AsyncGenerator[Any, None]:
     """Yield the results, each of a `Shareable`'s by itself: for transports that hold no groups."""
     shareable: Shareable | None = None
     try:
@@ -130,6 +133,7 @@ async def unshared(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, No
                     break
                 yield result
         while shareable and (event := await shareable.reader.next()):
+            await shareable.execution.pace(event, budget)
             outcome = shareable.execution.outcome(event)
             if isinstance(outcome, asyncio.Future):
                 outcome = await asyncio.shield(outcome)

@@ -21,6 +21,7 @@ from strawberry.types import ExecutionContext
 from gqlnotify import metrics, tracing
 from gqlnotify.cancellation import run_within
 from gqlnotify.event import Cursor, Event
+from gqlnotify.execution.budget import Budget, Budgets
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import (
     Documents,
@@ -49,6 +50,7 @@ from gqlnotify.topics import Subscription
 EXECUTION_TIMEOUT = 30.0
 CACHE_BYTES = 8 * 1024 * 1024
 RECENT_BYTES = 16 * 1024 * 1024
+REPLAY_RATE = 1000.0
 _NO_DIFFERENCE = {"after", "persistedQuery"}
 # Measured: parsed JSON takes up to 26 times its text, which the key of an execution has as well.
 _PARSED_BYTES = 30
@@ -88,7 +90,9 @@ class Executions:
         execution_timeout: float = EXECUTION_TIMEOUT,
         limits: Limits = NO_LIMITS,
         persisted: PersistedOperations = NONE_PERSISTED,
+        replay_rate: float = REPLAY_RATE,
     ) -> None:
+        self.budgets = Budgets(replay_rate)
         self.limits = limits
         self.persisted = persisted
         self.documents = Documents(schema, limits=limits, persisted=persisted)
@@ -207,7 +211,9 @@ class SharedExecution:
             self._group = None
         self.count_saved()
 
-    async def join(self, member: Member, reader: Reader) -> Group | None:
+    async def join(
+        self, member: Member, reader: Reader, budget: Budget | None = None
+    ) -> Group | None:
         """Give `member` what `reader` reads, until it is in the group, which is returned.
 
         None where the topic has been left by all.
@@ -219,7 +225,7 @@ class SharedExecution:
         try:
             while not reader.closed:
                 group = self.group(reader)
-                if await group.bring(member, reader):
+                if await group.bring(member, reader, partial(self.pace, budget=budget)):
                     return group
             return None
         finally:
@@ -230,6 +236,13 @@ class SharedExecution:
         """Tell the metrics what was known already since they were told last."""
         saved, self._saved = self._saved, 0
         metrics.executions_saved.inc(saved)
+
+    async def pace(self, event: Event, budget: Budget | None) -> None:
+        """Wait until `event` may be executed on this budget; what is known costs nothing."""
+        if budget is None or event.cursor in self._pending:
+            return
+        if self._outcomes.get((self, event.cursor)) is None:
+            await budget.spend()
 
     def outcome(
         self, event: Event, keep: bool = True

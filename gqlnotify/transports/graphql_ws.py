@@ -108,6 +108,7 @@ class GraphQLTransportWSHandler:
         # What the tasks of operations were asked for.
         self._asked: dict[asyncio.Task[None], Subscribe] = {}
         self._subject: str | None = None
+        self._budget: execution.Budget | None = None
         self._connection = Connection(
             websocket.ws, view.encode_json, settings, on_slow=self._fell_behind_for_good
         )
@@ -477,7 +478,10 @@ class GraphQLTransportWSHandler:
         return []
 
     async def _join(self, member: SharedOperation, reader: Reader) -> Sequence[Json] | None:
-        member.group = await member.execution.join(member, reader)
+        if self._budget is None:
+            budgets = self._router.executions(self._view.schema).budgets
+            self._budget = budgets.of(self._subject)
+        member.group = await member.execution.join(member, reader, self._budget)
         if member.group is None:
             return []
         self._operations[member.id] = member

@@ -1,0 +1,39 @@
+"""How fast the past is executed again for one subject. Others must not wait for it."""
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from gqlnotify.protocol.rate import Rate
+
+
+class Budget:
+    """Paces the executions of events that a subject asks for, whatever documents they are for."""
+
+    def __init__(self, per_second: float) -> None:
+        self._rate = Rate(per_second, max(round(per_second), 1))
+
+    async def spend(self) -> None:
+        """Count one execution, and wait until it may begin."""
+        now = asyncio.get_running_loop().time()
+        wait = self._rate.wait(now)
+        # Counted before the wait, so that all who wait come one after the other.
+        self._rate.count(now)
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+
+class Budgets:
+    """The budgets of all subjects that have an operation."""
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._by_subject: WeakValueDictionary[str, Budget] = WeakValueDictionary()
+
+    def of(self, subject: str | None) -> Budget:
+        """Return the budget that `subject` shares over all its connections; None has a new one."""
+        if subject is None:
+            return Budget(self._per_second)
+        budget = self._by_subject.get(subject)
+        if budget is None:
+            budget = self._by_subject[subject] = Budget(self._per_second)
+        return budget
