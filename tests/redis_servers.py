@@ -28,8 +28,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.waiting import SCALE
+
 HOST = "127.0.0.1"
-PATIENCE = 20.0
+PATIENCE = 20.0 * SCALE
 SLOTS = 16384
 
 _BUS = 10_000  # a cluster node talks to the others on its port and this

@@ -18,9 +18,11 @@ from typing import Any, Literal, Self
 import uvicorn
 from starlette.types import ASGIApp
 
+from tests.waiting import SCALE
+
 ROOT = Path(__file__).parent.parent
 CLIENTS = Path(__file__).parent / "clients"
-PATIENCE = 30.0
+PATIENCE = 30.0 * SCALE
 
 # What a resolver raises is logged as well, and is no trouble.
 _TROUBLE = (

@@ -52,7 +52,13 @@ from tests.servers import DIRECT, PATIENCE, Server, patience, running, serving
 from tests.test_cli import run
 from tests.waiting import wait_until
 
-NOW = int(time.time())
+NOW = 0
+"""The time at which the running test began."""
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "NOW", int(time.time()))
 
 
 HELLO_QUERY = {"query": "{ me }"}
@@ -76,8 +82,10 @@ def holder(subject: str = "alice", **claims: Any) -> Principal:
 LONGEST = 86_400.0
 
 
-def revoked(*revocations: Revocation, now: float = NOW, longest: float = LONGEST) -> Revoked:
-    known = Revoked(longest, now=lambda: now)
+def revoked(
+    *revocations: Revocation, now: float | None = None, longest: float = LONGEST
+) -> Revoked:
+    known = Revoked(longest, now=lambda: NOW if now is None else now)
     for each in revocations:
         known.add(each)
     return known

@@ -14,9 +14,10 @@ from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.typing import Subprotocol
 
 import schema
+from tests.waiting import SCALE
 
 SECRET = "a secret for the tests of the task service"
-PATIENCE = 20.0
+PATIENCE = 20.0 * SCALE
 OPERATIONS = Path(schema.__file__).parent / "operations"
 
 
