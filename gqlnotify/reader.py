@@ -9,8 +9,6 @@ come twice.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
-from contextvars import Context
 from typing import Protocol
 
 from gqlnotify.conflation import Skipped, conflate
@@ -60,7 +58,6 @@ class Reader:
         self._latest: deque[tuple[Event, int]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._patience: asyncio.Timeout | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __del__(self) -> None:
         if not self.closed and self._feed is not None:
@@ -88,7 +85,6 @@ class Reader:
             CursorExpired: the history no longer reaches back to `after`.
             BrokerUnavailable: the broker has never been reached; later on, it is waited for.
         """
-        self._loop = asyncio.get_running_loop()
         try:
             # Without an end, unless `close` sets one.
             async with asyncio.timeout(None) as self._patience:
@@ -221,18 +217,6 @@ class Reader:
             self._patience.reschedule(asyncio.get_running_loop().time())
         if self._feed is not None:
             self._feeds.leave(self._feed, self)
-
-    def close_soon(self) -> None:
-        """Leave the topic in the next turn of the event loop. Any thread may call this.
-
-        The garbage collector runs in any thread, and in the middle of anything: also while a feed
-        walks over its readers.
-        """
-        if self.closed or self._loop is None:
-            return
-        # The readers of a closed loop ended with it.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.close, context=Context())
 
     @property
     def _open_feed(self) -> Feed:

@@ -467,9 +467,7 @@ class Subscription(Generic[T]):
         self.yields_unreadable = False
         """Whether an `EventUnreadable` comes in place of an event that can't be read."""
         key_of = None if topic.latest_by is None else self.lens.key_of
-        # The reader must not refer to its subscription, which would then never be dropped.
         self.reader = Reader(manager, topic.concrete(), key_of=key_of)
-        self._owns_reader = True
         self._after = after
         self._view = view
         self._viewer = viewer
@@ -524,17 +522,6 @@ class Subscription(Generic[T]):
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""
         self.reader.close()
-
-    def release(self) -> Reader:
-        """Return the reader, which the caller has to close from now on."""
-        self._owns_reader = False
-        return self.reader
-
-    def __del__(self) -> None:
-        # An iterator that waits is never dropped: its topic holds the reader, that holds the
-        # future, and that the task with the iterator in its frame.
-        if getattr(self, "_owns_reader", False):
-            self.reader.close_soon()
 
     def __aiter__(self) -> Self:
         return self

@@ -2,7 +2,7 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqlnotify import Cursor, Event, Principal, Settings, Subscription, Topic, TopicManager, feed
+from gqlnotify import Cursor, Event, Principal, Settings, Topic, TopicManager, feed
 from gqlnotify.auth import Viewer, viewing
 from gqlnotify.brokers import Deliver, MemoryBroker, Recheck
 from gqlnotify.errors import (
@@ -915,113 +915,6 @@ def test_an_event_loop_finds_nothing_of_the_one_before() -> None:
     first, second = asyncio.run(one_life(1)), asyncio.run(one_life(2))
     for cursor in (first, second):
         asyncio.run(resume(cursor))
-
-
-# what becomes of a stream that is dropped
-
-
-def readers(manager: TopicManager) -> int:
-    return sum(len(feed.members) for feed in manager._feeds.values())
-
-
-async def by_a_break(manager: TopicManager) -> None:
-    async for _ in manager.subscribe(NUMBERS):
-        break
-
-
-async def by_an_exception(manager: TopicManager) -> None:
-    with suppress(ZeroDivisionError):
-        async for number in manager.subscribe(NUMBERS):
-            number / 0
-
-
-async def by_a_cancel(manager: TopicManager) -> None:
-    waiting = asyncio.create_task(take(manager.subscribe(NUMBERS), 5))
-    await wait_until(lambda: readers(manager))
-    waiting.cancel()
-    await asyncio.wait([waiting])
-
-
-async def by_leaving_it_after_the_start(manager: TopicManager) -> None:
-    await manager.subscribe(NUMBERS).start()
-
-
-async def by_leaving_what_was_mapped(manager: TopicManager) -> None:
-    await anext(manager.subscribe(NUMBERS).map(lambda number, _event: number + 1))
-
-
-async def by_leaving_a_generator(manager: TopicManager) -> None:
-    async def numbers() -> AsyncIterator[int]:
-        async for number in manager.subscribe(NUMBERS):
-            yield number
-
-    await anext(numbers())
-
-
-async def by_leaving_a_cycle(manager: TopicManager) -> None:
-    stream = await started(manager.subscribe(NUMBERS))
-    cycle: list[Any] = [stream]
-    cycle.append(cycle)
-
-
-DROPS = [
-    *(by_a_break, by_an_exception, by_a_cancel, by_leaving_it_after_the_start),
-    *(by_leaving_what_was_mapped, by_leaving_a_generator, by_leaving_a_cycle),
-]
-
-
-@pytest.mark.parametrize("drop", DROPS)
-async def test_a_stream_that_is_dropped_leaves_its_topic(
-    drop: Callable[[TopicManager], Coroutine[Any, Any, None]], manager: TopicManager
-) -> None:
-    others = await started(manager.subscribe(NUMBERS))
-    for _ in range(50):
-        dropping = asyncio.create_task(drop(manager))
-        while not dropping.done():
-            await manager.publish(NUMBERS, 1)
-            await asyncio.sleep(0)
-        await dropping
-    del dropping
-    gc.collect()
-
-    await wait_until(lambda: readers(manager) == 1)
-    assert await take(others, 3) == [1, 1, 1]
-
-
-async def test_a_stream_whose_consumer_is_known_to_the_event_loop_alone_goes_on(
-    manager: TopicManager,
-) -> None:
-    got: list[int] = []
-
-    async def consume() -> None:
-        async for number in manager.subscribe(NUMBERS):
-            got.append(number)  # noqa: PERF401 - each is looked at when it comes
-
-    # asyncio holds tasks weakly: nothing but what it waits for keeps this one.
-    asyncio.create_task(consume())  # noqa: RUF006
-    await wait_until(lambda: readers(manager))
-    for number in range(3):
-        gc.collect()
-        await manager.publish(NUMBERS, number)
-        await wait_until(lambda number=number: got == [*range(number + 1)])
-
-
-async def test_a_stream_may_be_dropped_in_another_thread(manager: TopicManager) -> None:
-    held = [await started(manager.subscribe(NUMBERS))]
-    await asyncio.to_thread(held.clear)
-
-    await wait_until(lambda: readers(manager) == 0)
-
-
-def test_a_stream_that_outlives_its_event_loop_is_dropped_without_a_word() -> None:
-    manager = TopicManager(MemoryBroker())
-
-    async def begin() -> Subscription[int]:
-        return await started(manager.subscribe(NUMBERS))
-
-    held = [asyncio.run(begin())]
-    held.clear()
-    gc.collect()
 
 
 # what an application does in its own shutdown

@@ -260,7 +260,7 @@ class _Run:
         except BaseException:
             source.reader.close()
             raise
-        return None if execution is None else Shareable(execution, source.release())
+        return None if execution is None else Shareable(execution, source.reader)
 
     def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
         assert self._context.graphql_document is not None
