@@ -22,6 +22,7 @@ from graphql import (
     execute_subscription_event,
     get_operation_ast,
     map_source_to_response_event,
+    parse,
 )
 from graphql import OperationType as CoreOperationType
 from graphql.execution import Executor
@@ -152,9 +153,15 @@ async def unshared(
 
 def is_subscription(executions: Executions, query: str | None, operation_name: str | None) -> bool:
     """Tell whether the operation goes on until somebody ends it."""
-    document = executions.documents.find(query) if query else None
-    found = document and get_operation_ast(document, operation_name)
-    return bool(found and found.operation is CoreOperationType.SUBSCRIPTION)
+    try:
+        # A refused document has its answer in the same form as any other.
+        document = executions.documents.find(query or "") or parse(
+            query or "", max_tokens=executions.limits.tokens
+        )
+    except (GraphQLError, RecursionError):
+        return False
+    found = get_operation_ast(document, operation_name)
+    return found is not None and found.operation is CoreOperationType.SUBSCRIPTION
 
 
 class _Run:
