@@ -182,9 +182,12 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
                 raise HTTPException(400, "The `operationName` must be a string or null")
         if not all(single.query for single in operations):
             operations = await _with_their_names(self, request, operations)
-        if isinstance(data, list):
-            return operations
         accept = request.headers.get("accept")
+        if isinstance(data, list):
+            for stream in _streams(self):
+                if stream_quality(accept, stream.accepts) > single_quality(accept):
+                    raise HTTPException(400, stream.batching_error)
+            return operations
         return replace(operations[0], protocol=_protocol_for(self, operations[0], accept))
 
     def parse_json(self, data: str | bytes) -> Any:

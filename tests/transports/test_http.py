@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from strawberry.schema.config import StrawberryConfig
 
 from gqlnotify import GraphQLRouter
 from gqlnotify.execution import is_request_error
@@ -157,4 +158,14 @@ async def test_a_body_is_read_as_json_only_where_it_says_so(
     content = json.dumps({"query": HELLO})
     headers = {"content-type": content_type}
     answer = await client.post("/graphql", content=content, headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(("accept", "status"), [(URQL, 200), (APOLLO, 200), (STREAM, 400)])
+async def test_a_batch_is_answered_in_json_alone(accept: str, status: int) -> None:
+    batching = StrawberryConfig(batching_config={"max_operations": 2})
+    router = GraphQLRouter(schema_of(config=batching), subscription_protocols=ALL_PROTOCOLS)
+    async with http(router) as client:
+        asked = [{"query": HELLO}] * 2
+        answer = await client.post("/graphql", json=asked, headers={"accept": accept})
     assert answer.status_code == status
