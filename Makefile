@@ -9,7 +9,7 @@ SECONDS := 60
 # Most tests wait for other processes: more of them at once than there are cores.
 PROCESSES := 3
 
-.PHONY: help install serve test chaos rolling soak fuzz conformance bench check fmt cov clean
+.PHONY: help install serve unit test chaos rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -30,7 +30,10 @@ $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json
 serve: install  ## Run the task service on http://127.0.0.1:8000
 	$(BIN)/gqlnotify serve
 
-test: install $(CLIENTS)/node_modules/.installed  ## Run every test
+unit: install  ## Run the tests that start no process and no server program, in about a minute
+	$(BIN)/python -m pytest -m "not processes"
+
+test: install $(CLIENTS)/node_modules/.installed  ## Run every test (TEST_PATIENCE=3: with longer deadlines)
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)

@@ -14,6 +14,7 @@ from strawberry.types import Info
 from tests.e2e.raw import Socket, open_socket
 from tests.e2e.tokens import token
 from tests.servers import running
+from tests.waiting import PATIENCE
 
 EVENT_STREAM = {"accept": "text/event-stream"}
 MULTIPART = {"accept": "multipart/mixed;boundary=graphql;subscriptionSpec=1.0,application/json"}
@@ -108,7 +109,7 @@ def application(router: Any, **options: Any) -> FastAPI:
 
 def client_of(origin: str, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        base_url=f"http://{origin}", trust_env=False, timeout=30, verify=False, **options
+        base_url=f"http://{origin}", trust_env=False, timeout=PATIENCE, verify=False, **options
     )
 
 

@@ -1,15 +1,61 @@
-"""The servers that the tests of several folders share."""
+"""The servers that the tests of several folders share, and which tests need any."""
 
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.redis_servers import RedisServer, installed, redis_server
+
+_STARTING_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+
+hypothesis.settings.register_profile("dev", max_examples=25, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=100, deadline=None)
+hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
+)
+
+
+class _Processes:
+    """Whether the running test may start processes: only one that is marked `processes` may."""
+
+    def __init__(self) -> None:
+        self.allowed = True
+        sys.addaudithook(self._look)
+
+    def _look(self, event: str, _arguments: Sequence[object]) -> None:
+        if not self.allowed and event in _STARTING_A_PROCESS:
+            raise AssertionError(
+                "This test starts a process: mark it, or its module, with "
+                "pytest.mark.processes. `make unit` leaves such tests out"
+            )
+
+
+_processes = _Processes()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a fixture which starts a server."""
+    for item in items:
+        if _STARTED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
+
+
+@pytest.fixture(autouse=True)
+def _only_marked_tests_start_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    _processes.allowed = request.node.get_closest_marker("processes") is not None
+    yield
+    _processes.allowed = True
+
+
+_STARTED = {"redis_url", "redis_program", "postgres"}
 
 
 @pytest.fixture(scope="session")

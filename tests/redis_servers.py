@@ -31,7 +31,7 @@ from redis.retry import Retry
 from tests.waiting import SCALE
 
 HOST = "127.0.0.1"
-PATIENCE = 20.0 * SCALE
+PATIENCE = 60.0 * SCALE
 SLOTS = 16384
 
 _BUS = 10_000  # a cluster node talks to the others on its port and this

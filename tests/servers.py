@@ -22,7 +22,7 @@ from tests.waiting import SCALE
 
 ROOT = Path(__file__).parent.parent
 CLIENTS = Path(__file__).parent / "clients"
-PATIENCE = 30.0 * SCALE
+PATIENCE = 60.0 * SCALE
 
 # What a resolver raises is logged as well, and is no trouble.
 _TROUBLE = (

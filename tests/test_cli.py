@@ -25,6 +25,7 @@ from gqlnotify.auth import TokenVerifier
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.settings import Settings as GqlnotifySettings
 from tests.redis_servers import redis_server
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 SECRET = "a secret that is long enough to be one"
@@ -49,7 +50,7 @@ def run(
         input=given,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -70,13 +71,13 @@ def serving(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         finally:
             process.kill()
             process.communicate()
 
 
-def read_until(process: "subprocess.Popen[bytes]", text: str, seconds: float = 30) -> str:
+def read_until(process: "subprocess.Popen[bytes]", text: str, seconds: float = PATIENCE) -> str:
     assert process.stdout is not None
     deadline = time.monotonic() + seconds
     seen = ""
@@ -91,7 +92,7 @@ def read_until(process: "subprocess.Popen[bytes]", text: str, seconds: float = 3
     return seen
 
 
-def wait_for_http(url: str, seconds: float = 30) -> None:
+def wait_for_http(url: str, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -896,7 +897,7 @@ def test_tail_ends_with_status_3_when_redis_loses_what_it_may_not_have_printed(
         read_until(tail, "\n")
         server.ask("FLUSHALL")
         publisher.publish_sync(topic, 2)
-        _, complaint = tail.communicate(timeout=30)
+        _, complaint = tail.communicate(timeout=PATIENCE)
 
     assert tail.returncode == 3
     assert b"gqlnotify: " in complaint
@@ -909,7 +910,7 @@ def test_tail_ends_quietly_when_it_is_asked_to(redis_url: str, topic: str, how: 
         publisher.publish_sync(topic, 1)
         read_until(tail, "\n")
         tail.send_signal(how)
-        output, complaint = tail.communicate(timeout=30)
+        output, complaint = tail.communicate(timeout=PATIENCE)
 
     assert tail.returncode in {0, -signal.SIGTERM}
     assert (output, complaint) == (b"", b"")
@@ -925,11 +926,11 @@ def test_tail_ends_quietly_when_nobody_reads_on(redis_url: str, topic: str) -> N
         stderr=subprocess.PIPE,
     )
     head = subprocess.run(
-        ["head", "-1"], stdin=tail.stdout, capture_output=True, check=True, timeout=30
+        ["head", "-1"], stdin=tail.stdout, capture_output=True, check=True, timeout=PATIENCE
     )
     assert tail.stdout is not None
     tail.stdout.close()
-    _, complaint = tail.communicate(timeout=30)
+    _, complaint = tail.communicate(timeout=PATIENCE)
 
     assert json.loads(head.stdout)["payload"] == 0
     assert complaint.decode().splitlines() == [f"Following {topic} after {first.epoch}-0"]

@@ -30,7 +30,7 @@ from tests.streams import (
     started,
     take,
 )
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parent.parent
 APP = "tests.e2e.app:app"
@@ -71,7 +71,7 @@ def _key(sample: Sample) -> str:
 
 @asynccontextmanager
 async def scraping(server: Server) -> AsyncIterator[Scraper]:
-    async with httpx.AsyncClient(base_url=server.http, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE) as client:
         yield Scraper(client)
 
 
@@ -192,7 +192,7 @@ async def _publish_by_a_new_connection(server: Server, value: int) -> None:
     found = re.search(r'"Bearer ([^"]+)"', server.log)
     headers = {"authorization": f"Bearer {found[1]}"} if found else {}
     body = {"query": PUBLISH, "variables": {"value": value}}
-    async with httpx.AsyncClient(base_url=server.http, headers=headers, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.http, headers=headers, timeout=PATIENCE) as client:
         answer = (await client.post("/graphql", json=body)).json()
     assert "errors" not in answer, answer
 

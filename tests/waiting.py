@@ -9,7 +9,7 @@ from typing import Any
 SCALE = float(os.environ.get("TEST_PATIENCE", "1"))
 """By how much the tests' deadlines are longer, for a machine that is slow or busy."""
 
-PATIENCE = 5.0 * SCALE
+PATIENCE = 30.0 * SCALE
 _LOOK_EVERY = 0.002
 
 

@@ -23,9 +23,10 @@ from gqlnotify.errors import Unauthenticated
 
 SECRET = "correct horse battery staple"
 ANOTHER_SECRET = "tr0ub4dor&3"
-IN_AN_HOUR = int(time.time()) + 3600
-AN_HOUR_AGO = int(time.time()) - 3600
-CLAIMS: dict[str, Any] = {"sub": "alice", "exp": IN_AN_HOUR}
+# Far from now, however long the tests run.
+TOMORROW = int(time.time()) + 24 * 3600
+YESTERDAY = int(time.time()) - 24 * 3600
+CLAIMS: dict[str, Any] = {"sub": "alice", "exp": TOMORROW}
 
 
 def pair(private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, str, bytes]:

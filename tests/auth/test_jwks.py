@@ -19,7 +19,6 @@ from gqlnotify.auth import KeySetVerifier, TokenVerifier, verifier_from
 from gqlnotify.auth.jwks import MAX_BYTES, KeySet
 from gqlnotify.errors import KeysUnavailable, TokenExpired, TokenNotYetValid, Unauthenticated
 from tests.auth.forging import (
-    AN_HOUR_AGO,
     CLAIMS,
     EC_PRIVATE,
     EC_PUBLIC,
@@ -27,6 +26,7 @@ from tests.auth.forging import (
     RSA_PUBLIC,
     RSA_PUBLIC_DER,
     SECRET,
+    YESTERDAY,
     b64,
     handmade,
     pair,
@@ -227,7 +227,7 @@ async def test_the_other_rules_are_those_of_a_single_key() -> None:
         )
         await assert_refused(crit, by)
         with pytest.raises(TokenExpired):
-            await by.verify(rs(exp=AN_HOUR_AGO))
+            await by.verify(rs(exp=YESTERDAY))
 
 
 # when they are fetched

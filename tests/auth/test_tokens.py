@@ -20,17 +20,17 @@ from gqlnotify.auth import (
 from gqlnotify.errors import TokenExpired, TokenNotYetValid, Unauthenticated
 from gqlnotify.settings import warn_once
 from tests.auth.forging import (
-    AN_HOUR_AGO,
     ANOTHER_SECRET,
     CERTIFICATE,
     CLAIMS,
     EC_PRIVATE,
     EC_PUBLIC,
-    IN_AN_HOUR,
     RSA_PRIVATE,
     RSA_PUBLIC,
     RSA_PUBLIC_DER,
     SECRET,
+    TOMORROW,
+    YESTERDAY,
     assert_refused,
     b64,
     fixed,
@@ -50,7 +50,7 @@ def test_a_good_token_speaks_for_its_subject() -> None:
     principal = verifier().verify(hs(topics=rights, name="Alice"))
 
     assert principal.subject == "alice"
-    assert principal.expires_at == datetime.fromtimestamp(IN_AN_HOUR, UTC)
+    assert principal.expires_at == datetime.fromtimestamp(TOMORROW, UTC)
     assert principal.subscribe == ("tasks", "tasks.*")
     assert principal.publish == ("chat.*",)
     assert principal.claims["name"] == "Alice"
@@ -93,7 +93,7 @@ def test_an_audience_and_an_issuer_that_nobody_asks_for_are_no_ones_business() -
 
 
 def test_a_token_that_has_begun_is_accepted() -> None:
-    assert verifier().verify(hs(nbf=AN_HOUR_AGO, iat=AN_HOUR_AGO)).subject == "alice"
+    assert verifier().verify(hs(nbf=YESTERDAY, iat=YESTERDAY)).subject == "alice"
 
 
 def test_a_token_of_the_greatest_length_is_read() -> None:
@@ -240,7 +240,7 @@ def test_no_leeway_lets_a_token_outlive_its_end() -> None:
             verifier(leeway=60).verify(hs(exp=ended))
 
 
-@pytest.mark.parametrize("times", [{"exp": AN_HOUR_AGO}, {"nbf": IN_AN_HOUR}, {"iat": IN_AN_HOUR}])
+@pytest.mark.parametrize("times", [{"exp": YESTERDAY}, {"nbf": TOMORROW}, {"iat": TOMORROW}])
 def test_only_a_token_that_is_right_otherwise_is_no_guess(times: dict[str, int]) -> None:
     by = verifier(audience="us", issuer="them")
     good = {"aud": "us", "iss": "them", **times}
@@ -257,7 +257,7 @@ def test_only_a_token_that_is_right_otherwise_is_no_guess(times: dict[str, int])
 
 @pytest.mark.parametrize("at_hash", ["uSJL6nQhUOb5mbtFtuLfrw", "", 5, None])
 def test_an_id_token_needs_no_access_token_beside_it(at_hash: Any) -> None:
-    claims = {"at_hash": at_hash, "nonce": "n", "azp": "us", "auth_time": AN_HOUR_AGO}
+    claims = {"at_hash": at_hash, "nonce": "n", "azp": "us", "auth_time": YESTERDAY}
     assert verifier(audience="us").verify(hs(aud=["us"], **claims)).subject == "alice"
 
 
@@ -320,7 +320,7 @@ def test_rights_of_a_wrong_shape_are_refused(topics: Any) -> None:
 
 
 def test_an_expired_token_says_so_and_may_be_replaced() -> None:
-    for claims in (hs(exp=AN_HOUR_AGO), hs(exp=0), hs(exp=-1)):
+    for claims in (hs(exp=YESTERDAY), hs(exp=0), hs(exp=-1)):
         with pytest.raises(TokenExpired) as refusal:
             verifier().verify(claims)
         assert refusal.value.close_code == 4403
@@ -328,7 +328,7 @@ def test_an_expired_token_says_so_and_may_be_replaced() -> None:
 
 
 def test_an_expired_token_that_is_forged_as_well_is_forged() -> None:
-    assert_refused(jwt.encode({**CLAIMS, "exp": AN_HOUR_AGO}, ANOTHER_SECRET))
+    assert_refused(jwt.encode({**CLAIMS, "exp": YESTERDAY}, ANOTHER_SECRET))
 
 
 def test_a_token_that_is_too_long_is_refused_unread() -> None:
@@ -423,7 +423,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 @pytest.mark.parametrize(
     "token",
     [
-        hs(exp=AN_HOUR_AGO),
+        hs(exp=YESTERDAY),
         jwt.encode(CLAIMS, ANOTHER_SECRET),
         hs(topics="tasks"),
         without("sub"),

@@ -19,10 +19,11 @@ from jose import jwt
 from tests.chaos.audit import Arrival, Published
 from tests.chaos.publishing import NOTICES
 from tests.servers import CLIENTS, ROOT, Server
+from tests.waiting import SCALE
 
 STREAMS = ("tasks", "notices")
 SECRET = "a secret for the chaos"
-PATIENCE = 60.0
+PATIENCE = 60 * SCALE
 
 _PAUSE = 0.03
 _CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { version } }"

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from tests.servers import DIRECT, Server, serving
+from tests.waiting import SCALE
 
 APP = "tests.e2e.app:app"
 # For tests whose documents and messages are larger than a client's.
@@ -32,14 +33,14 @@ def server(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="package")
 def hasty(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that waits for nobody."""
+    """A server with short deadlines, and yet long ones for a client on a busy machine."""
     with serving(
         APP,
         tmp_path_factory.mktemp("hasty"),
         *path,
-        connection_init_wait=0.3,
+        connection_init_wait=1 * SCALE,
         ping_interval=0.2,
-        ping_timeout=0.4,
+        ping_timeout=1 * SCALE,
     ) as server:
         yield server
 

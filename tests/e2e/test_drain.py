@@ -27,21 +27,20 @@ from websockets.frames import CloseCode, Opcode
 
 from gqlnotify import Settings, TopicManager
 from schema.types import TASKS
+from tests.applications import bearer
 from tests.e2e.app import NUMBERS, Number
 from tests.e2e.conftest import APP, SECRET
 from tests.e2e.frames import frame_socket
 from tests.e2e.raw import Socket, open_socket
-from tests.e2e.tokens import token
 from tests.redis_servers import free_port
 from tests.schema.client import operation
 from tests.servers import DRAINING_UVICORN, PATIENCE, SERVE, Program, Server, serving
-from tests.waiting import wait_until
+from tests.waiting import SCALE, wait_until
 
 MARGIN = 5.0
-SLACK = 6.0
+SLACK = 6 * SCALE
 """What a busy machine may add to what is promised."""
 FOLLOW = 'subscription { numbers(name: "drain") { value } }'
-BEARER = {"Authorization": f"Bearer {token(expires_in=3600)}"}
 TWO = ("--workers", "2")
 EVERY = [(SERVE, ()), (SERVE, TWO), (DRAINING_UVICORN, ())]
 NAMES = ["serve", "serve-workers", "uvicorn"]
@@ -113,7 +112,7 @@ async def clients(server: Server, count: int) -> AsyncIterator[list[Socket]]:
 @asynccontextmanager
 async def client(server: Server) -> AsyncIterator[Socket]:
     async with open_socket(server.ws, ping_interval=None) as socket:
-        await socket.init(BEARER)
+        await socket.init(bearer())
         await socket.subscribe("1", FOLLOW)
         await socket.is_silent()
         yield socket
@@ -234,7 +233,7 @@ async def test_a_change_that_waits_for_the_database_is_committed_and_told(
     with start(application="schema.app:app", window=0) as server:
         lock = sqlite3.connect(file, isolation_level=None)
         async with open_socket(server.ws) as socket:
-            await socket.init(BEARER)
+            await socket.init(bearer())
             lock.execute("BEGIN EXCLUSIVE")
             await socket.subscribe(
                 "m", operation("createTask"), variables={"input": {"title": "late"}}
@@ -310,7 +309,7 @@ async def test_no_peer_holds_up_the_process(
 async def deaf(server: Server) -> AsyncIterator[None]:
     """A peer that reads nothing of a flood."""
     async with frame_socket(server.ws, buffer=1024) as socket:
-        await socket.send({"type": "connection_init", "payload": BEARER})
+        await socket.send({"type": "connection_init", "payload": bearer()})
         await socket.frame()
         await socket.subscribe("1", "subscription { flood(size: 200000) }")
         await socket.frame()
@@ -322,7 +321,7 @@ async def deaf(server: Server) -> AsyncIterator[None]:
 async def mute(server: Server) -> AsyncIterator[None]:
     """A peer that never answers a close frame."""
     async with frame_socket(server.ws) as socket:
-        await socket.send({"type": "connection_init", "payload": BEARER})
+        await socket.send({"type": "connection_init", "payload": bearer()})
         await socket.frame()
         yield
         while (frame := await socket.frame()).opcode is not Opcode.CLOSE:
@@ -343,7 +342,7 @@ async def test_it_is_not_ready_refuses_sockets_and_answers_everything_else(
         async with AsyncExitStack() as stack:
             for _ in range(40):
                 socket = await stack.enter_async_context(open_socket(server.ws))
-                await socket.init(BEARER)
+                await socket.init(bearer())
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http))
             assert (await http.get("/readyz")).status_code == 200
             tell(server)
@@ -352,7 +351,7 @@ async def test_it_is_not_ready_refuses_sockets_and_answers_everything_else(
             unready = await http.get("/readyz")
             alive = await http.get("/healthz")
             query = {"query": "{ me { subject } }"}
-            answer = await http.post("/graphql", json=query, headers=BEARER)
+            answer = await http.post("/graphql", json=query, headers=bearer())
             with pytest.raises(InvalidStatus) as refusal:
                 await stack.enter_async_context(open_socket(server.ws))
 
@@ -387,12 +386,12 @@ async def test_a_request_in_flight_is_answered(
     slow = {"query": 'mutation { publishSlowly(name: "slow", value: 7, seconds: 1.5) }'}
     with start(*arguments, program=program, window=0) as server:
         async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE) as http:
-            asked = asyncio.create_task(http.post("/graphql", json=slow, headers=BEARER))
+            asked = asyncio.create_task(http.post("/graphql", json=slow, headers=bearer()))
             begun = {"query": '{ ended(gate: "begun slow") }'}
 
             async def has_begun() -> bool:
                 # Any of the workers may have it: a new connection may be another one's.
-                headers = {**BEARER, "connection": "close"}
+                headers = {**bearer(), "connection": "close"}
                 seen = (await http.post("/graphql", json=begun, headers=headers)).json()
                 return bool(seen == {"data": {"ended": True}})
 
@@ -445,7 +444,7 @@ async def head(reader: asyncio.StreamReader) -> bytes:
 async def test_a_stream_over_http_is_cut_so_that_its_client_comes_back(
     program: Program, accept: str, start: Start
 ) -> None:
-    headers = {**BEARER, "accept": accept}
+    headers = {**bearer(), "accept": accept}
     body = {"query": operation("taskEvents")}
     with start(program=program, application="schema.app:app", window=0.5) as server:
         async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE) as http:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.schema.client import SECRET, token
-from tests.servers import DIRECT, ROOT, Server, serving
+from tests.servers import DIRECT, PATIENCE, ROOT, Server, serving
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 TYPES = (
@@ -74,7 +74,7 @@ def test_no_document_of_the_schema_brings_more_than_an_error_with_a_code(
 
 def test_no_body_brings_more_than_a_4xx_in_json(service: Server) -> None:
     rng = Random()
-    with httpx.Client(base_url=service.http, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=service.http, trust_env=False, timeout=PATIENCE) as client:
         for _ in range(30 * EXAMPLES):
             method = rng.choice(["POST"] * 6 + ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
             body, headers = _body(rng), _headers(rng)

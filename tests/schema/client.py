@@ -17,7 +17,7 @@ import schema
 from tests.waiting import SCALE
 
 SECRET = "a secret for the tests of the task service"
-PATIENCE = 20.0 * SCALE
+PATIENCE = 60.0 * SCALE
 OPERATIONS = Path(schema.__file__).parent / "operations"
 
 

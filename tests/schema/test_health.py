@@ -22,7 +22,7 @@ from schema.app import create_app
 from schema.database import async_url
 from schema.health import health
 from tests.redis_servers import RedisServer, redis_server
-from tests.schema.client import SECRET, token
+from tests.schema.client import PATIENCE, SECRET, token
 from tests.schema.conftest import until
 from tests.servers import running
 
@@ -70,7 +70,7 @@ async def service(server: RedisServer, tmp_path: Path) -> AsyncIterator[httpx.As
 
 
 def http(address: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://{address}", timeout=10)
+    return httpx.AsyncClient(base_url=f"http://{address}", timeout=PATIENCE)
 
 
 async def ready(client: httpx.AsyncClient) -> tuple[int, Any]:

@@ -240,7 +240,7 @@ async def test_a_stalled_broker_keeps_nobody_from_writing(
     await add(store, 1)
     outbox.wake()
     await until(lambda: topics.tries == 1)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         await add(store, 1)
         await outbox.close()
     assert await waiting(database) == 2

@@ -10,6 +10,7 @@ from schema.database import Database
 from schema.models import OutboxRow, TaskRow
 from schema.store import TaskStore
 from schema.types import TASKS, Task, TaskEvent, TaskEventKind, TaskStatus
+from tests.schema.client import PATIENCE
 from tests.schema.conftest import until
 
 
@@ -199,7 +200,7 @@ async def test_times_come_back_in_utc_whatever_zone_they_were_in(database: Datab
 
 
 async def test_writers_do_not_wait_for_whoever_drains(store: TaskStore, database: Database) -> None:
-    async with database.draining(), asyncio.timeout(2):
+    async with database.draining(), asyncio.timeout(PATIENCE):
         await add(store)
 
 

@@ -20,10 +20,11 @@ from tests.servers import DIRECT, Server, serving
 from tests.soak.residents import Follower, publish
 from tests.soak.town import LARGE, SECRET, TOPICS, Town
 from tests.soak.visitors import keep_visiting
+from tests.waiting import SCALE
 
 SAMPLE_SECONDS = 5.0
 GROWTH = 0.10
-_LEFTOVER_PATIENCE = 60.0
+_LEFTOVER_PATIENCE = 60 * SCALE
 _ARRIVAL_SECONDS = 0.02
 _SETTINGS = {
     "jwt_secret": SECRET,

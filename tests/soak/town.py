@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from jose import jwt
 
+from tests.waiting import SCALE
+
 SECRET = "a secret for the soak, of thirty-two bytes and more"
 LARGE = "large"
 TOPICS = (*(f"t{number}" for number in range(7)), LARGE)
-PATIENCE = 60.0
+PATIENCE = 60 * SCALE
 
 NUMBERS = (
     "subscription($name: String!, $every: Int! = 1, $mine: Boolean! = false) "

@@ -15,7 +15,7 @@ from gqlnotify.brokers.redis.address import Address
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
 from tests.redis_servers import RedisServer
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 TIMEOUT = 1.2
 ALL = 1_000_000
@@ -96,7 +96,7 @@ class Numbers:
     async def publish_all(self, numbers: Iterable[int]) -> list[str]:
         return [str(await self.publish(number)) for number in numbers]
 
-    async def everybody_has(self, numbers: Iterable[int], *, seconds: float = 10) -> None:
+    async def everybody_has(self, numbers: Iterable[int], *, seconds: float = PATIENCE) -> None:
         """Wait for the last of the numbers; each came once, in order, and no gap was told."""
         expected = list(numbers)
         for reader in self.readers:
@@ -107,7 +107,7 @@ class Numbers:
             assert reader.told is None
             assert reader.got == expected
 
-    async def everybody_is_told(self, *, seconds: float = 10) -> None:
+    async def everybody_is_told(self, *, seconds: float = PATIENCE) -> None:
         for reader in self.readers:
             await wait_until(lambda reader=reader: reader.told is not None, seconds=seconds)
 

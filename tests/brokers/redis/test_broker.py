@@ -26,7 +26,7 @@ from tests.brokers.redis.support import (
     stream_key,
 )
 from tests.redis_servers import HOST, Link, RedisServer, free_port, redis_server
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 PASSWORD = "pa55word"
 
@@ -301,7 +301,7 @@ async def test_who_gives_up_a_turn_gives_it_to_the_next_one(launch: Launch) -> N
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         server.resume()
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*(ears.broker.publish("x", b"") for _ in range(100)))
 
 
@@ -341,7 +341,7 @@ async def test_a_broker_can_be_closed_while_redis_is_out_of_reach(
     {"stopped": server.stop, "paused": server.pause}[fault]()
     busy = [asyncio.create_task(broker.publish("x", b"")) for _ in range(50)]
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await broker.close()
         await asyncio.gather(*busy, return_exceptions=True)
 

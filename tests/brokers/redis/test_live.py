@@ -25,7 +25,7 @@ from tests.brokers.redis.support import (
     stream_key,
 )
 from tests.redis_servers import Link, RedisServer
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_any_number_of_topics_needs_one_connection_and_few_commands(launch
 
 async def test_to_leave_and_come_back_in_one_turn_sends_nothing(launch: Launch) -> None:
     server = launch()
-    async with listening(server.url) as ears, asyncio.timeout(5):
+    async with listening(server.url) as ears, asyncio.timeout(PATIENCE):
         await ears.broker.subscribe("x")
         await ears.broker.unsubscribe("x")
         await ears.broker.subscribe("x")
@@ -81,7 +81,7 @@ async def test_to_leave_and_come_back_some_turns_later_is_confirmed(
     each_redis: RedisServer, turns: int
 ) -> None:
     topic = new_topic()
-    async with listening(each_redis.url) as ears, asyncio.timeout(5):
+    async with listening(each_redis.url) as ears, asyncio.timeout(PATIENCE):
         for _ in range(5):
             await ears.broker.subscribe(topic)
             await ears.broker.unsubscribe(topic)
@@ -93,7 +93,7 @@ async def test_to_leave_and_come_back_some_turns_later_is_confirmed(
 
 
 async def test_all_who_subscribe_to_one_topic_are_confirmed(each_redis: RedisServer) -> None:
-    async with listening(each_redis.url) as ears, asyncio.timeout(5):
+    async with listening(each_redis.url) as ears, asyncio.timeout(PATIENCE):
         await asyncio.gather(*(ears.broker.subscribe("x") for _ in range(5)))
 
 
@@ -397,11 +397,11 @@ async def test_a_line_that_is_lost_while_it_is_closed_is_closed(
     owner = _LosingItsLine(turns)
     owner.line = Line(servers, "the only one", owner, TIMEOUT)
     owner.line.add("x")
-    await asyncio.wait_for(owner.is_confirmed.wait(), 5)
+    await asyncio.wait_for(owner.is_confirmed.wait(), PATIENCE)
     each_redis.ask("PUBLISH", "x", "1")
     await wait_until(lambda: owner.closing is not None)
     assert owner.closing is not None
-    _, pending = await asyncio.wait([owner.closing], timeout=2)
+    _, pending = await asyncio.wait([owner.closing], timeout=PATIENCE)
     await _end(owner.line)
     await servers.aclose()
 
