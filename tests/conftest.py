@@ -48,14 +48,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("processes")
 
 
-@pytest.fixture(autouse=True)
-def _only_marked_tests_start_processes(request: pytest.FixtureRequest) -> Iterator[None]:
-    _processes.allowed = request.node.get_closest_marker("processes") is not None
-    yield
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _processes.allowed = item.get_closest_marker("processes") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
     _processes.allowed = True
 
 
-_STARTED = {"redis_url", "redis_program", "postgres"}
+# The fixtures that start a server program, of all folders.
+_STARTED = {"redis_url", "redis_program", "postgres", "server", "hasty", "locked"}
 
 
 @pytest.fixture(scope="session")

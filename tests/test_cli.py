@@ -27,6 +27,8 @@ from gqlnotify.settings import Settings as GqlnotifySettings
 from tests.redis_servers import redis_server
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parent.parent
 SECRET = "a secret that is long enough to be one"
 COMMAND = [sys.executable, "-m", "gqlnotify"]

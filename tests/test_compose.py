@@ -29,6 +29,8 @@ from tests.schema.client import SECRET, operation, token
 from tests.servers import PATIENCE, ROOT
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "docker-compose.yml")
 SERVICES: dict[str, Any] = COMPOSE["services"]
 HAPROXY_CFG = (ROOT / "deploy" / "haproxy.cfg").read_text()

@@ -17,6 +17,8 @@ from tests.e2e.tokens import token
 from tests.servers import Program, Server, serving
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 APP = "tests.e2e.app:app"
 SERVE = Program("gqlnotify serve {application} --port {port}", r"Uvicorn running on \S+:(\d+)")
 

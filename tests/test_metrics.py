@@ -197,6 +197,7 @@ async def _publish_by_a_new_connection(server: Server, value: int) -> None:
     assert "errors" not in answer, answer
 
 
+@pytest.mark.processes
 def test_what_a_dead_process_had_is_not_counted_any_more(tmp_path: Path) -> None:
     script = (
         "from gqlnotify import metrics; metrics.connections.set(5); metrics.gaps.inc();"

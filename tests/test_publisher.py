@@ -308,6 +308,7 @@ def test_without_a_broker_in_the_settings_it_says_which_setting_is_missing() -> 
 # Failures of Redis
 
 
+@pytest.mark.processes
 async def test_while_redis_is_down_nothing_is_published_silently(name: str, send: Send) -> None:
     with redis_server(persistent=True) as server:
         async with publishing(server.url, broker_timeout=1) as publisher:
@@ -323,6 +324,7 @@ async def test_while_redis_is_down_nothing_is_published_silently(name: str, send
     assert got == [3]
 
 
+@pytest.mark.processes
 async def test_a_redis_that_is_silent_is_waited_for_as_long_as_the_setting_says(
     name: str, send: Send
 ) -> None:
@@ -462,11 +464,13 @@ def loaded(statement: str, *modules: str) -> list[str]:
     return [module for module in modules if module in json.loads(done.stdout)]
 
 
+@pytest.mark.processes
 def test_who_only_publishes_loads_no_server() -> None:
     servers = ("fastapi", "starlette", "strawberry", "graphql", "uvicorn")
     assert loaded("from gqlnotify import Publisher", *servers, "redis") == ["redis"]
 
 
+@pytest.mark.processes
 def test_who_has_no_redis_does_not_load_its_driver() -> None:
     assert loaded("import gqlnotify", "redis", "gqlnotify") == ["gqlnotify"]
 

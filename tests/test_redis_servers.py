@@ -23,6 +23,8 @@ from tests.redis_servers import (
     wait_for,
 )
 
+pytestmark = pytest.mark.processes
+
 
 def test_there_is_a_server_to_share(redis_url: str, each_redis: RedisServer) -> None:
     for url in (redis_url, each_redis.url):

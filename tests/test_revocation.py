@@ -543,6 +543,7 @@ async def test_when_the_topics_are_closed_by_another_they_are_followed_again() -
 
 
 @pytest.mark.parametrize("where", ["memory", "redis"])
+@pytest.mark.processes
 async def test_more_than_ten_thousand_are_all_known_at_the_next_start(
     where: str, request: pytest.FixtureRequest
 ) -> None:
@@ -719,6 +720,7 @@ APPLICATION = "tests.e2e.app:app"
 TICKS = 'subscription { ticks(gate: "never") }'
 
 
+@pytest.mark.processes
 async def test_the_command_ends_what_is_affected_in_every_process_and_nothing_else(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -754,6 +756,7 @@ async def test_the_command_ends_what_is_affected_in_every_process_and_nothing_el
             assert server.trouble == []
 
 
+@pytest.mark.processes
 async def test_a_redis_that_is_restarted_in_between_costs_no_revocation(tmp_path: Path) -> None:
     with redis_server(persistent=True) as redis:
         async with two_processes(redis.url, tmp_path) as servers, AsyncExitStack() as stack:

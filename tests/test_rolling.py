@@ -1,6 +1,10 @@
 from pathlib import Path
 
+import pytest
+
 from tests.rolling import run
+
+pytestmark = pytest.mark.processes
 
 
 def test_a_rolling_restart_under_load_loses_nothing(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def test_without_a_configuration_nothing_is_asked_for() -> None:
     tracing.end(None)
 
 
+@pytest.mark.processes
 async def test_everything_works_where_the_api_is_not_installed(tmp_path: Path) -> None:
     with serving("tests.e2e.app_without_tracing:app", tmp_path, *DIRECT) as server:
         async with open_socket(server.ws) as socket:

@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.raw import Socket, open_socket
 from tests.servers import serving
 
+pytestmark = pytest.mark.processes
+
 TASKS = "subscription { tasks { id status } }"
 
 

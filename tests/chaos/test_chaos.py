@@ -3,9 +3,13 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.faults import FAULTS, FLUSH
 from tests.chaos.run import run
 from tests.chaos.stage import Scale
+
+pytestmark = pytest.mark.processes
 
 SCALE = Scale(2, 6, None, None)
 WORST = {

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 # Of 6, a hundred and more spellings of UTF-8, and of 9, 12 and 13, which measure speed with
 # megabytes, a few will do.
 CASES = (

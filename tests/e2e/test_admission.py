@@ -11,6 +11,8 @@ from tests.e2e.tokens import token
 from tests.servers import PATIENCE, Server, serving
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 HELLO = "{ hello }"
 
 

@@ -19,6 +19,8 @@ from tests.e2e.tokens import token
 from tests.servers import DIRECT, GRANIAN, HYPERCORN, PATIENCE, UVICORN, Program, Server, serving
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 NUMBERS = "subscription ($name: String!) { numbers(name: $name) { value } }"
 
 

@@ -4,10 +4,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import APP
 from tests.e2e.raw import open_socket
 from tests.servers import DIRECT, patience, serving
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.processes
 
 # Each of them is shorter than the process is blocked.
 IMPATIENT: dict[str, Any] = {

@@ -97,6 +97,7 @@ async def program(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
     ],
     ids=str,
 )
+@pytest.mark.processes
 async def test_node_reads_it(service: Service, deflate: Any, inflates: bool) -> None:
     asked = {**options(), "ws": f"ws://{service.address}/graphql", "deflate": deflate}
     script = str(CLIENTS / "inflate.mjs")
@@ -173,6 +174,7 @@ class Browser:
         return Response()
 
 
+@pytest.mark.processes
 async def test_chromium_reads_it(service: Service, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

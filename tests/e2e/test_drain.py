@@ -37,6 +37,8 @@ from tests.schema.client import operation
 from tests.servers import DRAINING_UVICORN, PATIENCE, SERVE, Program, Server, serving
 from tests.waiting import SCALE, wait_until
 
+pytestmark = pytest.mark.processes
+
 MARGIN = 5.0
 SLACK = 6 * SCALE
 """What a busy machine may add to what is promised."""

@@ -14,6 +14,8 @@ from tests.e2e.conftest import APP, SECRET
 from tests.e2e.tokens import token
 from tests.servers import Server, node, run_node, serving
 
+pytestmark = pytest.mark.processes
+
 NUMBERS = "subscription ($name: String!) { numbers(name: $name) { value } }"
 NUMBERS_AFTER = """
     subscription ($name: String!, $after: String) { numbers(name: $name, after: $after) { value } }

@@ -8,6 +8,8 @@ from tests.e2e.conftest import SECRET
 from tests.e2e.tokens import token
 from tests.servers import run_node, serving
 
+pytestmark = pytest.mark.processes
+
 TOLD = {
     "query": {"me": {"subject": "alice"}},
     "mutation": {"createTask": {"__typename": "Task"}},

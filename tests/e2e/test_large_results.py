@@ -12,6 +12,8 @@ from tests.servers import PATIENCE, Server, run_node, serving
 from tests.soak.peer import Peer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 MB = 1_000_000
 EXPORT = "mutation ($name: String!, $size: Int!) { export(name: $name, size: $size) }"
 IMPATIENT: dict[str, Any] = {"send_timeout": 0.5, "ping_interval": 0.5, "ping_timeout": 0.5}

@@ -12,6 +12,8 @@ from tests.e2e.test_graphql_ws_client import NUMBERS, following
 from tests.execution.test_persisted import apollo, hash_of
 from tests.servers import Server, serving
 
+pytestmark = pytest.mark.processes
+
 PUBLISH = 'mutation ($value: Int!) { publish(name: "listed", value: $value) }'
 
 

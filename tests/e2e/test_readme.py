@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.e2e.conftest import SECRET
 from tests.e2e.tokens import token
 from tests.servers import CLIENTS, ROOT, Server, serving
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.processes
 
 CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { id } }"
 

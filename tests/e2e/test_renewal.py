@@ -9,6 +9,8 @@ from tests.e2e.raw import Socket, open_socket
 from tests.e2e.tokens import token
 from tests.servers import Server
 
+pytestmark = pytest.mark.processes
+
 DAY = 86_400
 NUMBERS = 'subscription { numbers(name: "renewal") { value } }'
 

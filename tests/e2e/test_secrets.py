@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from jose import jwt
 
 from tests.applications import client_of
@@ -13,6 +14,8 @@ from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.servers import DIRECT, Server, serving
+
+pytestmark = pytest.mark.processes
 
 APPLICATION = "tests.e2e.secretive:app"
 HELLO = {"query": "{ hello }"}

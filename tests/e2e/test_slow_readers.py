@@ -14,6 +14,8 @@ from tests.servers import Server, serving
 from tests.soak.peer import Gone, Peer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 APP = "tests.soak.app:app"
 STALLED, HEALTHY = 100, 10
 EVENTS, SIZE = 100, 10_000

@@ -63,6 +63,7 @@ def test_whatever_is_said_is_answered_by_the_protocol(said: list[str], opened: b
 
 
 @pytest.mark.skipif(not HAS_WHEELS, reason="atheris has no wheel for this platform")
+@pytest.mark.processes
 def test_no_input_that_coverage_leads_to_breaks_the_core() -> None:
     assert find_spec("atheris"), "atheris must be installed here"
     run = subprocess.run(

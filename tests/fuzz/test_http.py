@@ -14,6 +14,8 @@ import pytest
 from tests.schema.client import SECRET, token
 from tests.servers import DIRECT, PATIENCE, ROOT, Server, serving
 
+pytestmark = pytest.mark.processes
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 TYPES = (
     "application/json",

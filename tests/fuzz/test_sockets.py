@@ -8,6 +8,8 @@ import pytest
 from tests.fuzz.sockets import APP, play
 from tests.servers import DIRECT, serving
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("path", [DIRECT, ()], ids=["direct", "portable"])
 async def test_nothing_that_a_socket_sends_disturbs_the_server_or_stays_behind(

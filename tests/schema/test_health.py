@@ -26,6 +26,8 @@ from tests.schema.client import PATIENCE, SECRET, token
 from tests.schema.conftest import until
 from tests.servers import running
 
+pytestmark = pytest.mark.processes
+
 READY = (200, {"broker": "ok", "database": "ok", "outbox": "ok", "revocations": "ok"})
 NO_BROKER = (503, {"broker": "unavailable", "database": "ok", "outbox": "ok", "revocations": "ok"})
 LATE = (

@@ -14,6 +14,8 @@ import pytest
 from tests.schema.client import PATIENCE, SECRET, Client
 from tests.schema.conftest import until
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 
 

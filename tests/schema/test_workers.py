@@ -24,6 +24,8 @@ from tests.schema.client import PATIENCE, SECRET, Stream, operation, token
 from tests.schema.conftest import until
 from tests.servers import Server, serving
 
+pytestmark = pytest.mark.processes
+
 APPLICATION = "schema.app:app"
 PROCESSES = 3
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.soak.run import Plan, soak
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "portable"])
 async def test_nothing_is_lost_and_nothing_left_of_connections_that_come_and_go(

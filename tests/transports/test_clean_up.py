@@ -12,6 +12,8 @@ from tests.e2e.raw import Socket, open_socket
 from tests.servers import PATIENCE, Server, serving
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 WAITING = 'subscription { ticks(gate: "shut") }'
 TOPIC = 'subscription { numbers(name: "a") { value } }'
 FLOOD = "subscription { flood(size: 100000) }"

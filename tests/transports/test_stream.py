@@ -234,6 +234,7 @@ def is_reset(peer: socket.socket) -> bool:
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
+@pytest.mark.processes
 async def test_streams_whose_peers_never_read_are_let_go(
     kind: str, headers: dict[str, str], server: type[asyncio.Protocol]
 ) -> None:

@@ -442,6 +442,7 @@ async def test_a_unix_socket_leads_there_as_well(launch: Launch) -> None:
         await wait_until(lambda: ears.payloads == [b"1"])
 
 
+@pytest.mark.processes
 async def test_tls_is_spoken_to_whom_the_url_trusts_and_to_nobody_else() -> None:
     with redis_server(tls=True, password=PASSWORD) as server:
         async with listening(server.url) as ears:
