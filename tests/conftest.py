@@ -59,7 +59,17 @@ def pytest_runtest_teardown() -> None:
 
 
 # The fixtures that start a server program, of all folders.
-_STARTED = {"redis_url", "redis_program", "postgres", "server", "hasty", "locked"}
+_STARTED = {
+    "cluster_url",
+    "exchange",
+    "hasty",
+    "locked",
+    "minimal",
+    "postgres",
+    "redis_program",
+    "redis_url",
+    "server",
+}
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gqlnotify import Cursor, Event, Principal, Settings, Topic, TopicManager, feed
@@ -96,7 +96,6 @@ fate = st.lists(st.integers(min_value=0, max_value=12), max_size=3)
     answer_turns=st.integers(0, 5),
     breaths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
 )
-@settings(max_examples=200, deadline=None)
 @pytest.mark.usefixtures("small")
 def test_whatever_the_live_path_drops_repeats_or_reorders_every_subscriber_gets_all_in_order(
     fates: list[list[int]], answer_turns: int, breaths: list[int]

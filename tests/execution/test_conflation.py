@@ -174,8 +174,6 @@ class Marked(Listener):
 
 @given(STEPS, FATES, TURNS, st.integers(0, 3))
 @settings(
-    deadline=None,
-    max_examples=40,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

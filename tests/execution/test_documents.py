@@ -315,9 +315,10 @@ async def test_a_refusal_is_remembered(
     assert len(counted.validated) <= 1
 
 
-def test_what_is_remembered_of_refusals_is_bounded() -> None:
+def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MAX_REFUSED_BYTES", 1_000_000)
     known = Documents(Stage().schema)
-    for number in range(200):
+    for number in range(25):
         context = _provided(known, f"{{ a{number}" + " hello" * 500 + " }")
         known.validate(context)
         assert context.pre_execution_errors

@@ -173,8 +173,6 @@ TURNS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 
 @given(STEPS, FATES, TURNS, st.integers(0, 3), st.sampled_from([1, 200, 64 * 1024]))
 @settings(
-    deadline=None,
-    max_examples=60,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.core import SEEDS, converse
@@ -56,7 +56,6 @@ conversations = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(conversations, st.booleans())
 def test_whatever_is_said_is_answered_by_the_protocol(said: list[str], opened: bool) -> None:
     converse([SEEDS[0], *said] if opened else said)

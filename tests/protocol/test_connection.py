@@ -599,4 +599,4 @@ class AnyConversation(RuleBasedStateMachine):
 
 
 TestAnyConversation = AnyConversation.TestCase
-TestAnyConversation.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnyConversation.settings = settings(stateful_step_count=30)
