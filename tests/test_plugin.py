@@ -206,6 +206,15 @@ async def test_a_stream_that_cannot_begin_answers_the_same(query: str | None) ->
         ]
 
 
+async def test_a_stream_says_that_the_query_is_missing(router: Router) -> None:
+    async with http(router(schema_of(), subscription_protocols=[SSE])) as client:
+        answer = await client.post("/graphql", json={}, headers=EVENT_STREAM)
+    [(_, told), _] = events(answer.text)
+    assert [each["message"] for each in told["errors"]] == [
+        'Request data is missing a "query" value'
+    ]
+
+
 def _outline(result: Any) -> Any:
     return result and {**result, "errors": len(result.get("errors", ()))}
 

@@ -298,7 +298,7 @@ def _readable(error: Exception) -> Exception:
     if isinstance(error, InvalidOperationTypeError):
         return BadUserInput(f"{_PLURALS[error.operation_type]} are not allowed")
     if isinstance(error, MissingQueryError):
-        return BadUserInput("The document is empty")
+        return BadUserInput(str(error))
     return error
 
 

@@ -38,7 +38,7 @@ class Socket:
     async def init(self, payload: Any = None) -> dict[str, Any]:
         init = {"type": "connection_init"}
         await self.send(init if payload is None else {**init, "payload": payload})
-        message = await self.receive()
+        message = await self._answer()
         assert message["type"] == "connection_ack", message
         return message
 
@@ -65,7 +65,7 @@ class Socket:
         return message
 
     async def error(self, id_: str) -> list[dict[str, Any]]:
-        message = await self.receive()
+        message = await self._answer()
         assert (message["type"], message["id"]) == ("error", id_), message
         errors: list[dict[str, Any]] = message["payload"]
         assert errors
@@ -83,7 +83,7 @@ class Socket:
     async def is_silent(self) -> None:
         """Show that nothing is under way to the client: what was sent is answered in order."""
         await self.send({"type": "ping", "payload": {"silent": True}})
-        assert await self.receive() == {"type": "pong", "payload": {"silent": True}}
+        assert await self._answer() == {"type": "pong", "payload": {"silent": True}}
 
     async def closed(self) -> Close:
         """Read until the server closes, and return its close frame."""

@@ -36,9 +36,16 @@ class Pair:
 
     def states(self) -> list[str]:
         """Return the states of the server's end in the kernel's table."""
-        end = f"{self.peer.getsockname()[1]:04X}"
+        # Both ends, because other connections to this machine may have the peer's port as well.
+        ends = [_kernel_name(self.peer.getpeername()), _kernel_name(self.peer.getsockname())]
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return [row[3] for row in rows if row[2].endswith(f":{end}")]
+        return [row[3] for row in rows if row[1:3] == ends]
+
+
+def _kernel_name(address: tuple[str, int]) -> str:
+    """Return an IPv4 address and its port as Linux writes them in its tables."""
+    host = int.from_bytes(socket.inet_aton(address[0]), sys.byteorder)
+    return f"{host:08X}:{address[1]:04X}"
 
 
 @asynccontextmanager
