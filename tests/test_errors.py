@@ -47,6 +47,7 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
 CLOSE_CODES = {
     errors.InvalidMessage: 4400,
     errors.NotAcknowledged: 4401,
+    errors.SubprotocolNotAcceptable: 4406,
     errors.OperationExists: 4409,
     errors.TooManyInits: 4429,
     errors.InitTimeout: 4408,

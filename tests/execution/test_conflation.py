@@ -88,8 +88,8 @@ async def test_errors_and_results_that_take_their_time_are_marked_as_well(stage:
     async with audience(router, "alice") as (alice,):
         await alice.subscribe("1", LATER, extensions={"after": before})
         result = await alice.next("1")
-    assert result["errors"][0]["message"] == "a2"
-    assert result["extensions"] == {"cursor": await stage.now(), "conflated": 1}
+        assert result["errors"][0]["message"] == "a2"
+        assert result["extensions"] == {"cursor": await stage.now(), "conflated": 1}
 
 
 async def test_who_reads_another_topic_of_this_name_shares_nothing(stage: Stage) -> None:

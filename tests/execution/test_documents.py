@@ -140,7 +140,6 @@ WRONG = [
     "query A { hello } query A { hello }",
     "#",
     "{ hello(word: 1) }",
-    "subscription A { notes { text } hello }",
 ]
 
 
