@@ -6,6 +6,7 @@ frame.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 # RFC 6455, section 5.5: a control frame carries at most 125 bytes, two of which are the code.
@@ -455,6 +456,18 @@ class Draining(ConnectionClosed):
 
     code = 1012
     label = "DRAINING"
+
+
+def server_error_status(code: object) -> int | None:
+    """Return the HTTP status that goes with `code`, if that code says the server is at fault."""
+    statuses = (error.http_status for error in _kinds_of(NotifyError) if error.code == code)
+    return next((status for status in statuses if status >= 500), None)
+
+
+def _kinds_of(error: type[NotifyError]) -> Iterator[type[NotifyError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from _kinds_of(kind)
 
 
 def close_reason(text: str) -> str:

@@ -140,6 +140,13 @@ async def test_a_query_and_a_mutation_are_answered_over_every_transport(document
             assert await socket.query("{ hello }") == {"hello": "world"}
         answer = await client.post("/graphql", json={"query": document})
         assert answer.json()["errors"][0]["extensions"]["code"] == CANCELLED
+        modern = await client.post(
+            "/graphql",
+            json={"query": document},
+            headers={"accept": "application/graphql-response+json"},
+        )
+        assert modern.status_code == 500
+        assert modern.json()["errors"] == answer.json()["errors"]
         streamed = await client.post(
             "/graphql", json={"query": document}, headers={"accept": "text/event-stream"}
         )

@@ -30,6 +30,7 @@ from gqlnotify.execution.results import (
     error_result,
     is_request_error,
     payload_of,
+    status_of,
     unencodable,
 )
 from gqlnotify.execution.shared import (
@@ -60,6 +61,7 @@ __all__ = [
     "is_request_error",
     "is_subscription",
     "payload_of",
+    "status_of",
     "stream",
     "unencodable",
     "unshared",

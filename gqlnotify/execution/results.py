@@ -9,7 +9,7 @@ from graphql.execution import Executor
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
-from gqlnotify.errors import InternalError, NotifyError
+from gqlnotify.errors import InternalError, NotifyError, server_error_status
 from gqlnotify.execution.plain import collect_root_fields
 
 _PLACE = {"cursor", "conflated"}
@@ -70,6 +70,17 @@ def is_request_error(response: Mapping[str, Any]) -> bool:
     """
     errors = response.get("errors") or []
     return bool(errors) and response.get("data") is None and not any("path" in e for e in errors)
+
+
+def status_of(response: Mapping[str, Any]) -> int:
+    """Return the HTTP status of a response: 400 for a request error, and 200 for a result.
+
+    A request error that is not the client's fault has the status of its code: 500 or 503.
+    """
+    if not is_request_error(response):
+        return 200
+    codes = [(error.get("extensions") or {}).get("code") for error in response["errors"]]
+    return max(server_error_status(code) or 400 for code in codes)
 
 
 def ends_the_operation(result: ExecutionResult) -> bool:

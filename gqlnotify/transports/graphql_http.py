@@ -245,13 +245,13 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         create = partial(super().create_response, sub_response=sub_response)
         if sub_response.media_type != GRAPHQL_RESPONSE:
             return _encoded_response(self, create, response_data)
-        refused = isinstance(response_data, dict) and execution.is_request_error(response_data)
-        if isinstance(response_data, dict) and refused:
+        status = execution.status_of(response_data) if isinstance(response_data, dict) else 200
+        if isinstance(response_data, dict) and status != 200:
             response_data = {k: v for k, v in response_data.items() if k != "data"}  # type: ignore[assignment]
         response = _encoded_response(self, create, response_data)
         response.headers["content-type"] = f"{GRAPHQL_RESPONSE}; charset=utf-8"
-        if refused and not sub_response.status_code:
-            response.status_code = 400
+        if status != 200 and not sub_response.status_code:
+            response.status_code = status
         return response
 
     async def create_streaming_response(

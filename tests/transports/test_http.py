@@ -7,7 +7,7 @@ import pytest
 from strawberry.schema.config import StrawberryConfig
 
 from gqlnotify import GraphQLRouter
-from gqlnotify.execution import is_request_error
+from gqlnotify.execution import is_request_error, status_of
 from gqlnotify.transports.http import GRAPHQL_RESPONSE, JSON, negotiate
 from tests.applications import ALL_PROTOCOLS, COUNT, HELLO, events, http, parts, schema_of
 
@@ -58,6 +58,30 @@ def test_a_request_error_has_neither_data_nor_a_path(
     result: dict[str, Any], expected: bool
 ) -> None:
     assert is_request_error(result) is expected
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([None], 400),
+        (["SOMETHING_ELSE"], 400),
+        ([["not", "a", "string"]], 400),
+        (["BAD_USER_INPUT"], 400),
+        (["FORBIDDEN"], 400),
+        (["TOO_MANY_TOPICS"], 400),
+        (["EXECUTION_CANCELLED"], 500),
+        (["EXECUTION_TIMEOUT"], 500),
+        (["INTERNAL_SERVER_ERROR"], 500),
+        (["BROKER_UNAVAILABLE"], 503),
+        (["BAD_USER_INPUT", "EXECUTION_CANCELLED"], 500),
+    ],
+)
+def test_a_request_error_has_the_status_of_the_side_that_is_at_fault(
+    codes: list[object], expected: int
+) -> None:
+    errors: list[dict[str, Any]] = [{"extensions": {"code": code}} for code in codes]
+    assert status_of({"data": None, "errors": errors}) == expected
+    assert status_of({"data": None, "errors": [{**errors[0], "path": ["a"]}]}) == 200
 
 
 URQL = (
