@@ -1,15 +1,19 @@
 """What the documentation says is what the code does."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+import schema.app  # noqa: F401 - the task service has metrics of its own
 from gqlnotify import Settings, errors
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "gqlnotify"
 
 
 def test_the_first_code_of_the_readme_is_the_example_that_is_tested() -> None:
@@ -50,6 +54,13 @@ def test_every_error_code_is_documented_and_every_documented_code_exists() -> No
     assert documented == {error.code for error in classes}
 
 
+def test_every_error_code_says_what_a_client_should_do() -> None:
+    page = (DOCS / "protocol.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| *(.*?) *\|$", page, re.MULTILINE)
+
+    assert [code for code, meaning, action in rows if not (meaning and action)] == []
+
+
 def test_every_close_code_is_documented() -> None:
     page = (DOCS / "protocol.md").read_text()
     documented = {int(code) for code in re.findall(r"^\| (\d{4}) \|", page, re.MULTILINE)}
@@ -67,12 +78,46 @@ def test_every_promise_names_a_test_that_exists() -> None:
         assert re.search(rf"def {test}\b", (ROOT / file).read_text()), f"{file}::{test}"
 
 
+def test_the_map_names_every_file_and_no_other() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    files = [f for end in ("py", "lua") for f in PACKAGE.rglob(f"*.{end}")]
+
+    named = [file for row in _rows_of_the_map(page) for file in row]
+
+    assert len(named) == len(set(named))
+    assert set(named) == {str(f.relative_to(PACKAGE)) for f in files if f.name != "__init__.py"}
+
+
+def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
+    page = (DOCS / "operations.md").read_text()
+    documented = set(re.findall(r"^\| `(gqlnotify_\w+)` \|", page, re.MULTILINE))
+    exposed = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("gqlnotify_")
+    }
+
+    assert documented == exposed
+
+
 @pytest.mark.parametrize("page", ["README.md", *sorted(p.name for p in DOCS.glob("*.md"))])
 def test_links_between_the_pages_lead_somewhere(page: str) -> None:
     file = ROOT / page if page == "README.md" else DOCS / page
 
     for target in re.findall(r"\]\((?!http)([^)#]+)", file.read_text()):
         assert (file.parent / target).exists(), target
+
+
+def _rows_of_the_map(page: str) -> Iterator[list[str]]:
+    """Yield the files of each row: a row of a folder names them in its second column."""
+    folder = ""
+    for line in page.partition("## Decisions")[0].splitlines():
+        if head := re.match(r"\| file of `(\w+/)`", line):
+            folder = head[1]
+        elif row := re.match(r"\| `([\w/]+/)` \| (.*)", line):
+            yield [row[1] + name for name in re.findall(r"`(\w+\.(?:py|lua))`", row[2])]
+        elif row := re.match(r"\| (`\w+\.py`.*?) \|", line):
+            yield [folder + name for name in re.findall(r"`(\w+\.py)`", row[1])]
 
 
 def _subclasses(cls: Any) -> list[Any]:
