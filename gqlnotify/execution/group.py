@@ -35,8 +35,8 @@ Marked = Callable[[Outcome, int], Outcome]
 
 Wait = Callable[[], Awaitable[None]]
 
-Pace = Callable[[Event], Awaitable[None]]
-"""Waits until an event may be executed for one who reads by itself."""
+Replay = Callable[[Event], Awaitable[Outcome | None]]
+"""Returns what becomes of an event for one who reads by itself."""
 
 
 class Ended(Exception):
@@ -100,11 +100,10 @@ class Group:
         """See `metrics.Living`."""
         yield metrics.groups, 1
 
-    async def bring(self, member: Member, reader: Reader, pace: Pace | None = None) -> bool:
+    async def bring(self, member: Member, reader: Reader, replay: Replay) -> bool:
         """Give `member` what `reader` reads until it stands where the group does; then it is in.
 
-        Return False where the group or the reader has ended instead. `pace` is awaited before each
-        event.
+        Return False where the group or the reader has ended instead. `replay` makes the outcomes.
 
         Raises:
             Ended: an outcome ended the operation.
@@ -117,7 +116,7 @@ class Group:
                 if reader.position == self._position:
                     self._members.add(member)
                     return True
-                outcome = await self._next_of(reader, pace)
+                outcome = await self._next_of(reader, replay)
                 if outcome is not None:
                     tail = _tail_of(outcome)
                     await member.send(outcome.batch)
@@ -133,7 +132,7 @@ class Group:
         self._members.discard(member)
         self._end_if_idle()
 
-    async def _next_of(self, reader: Reader, pace: Pace | None) -> Outcome | None:
+    async def _next_of(self, reader: Reader, replay: Replay) -> Outcome | None:
         """Return the outcome of what comes next; None where there is reason to look again."""
         try:
             event = reader.take_latest()
@@ -144,11 +143,7 @@ class Group:
             # The group may be on its way to where this reader already is, and wakes it there.
             await reader.wait()
             return None
-        if pace is not None:
-            await pace(event)
-        outcome = self._outcome_of(event, True)
-        if isinstance(outcome, asyncio.Future):
-            outcome = await asyncio.shield(outcome)
+        outcome = await replay(event)
         return None if outcome is None else self._marked(outcome, reader.left_out)
 
     def _wake(self) -> None:

@@ -134,10 +134,7 @@ async def unshared(
                     break
                 yield result
         while shareable and (event := await shareable.reader.next()):
-            await shareable.execution.pace(event, budget)
-            outcome = shareable.execution.outcome(event)
-            if isinstance(outcome, asyncio.Future):
-                outcome = await asyncio.shield(outcome)
+            outcome = await shareable.execution.replay(event, budget)
             if outcome is not None:
                 metrics.deliveries.inc()
                 shareable.execution.count_saved()

@@ -225,7 +225,7 @@ class SharedExecution:
         try:
             while not reader.closed:
                 group = self.group(reader)
-                if await group.bring(member, reader, partial(self.pace, budget=budget)):
+                if await group.bring(member, reader, partial(self.replay, budget=budget)):
                     return group
             return None
         finally:
@@ -237,12 +237,18 @@ class SharedExecution:
         saved, self._saved = self._saved, 0
         metrics.executions_saved.inc(saved)
 
-    async def pace(self, event: Event, budget: Budget | None) -> None:
-        """Wait until `event` may be executed on this budget; what is known costs nothing."""
-        if budget is None or event.cursor in self._pending:
-            return
-        if self._outcomes.get((self, event.cursor)) is None:
-            await budget.spend()
+    async def replay(self, event: Event, budget: Budget | None) -> Outcome | None:
+        """Return what becomes of `event` for one who reads by itself; None if it is left out.
+
+        Before it is executed this waits for the budget. What is known costs nothing.
+        """
+        # Looked up once: most events of a replay are known.
+        outcome = self._known(event)
+        if outcome is None:
+            if budget is not None:
+                await budget.spend()
+            outcome = self.outcome(event)
+        return await asyncio.shield(outcome) if isinstance(outcome, asyncio.Future) else outcome
 
     def outcome(
         self, event: Event, keep: bool = True
@@ -251,9 +257,8 @@ class SharedExecution:
 
         It is kept for those who come later where somebody else asks the same, or with `keep`.
         """
-        known = self._outcomes.get((self, event.cursor)) or self._pending.get(event.cursor)
+        known = self._known(event)
         if known is not None:
-            self._saved += 1
             return known
         clean = Context()
         span, made = clean.run(self._begin, event)
@@ -270,6 +275,12 @@ class SharedExecution:
         self._pending[event.cursor] = making
         making.add_done_callback(partial(self._settle, event.cursor, span))
         return making
+
+    def _known(self, event: Event) -> "Outcome | asyncio.Future[Outcome | None] | None":
+        known = self._outcomes.get((self, event.cursor)) or self._pending.get(event.cursor)
+        if known is not None:
+            self._saved += 1
+        return known
 
     def _settle(self, cursor: Cursor, span: Any, making: "asyncio.Future[Outcome | None]") -> None:
         tracing.end(span)
