@@ -276,11 +276,7 @@ def _with_topics(
 ) -> Lifespan[Any]:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
-        await topics.start()
-        try:
-            async with revocations or nullcontext(), inner(app) as state:
-                yield state
-        finally:
-            await topics.close()
+        async with topics.held_open(), revocations or nullcontext(), inner(app) as state:
+            yield state
 
     return lifespan

@@ -103,6 +103,7 @@ class TopicManager:
         self._starting = asyncio.Lock()
         self._started = False
         self._closed_in: asyncio.AbstractEventLoop | None = None
+        self._holders = 0
         self._guarded = False
 
     def guard(self) -> None:
@@ -131,6 +132,23 @@ class TopicManager:
             await self._start_broker()
             self._started, self._closed_in = True, None
             metrics.watch(self)
+
+    @asynccontextmanager
+    async def held_open(self) -> AsyncIterator[None]:
+        """Start, and close when the last holder leaves: several routers may share a manager.
+
+        Raises:
+            BrokerUnavailable: it can't be reached within `broker_wait` seconds.
+            RuntimeError: the manager runs in another event loop.
+        """
+        await self.start()
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if self._holders <= 0:
+                await self.close()
 
     async def _require_open(self) -> None:
         """Start on first use, but not again after the application has closed the manager."""
@@ -352,6 +370,8 @@ class TopicManager:
                 "The TopicManager runs in another event loop; from here, call publish_sync()"
             )
         self._loop, self._starting, self._started = loop, asyncio.Lock(), False
+        # Those of an event loop that has ended never left.
+        self._holders = 0
         self._feeds.clear()
 
     async def _start_broker(self) -> None:

@@ -30,6 +30,7 @@ from gqlnotify.errors import (
     TokenLivesTooLong,
     TokenRevoked,
     TooManyRevocations,
+    TopicsClosed,
 )
 from gqlnotify.revocation import REVOCATIONS, Revocation, Revocations, Revoked
 from gqlnotify.settings import Bounds
@@ -533,6 +534,9 @@ async def test_when_the_topics_are_closed_by_another_they_are_followed_again() -
     await topics.close()
     await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="alice")))
 
+    with pytest.raises(TopicsClosed):
+        await topics.cursor(REVOCATIONS)
+    await topics.start()
     await revocations.ready()
     assert is_revoked(revocations, holder())
     await revocations.close()

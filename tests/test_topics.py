@@ -933,6 +933,17 @@ async def test_a_closed_manager_publishes_and_leaves_nothing(redis_url: str) -> 
     await manager.close()
 
 
+async def test_the_last_of_those_who_share_a_manager_closes_it(manager: TopicManager) -> None:
+    async with manager.held_open():
+        async with manager.held_open():
+            stream = await started(manager.subscribe(NUMBERS))
+        await manager.publish(NUMBERS, 1)
+        assert await take(stream, 1) == [1]
+
+    with pytest.raises(TopicsClosed):
+        await manager.cursor(NUMBERS)
+
+
 async def test_a_closed_manager_does_not_start_again_by_itself(manager: TopicManager) -> None:
     await manager.publish(NUMBERS, 1)
     await manager.close()
