@@ -199,10 +199,11 @@ class RedisBroker(Broker):
         topics = [self._names.topic(channel) for channel in channels]
         async with self._answer() as session:
             batch = session.servers.client.pipeline(transaction=False)
-            for channel, topic in zip(channels, topics, strict=True):
-                batch.pexpire(channel, scripts.lifetime(self._retention.of(topic)))
+            for topic in topics:
+                for key in self._names.keys(topic):
+                    batch.pexpire(key, scripts.lifetime(self._retention.of(topic)))
             alive = await batch.execute(raise_on_error=False)
-        for topic, is_alive in zip(topics, alive, strict=True):
+        for topic, is_alive in zip(topics, alive[::2], strict=True):
             if not is_alive:
                 self._recheck(topic)
 

@@ -94,6 +94,18 @@ local function extend(lifetime)
   redis.call('PEXPIRE', ids, lifetime)
 end
 
+-- Until its first event, a history lives for `empty` only, or for as long as a process that listens
+-- has extended it.
+local function extend_by_content(lifetime, empty)
+  if not string.match(inspect()['last-entry'][1], '%-0$') then
+    return extend(lifetime)
+  end
+  for _, key in ipairs({ stream, ids }) do
+    redis.call('PEXPIRE', key, empty, 'NX')
+    redis.call('PEXPIRE', key, empty, 'GT')
+  end
+end
+
 -- Drop what was published before `since`, but for the last of it: someone may read after that.
 local function drop_older(since)
   local anchor = nil

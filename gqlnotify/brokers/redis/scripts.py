@@ -15,6 +15,9 @@ from gqlnotify.settings import Bounds
 # away, finds that nothing was missed.
 _GRACE_SECONDS = 60.0
 
+# Anyone who may subscribe can make empty histories, so one that no process listens to ends soon.
+_EMPTY_SECONDS = 120.0
+
 
 @dataclass(frozen=True)
 class Script:
@@ -94,12 +97,12 @@ def publish(
 
 def head(keys: tuple[str, ...], bounds: Bounds) -> Call:
     """Call head.lua."""
-    return Call(HEAD, keys, (_milliseconds(bounds), lifetime(bounds)))
+    return Call(HEAD, keys, _ages(bounds))
 
 
 def oldest(keys: tuple[str, ...], bounds: Bounds) -> Call:
     """Call oldest.lua."""
-    return Call(OLDEST, keys, (_milliseconds(bounds), lifetime(bounds)))
+    return Call(OLDEST, keys, _ages(bounds))
 
 
 def read(stream: str, after: Cursor, limit: int, bounds: Bounds) -> Call:
@@ -145,6 +148,11 @@ def _event(topic: str, entry_id: bytes, fields: Sequence[bytes]) -> Event:
     published_at = int(known[b"t"]) / 1000
     event_id = known[b"i"].decode() or None
     return Event(topic, parse_cursor(entry_id), known[b"p"], event_id, published_at)
+
+
+def _ages(bounds: Bounds) -> tuple[int, int, int]:
+    life = lifetime(bounds)
+    return _milliseconds(bounds), life, min(life, int(_EMPTY_SECONDS * 1000))
 
 
 def _milliseconds(bounds: Bounds) -> int:

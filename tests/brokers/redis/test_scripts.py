@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gqlnotify.brokers.redis import broker as redis_broker
 from gqlnotify.event import Cursor
 from gqlnotify.settings import Bounds
 from tests.brokers.redis.conftest import Launch, master_and_replica
@@ -30,6 +31,37 @@ async def test_every_key_has_an_end_from_its_first_moment(each_redis: RedisServe
         await ears.broker.publish(topic, b"x", event_id="a")
         for key in (stream_key(topic), stream_key(topic) + ":ids"):
             assert 0 < each_redis.ask("TTL", key) <= 2 * 100 + 60
+
+
+@pytest.mark.parametrize("place", ["head", "oldest"])
+async def test_a_history_without_an_event_ends_soon_and_the_first_event_extends_it(
+    each_redis: RedisServer, place: str
+) -> None:
+    topic = new_topic()
+    async with listening(each_redis.url, seconds=100) as ears:
+        await getattr(ears.broker, place)(topic)
+        for key in (stream_key(topic), stream_key(topic) + ":ids"):
+            assert 0 < each_redis.ask("TTL", key) <= 120
+        await ears.broker.publish(topic, b"x")
+        await getattr(ears.broker, place)(topic)
+        for key in (stream_key(topic), stream_key(topic) + ":ids"):
+            assert each_redis.ask("TTL", key) > 120
+
+
+async def test_a_history_without_an_event_lives_on_while_a_process_listens(
+    each_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_broker, "_KEEP_SECONDS", 0.05)
+    topic = new_topic()
+    keys = (stream_key(topic), stream_key(topic) + ":ids")
+    async with listening(each_redis.url, seconds=100) as ears:
+        start = await ears.broker.head(topic)
+        await ears.broker.subscribe(topic)
+        await wait_until(lambda: all(each_redis.ask("TTL", key) > 120 for key in keys))
+        await ears.broker.unsubscribe(topic)
+
+        assert await ears.broker.head(topic) == start
+        assert all(each_redis.ask("TTL", key) > 120 for key in keys)
 
 
 async def test_each_event_makes_its_topic_live_on(each_redis: RedisServer) -> None:
