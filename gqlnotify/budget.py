@@ -1,4 +1,4 @@
-"""How many new topics a subject may ask for. Pure but for the clock."""
+"""How many new topics a subject may ask for. Pure, except for the clock."""
 
 import math
 import time

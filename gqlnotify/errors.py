@@ -182,7 +182,7 @@ class NoViewer(NotifyError):
 
     def __init__(self, wanted: str = "The viewer") -> None:
         super().__init__(
-            f"{wanted} is not to be had here: this execution is shared by all subscribers who ask "
+            f"{wanted} is not available here: this execution is shared by all subscribers who ask "
             "the same. Subscribe with per_viewer=True, name what the result depends on as the "
             "scope, or have the router's event_context provide it"
         )
@@ -220,7 +220,7 @@ class Conflict(NotifyError):
 
 
 class CursorExpired(NotifyError):
-    """The history no longer reaches back to the cursor: refetch, then subscribe anew."""
+    """The history no longer reaches back to the cursor: refetch, then subscribe again."""
 
     code = "CURSOR_EXPIRED"
     http_status = 410
@@ -322,7 +322,7 @@ class BodyTooBig(NotifyError):
 
 
 class BrokerUnavailable(NotifyError):
-    """The broker can't be reached. What was to be published was not, or nobody can tell.
+    """The broker can't be reached. The event was not published, or that is unknown.
 
     A resolver's error becomes its client's message, so the message is the same for all of these.
     `reason` may name hosts, users and keys. A traceback shows it as a note.

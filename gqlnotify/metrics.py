@@ -66,7 +66,7 @@ unreadable_events = Counter(
 )
 executions = Counter("gqlnotify_executions", "Executions of an event.")
 executions_saved = Counter(
-    "gqlnotify_executions_saved", "Deliveries that needed no execution, because others asked same."
+    "gqlnotify_executions_saved", "Deliveries that needed no execution: others asked the same."
 )
 deliveries = Counter("gqlnotify_deliveries", "Results of events handed to subscribers.")
 sent_bytes = Counter(
@@ -81,7 +81,7 @@ slow_readers_ended = Counter(
     "gqlnotify_slow_readers_ended", "Connections ended because the peer read too slowly."
 )
 broker_reconnects = Counter(
-    "gqlnotify_broker_reconnects", "Live lines to the broker that were lost and made anew."
+    "gqlnotify_broker_reconnects", "Live lines to the broker that were lost and made again."
 )
 catch_ups = Counter(
     "gqlnotify_catch_ups", "Times that the history brought what the live path had not."
@@ -106,7 +106,7 @@ def delivered(messages: int, size: int) -> None:
 
 
 class Handover:
-    """What the groups of one event loop hand over in a turn: counted once, behind the writes."""
+    """What the groups of one event loop hand over in a turn: counted once, after the writes."""
 
     def __init__(self) -> None:
         self._messages = self._size = self._saved = 0
@@ -122,7 +122,7 @@ class Handover:
     def add(self, members: int, events: int, size: int, published_at: Sequence[float]) -> None:
         """Note that each of so many `members` got so many `events`, together of `size` bytes.
 
-        To be called behind the handing over: whoever writes has a turn by then, before this one.
+        Call it after the hand-over: the write is scheduled by then, and runs before this count.
         """
         if not self._messages:
             asyncio.get_running_loop().call_soon(self._count, context=Context())
@@ -211,7 +211,7 @@ async def endpoint(request: "Request") -> "Response":
     To be mounted with `app.add_route("/metrics", metrics.endpoint)`. It asks for no token, so it
     should not be reached from outside.
     """
-    # Whoever only publishes counts as well, and need not load Starlette.
+    # A process that only publishes counts as well, and need not load Starlette.
     from starlette.responses import Response  # noqa: PLC0415
 
     _watch.sample()

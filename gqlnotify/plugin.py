@@ -61,7 +61,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             connection, it returns a `Principal` or raises `errors.Unauthenticated`.
         may: replaces the decision whether a principal may subscribe or publish to a topic.
         event_context: makes the context in which the events of shared subscriptions are executed,
-            afresh for each event. Given the scope of the subscriptions, it returns the context, an
+            for each event. Given the scope of the subscriptions, it returns the context, an
             awaitable of it, or a context manager, async or not, that is entered before the event is
             executed and left afterwards. By default there is nothing but `context.scope`.
 

@@ -68,7 +68,7 @@ class Publisher:
         Raises:
             BadUserInput: the topic or the id won't do, or the event is too large.
             InternalError: the value would not arrive as it is.
-            BrokerUnavailable: it was not published, or nobody can tell.
+            BrokerUnavailable: it was not published, or that is unknown.
         """
         [cursor] = await self.publish_many([(topic, value, event_id)])
         return cursor
@@ -78,7 +78,7 @@ class Publisher:
 
         Raises:
             BadUserInput, InternalError: an entry won't do; nothing of its batch was published.
-            BrokerUnavailable: some were not published, or nobody can tell.
+            BrokerUnavailable: some were not published, or that is unknown.
         """
         cursors: list[Cursor] = []
         for batch in self._batches(entries):

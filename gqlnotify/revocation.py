@@ -76,7 +76,7 @@ class Revoked:
     """What is known to be revoked. Each revocation is kept until its tokens have expired.
 
     Args:
-        longest: how long a token may live, in seconds; infinity if it may live for ever.
+        longest: how long a token may live, in seconds; infinity if it need not expire.
         now: the clock, in seconds since 1970.
     """
 
@@ -244,7 +244,7 @@ class Revocations:
         Raises:
             ValueError: neither or both are named, or `expires_at` has passed.
             TooManyRevocations: one more would push out an old one.
-            BrokerUnavailable: nothing was revoked, or nobody can tell.
+            BrokerUnavailable: nothing was revoked, or that is unknown.
         """
         revocation = Revocation(subject=subject, token_id=token_id, until=expires_at)
         if expires_at is not None and expires_at + CLOCK_SKEW < time.time():
@@ -319,7 +319,7 @@ class Revocations:
         if self._loop is None or not self._loop.is_running():
             return False
         if self._reader is not None:
-            # Closed with the topics, by whoever else uses them.
+            # The topics were closed by something else that uses them.
             return not self._reader.closed
         return self._is_reading()
 

@@ -49,8 +49,8 @@ _HUNDRED_YEARS = 100 * 365 * 24 * 3600.0
 def bounds_of_revocations(longest_life: float) -> Bounds:
     """Return how much gqlnotify's own topics remember where tokens live so many seconds at most.
 
-    A revocation outlasts the tokens that it is about, and whoever reads it in time: it is dropped
-    from the history a while after all processes have forgotten it.
+    A revocation outlasts the tokens that it is about. It is dropped from the history a while after
+    all processes have forgotten it.
     """
     seconds = min(longest_life + 10 * CLOCK_SKEW, _HUNDRED_YEARS)
     return Bounds(length=500_000, seconds=seconds)
@@ -322,7 +322,9 @@ class Settings(BaseSettings):
 
 def _require_memory(pattern: str, seconds: float, longest: float) -> None:
     if seconds < min(longest, _HUNDRED_YEARS):
-        life = "for ever, as GQLNOTIFY_JWT_REQUIRE_EXP is off" if longest == inf else f"{longest} s"
+        life = (
+            "without end, as GQLNOTIFY_JWT_REQUIRE_EXP is off" if longest == inf else f"{longest} s"
+        )
         raise ValueError(
             f"{pattern!r} is remembered for {seconds} s and a token may live {life}, so a revoked "
             'token would be good again. Leave "seconds" out, or shorten GQLNOTIFY_JWT_MAX_LIFETIME'
@@ -350,13 +352,13 @@ def _refuse_unknown(arguments: Mapping[str, object], settings: type[BaseSettings
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    # The prefix, which all have, would make any two names look alike.
+    # The prefix, which all have, would make any two names look similar.
     short = {each.removeprefix(PREFIX): each for each in known}
     return next((short[near] for near in get_close_matches(name, short, n=1)), None)
 
 
 def did_you_mean(nearest: str | None) -> str:
-    """Return what to put behind the name of something unknown."""
+    """Return what to append to the name of something unknown."""
     return "" if nearest is None else f"; did you mean {nearest}?"
 
 

@@ -47,8 +47,8 @@ class Lens:
     def look_at(self, event: Event) -> Any:
         """Return what is made of `event`; `SKIPPED` where it is left out.
 
-        An event that can't be read makes an `EventUnreadable`, returned and not raised: whoever
-        executes it gets an error for this one event, as for any exception in place of a value.
+        An event that can't be read makes an `EventUnreadable`, returned and not raised: executing
+        it gives an error for this one event, as for any exception in place of a value.
         """
         try:
             value = self.topic.decode(event.payload)
@@ -160,7 +160,7 @@ class TopicManager:
         return self._closed_in is asyncio.get_running_loop()
 
     async def close(self) -> None:
-        """End every subscription, then let go of the broker.
+        """End every subscription, then close the broker.
 
         Afterwards only publishing works, for the application's own shutdown, until `start`.
         """

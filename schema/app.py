@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None, *, topics: TopicManager | None 
 
 
 def __getattr__(name: str) -> FastAPI:
-    # A module-level `app` would need a secret in the environment of whoever imports the schema.
+    # With a module-level `app`, importing the schema would need a secret in the environment.
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     built = globals()["app"] = create_app()

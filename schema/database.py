@@ -52,7 +52,7 @@ class Database:
         self._engine = self._locks = self._connect(self._url)
         if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _write_ahead)
-            # A file of its own: whoever drains waits for the broker, and writers must not.
+            # A file of its own: the drain waits for the broker, and writers must not.
             self._locks = self._connect(self._url.set(database=f"{self._url.database}-outbox"))
         writing = self._engine.execution_options(immediate=True)
         self._read = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -170,7 +170,7 @@ def async_url(text: str) -> URL:
 def _require_place(file: Path) -> None:
     if not file.parent.is_dir():
         raise ValueError(f"GQLNOTIFY_DATABASE_URL: there is no directory {file.parent}")
-    # SQLite writes a journal beside the file.
+    # SQLite writes a journal next to the file.
     if not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.W_OK)):
         raise ValueError(f"GQLNOTIFY_DATABASE_URL: {file} can't be written")
 

@@ -1,4 +1,4 @@
-"""`python -m schema.export` writes `schema.graphql` anew."""
+"""`python -m schema.export` writes `schema.graphql` again."""
 
 from pathlib import Path
 

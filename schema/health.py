@@ -66,7 +66,7 @@ async def _state(name: str, check: Check) -> str:
         async with asyncio.timeout(_PATIENCE):
             await check()
     except Exception as error:
-        # The answer goes to whoever asks: the reason stays in the log.
+        # Anyone may ask, so the answer gives no reason: it stays in the log.
         reason = error.reason if isinstance(error, errors.NotifyError) else str(error)
         logger.warning("Not ready, the %s: %s", name, reason or type(error).__name__)
         return "unavailable"

@@ -1,4 +1,4 @@
-"""A function whose result nobody awaits is refused: a coroutine is truthy."""
+"""A function whose result is not awaited is refused: a coroutine is truthy."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

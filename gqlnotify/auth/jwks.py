@@ -62,7 +62,7 @@ class KeySet:
 
         Raises:
             Unauthenticated: there is no such key.
-            KeysUnavailable: nobody can tell, because the address fails.
+            KeysUnavailable: the address fails, so the token can't be checked.
         """
         if self._is_stale():
             # Where the last attempt failed, only those who can't do without wait for this one.

@@ -52,7 +52,7 @@ def _without_scheme(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What a token must be beside well signed: of the one algorithm, for us, from them, and valid.
+    """What a token must have in addition to a good signature: algorithm, audience, issuer, times.
 
     `leeway` is how many seconds `nbf` and `iat` may be ahead of this machine's clock: "some small
     leeway, usually no more than a few minutes, to account for clock skew" (RFC 7519, section
@@ -99,7 +99,7 @@ class Rules:
                 "require_sub": True,
                 "require_aud": self.audience is not None,
                 "require_iss": self.issuer is not None,
-                # Without an audience of our own, any `aud` will do.
+                # If no audience is configured, any `aud` is accepted.
                 "verify_aud": self.audience is not None,
             },
         )
@@ -198,7 +198,7 @@ def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
     """Return the verifier that the settings ask for; None where they name no key.
 
     Raises:
-        ValueError: they name two, or one that will not do.
+        ValueError: they name two, or one that is not usable.
     """
     rules = Rules.of(settings)
     if settings.jwks_url is None:
@@ -212,7 +212,7 @@ def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
         raise ValueError(
             "GQLNOTIFY_JWT_SECRET and GQLNOTIFY_JWKS_URL are both set; which key is meant?"
         )
-    # Whoever has a secret need not load an HTTP client.
+    # With a secret, no HTTP client has to be loaded.
     from gqlnotify.auth.jwks import KeySet  # noqa: PLC0415
 
     keys = KeySet(

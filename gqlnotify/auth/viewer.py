@@ -50,7 +50,7 @@ def view_as(viewer: Viewer | None) -> None:
 
 
 def view_as_everybody() -> None:
-    """Let the rest of the running context have no viewer, and say so to whoever asks for one."""
+    """Let the rest of the running context have no viewer, and raise where one is asked for."""
     _viewer.set(_Everybody())
 
 

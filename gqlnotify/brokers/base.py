@@ -62,7 +62,7 @@ class Broker(ABC):
         cursor.
 
         Raises:
-            BrokerUnavailable: the event was not appended, or nobody can tell.
+            BrokerUnavailable: the event was not appended, or that is unknown.
         """
 
     @abstractmethod

@@ -43,8 +43,8 @@ class _History:
 class MemoryBroker(Broker):
     """Keeps up to `length` events a topic, none of them longer than `seconds`.
 
-    `per_topic` has other bounds for topics that fit a pattern. A topic that nobody is subscribed
-    to and that nobody touched for its `seconds` is forgotten. `longest_life` is how long a token
+    `per_topic` has other bounds for topics that fit a pattern. A topic without subscribers
+    that was not used for its `seconds` is forgotten. `longest_life` is how long a token
     may live, in seconds, and so how long it is remembered what is revoked.
     """
 
@@ -124,7 +124,7 @@ class MemoryBroker(Broker):
             raise CursorExpired(f"{topic!r} has no history")
         history = self._history(topic, time.monotonic())
         if after.epoch != history.head.epoch:
-            raise CursorExpired(f"The history of {topic!r} began anew after this cursor was taken")
+            raise CursorExpired(f"The history of {topic!r} began again after this cursor was taken")
         if not history.before_first <= after.seq <= history.head.seq:
             raise CursorExpired(f"The history of {topic!r} no longer reaches back to this cursor")
         start = after.seq - history.before_first

@@ -287,7 +287,7 @@ class Documents:
             return self._validate(ast, rules)
         if rules in document.obeys:
             return []
-        # A rule that is made anew for each operation is known by what it is made of.
+        # A rule that is made again for each operation is known by what it is made of.
         key: Hashable = tuple(fingerprint_of_class(rule) for rule in rules)
         if key in document.obeys:
             return []

@@ -252,7 +252,7 @@ class EventExecution:
         return ExecutionResult(data=result.data, errors=result.errors)
 
     def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
-        # With variables it is made anew: a resolver may have changed what they hold.
+        # With variables it is made again: a resolver may have changed what they hold.
         asked = self._asked.context
         base = _executor(self._schema, asked) if asked.variables else self._executor
         executor = base.build_per_event_executor(value)
@@ -284,7 +284,7 @@ class EventExecution:
     def marked(self, outcome: Outcome, left_out: int) -> Outcome:
         """Return `outcome` with the number of events that were left out before it, if any were.
 
-        It is encoded anew: only one who lags gets it.
+        It is encoded again: only a reader that lags gets it.
         """
         if not left_out or outcome.tail is None:
             return outcome

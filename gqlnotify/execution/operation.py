@@ -190,7 +190,7 @@ class _Run:
         """Yield what there is to tell the client."""
         try:
             if not self._extended:
-                # Nobody else has a say: the same as the extension does, without its detours.
+                # No other extension takes part: this does the same in fewer steps.
                 self._executions.documents.provide(self._context)
                 self._executions.documents.validate(self._context)
             with only_own_cancellation():

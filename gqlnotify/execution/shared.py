@@ -55,7 +55,7 @@ _NO_DIFFERENCE = {"after", "persistedQuery"}
 # Measured: parsed JSON takes up to 26 times its text, which the key of an execution has as well.
 _PARSED_BYTES = 30
 _EXECUTION_BYTES = 10_000
-_OUTCOME_BYTES = 1000  # what an outcome and its place weigh beside the message, at the most
+_OUTCOME_BYTES = 1000  # what an outcome and its place weigh in addition to the message, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Executions:
 
     @property
     def weight(self) -> int:
-        """How many bytes are kept though nobody may need them any more."""
+        """How many bytes are kept for clients that may come back."""
         return self.documents.weight + self.outcomes.weight + self._recent.weight
 
     @property
@@ -307,7 +307,7 @@ class SharedExecution:
         return span, self._execution.begin(event)
 
     def _remember(self, outcome: Outcome | None) -> None:
-        # Not one with errors: whoever comes later may have better luck.
+        # Not one with errors: a later execution may succeed.
         if outcome is not None and outcome.tail is not None and not outcome.errors:
             key = (self, outcome.cursor)
             self._outcomes.put(key, outcome, len(outcome.tail.data) + _OUTCOME_BYTES)

@@ -386,7 +386,7 @@ def _streams(router: Router) -> Collection[HTTPStreamTransport]:
 def _protocol_for(
     router: Router, data: GraphQLRequestData, accept: str | None
 ) -> GraphQLRequestProtocol:
-    """Return how to answer: a subscription by a stream, and all else by JSON where both will do."""
+    """Return how to answer: a subscription by a stream, all else by JSON if both are accepted."""
     streams = [(stream_quality(accept, each.accepts), each) for each in _streams(router)]
     quality, stream = max(streams, key=itemgetter(0), default=(0.0, None))
     if stream is None or quality <= 0:

@@ -155,7 +155,7 @@ class GraphQLTransportWSHandler:
             await self._finish()
 
     def _may_detach(self) -> bool:
-        # Whoever overrides this waits for its end.
+        # A subclass that overrides this waits for its end.
         return self._router.detachable and type(self).handle is GraphQLTransportWSHandler.handle
 
     async def _finish(self) -> None:
@@ -473,7 +473,7 @@ class GraphQLTransportWSHandler:
             told = execution.payload_of(execution.unencodable(result))
             await self._carry_out(self._protocol.next(id_, told))
         if not commands:
-            # Nobody reads this any more, and a generator that never waits could not be stopped.
+            # The peer no longer reads this, and a generator that never waits could not be stopped.
             await asyncio.sleep(0)
         return []
 

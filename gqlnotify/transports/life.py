@@ -37,7 +37,7 @@ class Life:
         logger.debug("Connection from %s", self._client, extra={"connection_id": self.id})
 
     def closed(self, code: int, reason: str = "") -> None:
-        """Note how it is closed; whoever comes first has closed it."""
+        """Note how it is closed; only the first call counts."""
         if self._code is None:
             self._code, self._reason = code, reason
 

@@ -1,4 +1,4 @@
-"""What the kernel knows about a peer: what it has taken, what it has not, and letting go of it."""
+"""What the kernel knows about a peer: what it has taken, what it has not, and how to drop it."""
 
 import asyncio
 import socket
@@ -63,7 +63,7 @@ def taken(transport: Transport) -> int:
 
 
 def watches_reading(transport: Transport) -> bool:
-    """Tell whether the server itself lets go of peers that do not read."""
+    """Tell whether the server itself drops peers that do not read."""
     return bool(getattr(transport.get_protocol(), "watches_reading", False))
 
 
@@ -88,7 +88,7 @@ def _socket(transport: Transport) -> Any:
 
 
 class LettingGo:
-    """Lets go of a peer as soon as it takes nothing for `seconds`, unless it is cancelled."""
+    """Drops a peer as soon as it takes nothing for `seconds`, unless it is cancelled."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, transport: Transport, seconds: float
@@ -115,7 +115,7 @@ class LettingGo:
 
 
 class ReadWatch:
-    """Lets go of a peer that takes nothing of what waits for it for `seconds`.
+    """Drops a peer that takes nothing of what waits for it for `seconds`.
 
     It looks now and then, so a peer may get up to a quarter more.
     """

@@ -42,7 +42,7 @@ class RouterState:
     verified: VerifiedTokens | None
     may: May
     revocations: Revocations | None
-    # Whether nobody waits for the end of `run`, as a subclass would that overrides it.
+    # False where a subclass overrides `run`: it may wait for its end.
     detachable: bool
     _executions: Cache[Same, Executions] = field(default_factory=lambda: Cache(MAX_SCHEMAS))
 
@@ -58,15 +58,15 @@ class RouterState:
         """Return the viewer that `token` makes; None where no token is asked for.
 
         Raises:
-            Unauthenticated: the token will not do.
-            TokenRevoked: it would have done, but was revoked.
-            KeysUnavailable: nobody can tell.
-            RevocationsUnavailable: nobody can tell whether it was revoked.
+            Unauthenticated: the token is missing or not valid.
+            TokenRevoked: the token was revoked.
+            KeysUnavailable: the keys to check it can't be fetched.
+            RevocationsUnavailable: it is not known whether it was revoked.
             TooManyAttempts: too many bad ones came from this address.
         """
         if self.authenticate is None:
             return None
-        # One that was verified before is no guess, whatever else comes from its address.
+        # A token that was verified before is no guess, even from an address that must wait.
         principal = None if self.verified is None else self.verified.find(token)
         if principal is None:
             principal = await self._verify(self.authenticate, token, connection)
@@ -89,7 +89,7 @@ class RouterState:
         return self.revocations.watch(viewer.principal, on_revoked)
 
     async def _verify(self, authenticate: Authenticate, token: Any, connection: Any) -> Principal:
-        # Without a token there is nothing to verify, and nobody guesses.
+        # Without a token there is nothing to verify, and nothing was guessed.
         address = connection.client.host if token is not None and connection.client else None
         self.attempts.check(address)
         try:

@@ -74,7 +74,7 @@ class Stream(StreamingResponse):
 
     @contextmanager
     def _watching(self, receive: Receive) -> Iterator[None]:
-        """Let go of a peer that does not read, where the server does not do so by itself."""
+        """Drop a peer that does not read, where the server does not do so by itself."""
         transport = transport_behind(receive)
         if transport is None or watches_reading(transport):
             yield

@@ -1,4 +1,4 @@
-"""What subscribers leave behind is bounded in bytes, whatever they have sent."""
+"""What stays in memory for subscribers is bounded in bytes, whatever they have sent."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""One Pub/Sub connection to one server. It is made anew for as long as the line is open."""
+"""One Pub/Sub connection to one server. It is made again for as long as the line is open."""
 
 import asyncio
 import logging

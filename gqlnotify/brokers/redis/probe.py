@@ -30,7 +30,7 @@ class Probe:
         """
         if self._running is None or self._is_outdated(self._running):
             self._running = asyncio.create_task(self._run())
-            # Whoever asked may have gone by then: asyncio warns of an error that is never seen.
+            # The caller may have gone by then: asyncio warns of an error that is never seen.
             self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._running)
 

@@ -63,7 +63,7 @@ class Sender:
         """Publish in one go, and return the cursors.
 
         Raises:
-            BrokerUnavailable: some were not published, or nobody can tell.
+            BrokerUnavailable: some were not published, or that is unknown.
         """
         dialogue = self._dialogue(messages)
         commands = next(dialogue)

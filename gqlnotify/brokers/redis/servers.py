@@ -252,7 +252,7 @@ def connect_sync(address: Address, timeout: float) -> "redis.Redis | redis.Redis
 
 
 def renew_sync(client: "redis.Redis | redis.RedisCluster") -> None:
-    """Let go of the connections that no other thread is using, and soon of those."""
+    """Close the connections that no other thread is using; the others close soon after."""
     if isinstance(client, redis.RedisCluster):
         client.nodes_manager.initialize()
         return
