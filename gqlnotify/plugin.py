@@ -148,7 +148,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             if not self._check_websocket_origin(request):
                 return await self.reject_websocket(request)
             if await self.pick_websocket_subprotocol(request) is None:
-                await self._gqlnotify.subprotocols.refuse(request)
+                await self._gqlnotify.subprotocols.refuse(request, self.websocket_subprotocols)
                 return request
             return await super().run(request, context=context, root_value=root_value)
         response = self.temporal_response

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +16,6 @@ LEGACY = "graphql-ws"
 LEGACY_REASON = (
     "Legacy subprotocol graphql-ws: this server speaks graphql-transport-ws. Use npm graphql-ws"
 )
-REASON = "Subprotocol not acceptable: offer graphql-transport-ws"
 _SECONDS = 1.0
 
 logger = logging.getLogger("gqlnotify.transports")
@@ -27,39 +27,49 @@ class SubprotocolRefusals:
     def __init__(self) -> None:
         self._told = False
 
-    async def refuse(self, websocket: WebSocket) -> None:
+    async def refuse(self, websocket: WebSocket, served: Sequence[str]) -> None:
         """Accept the socket, say what is wrong in the client's own protocol, and close with 4406.
+
+        `served` are the subprotocols that the router has turned on.
 
         A browser shows neither a message nor a reason if the handshake fails.
         """
         offered: list[str] = websocket.scope["subprotocols"]
         refused(SubprotocolNotAcceptable.label)
-        self._tell(offered)
+        self._tell(offered, served)
         legacy = LEGACY in offered
+        reason = _reason(offered, served)
         # A client that leaves meanwhile, which Starlette or uvicorn report in different ways.
         with suppress(WebSocketDisconnect, OSError, RuntimeError):
             await websocket.accept(subprotocol=LEGACY if legacy else None)
             if legacy:
-                await _explain(websocket)
-            reason = LEGACY_REASON if legacy else REASON
+                await _explain(websocket, reason)
             await websocket.close(SubprotocolNotAcceptable.code, reason)
 
-    def _tell(self, offered: list[str]) -> None:
+    def _tell(self, offered: Sequence[str], served: Sequence[str]) -> None:
         if not self._told:
             self._told = True
             logger.warning(
-                "Refused a client that offers the subprotocols %.200r: this server speaks "
-                "graphql-transport-ws. %s is the protocol of the package "
-                "subscriptions-transport-ws, which the package graphql-ws replaces. Further "
-                "refusals are counted, not logged",
+                "Refused a client that offers the subprotocols %.200r: this server speaks %s. "
+                "%s is the protocol of the package subscriptions-transport-ws, which the package "
+                "graphql-ws replaces. Further refusals are counted, not logged",
                 offered,
+                " and ".join(served) or "none",
                 LEGACY,
             )
 
 
-async def _explain(websocket: WebSocket) -> None:
+def _reason(offered: Sequence[str], served: Sequence[str]) -> str:
+    if not served:
+        return "Subprotocol not acceptable: this server has turned WebSocket off"
+    if LEGACY in offered:
+        return LEGACY_REASON
+    return f"Subprotocol not acceptable: offer {' or '.join(served)}"
+
+
+async def _explain(websocket: WebSocket, reason: str) -> None:
     """Answer with errors for a moment. Only an error of an operation reaches the application."""
-    error = {"message": LEGACY_REASON}
+    error = {"message": reason}
     await websocket.send_json({"type": "connection_error", "payload": error})
     with suppress(TimeoutError, ValueError, KeyError):
         async with time_limit(_SECONDS):

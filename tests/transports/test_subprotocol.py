@@ -1,0 +1,53 @@
+"""What a client is told that speaks no protocol of the server's."""
+
+import logging
+
+import pytest
+
+from gqlnotify import GraphQLRouter
+from tests.applications import schema_of, websocket
+
+MODERN = "graphql-transport-ws"
+LEGACY = "graphql-ws"
+
+
+@pytest.mark.parametrize(
+    ("served", "offered", "reason"),
+    [
+        ([MODERN], "imaginary", "Subprotocol not acceptable: offer graphql-transport-ws"),
+        ([LEGACY], MODERN, "Subprotocol not acceptable: offer graphql-ws"),
+        (
+            [MODERN, LEGACY],
+            "imaginary",
+            "Subprotocol not acceptable: offer graphql-transport-ws or graphql-ws",
+        ),
+        ([], MODERN, "Subprotocol not acceptable: this server has turned WebSocket off"),
+    ],
+)
+async def test_a_refusal_names_what_the_router_serves(
+    served: list[str], offered: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = GraphQLRouter(schema_of(), subscription_protocols=served)
+    async with websocket(router, subprotocols=[offered]) as socket:
+        close = await socket.closed()
+    assert (close.code, close.reason) == (4406, reason)
+    [told] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert f"this server speaks {' and '.join(served) or 'none'}." in told
+
+
+@pytest.mark.parametrize(
+    ("served", "reason"),
+    [
+        ([MODERN], "Legacy subprotocol graphql-ws: this server speaks graphql-transport-ws."),
+        ([], "Subprotocol not acceptable: this server has turned WebSocket off"),
+    ],
+)
+async def test_a_legacy_client_is_told_in_its_own_protocol(served: list[str], reason: str) -> None:
+    router = GraphQLRouter(schema_of(), subscription_protocols=served)
+    async with websocket(router, subprotocols=[LEGACY]) as socket:
+        told = await socket.receive()
+        assert told["type"] == "connection_error"
+        assert told["payload"]["message"].startswith(reason)
+        close = await socket.closed()
+    assert close.code == 4406
+    assert close.reason == told["payload"]["message"]
