@@ -6,12 +6,13 @@ with the value, as `__typename`. Whatever would still read back as something els
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import pydantic
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation
 from pydantic_core import (
@@ -38,6 +39,31 @@ _NESTED = {
     *("lax_schema", "strict_schema", "json_schema", "python_schema"),
 }
 _CLASSES = {"dataclass", "model"}
+# The validator that a model keeps for itself does not read the names of classes. Only this private
+# argument turns it off, so it is checked at import.
+_NOT_PREBUILT: Any = {"_use_prebuilt": False}
+
+
+def require_support(
+    validator: Callable[..., object] = SchemaValidator,
+    serializer: Callable[..., object] = SchemaSerializer,
+) -> None:
+    """Check that pydantic can build validators and serializers as this module needs them.
+
+    Raises:
+        ImportError: it can't.
+    """
+    try:
+        for build in (validator, serializer):
+            build(core_schema.any_schema(), **_NOT_PREBUILT)
+    except TypeError as error:
+        raise ImportError(
+            f"gqlnotify does not work with pydantic {pydantic.VERSION}: install one of the "
+            "versions that gqlnotify's own requirements name"
+        ) from error
+
+
+require_support()
 
 
 class Unfit(ValueError):
@@ -131,11 +157,8 @@ class _Coder:
 
     @classmethod
     def of(cls, schema: Schema) -> "_Coder":
-        # Those that a model has of its own know nothing of the names of classes.
         made: Any = schema
-        return cls(
-            SchemaValidator(made, _use_prebuilt=False), SchemaSerializer(made, _use_prebuilt=False)
-        )
+        return cls(SchemaValidator(made, **_NOT_PREBUILT), SchemaSerializer(made, **_NOT_PREBUILT))
 
     def fields(self, value: object) -> dict[str, Any]:
         """Return the fields of an object as JSON can spell them."""

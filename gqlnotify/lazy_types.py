@@ -12,10 +12,25 @@ _HOOK = "__get_pydantic_core_schema__"
 
 
 def teach_pydantic() -> None:
-    """Let pydantic resolve lazy types by the hook that it calls for this."""
-    module: Any = sys.modules.get("strawberry.types.lazy_type")
-    if module is not None and not hasattr(module.LazyType, _HOOK):
-        setattr(module.LazyType, _HOOK, _schema_of)
+    """Let pydantic resolve lazy types by the hook that it calls for this.
+
+    Raises:
+        ImportError: Strawberry is loaded, and its lazy types are not what this needs.
+    """
+    strawberry = sys.modules.get("strawberry")
+    if strawberry is not None:
+        _teach(strawberry)
+
+
+def _teach(strawberry: Any) -> None:
+    lazy_type = getattr(strawberry, "LazyType", None)
+    if not hasattr(lazy_type, "resolve_type"):
+        raise ImportError(
+            "gqlnotify can't resolve the lazy types of this version of strawberry-graphql: install "
+            "one of the versions that gqlnotify's own requirements name"
+        )
+    if not hasattr(lazy_type, _HOOK):
+        setattr(lazy_type, _HOOK, _schema_of)
 
 
 def _schema_of(lazy: Any, _source: Any, handler: Any) -> Any:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model
 from strawberry.scalars import JSON
 
 from gqlnotify import Topic
-from gqlnotify.codec import Unfit, codec_of
+from gqlnotify.codec import Unfit, codec_of, require_support
 from gqlnotify.difference import difference
 
 T = TypeVar("T")
@@ -518,3 +518,13 @@ def test_unions_and_interfaces_of_objects_are_never_refused(
 def test_mappings_of_another_kind_are_not_the_same() -> None:
     with pytest.raises(Unfit):
         codec_of(Mapping[str, int]).encode({"a": True})
+
+
+def test_a_pydantic_that_lacks_what_is_needed_is_refused_by_name() -> None:
+    def older(schema: object, config: object = None) -> None:
+        """Has no `_use_prebuilt`, as in pydantic 2.12."""
+
+    require_support()
+    for lacking in ({"validator": older}, {"serializer": older}):
+        with pytest.raises(ImportError, match=r"does not work with pydantic \d"):
+            require_support(**lacking)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -12,6 +12,7 @@ import strawberry
 from pydantic.errors import PydanticUndefinedAnnotation
 
 from gqlnotify import Topic
+from gqlnotify.lazy_types import teach_pydantic
 
 PETS = """
 from typing import TYPE_CHECKING, Annotated
@@ -75,3 +76,17 @@ def test_a_name_that_is_nowhere_is_told_at_the_first_use() -> None:
     undefined = Topic[Any]("nowhere", list["Nowhere"])  # type: ignore[name-defined]  # noqa: F821
     with pytest.raises(PydanticUndefinedAnnotation, match="Nowhere"):
         undefined.decode(b"[]")
+
+
+@pytest.mark.parametrize("lacking", [{}, {"LazyType": type("LazyType", (), {})}])
+def test_a_strawberry_whose_lazy_types_differ_is_refused(
+    monkeypatch: pytest.MonkeyPatch, lacking: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "strawberry", SimpleNamespace(**lacking))
+    with pytest.raises(ImportError, match="lazy types of this version of strawberry-graphql"):
+        teach_pydantic()
+
+
+def test_without_strawberry_there_is_nothing_to_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "strawberry")
+    teach_pydantic()
