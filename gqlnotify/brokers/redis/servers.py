@@ -23,7 +23,6 @@ from redis.exceptions import (
     RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gqlnotify.brokers.redis.address import Address
@@ -50,11 +49,6 @@ def refused_unwritten(error: object) -> bool:
 def is_misled(error: object) -> bool:
     """Tell whether `error` says that this connection may lead to the wrong server."""
     return refused_unwritten(error) or isinstance(error, NoPermissionError | AuthenticationError)
-
-
-def is_out_of_reach(error: BaseException) -> bool:
-    """Tell whether no server has answered: trying again costs a new connection."""
-    return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError)
 
 
 def is_trouble(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from gqlnotify import Publisher, Settings, Topic
-from gqlnotify.brokers.redis import line
+from gqlnotify.brokers.redis import RedisBroker, line
 from gqlnotify.errors import BrokerUnavailable
 from tests.brokers.redis.conftest import Launch, master_and_replica
 from tests.brokers.redis.support import (
@@ -136,6 +136,34 @@ async def test_a_changed_password_does_not_make_a_process_hammer(
             await wait_until(lambda: connected() >= 8)
 
         assert asyncio.get_running_loop().time() - began >= 0.15
+
+
+async def test_commands_fail_at_once_while_the_password_is_refused_and_go_on_after(
+    launch: Launch,
+) -> None:
+    server = launch()
+    server.ask("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
+    async with listening(f"redis://app:old@{HOST}:{server.port}") as ears:
+        server.ask("ACL", "SETUSER", "app", "resetpass", ">new")
+        kill_clients(server, pubsub=False)
+        with counting(server) as connected:
+            for _ in range(10):
+                topics = [ears.broker.head(f"x{n}") for n in range(100)]
+                refused = await asyncio.gather(*topics, return_exceptions=True)
+                assert {type(error) for error in refused} == {BrokerUnavailable}
+            # The first commands come together, before the server has refused one of them.
+            assert connected() <= 100
+
+        server.ask("ACL", "SETUSER", "app", ">old")
+        await wait_until(lambda: can_publish(ears.broker))
+
+
+async def can_publish(broker: RedisBroker) -> bool:
+    try:
+        await broker.publish("x", b"1")
+    except BrokerUnavailable:
+        return False
+    return True
 
 
 @contextmanager
