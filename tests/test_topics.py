@@ -1072,6 +1072,24 @@ async def test_a_thousand_dropped_iterators_leave_without_the_garbage_collector(
         gc.enable()
 
 
+async def test_a_publish_wakes_only_who_is_still_there(manager: TopicManager) -> None:
+    stays = await started(manager.subscribe(NUMBERS))
+    feed = manager._feeds[NUMBERS.name]
+    for _ in range(100):
+        gone = asyncio.ensure_future(anext(await started(manager.subscribe(NUMBERS))))
+        await wait_until(lambda: feed._listeners)
+        gone.cancel()
+        await asyncio.wait([gone])
+    del gone
+    gc.collect()
+
+    reading = asyncio.ensure_future(anext(stays))
+    await wait_until(lambda: feed._listeners)
+    assert len(feed._listeners) == len(feed.members) == 1
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
 async def test_a_topic_closes_after_its_last_iterator_was_dropped() -> None:
     manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
     await drop_after_the_start(manager)

@@ -26,6 +26,11 @@ class Query:
         oldest, last = await topics.oldest(MESSAGES), await topics.cursor(MESSAGES)
         return Cursor.parse(last).seq - oldest.seq
 
+    @strawberry.field
+    async def readers(self) -> int:
+        """Return how many positions in topics this process holds."""
+        return sum(len(feed.members) for feed in topics._feeds.values())
+
 
 @strawberry.type
 class Mutation:
