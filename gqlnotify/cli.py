@@ -462,7 +462,10 @@ def _bind(host: str, port: int) -> list[socket.socket]:
     try:
         return process.bind(host, port)
     except OSError as error:
-        _fail(f"Can't listen on port {port} of {host}: {error.strerror or error}")
+        _fail(
+            f"Can't listen on port {port} of {host}: {error.strerror or error}; "
+            "choose another with --port or --host"
+        )
 
 
 def _in_url(host: str) -> str:

@@ -298,7 +298,8 @@ def test_serve_says_which_port_is_taken_before_anything_starts(
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"gqlnotify: Can't listen on port {port} of 127.0.0.1: Address already in use\n"
+        f"gqlnotify: Can't listen on port {port} of 127.0.0.1: Address already in use; "
+        "choose another with --port or --host\n"
     )
 
 
