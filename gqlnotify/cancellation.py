@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -17,8 +17,25 @@ logger = logging.getLogger("gqlnotify")
 _running: set["asyncio.Task[Any]"] = set()
 
 
-@contextmanager
-def only_own_cancellation() -> Iterator[None]:
+class _OnlyOwnCancellation:
+    # A class: `contextmanager` makes a generator each time, and each event enters this twice.
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if not isinstance(error, asyncio.CancelledError):
+            return
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            return
+        logger.error("Application code awaited something that was cancelled", exc_info=error)
+        raise ExecutionCancelled("Something that this depends on was cancelled") from error
+
+
+_only_own_cancellation = _OnlyOwnCancellation()
+
+
+def only_own_cancellation() -> AbstractContextManager[None]:
     """Let a `CancelledError` pass only if it cancels the current task.
 
     asyncio raises the same exception where application code awaits something that was cancelled
@@ -27,14 +44,7 @@ def only_own_cancellation() -> Iterator[None]:
     Raises:
         ExecutionCancelled: in place of such a `CancelledError`, which is logged.
     """
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        logger.exception("Application code awaited something that was cancelled")
-        raise ExecutionCancelled("Something that this depends on was cancelled") from error
+    return _only_own_cancellation
 
 
 def run_within(
