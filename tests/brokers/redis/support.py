@@ -15,12 +15,12 @@ from gqlnotify.brokers.redis.address import Address
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
 from tests.redis_servers import RedisServer
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, SCALE, wait_until
 
-TIMEOUT = 1.2
+TIMEOUT = 1.2 * SCALE
 ALL = 1_000_000
 
-_HANGING = 10.0
+_HANGING = PATIENCE
 
 
 def new_topic() -> str:
