@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import Any, TypeVar
 
-from gqlnotify.errors import ExecutionCancelled
+from gqlnotify.errors import ExecutionCancelled, ExecutionTimeout
 
 T = TypeVar("T")
 
@@ -50,13 +50,15 @@ def only_own_cancellation() -> AbstractContextManager[None]:
 def run_within(
     seconds: float,
     work: Coroutine[Any, Any, T],
-    on_timeout: Callable[[], T],
+    on_failure: Callable[[ExecutionTimeout | ExecutionCancelled], T],
     context: Context,
 ) -> "asyncio.Future[T]":
     """Run `work` in a task of its own and return the future of its result.
 
-    After `seconds` the task is cancelled and the result is that of `on_timeout`. The end of the
-    task is not awaited: it may ignore its cancellation.
+    After `seconds` the task is cancelled and the result is that of `on_failure`. The end of the
+    task is not awaited: it may ignore its cancellation. Work that cancels its own task, or raises
+    something that is no `Exception`, has the result of `on_failure` as well: a `CancelledError`
+    from here would cancel the group that waits for it.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -66,7 +68,7 @@ def run_within(
     def give_up() -> None:
         # It may be done with its end not yet noted.
         if not result.done() and not task.done():
-            result.set_result(on_timeout())
+            result.set_result(on_failure(ExecutionTimeout()))
             task.cancel()
 
     timer = loop.call_later(seconds, give_up)
@@ -77,10 +79,10 @@ def run_within(
         error = None if task.cancelled() else task.exception()
         if result.done():
             return
-        if task.cancelled():
-            result.cancel()
-        elif error is not None:
+        if isinstance(error, Exception):
             result.set_exception(error)
+        elif error is not None or task.cancelled():
+            result.set_result(on_failure(ExecutionCancelled("The execution was cancelled")))
         else:
             result.set_result(task.result())
 

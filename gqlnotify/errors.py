@@ -189,7 +189,7 @@ class NoViewer(NotifyError):
 
 
 class ExecutionCancelled(NotifyError):
-    """Application code awaited something that was cancelled, though its own task was not."""
+    """Application code awaited something that was cancelled, or cancelled its own task."""
 
     code = "EXECUTION_CANCELLED"
     http_status = 500

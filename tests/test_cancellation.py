@@ -279,7 +279,7 @@ async def test_any_other_cancellation_becomes_an_error() -> None:
         await await_a_cancelled_task()
 
 
-def never() -> str:
+def never(_error: Exception) -> str:
     raise AssertionError("It was in time")
 
 
@@ -297,8 +297,21 @@ async def test_work_within_its_time_has_its_own_end() -> None:
     assert await result_of(returns) == "done"
     with pytest.raises(ValueError, match="on purpose"):
         await result_of(raises)
-    with pytest.raises(asyncio.CancelledError):
-        await result_of(await_a_cancelled_task)
+
+
+async def test_work_that_breaks_off_has_the_result_of_its_failure() -> None:
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async def raises_no_exception() -> None:
+        raise GeneratorExit
+
+    for work in (await_a_cancelled_task, cancels_itself, raises_no_exception):
+        failure = await result_of(work, late=lambda error: error)
+        assert isinstance(failure, ExecutionCancelled)
 
 
 async def test_work_that_ignores_its_cancellation_is_not_awaited() -> None:
@@ -312,7 +325,7 @@ async def test_work_that_ignores_its_cancellation_is_not_awaited() -> None:
         await free.wait()
         return "too late"
 
-    assert await result_of(stubborn, seconds=0, late=lambda: "time is up") == "time is up"
+    assert await result_of(stubborn, seconds=0, late=lambda _error: "time is up") == "time is up"
     await ignored.wait()
     free.set()
 

@@ -38,7 +38,7 @@ from strawberry.types.graphql import OperationType
 from gqlnotify.auth import view_as_everybody
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.conflation import Skipped
-from gqlnotify.errors import ExecutionTimeout, NotifyError, NoViewer
+from gqlnotify.errors import NotifyError, NoViewer
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.documents import has_extensions
 from gqlnotify.execution.plain import compile_plain
@@ -161,10 +161,10 @@ class EventExecution:
         """Return the outcome of an event whose execution failed as a whole."""
         return self._outcome(event, event_error(self._executor, error))
 
-    def timed_out(self, event: Event) -> Outcome:
-        """Return the outcome of an event whose execution took too long."""
-        logger.error("The execution of event %s of %s took too long", event.cursor, event.topic)
-        return self.failed(event, ExecutionTimeout())
+    def failed_to_end(self, event: Event, error: Exception) -> Outcome:
+        """Return the outcome of an event whose execution took too long, or was cancelled."""
+        logger.error("Event %s of %s got no result: %s", event.cursor, event.topic, error)
+        return self.failed(event, error)
 
     def _render_plainly(self, value: Any) -> ExecutionResult | None:
         if self._plain is None or isinstance(value, Exception):

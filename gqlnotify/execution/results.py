@@ -58,9 +58,12 @@ def encoding_error(data: Any) -> GraphQLError:
     """
     first = [next(iter(data))] if isinstance(data, dict) and data else []
     error = InternalError("A result can't be encoded as JSON")
-    return GraphQLError(
-        error.message, path=next(_infinite_in(data), first), extensions=error.extensions
-    )
+    try:
+        path = next(_infinite_in(data), first)
+    except RecursionError:
+        # It is nested too deeply for the encoder as well, or holds itself.
+        path = first
+    return GraphQLError(error.message, path=path, extensions=error.extensions)
 
 
 def is_request_error(response: Mapping[str, Any]) -> bool:

@@ -270,7 +270,7 @@ class SharedExecution:
                 self._remember(made)
             return made
         making = run_within(
-            self._timeout, made, lambda: self._execution.timed_out(event), context=clean
+            self._timeout, made, partial(self._execution.failed_to_end, event), context=clean
         )
         self._pending[event.cursor] = making
         making.add_done_callback(partial(self._settle, event.cursor, span))

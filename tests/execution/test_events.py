@@ -293,6 +293,23 @@ async def test_a_resolver_that_ignores_its_cancellation_does_not_hold_the_group(
         await alice.is_silent()
 
 
+async def test_a_resolver_that_cancels_its_own_task_ends_its_event(stage: Stage) -> None:
+    async def give_up(text: str, _info: Info) -> object:
+        task = asyncio.current_task()
+        if text == "give up" and task is not None:
+            task.cancel()
+            await asyncio.sleep(0)
+        return text
+
+    stage.tell_later = give_up
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], LATER)
+        await stage.say("give up", "good")
+        assert await codes([alice]) == ["EXECUTION_CANCELLED"]
+        assert await told([alice], "later") == ["good"]
+
+
 async def test_the_context_of_an_event_that_took_too_long_is_released(stage: Stage) -> None:
     stage.tell_later = hang
     resource = Resource()

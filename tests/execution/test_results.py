@@ -12,6 +12,7 @@ from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
 from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, metrics
+from gqlnotify.execution.results import encoding_error
 from tests.applications import ALL_PROTOCOLS, STREAMS, http, post, stream_of, websocket
 from tests.e2e.raw import Socket
 from tests.servers import patience
@@ -19,6 +20,13 @@ from tests.waiting import wait_until
 
 SECRET = "hunter2"
 BAD = json.dumps({"number": SECRET, SECRET: SECRET}).encode()
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
 
 
 def stats_of(number: int) -> JSON:
@@ -259,6 +267,12 @@ async def test_a_result_with_nan_is_an_error_and_the_stream_goes_on(
     if field != "own":
         assert bad["extensions"] == {"cursor": nan}
     assert good["data"] == {field: {"stats": {"values": []}}}
+
+
+def test_a_result_that_is_nested_too_deeply_is_an_error_of_its_field() -> None:
+    error = encoding_error({"stats": nested(100_000)})
+    assert error.path == ["stats"]
+    assert error.extensions == {"code": "INTERNAL_SERVER_ERROR"}
 
 
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
