@@ -102,7 +102,9 @@ def serve(
         os.environ["GQLNOTIFY_DRAIN_WINDOW"] = "0"
     settings = _settings()
     path = _graphql_path(application)
-    _greet(f"http://{_in_url(host)}:{port}", path, None if has_key else settings)
+    # What collects lines of JSON mostly reads stdout as well.
+    shown = path if settings.log_format == "text" else None
+    _greet(f"http://{_in_url(host)}:{port}", shown, None if has_key else settings)
     config = process.Config(
         application,
         host=host,
