@@ -58,7 +58,7 @@ def run_within(
     After `seconds` the task is cancelled and the result is that of `on_failure`. The end of the
     task is not awaited: it may ignore its cancellation. Work that cancels its own task, or raises
     something that is no `Exception`, has the result of `on_failure` as well: a `CancelledError`
-    from here would cancel the group that waits for it.
+    from here would cancel the group that waits for it. Cancelling the future cancels the task.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -86,5 +86,10 @@ def run_within(
         else:
             result.set_result(task.result())
 
+    def stop(result: "asyncio.Future[T]") -> None:
+        if result.cancelled():
+            task.cancel()
+
     task.add_done_callback(finish)
+    result.add_done_callback(stop)
     return result

@@ -141,9 +141,11 @@ class TopicManager:
             BrokerUnavailable: it can't be reached within `broker_wait` seconds.
             RuntimeError: the manager runs in another event loop.
         """
-        await self.start()
+        self._settle_in(asyncio.get_running_loop())
+        # Counted before the start: another holder that leaves meanwhile must not close it.
         self._holders += 1
         try:
+            await self.start()
             yield
         finally:
             self._holders -= 1

@@ -58,6 +58,14 @@ class Query:
         return None
 
     @strawberry.field
+    async def gives_up(self) -> int | None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        return None
+
+    @strawberry.field
     def cancelled_at_once(self) -> int | None:
         raise asyncio.CancelledError
 
@@ -151,6 +159,14 @@ async def test_a_query_and_a_mutation_are_answered_over_every_transport(document
             "/graphql", json={"query": document}, headers={"accept": "text/event-stream"}
         )
         assert events(streamed.text)[0][1]["errors"][0]["extensions"]["code"] == CANCELLED
+
+
+async def test_a_resolver_that_cancels_its_own_task_is_answered_and_leaves_its_id_free() -> None:
+    async with websocket(Stage().router) as socket:
+        await socket.init()
+        for _ in range(2):
+            await socket.subscribe("1", "{ givesUp }")
+            assert (await socket.error("1"))[0]["extensions"]["code"] == CANCELLED
 
 
 async def test_in_a_batch_the_other_operations_are_answered() -> None:

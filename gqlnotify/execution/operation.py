@@ -6,10 +6,10 @@ returned by a resolver is seen: it is started before the first result, and then 
 who ask the same, unless it says `per_viewer`.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Mapping
 from contextlib import AbstractContextManager, aclosing
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable
@@ -34,7 +34,7 @@ from strawberry.types.graphql import OperationType
 
 from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
-from gqlnotify.cancellation import only_own_cancellation
+from gqlnotify.cancellation import only_own_cancellation, run_within
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, ExecutionTimeout, NotifyError
 from gqlnotify.execution.budget import Budget
 from gqlnotify.execution.results import error_result, event_error, is_expected
@@ -352,14 +352,28 @@ async def _map_results(
 async def _execute_event(seconds: float | None, executor: Executor[Any]) -> Any:
     try:
         with only_own_cancellation():
-            async with asyncio.timeout(seconds):
-                result = execute_subscription_event(executor)
-                return await result if isawaitable(result) else result
+            result = execute_subscription_event(executor)
+            if not isawaitable(result):
+                return result
+            if seconds is None:
+                return await result
+            return await run_within(
+                seconds, _awaited(result), partial(_failed_to_end, executor), copy_context()
+            )
     except ExecutionCancelled as error:
         return event_error(executor, error)
-    except TimeoutError:
-        logger.exception("The execution of an event took too long")
-        return event_error(executor, ExecutionTimeout())
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    with only_own_cancellation():
+        return await result
+
+
+def _failed_to_end(
+    executor: Executor[Any], error: ExecutionTimeout | ExecutionCancelled
+) -> ExecutionResult:
+    logger.error("The execution of an event did not end: %s", error.message)
+    return event_error(executor, error)
 
 
 def _place_of(source: Subscription[Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from gqlnotify.errors import (
     BadUserInput,
     ConnectionClosed,
     Draining,
+    ExecutionCancelled,
     Forbidden,
     KeysUnavailable,
     NotifyError,
@@ -394,6 +395,11 @@ class GraphQLTransportWSHandler:
         except NotifyError as error:
             metrics.refused(error.code)
             errors = [error.formatted()]
+        except asyncio.CancelledError:
+            # A stop forgets the operation before it cancels the task: this one cancelled itself.
+            if not self._runs(id_) or self._connection.is_over:
+                raise
+            errors = [ExecutionCancelled("The operation was cancelled").formatted()]
         except Exception:
             logger.exception("An operation failed")
             errors = [NotifyError("Internal server error").formatted()]

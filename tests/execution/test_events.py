@@ -278,13 +278,15 @@ async def test_a_resolver_that_never_returns_ends_its_event(
     assert "took too long" in caplog.text
 
 
-async def test_a_resolver_that_ignores_its_cancellation_does_not_hold_the_group(
-    stage: Stage,
+@pytest.mark.parametrize("per_viewer", [False, True], ids=["shared", "per viewer"])
+async def test_a_resolver_that_ignores_its_cancellation_does_not_hold_the_others(
+    stage: Stage, per_viewer: bool
 ) -> None:
+    stage.choose = lambda _info: stage.topics.subscribe(stage.notes, per_viewer=per_viewer)
     stage.tell_later = stubborn = Stubborn()
     router = impatient(stage)
     async with audience(router, "alice") as (alice,):
-        await subscribe_all(router, [alice], LATER)
+        await alice.subscribe("1", LATER, extensions={"after": await stage.now()})
         await stage.say("hang", "good")
         assert await codes([alice]) == ["EXECUTION_TIMEOUT"]
         assert await told([alice], "later") == ["good"]
@@ -293,7 +295,12 @@ async def test_a_resolver_that_ignores_its_cancellation_does_not_hold_the_group(
         await alice.is_silent()
 
 
-async def test_a_resolver_that_cancels_its_own_task_ends_its_event(stage: Stage) -> None:
+@pytest.mark.parametrize("per_viewer", [False, True], ids=["shared", "per viewer"])
+async def test_a_resolver_that_cancels_its_own_task_ends_its_event(
+    stage: Stage, per_viewer: bool
+) -> None:
+    stage.choose = lambda _info: stage.topics.subscribe(stage.notes, per_viewer=per_viewer)
+
     async def give_up(text: str, _info: Info) -> object:
         task = asyncio.current_task()
         if text == "give up" and task is not None:
@@ -304,7 +311,7 @@ async def test_a_resolver_that_cancels_its_own_task_ends_its_event(stage: Stage)
     stage.tell_later = give_up
     router = stage.router()
     async with audience(router, "alice") as (alice,):
-        await subscribe_all(router, [alice], LATER)
+        await alice.subscribe("1", LATER, extensions={"after": await stage.now()})
         await stage.say("give up", "good")
         assert await codes([alice]) == ["EXECUTION_CANCELLED"]
         assert await told([alice], "later") == ["good"]
