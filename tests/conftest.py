@@ -53,8 +53,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _processes.allowed = item.get_closest_marker("processes") is not None
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown() -> None:
+    # The last test of a session stops the servers of them all.
     _processes.allowed = True
 
 

@@ -294,8 +294,7 @@ class Documents:
         if key not in document.breaks:
             errors = self._validate(ast, rules)
             self._note(context, document, rules, key, errors)
-            return errors
-        return [_with_its_nodes(error) for error in document.breaks[key]]
+        return [_with_its_nodes(error) for error in document.breaks.get(key, ())]
 
     def _validate(self, ast: DocumentNode, rules: tuple[Any, ...]) -> list[GraphQLError]:
         if not rules:
@@ -325,7 +324,7 @@ class Documents:
             lasting = isinstance(key, tuple) and all(isinstance(part, Same) for part in key)
             document.obeys.add(rules if lasting else key)
             return
-        document.breaks[key] = errors
+        document.breaks[key] = [_without_frames(error) for error in errors]
         place = _key(context.query or "", context.parse_options)
         self._cache.discard(place)
         texts = sum(getsizeof(error.message) for error in errors)
@@ -372,6 +371,18 @@ def _alone(error: Exception) -> Exception:
     if isinstance(error, GraphQLError):
         return GraphQLError(error.message, source=error.source, positions=error.positions)
     return copy(error).with_traceback(None)
+
+
+def _without_frames(error: GraphQLError) -> GraphQLError:
+    """Return an error to be kept.
+
+    graphql-core raises and catches some of them, so they refer to the frames of the operation, and
+    these to its context, its viewer and its socket.
+    """
+    if error.original_error is not None:
+        error.original_error.__traceback__ = None
+        error.original_error.__context__ = error.original_error.__cause__ = None
+    return _with_its_nodes(error)
 
 
 def _with_its_nodes(error: GraphQLError) -> GraphQLError:

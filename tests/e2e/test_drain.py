@@ -277,6 +277,8 @@ async def test_an_operation_that_comes_too_late_is_not_begun(start: Start) -> No
             await socket.is_silent()
             tell(server)
             await wait_until(lambda: "Draining" in server.log, seconds=PATIENCE)
+            # The drain begins some turns of the event loop later.
+            await socket.is_silent()
             # It is heard: its answers come, while there is one operation to wait for.
             await socket.send({"type": "ping"})
             await socket.subscribe("late", "{ hello }")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gqlnotify.errors import ExtensionsTooBig
-from gqlnotify.execution import shared
+from gqlnotify.execution import operation, shared
 from gqlnotify.execution.limits import Limits
 from tests.e2e.raw import Socket
 from tests.execution import TOLD, Stage, audience, executions, sizes, subscribe_all, told
@@ -99,3 +99,17 @@ async def test_a_long_operation_id_closes_the_socket() -> None:
         await bob.subscribe("i" * 257, TOLD)
         closed = await bob.closed()
         assert (closed.code, closed.reason) == (4400, "'id' must have at most 256 characters")
+
+
+async def test_a_refused_document_keeps_nothing_of_who_sent_it() -> None:
+    # A value of the wrong type: graphql-core raises and catches the error itself.
+    router = Stage().router()
+    async with audience(router, "alice") as (alice,):
+        await alice.subscribe("1", "{ hello(word: 1) }")
+        assert await alice.error("1")
+    await wait_until(lambda: not _running_operations())
+
+
+def _running_operations() -> list[object]:
+    gc.collect()
+    return [each for each in gc.get_objects() if type(each) is operation._Run]

@@ -28,6 +28,8 @@ class Pair:
     transport: asyncio.Transport
     peer: socket.socket
     lost: asyncio.Event
+    ends: list[str]
+    """Both, because other connections to this machine may have the peer's port as well."""
 
     async def read(self, size: int) -> None:
         loop = asyncio.get_running_loop()
@@ -36,10 +38,8 @@ class Pair:
 
     def states(self) -> list[str]:
         """Return the states of the server's end in the kernel's table."""
-        # Both ends, because other connections to this machine may have the peer's port as well.
-        ends = [_kernel_name(self.peer.getpeername()), _kernel_name(self.peer.getsockname())]
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return [row[3] for row in rows if row[1:3] == ends]
+        return [row[3] for row in rows if row[1:3] == self.ends]
 
 
 def _kernel_name(address: tuple[str, int]) -> str:
@@ -65,8 +65,9 @@ async def connected() -> AsyncIterator[Pair]:
     with socket.socket() as peer:
         peer.setblocking(False)
         await loop.sock_connect(peer, server.sockets[0].getsockname())
+        ends = [_kernel_name(peer.getpeername()), _kernel_name(peer.getsockname())]
         try:
-            yield Pair(await accepted, peer, lost)
+            yield Pair(await accepted, peer, lost, ends)
         finally:
             (await accepted).abort()
             server.close()

@@ -32,7 +32,7 @@ from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.house import MESSAGE_TEXTS, House
 from tests.servers import running
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 BODY = {"query": MESSAGE_TEXTS}
 
@@ -246,7 +246,7 @@ async def test_streams_whose_peers_never_read_are_let_go(
                 for _ in range(PEERS)
             ]
             await wait_until(lambda: router._gqlnotify.admission.connections == PEERS)
-            await wait_until(lambda: router._gqlnotify.admission.connections == 0, seconds=20)
+            await wait_until(lambda: router._gqlnotify.admission.connections == 0, seconds=PATIENCE)
             await wait_until(lambda: all(is_reset(peer) for peer in peers))
 
 
@@ -271,7 +271,7 @@ async def test_the_rest_of_a_stream_that_has_ended_is_not_kept_for_ever(
     headers = {**STREAMS[0][1], "connection": "close"}
     async with running(application(router), http=server, timeout_keep_alive=1) as origin:
         with asking(origin, "subscription { flood(events: 60) }", headers) as peer:
-            await wait_until(lambda: is_reset(peer), seconds=20)
+            await wait_until(lambda: is_reset(peer), seconds=PATIENCE)
     assert router._gqlnotify.admission.connections == 0
 
 
@@ -283,4 +283,4 @@ async def test_a_large_answer_that_is_never_read_is_not_kept_for_ever(
     app = application(flooding())
     async with running(app, http=server, timeout_keep_alive=1) as origin:
         with asking(origin, "{ large }", {"connection": keep}) as peer:
-            await wait_until(lambda: is_reset(peer), seconds=20)
+            await wait_until(lambda: is_reset(peer), seconds=PATIENCE)
