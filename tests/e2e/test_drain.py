@@ -287,7 +287,7 @@ async def test_an_operation_that_comes_too_late_is_not_begun(start: Start) -> No
                 seen.append(await socket.receive())
             assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
     assert {"type": "pong"} in seen
-    assert "late" not in {message.get("id") for message in seen}
+    assert "late" not in {message.get("id") for message in seen}, (seen, server.log[-1500:])
 
 
 # Peers that do not help
