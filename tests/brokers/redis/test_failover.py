@@ -57,7 +57,7 @@ def pair(launch: Launch) -> Iterator[Pair]:
     master, replica = master_and_replica(launch)
     with Link(master.port) as link:
         yield Pair(master, replica, link)
-    # It may refuse to answer whoever looks at its keys afterwards.
+    # It may refuse to answer the check of its keys afterwards.
     master.ask("REPLICAOF", "NO", "ONE")
 
 
