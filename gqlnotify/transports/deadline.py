@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 # A deadline is waited for in parts, and each part must end on time.
 _PARTS = 2
+# Less would let a loop that is always a little late put every deadline off for ever.
 _TOLERANCE = 1.0
 _LEAST_TOLERANCE_SECONDS = 0.25
 
@@ -14,7 +15,7 @@ class Deadline:
     """Calls `expired` once, after `seconds` in which the event loop ran.
 
     While the loop is blocked, nothing that a peer has sent is read. So a part of the time that
-    ends late does not count, and the waiting starts over.
+    ends very late does not count, and the waiting starts over.
     """
 
     __slots__ = ("_due", "_expired", "_left", "_loop", "_part", "_timer")

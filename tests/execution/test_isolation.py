@@ -568,10 +568,6 @@ DIFFERENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"extensions": {"x": 1}}, {"extensions": {"x": 2}}),
     ({"extensions": {"x": 1}}, {}),
 ]
-TWO_OPERATIONS = (
-    "subscription A($a: Int, $b: Int) { notes { told @skip(if: false) } }"
-    "subscription B($a: Int, $b: Int) { notes { told @skip(if: false) } }"
-)
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
