@@ -5,11 +5,11 @@ Strawberry's views do the work; what is here mends where they stray from the dra
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from fastapi import Request, Response
@@ -267,7 +267,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             return await super().create_streaming_response(request, stream, sub_response, headers)
         viewer = current_viewer()
         return Stream(
-            stream(),
+            cast("AsyncGenerator[str, None]", stream()),
             status_code=sub_response.status_code or 200,
             headers={**sub_response.headers, **headers},
             admission=self._gqlnotify.admission,

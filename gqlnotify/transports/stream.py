@@ -1,11 +1,12 @@
 """A stream of results over HTTP, which counts as a connection for as long as it lasts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from functools import partial
 
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gqlnotify import metrics
 from gqlnotify.errors import (
@@ -41,7 +42,7 @@ class Stream(StreamingResponse):
 
     def __init__(
         self,
-        content: AsyncIterator[str],
+        content: AsyncGenerator[str, None],
         *,
         status_code: int,
         headers: Mapping[str, str],
@@ -50,7 +51,8 @@ class Stream(StreamingResponse):
         refuse: Callable[[NotifyError], Response],
         send_timeout: float,
     ) -> None:
-        super().__init__(content, status_code, headers)
+        super().__init__(self._until_the_peer_has_gone(content), status_code, headers)
+        self._peer_has_gone = False
         self._admission = admission
         self._subject = subject
         self._refuse = refuse
@@ -67,10 +69,26 @@ class Stream(StreamingResponse):
         metrics.watch(self)
         try:
             with self._watching(receive):
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, partial(self._receive, receive), send)
         finally:
             metrics.unwatch(self)
             leave()
+
+    async def _receive(self, receive: Receive) -> Message:
+        message = await receive()
+        self._peer_has_gone = message["type"] == "http.disconnect"
+        return message
+
+    async def _until_the_peer_has_gone(
+        self, content: AsyncGenerator[str, None]
+    ) -> AsyncGenerator[str, None]:
+        # Starlette cancels the sending, but anyio's cancellation reaches a task only while it waits
+        # for something. That may be never, where content is always ready and sent to no one.
+        async with aclosing(content):
+            async for part in content:
+                if self._peer_has_gone:
+                    return
+                yield part
 
     @contextmanager
     def _watching(self, receive: Receive) -> Iterator[None]:

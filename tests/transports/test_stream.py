@@ -246,9 +246,7 @@ async def test_streams_whose_peers_never_read_are_let_go(
                 for _ in range(PEERS)
             ]
             await wait_until(lambda: router._gqlnotify.admission.connections == PEERS)
-            await wait_until(
-                lambda: router._gqlnotify.admission.connections == 0, seconds=4 * PATIENCE
-            )
+            await wait_until(lambda: router._gqlnotify.admission.connections == 0, seconds=PATIENCE)
             await wait_until(lambda: all(is_reset(peer) for peer in peers))
 
 
