@@ -5,8 +5,10 @@ A `Subscription` is a reader of a topic, a right that was checked, and what is m
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, Self, TypeVar, overload
@@ -34,6 +36,21 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 logger = logging.getLogger("gqlnotify.topics")
+
+# A generator that yields nothing for hours must not collect errors without end.
+MAX_NOTED = 100
+
+_noted: ContextVar[deque[EventUnreadable] | None] = ContextVar("unreadable_events", default=None)
+
+
+def note_unreadable() -> deque[EventUnreadable]:
+    """Return where the streams iterated in this context put the events that they can't read.
+
+    It keeps the latest `MAX_NOTED`. Whoever iterates such a stream gets readable values only.
+    """
+    noted: deque[EventUnreadable] = deque(maxlen=MAX_NOTED)
+    _noted.set(noted)
+    return noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +475,8 @@ class Subscription(Generic[T]):
     transport it is just the stream.
 
     Clients get an error for an event that can't be read. Your own `async for` goes on with the
-    next event, because an exception would end it; the log and a metric tell of the event.
+    next event, because an exception would end it. If it runs in a subscription's generator, the
+    client gets the error before the generator's next result.
 
     `cursor` is that of the value that was returned last, and `conflated` says how many the topic's
     `latest_by` has left out right before it.
@@ -553,11 +571,18 @@ class Subscription(Generic[T]):
         while (event := await self.reader.next()) is not None:
             value: T | Skipped | EventUnreadable = self.lens.look_at(event)
             if isinstance(value, EventUnreadable) and not self.yields_unreadable:
+                _note(value)
                 continue
             if not isinstance(value, Skipped):
                 self.cursor, self.conflated = event.cursor, self.reader.left_out
                 return value  # type: ignore[return-value]  # only who asked for it gets the other
         raise StopAsyncIteration
+
+
+def _note(unreadable: EventUnreadable) -> None:
+    noted = _noted.get()
+    if noted is not None:
+        noted.append(unreadable)
 
 
 def _compose(

@@ -7,6 +7,7 @@ who ask the same, unless it says `per_viewer`.
 """
 
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from contextvars import copy_context
@@ -25,7 +26,7 @@ from graphql import (
     parse,
 )
 from graphql import OperationType as CoreOperationType
-from graphql.execution import Executor
+from graphql.execution import Executor, async_iterables
 from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
@@ -35,11 +36,17 @@ from strawberry.types.graphql import OperationType
 from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
 from gqlnotify.cancellation import only_own_cancellation, run_within
-from gqlnotify.errors import BadUserInput, ExecutionCancelled, ExecutionTimeout, NotifyError
+from gqlnotify.errors import (
+    BadUserInput,
+    EventUnreadable,
+    ExecutionCancelled,
+    ExecutionTimeout,
+    NotifyError,
+)
 from gqlnotify.execution.budget import Budget
 from gqlnotify.execution.results import error_result, event_error, is_expected
 from gqlnotify.execution.shared import Executions, Shareable
-from gqlnotify.topics import Subscription
+from gqlnotify.topics import Subscription, note_unreadable
 
 logger = logging.getLogger("gqlnotify.execution")
 
@@ -227,6 +234,7 @@ class _Run:
                 result = await anext(results, None)
 
     async def _events(self) -> AsyncGenerator[Any, None]:
+        unreadable = note_unreadable()
         try:
             with only_own_cancellation(), self._span():
                 async with self.runner.executing():
@@ -240,6 +248,8 @@ class _Run:
                 if shareable is not None:
                     yield shareable
                     return
+            else:
+                source = _telling_of(unreadable, source)
             results = _map_results(executor, source, self._executions.execution_timeout)
             async with aclosing(results):
                 with only_own_cancellation():
@@ -330,6 +340,29 @@ async def _start(subscription: Subscription[Any], operation: Operation) -> None:
     if after is not None:
         subscription.resume(after)
     await subscription.start()
+
+
+async def _telling_of(
+    unreadable: deque[EventUnreadable], source: AsyncIterable[Any]
+) -> AsyncGenerator[Any, None]:
+    """Yield what an application's generator does, and before it the events that it never saw.
+
+    Each of those is an exception in place of a value: executing it gives an error.
+    """
+    failure: Exception | None = None
+    # A source of any class may have no `aclose`, which the standard library's would call.
+    async with async_iterables.aclosing(aiter(source)) as values:
+        try:
+            async for value in values:
+                while unreadable:
+                    yield unreadable.popleft()
+                yield value
+        except Exception as error:
+            failure = error
+    while unreadable:
+        yield unreadable.popleft()
+    if failure is not None:
+        raise failure
 
 
 async def _map_results(

@@ -13,6 +13,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, metrics
 from gqlnotify.execution.results import encoding_error
+from gqlnotify.topics import MAX_NOTED
 from tests.applications import ALL_PROTOCOLS, STREAMS, http, post, stream_of, websocket
 from tests.e2e.raw import Socket
 from tests.servers import patience
@@ -93,6 +94,17 @@ class Shop:
                 async for item in topics.subscribe(topic):
                     yield item
 
+            @strawberry.subscription
+            async def until(
+                self, after: str, last: int, fails: bool = False
+            ) -> AsyncIterator[Item | None]:
+                async for item in topics.subscribe(topic, after=after):
+                    if item.number == last:
+                        break
+                    yield item
+                if fails:
+                    raise GraphQLError("on purpose")
+
         self.schema = strawberry.Schema(Query, subscription=Subscription, **options)
 
     def router(self, **options: Any) -> GraphQLRouter[Any, Any]:
@@ -116,6 +128,21 @@ def strictly(text: str) -> Any:
 
 async def received(socket: Socket, count: int) -> list[Any]:
     return [await socket.next("1") for _ in range(count)]
+
+
+UNTIL = """subscription ($after: String!, $fails: Boolean! = false) {
+  until(after: $after, last: 3, fails: $fails) { number }
+}"""
+
+
+def found_in(result: Any) -> Any:
+    """Return the number of the item, or the cursor of the event that can't be read."""
+    if "errors" not in result:
+        return result["data"]["until"]["number"]
+    [error] = result["errors"]
+    assert error["extensions"]["code"] == "EVENT_UNREADABLE"
+    assert SECRET not in json.dumps(result)
+    return error["extensions"]["cursor"]
 
 
 def selection(field: str) -> str:
@@ -199,6 +226,54 @@ async def test_over_http_an_unreadable_event_is_the_same(
     assert unreadable["errors"][0]["extensions"] == {"code": "EVENT_UNREADABLE", "cursor": bad}
     assert unreadable["extensions"] == {"cursor": bad}
     assert good["data"] == {field: {"number": 2}}
+
+
+@pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_generator_s_client_gets_the_errors_of_unreadable_events_in_order(
+    extensions: tuple[Any, ...], fails: bool
+) -> None:
+    shop = Shop(extensions=extensions)
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        after = await shop.publish(0)
+        await shop.publish(1)
+        bad = [await shop.publish_bad(), await shop.publish_bad()]
+        await shop.publish(2)
+        bad.append(await shop.publish_bad())
+        await shop.publish(3)
+        await socket.subscribe("1", UNTIL, variables={"after": after, "fails": fails})
+        results = await received(socket, 5)
+        await (socket.error("1") if fails else socket.completed("1"))
+    assert [found_in(result) for result in results] == [1, bad[0], bad[1], 2, bad[2]]
+    assert results[1]["errors"][0]["path"] == ["until"]
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_over_http_a_generator_s_client_gets_the_same_errors(
+    kind: str, headers: dict[str, str]
+) -> None:
+    shop = Shop()
+    async with http(shop.router()) as client:
+        after = await shop.publish(0)
+        bad = await shop.publish_bad()
+        await shop.publish(1)
+        body = {"query": UNTIL, "variables": {"after": after}}
+        async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
+            results = stream_of(it, kind)
+            found = [found_in(await anext(results)) for _ in range(2)]
+    assert found == [bad, 1]
+
+
+async def test_a_generator_that_yields_nothing_collects_no_end_of_errors() -> None:
+    shop = Shop()
+    async with websocket(shop.router()) as socket:
+        await socket.init()
+        after = await shop.publish(0)
+        bad = [await shop.publish_bad() for _ in range(MAX_NOTED + 1)]
+        await shop.publish(1)
+        await socket.subscribe("1", UNTIL, variables={"after": after})
+        assert found_in(await socket.next("1")) == bad[1]
 
 
 async def test_mask_errors_hides_the_code_and_not_the_cursor() -> None:
