@@ -189,7 +189,9 @@ class NoViewer(NotifyError):
 
 
 class ExecutionCancelled(NotifyError):
-    """Application code awaited something that was cancelled, or cancelled its own task."""
+    """Application code awaited something that was cancelled, cancelled its own task, or raised
+    what is not an `Exception`.
+    """
 
     code = "EXECUTION_CANCELLED"
     http_status = 500

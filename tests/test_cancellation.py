@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import strawberry
@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 
-from gqlnotify import GraphQLRouter, Settings, Subscription, Topic, TopicManager
+from gqlnotify import GraphQLRouter, Settings, Subscription, Topic, TopicManager, cancellation
 from gqlnotify.cancellation import only_own_cancellation, run_within
 from gqlnotify.errors import ExecutionCancelled
 from gqlnotify.execution import EventContext
@@ -34,9 +34,31 @@ async def await_a_cancelled_task() -> None:
     await job
 
 
+class Abort(BaseException):
+    """Is not an `Exception`."""
+
+
+NO_EXCEPTIONS: list[type[BaseException]] = [GeneratorExit, Abort, asyncio.CancelledError]
+
+
+def unless_negative(number: int) -> int:
+    if number < 0:
+        raise NO_EXCEPTIONS[number]
+    return number
+
+
 @strawberry.type
 class Item:
     number: int
+
+    @strawberry.field
+    def breaks(self) -> int:
+        return unless_negative(self.number)
+
+    @strawberry.field
+    async def breaks_later(self) -> int:
+        await asyncio.sleep(0)
+        return unless_negative(self.number)
 
     @strawberry.field
     async def cancelled(self) -> int | None:
@@ -68,6 +90,10 @@ class Query:
     @strawberry.field
     def cancelled_at_once(self) -> int | None:
         raise asyncio.CancelledError
+
+    @strawberry.field
+    def breaks(self, number: int) -> int:
+        raise NO_EXCEPTIONS[number]
 
     @strawberry.field
     async def scoped(self) -> str:
@@ -205,6 +231,47 @@ async def test_an_event_costs_a_subscription_one_error(
         await socket.is_silent()
 
 
+@pytest.mark.parametrize("source", ["shared", "alone", "generated"])
+@pytest.mark.parametrize("field", ["breaks", "breaksLater"])
+@pytest.mark.parametrize("extensions", [(), (Watching,)], ids=["plain", "extended"])
+async def test_what_is_not_an_exception_costs_a_subscription_one_error(
+    source: str, field: str, extensions: tuple[Any, ...]
+) -> None:
+    stage = Stage(*extensions)
+    async with websocket(stage.router) as socket:
+        await socket.init()
+        await socket.subscribe("1", f"subscription {{ {source} {{ {field} }} }}")
+        await wait_until(lambda: "numbers" in stage.topics._feeds)
+        await socket.is_silent()
+        cursors = [
+            str(await stage.topics.publish(stage.numbers, number)) for number in (-1, -2, -3, 1)
+        ]
+        results = [await socket.next("1") for _ in cursors]
+    assert [code_of(result) for result in results] == [CANCELLED] * 3 + [None]
+    if source != "generated":
+        assert [result["extensions"]["cursor"] for result in results] == cursors
+
+
+@pytest.mark.parametrize("number", range(len(NO_EXCEPTIONS)))
+async def test_what_is_not_an_exception_is_an_answer_over_every_transport(number: int) -> None:
+    document = f"{{ breaks(number: {number}) }}"
+    async with running(application(Stage().router)) as origin, client_of(origin) as client:
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.init()
+            await socket.subscribe("1", document)
+            assert (await socket.error("1"))[0]["extensions"]["code"] == CANCELLED
+        answer = await client.post("/graphql", json={"query": document})
+        assert code_of(answer.json()) == CANCELLED
+        streamed = await client.post(
+            "/graphql", json={"query": document}, headers={"accept": "text/event-stream"}
+        )
+        assert code_of(events(streamed.text)[0][1]) == CANCELLED
+
+
+def code_of(result: Any) -> Any:
+    return result["errors"][0]["extensions"]["code"] if "errors" in result else None
+
+
 HOOKS = ("on_operation", "on_parse", "on_validate", "on_execute", "get_results")
 
 
@@ -293,6 +360,53 @@ async def test_the_cancellation_of_the_task_itself_passes() -> None:
 async def test_any_other_cancellation_becomes_an_error() -> None:
     with pytest.raises(ExecutionCancelled), only_own_cancellation():
         await await_a_cancelled_task()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+async def test_what_stops_the_event_loop_does_so_after_the_answer(
+    stop: type[BaseException],
+) -> None:
+    def in_a_loop_of_its_own() -> None:
+        loop = asyncio.new_event_loop()
+        answered, free = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            with pytest.raises(ExecutionCancelled), only_own_cancellation():
+                raise stop
+            answered.set()
+            await free.wait()
+
+        task = loop.create_task(work())
+        with pytest.raises(stop):
+            loop.run_forever()
+        assert answered.is_set()
+        free.set()
+        loop.run_until_complete(task)
+        loop.close()
+
+    await asyncio.to_thread(in_a_loop_of_its_own)
+
+
+@pytest.mark.parametrize("mistake", [ValueError, GeneratorExit])
+async def test_a_failure_that_fails_itself_is_an_error_and_leaves_nothing(
+    mistake: type[BaseException],
+) -> None:
+    stopped = asyncio.Event()
+
+    async def hangs() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    def fails(_error: Exception) -> NoReturn:
+        raise mistake("on purpose")
+
+    for work, seconds in ((hangs, 0), (await_a_cancelled_task, 30)):
+        with pytest.raises((mistake, ExecutionCancelled)):
+            await result_of(work, seconds, late=fails)
+    await stopped.wait()
+    await wait_until(lambda: not cancellation._running)
 
 
 def never(_error: Exception) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from gqlnotify import metrics
+from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import NotifyError
 from gqlnotify.event import Event
 from gqlnotify.execution.events import Outcome
@@ -157,7 +158,8 @@ class Group:
     def take_turn(self) -> None:
         """Hand over what has happened; in a task only if something has to be waited for."""
         try:
-            waiting = self._advance()
+            with only_own_cancellation():
+                waiting = self._advance()
         except Exception as error:
             self._fail(error)
         else:
@@ -166,9 +168,10 @@ class Group:
 
     async def _wait(self, waiting: Wait | None) -> None:
         try:
-            while waiting is not None:
-                await waiting()
-                waiting = self._advance()
+            with only_own_cancellation():
+                while waiting is not None:
+                    await waiting()
+                    waiting = self._advance()
         except Exception as error:
             self._fail(error)
         finally:

@@ -35,7 +35,11 @@ from strawberry.types.graphql import OperationType
 
 from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
-from gqlnotify.cancellation import only_own_cancellation, run_within
+from gqlnotify.cancellation import (
+    only_own_cancellation,
+    own_cancellation_or_close,
+    run_within,
+)
 from gqlnotify.errors import (
     BadUserInput,
     EventUnreadable,
@@ -94,7 +98,7 @@ async def stream(
     run = _Run(executions, replace(operation, query=query), context, root_value)
     shareable: Shareable | None = None
     try:
-        with only_own_cancellation():
+        with own_cancellation_or_close():
             async with run.runner.operation():
                 results = run.results()
                 async with aclosing(results):
@@ -252,7 +256,7 @@ class _Run:
                 source = _telling_of(unreadable, source)
             results = _map_results(executor, source, self._executions.execution_timeout)
             async with aclosing(results):
-                with only_own_cancellation():
+                with own_cancellation_or_close():
                     async for result in results:
                         yield await self._finish(result)
         except Exception as error:

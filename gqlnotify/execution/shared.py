@@ -285,7 +285,7 @@ class SharedExecution:
     def _settle(self, cursor: Cursor, span: Any, making: "asyncio.Future[Outcome | None]") -> None:
         tracing.end(span)
         del self._pending[cursor]
-        if not making.cancelled():
+        if not making.cancelled() and making.exception() is None:
             self._remember(making.result())
 
     def marked(self, outcome: Outcome, left_out: int) -> Outcome:
