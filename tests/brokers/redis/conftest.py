@@ -9,7 +9,14 @@ import pytest
 
 from gqlnotify import feed
 from gqlnotify.brokers.redis import line, live
-from tests.redis_servers import Cluster, RedisServer, redis_cluster, redis_server, wait_for
+from tests.redis_servers import (
+    Cluster,
+    RedisServer,
+    connect,
+    redis_cluster,
+    redis_server,
+    wait_for,
+)
 
 Launch = Callable[..., RedisServer]
 
@@ -66,5 +73,9 @@ def master_and_replica(launch: Launch) -> tuple[RedisServer, RedisServer]:
 
 
 def assert_every_key_has_an_end(server: RedisServer) -> None:
-    endless = [key for key in server.ask("KEYS", "*") if server.ask("TTL", key) == -1]
-    assert not endless
+    with connect(server.url) as client:
+        keys = client.keys("*")
+        lives = client.pipeline(transaction=False)
+        for key in keys:
+            lives.ttl(key)
+        assert not [key for key, life in zip(keys, lives.execute(), strict=True) if life == -1]

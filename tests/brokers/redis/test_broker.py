@@ -239,19 +239,19 @@ async def test_a_read_only_replica_is_said(launch: Launch) -> None:
 async def test_a_loading_server_is_said(launch: Launch) -> None:
     server = launch("loading-process-events-interval-bytes 1024", "enable-debug-command local")
     async with listening(server.url) as ears:
-        await asyncio.gather(*(ears.broker.publish(str(n), b"x" * 1000) for n in range(1000)))
-    server.ask("CONFIG", "SET", "key-load-delay", "500")
-    loading = asyncio.create_task(asyncio.to_thread(server.ask, "DEBUG", "RELOAD"))
-    said = ""
-    while not loading.done():
+        await asyncio.gather(*(ears.broker.publish(str(n), b"x" * 1000) for n in range(200)))
+
+    async def says_so() -> bool:
         try:
             async with listening(server.url):
-                pass
+                return False
         except BrokerUnavailable as error:
-            said = error.reason
-    await loading
+            return "loading" in error.reason
 
-    assert "loading" in said
+    server.ask("CONFIG", "SET", "key-load-delay", "5000")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(asyncio.to_thread(server.ask, "DEBUG", "RELOAD"))
+        await wait_until(says_so)
 
 
 # cancelled and closed
