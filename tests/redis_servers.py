@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.waiting import SCALE
+from tests.waiting import SCALE, pauses
 
 HOST = "127.0.0.1"
 PATIENCE = 60.0 * SCALE
@@ -504,9 +504,11 @@ class Link:
 def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE) -> None:
     """Return as soon as the condition is true; for tests without an event loop."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    for pause in pauses():
+        if condition():
+            return
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 def free_port() -> int:

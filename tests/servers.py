@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ from tests.waiting import SCALE
 ROOT = Path(__file__).parent.parent
 CLIENTS = Path(__file__).parent / "clients"
 PATIENCE = 60.0 * SCALE
+# For httpx: without it each client reads all certificate authorities, and no server here has TLS.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 # What a resolver raises is logged as well, and is no trouble.
 _TROUBLE = (

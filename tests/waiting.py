@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from inspect import isawaitable
 from typing import Any
 
@@ -10,7 +10,17 @@ SCALE = float(os.environ.get("TEST_PATIENCE", "1"))
 """By how much the tests' deadlines are longer, for a machine that is slow or busy."""
 
 PATIENCE = 30.0 * SCALE
-_LOOK_EVERY = 0.002
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds between two looks at a condition: at first few, for it is often true soon.
+
+    Later they are more, because a look may cost a request.
+    """
+    pause = 0.002
+    while True:
+        yield pause
+        pause = min(pause * 1.5, 0.05)
 
 
 async def wait_until(
@@ -23,9 +33,11 @@ async def wait_until(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while not await _is_true(condition):
+    for pause in pauses():
+        if await _is_true(condition):
+            return
         assert loop.time() < deadline, f"Not within {seconds} s: {condition}"
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(pause)
 
 
 async def _is_true(condition: Callable[[], Any]) -> bool:

@@ -19,7 +19,7 @@ CASES = (
 def test_no_case_of_autobahns_fails_that_uvicorns_own_class_passes() -> None:
     # In a process of its own: kosoku changes a function of the standard library.
     run = subprocess.run(
-        [sys.executable, "-m", "tests.conformance", "--cases", *CASES],
+        [sys.executable, "-m", "tests.conformance", "--at-once", "4", "--cases", *CASES],
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.conftest import APP, SECRET
 from tests.e2e.raw import Socket, open_socket
 from tests.e2e.tokens import token
-from tests.servers import PATIENCE, Server, serving
+from tests.servers import NO_TLS, PATIENCE, Server, serving
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -57,7 +57,7 @@ async def empty(strict: Server) -> Server:
 
 
 async def is_empty(server: Server) -> bool:
-    async with httpx.AsyncClient(base_url=server.http, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.http, trust_env=False, verify=NO_TLS) as client:
         return bool((await client.get("/connections")).json() == 0)
 
 
@@ -132,5 +132,5 @@ async def test_what_is_refused_is_counted_by_its_reason(empty: Server) -> None:
 
 
 async def refused(server: Server, reason: str) -> float:
-    async with httpx.AsyncClient(base_url=server.http, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.http, trust_env=False, verify=NO_TLS) as client:
         return float((await client.get("/refusals")).json().get(reason, 0))

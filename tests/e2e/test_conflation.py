@@ -1,4 +1,4 @@
-"""A client that reads nothing for a while, then reads on: what it gets of 5 000 prices."""
+"""A client that reads nothing for a while, then reads on: what it gets of 3 000 prices."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.e2e.raw import Socket, open_socket
 from tests.servers import Server, serving
 
 SYMBOLS = 10
-COUNT = 5000
+COUNT = 3000
 SIZE = 8000  # so that no buffer on the way holds all of them
 PRICES = """subscription ($name: String!, $whole: Boolean!, $perViewer: Boolean!) {
   prices(name: $name, whole: $whole, perViewer: $perViewer) { symbol value padding }

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import APP, SECRET
 from tests.e2e.tokens import token
-from tests.servers import Server, node, run_node, serving
+from tests.servers import NO_TLS, Server, node, run_node, serving
 
 pytestmark = pytest.mark.processes
 
@@ -50,7 +50,8 @@ def resume(server: Server, **options: Any) -> Any:
 
 def ask(server: Server, document: str, *, bearer: str | None = None) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-    answer = httpx.post(f"{server.http}/graphql", json={"query": document}, headers=headers)
+    url = f"{server.http}/graphql"
+    answer = httpx.post(url, json={"query": document}, headers=headers, verify=NO_TLS)
     result = answer.json()
     assert "errors" not in result, result
     data: dict[str, Any] = result["data"]
@@ -67,23 +68,23 @@ def publish(server: Server, name: str, *values: int, bearer: str | None = None) 
 
 
 def test_a_client_whose_socket_is_cut_at_random_misses_nothing(server: Server) -> None:
-    result = resume(server, topics=["cut"], events=500, cuts=60)
-    assert result["counts"] == [{"received": 500, **NOTHING_AMISS}]
-    assert result["cut"] == 60
+    result = resume(server, topics=["cut"], events=200, cuts=25)
+    assert result["counts"] == [{"received": 200, **NOTHING_AMISS}]
+    assert result["cut"] == 25
     assert result["connections"] > result["cut"] / 2
 
 
 def test_several_topics_on_one_cut_socket_miss_nothing(server: Server) -> None:
     topics = ["cut-a", "cut-b", "cut-c", "cut-d"]
-    result = resume(server, topics=topics, events=100, cuts=40)
-    assert result["counts"] == [{"received": 100, **NOTHING_AMISS}] * 4
-    assert result["cut"] == 40
+    result = resume(server, topics=topics, events=50, cuts=20)
+    assert result["counts"] == [{"received": 50, **NOTHING_AMISS}] * 4
+    assert result["cut"] == 20
 
 
 def test_several_subscriptions_of_one_topic_on_one_cut_socket_miss_nothing(server: Server) -> None:
-    result = resume(server, topics=["cut-same"], followers=5, events=200, cuts=40)
-    assert result["counts"] == [{"received": 200, **NOTHING_AMISS}] * 5
-    assert result["cut"] == 40
+    result = resume(server, topics=["cut-same"], followers=5, events=100, cuts=20)
+    assert result["counts"] == [{"received": 100, **NOTHING_AMISS}] * 5
+    assert result["cut"] == 20
 
 
 def test_a_long_history_is_replayed_whole(server: Server) -> None:
@@ -122,7 +123,7 @@ def test_the_cursor_in_the_extensions_goes_before_the_argument(server: Server) -
         assert lines.read()["next"]["data"] == {"numbers": {"value": 3}}
 
 
-@pytest.mark.parametrize("after", ["1-0", "0-0", "9999999999999-0"])
+@pytest.mark.parametrize("after", ["1-0", "9999999999999-0"])
 def test_a_cursor_of_another_history_is_an_error_that_says_so(server: Server, after: str) -> None:
     publish(server, "expired", 1)
     with following(server, variables={"name": "expired"}, extensions={"after": after}) as lines:
@@ -161,7 +162,7 @@ def test_after_a_restart_the_client_is_told_that_its_cursor_expired(
 
 @pytest.mark.parametrize(
     "spelling",
-    ["Authorization", "authorization", "AUTHORIZATION", "token", "Token", "authToken", "authtoken"],
+    ["authorization", "Token", "authToken"],
 )
 def test_a_token_is_found_under_each_of_its_names(locked: Server, spelling: str) -> None:
     params = {spelling: token("alice")}
@@ -170,7 +171,7 @@ def test_a_token_is_found_under_each_of_its_names(locked: Server, spelling: str)
         assert lines.read() == {"complete": True}
 
 
-@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
+@pytest.mark.parametrize("scheme", ["Bearer ", "BEARER  "])
 def test_the_scheme_is_taken_off_in_any_case(locked: Server, scheme: str) -> None:
     params = {"Authorization": scheme + token("alice")}
     with following(locked, "{ subject }", connectionParams=params) as lines:

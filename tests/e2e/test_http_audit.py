@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.servers import Server, run_node
+from tests.servers import NO_TLS, Server, run_node
 
 JSON = "application/json"
 RESPONSE = "application/graphql-response+json"
@@ -34,7 +34,7 @@ def test_the_audit_is_whole(audit: list[dict[str, Any]]) -> None:
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
     before = len(server.trouble)
-    async with httpx.AsyncClient(base_url=server.http, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.http, trust_env=False, verify=NO_TLS) as client:
         yield client
     assert server.trouble[before:] == []
 
@@ -233,7 +233,7 @@ async def test_a_lone_surrogate_comes_back_as_it_went(client: httpx.AsyncClient)
 
 @pytest.mark.parametrize("accept", [JSON, RESPONSE, "*/*"])
 async def test_no_token_is_unauthorised(locked: Server, accept: str) -> None:
-    async with httpx.AsyncClient(base_url=locked.http, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=locked.http, trust_env=False, verify=NO_TLS) as client:
         for headers in ({}, {"authorization": "Bearer x"}, {"authorization": "Basic eDp5"}):
             answer = await client.post(
                 "/graphql", json=HELLO, headers={"accept": accept, **headers}

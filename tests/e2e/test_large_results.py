@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import APP
 from tests.narrow import NARROW
-from tests.servers import PATIENCE, Server, run_node, serving
+from tests.servers import NO_TLS, PATIENCE, Server, run_node, serving
 from tests.soak.peer import Peer
 from tests.waiting import wait_until
 
@@ -21,7 +21,9 @@ IMPATIENT: dict[str, Any] = {"send_timeout": 0.5, "ping_interval": 0.5, "ping_ti
 
 def exports(server: Server, name: str) -> int:
     query = {"query": f'{{ exports(name: "{name}") }}'}
-    answer = httpx.post(f"{server.http}/graphql", json=query, trust_env=False, timeout=30)
+    answer = httpx.post(
+        f"{server.http}/graphql", json=query, trust_env=False, verify=NO_TLS, timeout=30
+    )
     return int(answer.json()["data"]["exports"])
 
 
@@ -39,9 +41,7 @@ def export(server: Server, name: str, *, size: int, times: int = 1, pause: float
     assert exports(server, name) == times
 
 
-@pytest.mark.parametrize(
-    ("size", "times"), [(1_500_000, 1), (20 * MB, 1), (100_000, 100), (30_000, 50)]
-)
+@pytest.mark.parametrize(("size", "times"), [(20 * MB, 1), (100_000, 100)])
 def test_a_client_that_reads_gets_results_of_any_size(
     server: Server, size: int, times: int
 ) -> None:
@@ -72,7 +72,7 @@ async def test_what_waits_for_a_peer_that_reads_nothing_is_bounded(
 
 
 async def is_alone(server: Server) -> bool:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=PATIENCE) as client:
         return bool((await client.get(f"{server.http}/connections")).json() == 0)
 
 

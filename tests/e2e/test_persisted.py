@@ -23,11 +23,12 @@ def named(document: str) -> dict[str, Any]:
     return extensions
 
 
-@pytest.fixture
-def listed(path: tuple[str, ...], tmp_path: Path) -> Iterator[Server]:
-    file = tmp_path / "operations.json"
+@pytest.fixture(scope="module")
+def listed(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory: Path = tmp_path_factory.mktemp("listed")
+    file = directory / "operations.json"
     file.write_text(json.dumps({hash_of(text): text for text in (NUMBERS, PUBLISH)}))
-    with serving(APP, tmp_path, *path, persisted_operations=file, only_persisted=True) as server:
+    with serving(APP, directory, *path, persisted_operations=file, only_persisted=True) as server:
         yield server
 
 

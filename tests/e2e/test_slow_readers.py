@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.processes
 
 APP = "tests.soak.app:app"
-STALLED, HEALTHY = 100, 10
+STALLED, HEALTHY = 50, 10
 EVENTS, SIZE = 100, 10_000
 DEADLINES = {
     "who is sent something and reads nothing": {"send_timeout": 1, "ping_interval": 1000},
@@ -107,7 +107,7 @@ async def test_a_peer_that_never_reads_again_is_let_go(
             fewer = now["file descriptors"] <= before["file descriptors"]
             return fewer and not now.get("GraphQLTransportWSHandler")
 
-        async with subscribed(server, 20, buffer=2**12) as stuck:
+        async with subscribed(server, 10, buffer=2**12) as stuck:
             await publish(server, EVENTS)
             await wait_until(nobody_is_left, seconds=30)
             for peer in stuck:

@@ -13,7 +13,7 @@ from websockets.frames import Opcode
 
 from tests.e2e.raw import open_socket
 from tests.fuzz.inputs import Input, make
-from tests.servers import DIRECT, PATIENCE, Server
+from tests.servers import DIRECT, NO_TLS, PATIENCE, Server
 from tests.waiting import wait_until
 
 APP = "tests.fuzz.app:app"
@@ -220,6 +220,6 @@ async def _is_left(server: Server, before: dict[str, int]) -> bool:
 
 
 async def _left(server: Server) -> dict[str, int]:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=PATIENCE) as client:
         left: dict[str, int] = (await client.get(f"{server.http}/left")).json()
         return left

@@ -16,7 +16,7 @@ from tests.servers import DIRECT, PATIENCE, ROOT, Server, serving
 
 pytestmark = pytest.mark.processes
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 TYPES = (
     "application/json",
     "text/plain",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import APP
 from tests.e2e.raw import Socket, open_socket
-from tests.servers import PATIENCE, Server, serving
+from tests.servers import NO_TLS, PATIENCE, Server, serving
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -50,7 +50,7 @@ class Tasks:
 
 @pytest.fixture
 async def tasks(hasty: Server) -> AsyncIterator[Tasks]:
-    async with httpx.AsyncClient(base_url=hasty.http, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=hasty.http, trust_env=False, verify=NO_TLS) as client:
         tasks = Tasks(client)
         await tasks.remember()
         yield tasks
