@@ -5,6 +5,7 @@ request or for a peer to read the answer, ends streams when the server does, and
 under way to a server that stops.
 """
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -30,12 +31,15 @@ class Watched(_Base):  # type: ignore[misc]
     """What is added to a protocol class of uvicorn's."""
 
     watches_reading = True
+    parser: Any
+    """That of httptools; h11's class has none."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: Deadline | None = None
         self._reading: ReadWatch | None = None
         self._received = 0
+        self._parsed = b""
 
     def connection_made(self, transport: Any) -> None:
         """Expect a request soon."""
@@ -44,7 +48,7 @@ class Watched(_Base):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Expect the rest of a request soon."""
-        super().data_received(data)
+        self._parse(data)
         self._received += len(data)
         if self._has_a_request:
             self._unwatch()
@@ -54,9 +58,45 @@ class Watched(_Base):  # type: ignore[misc]
             self._watch()
 
     def handle_websocket_upgrade(self, *args: Any) -> None:
-        """Leave the connection to the protocol class for WebSocket."""
-        self._unwatch()
-        super().handle_websocket_upgrade(*args)
+        """Leave the connection to the protocol class for WebSocket, if it is a handshake."""
+        if self._is_handshake():
+            self._unwatch()
+            super().handle_websocket_upgrade(*args)
+        else:
+            self._go_on_without_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        # httptools stops behind the head of any request that has the header.
+        return self._is_handshake() or hasattr(self, "parser")
+
+    def _is_handshake(self) -> bool:
+        # RFC 6455, section 4.1: it is a GET. RFC 9110, section 7.8: HTTP/1.0 knows no upgrade.
+        if self.scope["method"] != "GET" or self.scope["http_version"] == "1.0":
+            return False
+        return bool(super()._should_upgrade())
+
+    def _go_on_without_upgrade(self) -> None:
+        """Ignore the header (RFC 9110, section 7.8).
+
+        httptools would take the body for the next request. So it reads the head again without the
+        header, and then the body.
+        """
+        stop = sys.exception()
+        assert stop is not None
+        (length,) = stop.args
+        version: str = self.scope["http_version"]
+        line = (self.scope["method"].encode(), self.url, b"HTTP/" + version.encode())
+        headers = (b"%s: %s" % each for each in self.headers if each[0] != b"upgrade")
+        head = b"\r\n".join((b" ".join(line), *headers, b"", b""))
+        # The old one may be at the end of what it reads, as after `Connection: close`.
+        self.parser = type(self.parser)(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(head + self._parsed[length:])
+
+    def _parse(self, data: bytes) -> None:
+        self._parsed = data
+        super().data_received(data)
+        self._parsed = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""

@@ -138,3 +138,45 @@ async def test_a_websocket_may_be_silent(address: str) -> None:
         await asyncio.sleep(2 * TIMEOUT)
         await socket.send("still here")
         assert await socket.recv() == "still here"
+
+
+# What asks for a WebSocket and can't have one
+
+WEBSOCKET = b"host: here\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+HTTP_2 = (
+    b"host: here\r\nconnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAM\r\n"
+)
+
+
+@pytest.mark.parametrize("upgrade", [WEBSOCKET, HTTP_2], ids=["websocket", "h2c"])
+@pytest.mark.parametrize("body", [b"", b"hello"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "in two"])
+async def test_a_post_with_an_upgrade_is_answered_as_without(
+    address: str, upgrade: bytes, body: bytes, at_once: bool
+) -> None:
+    async with peer(address) as (reader, writer):
+        head = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n" % len(body) + upgrade + b"\r\n"
+        for _ in range(2):
+            writer.write(head)
+            if not at_once:
+                await asyncio.sleep(0.01)
+            writer.write(body)
+        writer.write(ASK)
+        assert await answer(reader) == b"%d" % len(body)
+        assert await answer(reader) == b"%d" % len(body)
+        assert await answer(reader) == b"0"
+
+
+async def test_a_body_in_chunks_outlasts_an_upgrade_that_is_ignored(address: str) -> None:
+    async with peer(address) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + HTTP_2 + b"\r\n")
+        writer.write(b"5\r\nhello\r\n0\r\n\r\n")
+        assert await answer(reader) == b"5"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_http_1_0_knows_no_upgrade(address: str, method: bytes) -> None:
+    async with peer(address) as (reader, writer):
+        head = b" / HTTP/1.0\r\ncontent-length: 5\r\n"
+        writer.write(method + head + WEBSOCKET + b"\r\nhello")
+        assert await answer(reader) == b"5"
