@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.exceptions import AuthenticationError, ClusterError, NoScriptError
+from redis.exceptions import ClusterError, NoScriptError
 
 from gqlnotify.brokers.base import Broker, Deliver, Recheck
 from gqlnotify.brokers.redis import scripts
@@ -215,28 +215,26 @@ class _Session:
     def __init__(self, servers: Servers, live: LivePath) -> None:
         self.servers = servers
         self.live = live
-        self.login = Login()
+        self._login = Login()
         self.permits = asyncio.Semaphore(_COMMANDS_AT_ONCE)
         self.keeping: asyncio.Task[None] | None = None
 
     async def run(self, call: Call) -> Any:
         """Return what the script answers."""
-        self.login.check()
+        with self._login.attempt():
+            return await self._run(call)
+
+    async def _run(self, call: Call) -> Any:
         command = call.evalsha
         while True:
             began = time.monotonic()
             try:
-                reply = await self.servers.client.execute_command(*command)
+                return await self.servers.client.execute_command(*command)
             except NoScriptError:
                 command = call.eval
             except Exception as error:
-                if isinstance(error, AuthenticationError):
-                    self.login.refused(error)
                 if not await self._may_try_again(error, began):
                     raise
-            else:
-                self.login.accepted()
-                return reply
 
     async def _may_try_again(self, error: Exception, began: float) -> bool:
         """Tell whether another try is safe and may go better; prepare for it."""

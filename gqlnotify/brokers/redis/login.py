@@ -1,6 +1,8 @@
 """How often a refused login is tried again."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from redis.exceptions import AuthenticationError
 
@@ -21,29 +23,50 @@ class Login:
         self._refusal: AuthenticationError | None = None
         self._next_try = 0.0
 
-    def check(self) -> None:
-        """Return if a command may be sent now.
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Send a command inside, and have its outcome noted.
 
         Raises:
             AuthenticationError: the server refused the password, and the next try is not due.
         """
-        if self._refusal is None:
+        self._check()
+        try:
+            yield
+        except Exception as error:
+            refusal = _refusal_in(error)
+            if refusal is not None:
+                self._refused(refusal)
+            raise
+        self._accepted()
+
+    def _check(self) -> None:
+        # Threads share this: another may end the refusal meanwhile.
+        refusal = self._refusal
+        if refusal is None:
             return
         if time.monotonic() < self._next_try:
-            raise AuthenticationError(str(self._refusal))
+            raise AuthenticationError(str(refusal))
         self._wait()
 
-    def refused(self, error: AuthenticationError) -> None:
-        """Take note that the server refused the password."""
+    def _refused(self, error: AuthenticationError) -> None:
         if self._refusal is None:
             self._wait()
         self._refusal = error
 
-    def accepted(self) -> None:
-        """Take note that a command was answered."""
+    def _accepted(self) -> None:
         if self._refusal is not None:
             self._refusal = None
             self._backoff.reset()
 
     def _wait(self) -> None:
         self._next_try = time.monotonic() + self._backoff.next()
+
+
+def _refusal_in(error: BaseException | None) -> AuthenticationError | None:
+    # The client of a cluster says that no server can be reached, because of this.
+    while error is not None:
+        if isinstance(error, AuthenticationError):
+            return error
+        error = error.__cause__
+    return None

@@ -11,6 +11,7 @@ from redis.exceptions import NoScriptError
 
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.address import Address
+from gqlnotify.brokers.redis.login import Login
 from gqlnotify.brokers.redis.scripts import Call, Names
 from gqlnotify.brokers.redis.servers import (
     ONE_SERVER,
@@ -55,6 +56,7 @@ class Sender:
         self._retention = retention
         self._timeout = timeout
         self._names = Names(prefix)
+        self._login = Login()
         self._servers: Servers | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: redis.Redis | redis.RedisCluster | None = None
@@ -65,39 +67,13 @@ class Sender:
         Raises:
             BrokerUnavailable: some were not published, or that is unknown.
         """
-        dialogue = self._dialogue(messages)
-        commands = next(dialogue)
-        while True:
-            began = time.monotonic()
-            with reaching():
-                batch = self._connected().client.pipeline(transaction=False)
-                for command in commands:
-                    batch.execute_command(*command)
-                async with asyncio.timeout(self._timeout):
-                    replies = await batch.execute(raise_on_error=False)
-                if misled := next(filter(is_misled, replies), None):
-                    await self._connected().renew(misled, began)
-                try:
-                    commands = dialogue.send(replies)
-                except StopIteration as end:
-                    return list(end.value)
+        with reaching(), self._login.attempt():
+            return await self._send(messages)
 
     def send_sync(self, messages: Sequence[Message]) -> list[Cursor]:
         """Do what `send` does, without an event loop."""
-        dialogue = self._dialogue(messages)
-        commands = next(dialogue)
-        while True:
-            with reaching():
-                batch = self._connected_sync().pipeline(transaction=False)
-                for command in commands:
-                    batch.execute_command(*command)
-                replies = batch.execute(raise_on_error=False)
-                if any(map(is_misled, replies)):
-                    self._renew_sync()
-                try:
-                    commands = dialogue.send(replies)
-                except StopIteration as end:
-                    return list(end.value)
+        with reaching(), self._login.attempt():
+            return self._send_sync(messages)
 
     async def aclose(self) -> None:
         """Let go of the connections of both kinds."""
@@ -111,6 +87,38 @@ class Sender:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    async def _send(self, messages: Sequence[Message]) -> list[Cursor]:
+        dialogue = self._dialogue(messages)
+        commands = next(dialogue)
+        while True:
+            began = time.monotonic()
+            batch = self._connected().client.pipeline(transaction=False)
+            for command in commands:
+                batch.execute_command(*command)
+            async with asyncio.timeout(self._timeout):
+                replies = await batch.execute(raise_on_error=False)
+            if misled := next(filter(is_misled, replies), None):
+                await self._connected().renew(misled, began)
+            try:
+                commands = dialogue.send(replies)
+            except StopIteration as end:
+                return list(end.value)
+
+    def _send_sync(self, messages: Sequence[Message]) -> list[Cursor]:
+        dialogue = self._dialogue(messages)
+        commands = next(dialogue)
+        while True:
+            batch = self._connected_sync().pipeline(transaction=False)
+            for command in commands:
+                batch.execute_command(*command)
+            replies = batch.execute(raise_on_error=False)
+            if any(map(is_misled, replies)):
+                self._renew_sync()
+            try:
+                commands = dialogue.send(replies)
+            except StopIteration as end:
+                return list(end.value)
 
     def _dialogue(self, messages: Sequence[Message]) -> Dialogue:
         calls = [self._call(message) for message in messages]

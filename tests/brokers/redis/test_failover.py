@@ -158,6 +158,39 @@ async def test_commands_fail_at_once_while_the_password_is_refused_and_go_on_aft
         await wait_until(lambda: can_publish(ears.broker))
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_a_publisher_tries_a_refused_password_seldom_and_names_the_cause(
+    launch: Launch, kind: str
+) -> None:
+    server = launch()
+    server.ask("ACL", "SETUSER", "app", "on", ">right", "~*", "&*", "+@all")
+    url = f"redis://app:wrong@{HOST}:{server.port}"
+
+    async def publish(publisher: Publisher) -> None:
+        if kind == "sync":
+            await asyncio.to_thread(publisher.publish_sync, "x", 1)
+        else:
+            await publisher.publish("x", 1)
+
+    async def published(publisher: Publisher) -> bool:
+        try:
+            await publish(publisher)
+        except BrokerUnavailable:
+            return False
+        return True
+
+    async with Publisher(url) as publisher:
+        with counting(server) as connected:
+            for _ in range(100):
+                with pytest.raises(BrokerUnavailable) as refused:
+                    await publish(publisher)
+                assert "password" in refused.value.reason
+            assert connected() <= 20
+
+        server.ask("ACL", "SETUSER", "app", ">wrong")
+        await wait_until(lambda: published(publisher))
+
+
 async def can_publish(broker: RedisBroker) -> bool:
     try:
         await broker.publish("x", b"1")
