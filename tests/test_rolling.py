@@ -8,7 +8,7 @@ pytestmark = pytest.mark.processes
 
 
 def test_a_rolling_restart_under_load_loses_nothing(tmp_path: Path) -> None:
-    report = run(3, clients=20, window=1, logs=tmp_path)
+    report = run(2, clients=20, window=1, logs=tmp_path)
 
     assert report.good, report
     assert report.events > 50

@@ -55,14 +55,17 @@ async def listens(socket: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("crash_at", "survivors"),
+    ("database_url", "crash_at", "survivors"),
     [
-        ("before the commit", [("one", 1), ("two", 1)]),
-        ("after the commit", [("one", 1), ("two", 1), ("one, changed", 2)]),
-        ("before a publish", [("one", 1), ("two", 1), ("one, changed", 2)]),
-        ("after a publish", [("one", 1), ("two", 1), ("one, changed", 2)]),
-        ("before the delete commits", [("one", 1), ("two", 1), ("one, changed", 2)]),
+        ("sqlite", "before the commit", [("one", 1), ("two", 1)]),
+        ("sqlite", "after the commit", [("one", 1), ("two", 1), ("one, changed", 2)]),
+        ("sqlite", "before a publish", [("one", 1), ("two", 1), ("one, changed", 2)]),
+        ("sqlite", "after a publish", [("one", 1), ("two", 1), ("one, changed", 2)]),
+        ("sqlite", "before the delete commits", [("one", 1), ("two", 1), ("one, changed", 2)]),
+        ("postgresql", "before the commit", [("one", 1), ("two", 1)]),
+        ("postgresql", "before the delete commits", [("one", 1), ("two", 1), ("one, changed", 2)]),
     ],
+    indirect=["database_url"],
 )
 async def test_after_a_kill_every_committed_change_has_one_event_and_nothing_else_has(
     database_url: str, socket: Path, crash_at: str, survivors: list[tuple[str, int]]

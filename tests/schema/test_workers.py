@@ -27,7 +27,7 @@ from tests.servers import Server, serving
 pytestmark = pytest.mark.processes
 
 APPLICATION = "schema.app:app"
-PROCESSES = 3
+PROCESSES = 2
 
 # What was committed, in the order of the outbox' ids: written by the database itself, within the
 # transaction that commits the change.
@@ -134,7 +134,7 @@ def settings(database_url: str, redis: RedisServer) -> dict[str, Any]:
 async def services(
     start: str, database_url: str, redis: RedisServer, tmp_path: Path
 ) -> AsyncIterator[list[Service]]:
-    """Three processes that share nothing but the database and Redis."""
+    """Two processes that share nothing but the database and Redis."""
     with ExitStack() as processes:
         servers = []
         for number in range(PROCESSES):
