@@ -91,6 +91,7 @@ class Server:
     arguments: Sequence[str] = ()
     port: int = 0
     program: Program = UVICORN
+    directory: Path = ROOT
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -121,7 +122,7 @@ class Server:
         command = [*self.program.run(self.application, self.port), *self.arguments]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=dict(self.environment), stdout=log, stderr=log
+                command, cwd=self.directory, env=dict(self.environment), stdout=log, stderr=log
             )
         deadline = time.monotonic() + PATIENCE
         while (listening := re.search(self.program.listening, self.log[seen:])) is None:
