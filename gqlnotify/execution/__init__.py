@@ -32,6 +32,7 @@ from gqlnotify.execution.results import (
     payload_of,
     status_of,
     unencodable,
+    without_details,
 )
 from gqlnotify.execution.shared import (
     Executions,
@@ -66,4 +67,5 @@ __all__ = [
     "unencodable",
     "unshared",
     "while_valid",
+    "without_details",
 ]

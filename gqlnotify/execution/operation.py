@@ -48,7 +48,13 @@ from gqlnotify.errors import (
     NotifyError,
 )
 from gqlnotify.execution.budget import Budget
-from gqlnotify.execution.results import error_result, event_error, is_expected
+from gqlnotify.execution.results import (
+    error_result,
+    event_error,
+    failed_result,
+    is_expected,
+    without_details,
+)
 from gqlnotify.execution.shared import Executions, Shareable
 from gqlnotify.topics import Subscription, note_unreadable
 
@@ -153,7 +159,9 @@ async def unshared(
             if outcome is not None and outcome.tail is None:
                 return
     except Exception as error:
-        yield error_result(error)
+        if not isinstance(error, NotifyError | GraphQLError):
+            logger.exception("An operation failed")
+        yield failed_result(error)
     finally:
         if shareable is not None:
             shareable.reader.close()
@@ -207,7 +215,7 @@ class _Run:
             with only_own_cancellation():
                 refusal = await self._schema._prepare_operation_async(self._context, self.runner)
         except Exception as error:
-            refusal = error_result(_readable(error))
+            refusal = failed_result(_readable(error))
         if refusal is not None:
             yield await self._finish(refusal)
             return
@@ -234,16 +242,17 @@ class _Run:
             except ExecutionCancelled as error:
                 result = await self._finish(error_result(error))
             while result is not None:
-                yield result
+                yield without_details(result)
                 result = await anext(results, None)
 
     async def _events(self) -> AsyncGenerator[Any, None]:
         unreadable = note_unreadable()
         try:
-            with only_own_cancellation(), self._span():
-                async with self.runner.executing():
-                    executor = self._build_executor()
-                    source = await _source_stream(executor)
+            executor, source = await self._create_source()
+        except Exception as error:
+            yield await self._finish(failed_result(error))
+            return
+        try:
             if isinstance(source, CoreResult):
                 yield await self._finish(PreExecutionError(data=None, errors=source.errors))
                 return
@@ -261,6 +270,13 @@ class _Run:
                         yield await self._finish(result)
         except Exception as error:
             yield await self._finish(error_result(error))
+
+    async def _create_source(self) -> tuple[Any, AsyncIterable[Any] | CoreResult]:
+        with only_own_cancellation(), self._span():
+            async with self.runner.executing():
+                executor = self._build_executor()
+                return executor, await _source_stream(executor)
+        raise RuntimeError("A schema extension suppressed an exception")
 
     def _span(self) -> AbstractContextManager[None]:
         asked = self._context

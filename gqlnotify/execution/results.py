@@ -20,6 +20,35 @@ def error_result(error: Exception) -> PreExecutionError:
     return PreExecutionError(data=None, errors=[_graphql_error(error)])
 
 
+def failed_result(error: Exception) -> PreExecutionError:
+    """Return the result that ends an operation which failed with `error` before its execution.
+
+    An extension or a hook raised it. Only a `GraphQLError` or a `NotifyError` is meant for clients.
+    """
+    if not isinstance(error, GraphQLError | NotifyError):
+        failure = InternalError(f"An operation failed before its execution: {error!r}")
+        failure.__cause__ = error
+        error = failure
+    return error_result(error)
+
+
+def without_details(result: Any) -> Any:
+    """Return `result` as a client may see it, if Strawberry made it of an exception.
+
+    Strawberry has logged the exception, and tells clients what it says.
+    """
+    if not isinstance(result, ExecutionResult):
+        # A first part of several has been executed.
+        return result
+    failures = (_failure_in(error) for error in result.errors or ())
+    failure = next(filter(None, failures), None)
+    if failure is None:
+        return result
+    told = failed_result(failure)
+    told.extensions = result.extensions
+    return told
+
+
 def event_error(executor: Executor[Any], error: Exception) -> ExecutionResult:
     """Return the result of one event that failed as a whole; the operation goes on.
 
@@ -109,6 +138,17 @@ def _infinite_in(data: Any) -> Iterator[list[str | int]]:
 
 def _is_the_clients(error: BaseException | None) -> bool:
     return isinstance(error, NotifyError) and not isinstance(error, InternalError)
+
+
+def _failure_in(error: GraphQLError) -> Exception | None:
+    """Return the exception that an extension or a hook raised, unless it is meant for clients.
+
+    What is wrong with a document or a variable has nodes, and the error of a resolver has a path.
+    """
+    original = error.original_error
+    if error.nodes or error.path or isinstance(original, GraphQLError) or original is None:
+        return None
+    return None if _is_the_clients(original) else original
 
 
 def _graphql_error(error: Exception) -> GraphQLError:

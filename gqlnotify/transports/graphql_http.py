@@ -143,7 +143,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             return execution.error_result(error)
         try:
             with only_own_cancellation():
-                return await executions.schema.execute(
+                result = await executions.schema.execute(
                     query,
                     root_value=root_value,
                     variable_values=request_data.variables,
@@ -152,6 +152,8 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
                     allowed_operation_types=_allowed(self, request_adapter.method),
                     operation_extensions=request_data.extensions,
                 )
+                answer: ExecutionResult = execution.without_details(result)
+                return answer
         except ExecutionCancelled as error:
             return execution.error_result(error)
         except CannotGetOperationTypeError as error:

@@ -14,7 +14,7 @@ from strawberry.schema.config import StrawberryConfig
 from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, metrics
 from gqlnotify.execution.results import encoding_error
 from gqlnotify.topics import MAX_NOTED
-from tests.applications import ALL_PROTOCOLS, STREAMS, http, post, stream_of, websocket
+from tests.applications import ALL_PROTOCOLS, STREAMS, events, http, post, stream_of, websocket
 from tests.e2e.raw import Socket
 from tests.servers import patience
 from tests.waiting import wait_until
@@ -418,3 +418,77 @@ async def test_over_http_an_error_with_nan_is_told_as_well(
         async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
             told = await anext(stream_of(it, kind))
     assert told["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+
+
+# Exceptions before the execution
+
+HOOKS = ("on_operation", "on_parse", "on_validate", "on_execute")
+GRAPHQL_RESPONSE = "application/graphql-response+json"
+
+
+def failing(hook: str, error: Exception) -> type[SchemaExtension]:
+    def fail(_self: Any) -> NoReturn:
+        raise error
+
+    return type("Failing", (SchemaExtension,), {hook: fail})
+
+
+async def answer_of(router: Any, transport: str, query: str = "{ fine }") -> Any:
+    """Return the errors and, over HTTP alone, the status."""
+    if transport == "websocket":
+        async with websocket(router) as socket:
+            await socket.init()
+            await socket.subscribe("1", query)
+            return await socket.error("1"), None
+    async with http(router) as client:
+        headers = {"accept": transport}
+        answer = await client.post("/graphql", json={"query": query}, headers=headers)
+    if transport == "text/event-stream":
+        [(_, result), *_] = events(answer.text)
+        return result["errors"], None
+    return answer.json()["errors"], answer.status_code
+
+
+TRANSPORTS = {
+    GRAPHQL_RESPONSE: 500,
+    "application/json": 200,
+    "text/event-stream": None,
+    "websocket": None,
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(("transport", "status"), TRANSPORTS.items())
+async def test_an_exception_before_the_execution_is_the_server_s_fault_and_stays_there(
+    hook: str, transport: str, status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(extensions=[failing(hook, ValueError(SECRET))])
+    errors, found = await answer_of(shop.router(), transport)
+    assert found == status
+    told = {"message": "Internal server error", "extensions": {"code": "INTERNAL_SERVER_ERROR"}}
+    assert errors == [told]
+    assert SECRET in caplog.text
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("transport", ["text/event-stream", "websocket"])
+async def test_the_same_goes_for_a_subscription(hook: str, transport: str) -> None:
+    shop = Shop(extensions=[failing(hook, ValueError(SECRET))])
+    errors, _ = await answer_of(shop.router(), transport, "subscription { own { number } }")
+    assert [error["message"] for error in errors] == ["Internal server error"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_an_error_that_a_hook_has_for_the_client_arrives(transport: str) -> None:
+    shop = Shop(extensions=[failing("on_validate", GraphQLError("not today"))])
+    errors, status = await answer_of(shop.router(), transport)
+    assert [error["message"] for error in errors] == ["not today"]
+    assert status in {400, 200, None}
+
+
+@pytest.mark.parametrize("transport", [GRAPHQL_RESPONSE, "application/json"])
+async def test_what_a_scalar_refuses_is_the_client_s_fault(transport: str) -> None:
+    query = """query { until: __type(name: 7) { name } }"""
+    errors, status = await answer_of(Shop().router(), transport, query)
+    assert "String cannot represent" in errors[0]["message"]
+    assert status == (400 if transport == GRAPHQL_RESPONSE else 200)
