@@ -111,7 +111,18 @@ class TopicManager:
     """
 
     def __init__(self, broker: Broker | None = None, *, settings: Settings | None = None) -> None:
-        """Take `broker`, or make the one that the settings (or the environment) name."""
+        """Take `broker`, or make the one that the settings (or the environment) name.
+
+        Raises:
+            TypeError: `broker` is not a `Broker`.
+            ValueError: the settings name no broker that is known.
+        """
+        if not isinstance(broker, Broker | None):
+            raise TypeError(
+                f"TopicManager takes a Broker, such as MemoryBroker(), and not {type(broker)!r}. "
+                'For a URL, pass settings=Settings(broker_url="redis://...") or set '
+                "GQLNOTIFY_BROKER_URL"
+            )
         self._settings = settings or Settings()
         self._broker = broker or brokers.from_settings(self._settings)
         self._feeds: dict[str, Feed] = {}

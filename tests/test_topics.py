@@ -1133,3 +1133,9 @@ def test_an_iterator_may_outlive_its_event_loop() -> None:
     stream = asyncio.run(begin())
     del stream
     gc.collect()
+
+
+@pytest.mark.parametrize("broker", ["memory://", Settings(), MemoryBroker])
+def test_what_is_not_a_broker_is_refused_with_what_to_pass(broker: Any) -> None:
+    with pytest.raises(TypeError, match=r"Settings\(broker_url="):
+        TopicManager(broker)
