@@ -17,7 +17,6 @@ from gqlnotify import brokers, metrics, tracing
 from gqlnotify.auth import Viewer, authorize, check_right, current_viewer, knows_its_viewer
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
-from gqlnotify.budget import TopicBudget
 from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.conflation import SKIPPED, Skipped
 from gqlnotify.errors import (
@@ -31,6 +30,7 @@ from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name,
 from gqlnotify.feed import RETRY_SECONDS, Feed
 from gqlnotify.reader import Reader
 from gqlnotify.settings import Settings
+from gqlnotify.topic_budget import TopicBudget
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -11,7 +11,7 @@ LAYERS = [
     {"backoff", "callables", "cancellation", "codec", "conflation", "difference", "draining"}
     | {"errors", "event", "lazy_types", "logs", "metrics", "settings", "tracing", "turn"},
     {"brokers", "auth", "protocol", "window", "fingerprint"},
-    {"budget", "feed", "publisher"},
+    {"topic_budget", "feed", "publisher"},
     {"reader"},
     {"topics"},
     {"revocation"},

@@ -1,18 +1,17 @@
 """From a GraphQL operation to its results. The one importer of graphql-core.
 
-operation.py   one operation and the stream of its results
-documents.py   each document is parsed and validated once
-limits.py      how large it may be
-merging.py     whether its fields can be merged
-pace.py        when an unknown document may be parsed
-persisted.py   which documents are known by their names
-shared.py      each event is executed and encoded once for all who ask the same
-budget.py      how fast the past is executed again for one subject
-group.py       who gets the result of such an execution, and in which order
-validity.py    a stream without a connection ends with its token
+operation.py      one operation and the stream of its results
+documents.py      each document is parsed and validated once
+limits.py         how large it may be
+merging.py        whether its fields can be merged
+pace.py           when an unknown document may be parsed
+persisted.py      which documents are known by their names
+shared.py         each event is executed and encoded once for all who ask the same
+replay_budget.py  how fast the past is executed again for one subject
+group.py          who gets the result of such an execution, and in which order
+validity.py       a stream without a connection ends with its token
 """
 
-from gqlnotify.execution.budget import Budget
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.events import EventContext, MakeContext, Outcome
 from gqlnotify.execution.group import Ended, Group, Member
@@ -25,7 +24,9 @@ from gqlnotify.execution.operation import (
     unshared,
 )
 from gqlnotify.execution.persisted import PersistedOperations
+from gqlnotify.execution.replay_budget import ReplayBudget
 from gqlnotify.execution.results import (
+    NOT_JSON,
     ends_the_operation,
     error_result,
     is_request_error,
@@ -42,7 +43,7 @@ from gqlnotify.execution.shared import (
 from gqlnotify.execution.validity import while_valid
 
 __all__ = [
-    "Budget",
+    "NOT_JSON",
     "Cache",
     "Ended",
     "EventContext",
@@ -54,6 +55,7 @@ __all__ = [
     "Operation",
     "Outcome",
     "PersistedOperations",
+    "ReplayBudget",
     "Shareable",
     "SharedExecution",
     "ends_the_operation",

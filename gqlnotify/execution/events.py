@@ -38,7 +38,7 @@ from strawberry.types.graphql import OperationType
 from gqlnotify.auth import view_as_everybody
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.conflation import Skipped
-from gqlnotify.errors import NotifyError, NoViewer
+from gqlnotify.errors import InternalError, NoViewer
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.documents import has_extensions
 from gqlnotify.execution.plain import compile_plain
@@ -319,8 +319,7 @@ async def _entered(made: Any) -> AsyncIterator[Any]:
     except Exception as error:
         if not finished:
             raise
-        logger.exception("A context of event_context could not be released")
-        raise NotifyError("Internal server error") from error
+        raise InternalError("A context of event_context could not be released") from error
 
 
 async def _enter(stack: AsyncExitStack, made: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from gqlnotify import metrics
 from gqlnotify.cancellation import only_own_cancellation
-from gqlnotify.errors import NotifyError
+from gqlnotify.errors import InternalError, NotifyError
 from gqlnotify.event import Event
 from gqlnotify.execution.events import Outcome
 from gqlnotify.protocol.frames import Batch, Tail
@@ -185,7 +185,7 @@ class Group:
             self._end([error.formatted()])
         else:
             logger.error("A group of subscriptions failed", exc_info=error)
-            self._end([NotifyError("Internal server error").formatted()])
+            self._end([InternalError("A group of subscriptions failed").formatted()])
 
     def _advance(self) -> Wait | None:
         """Take what has happened. Return how to wait before going on; None at the end."""

@@ -47,7 +47,7 @@ from gqlnotify.errors import (
     ExecutionTimeout,
     NotifyError,
 )
-from gqlnotify.execution.budget import Budget
+from gqlnotify.execution.replay_budget import ReplayBudget
 from gqlnotify.execution.results import (
     error_result,
     event_error,
@@ -139,7 +139,7 @@ def find_document(
 
 
 async def unshared(
-    results: AsyncGenerator[Any, None], budget: Budget | None = None
+    results: AsyncGenerator[Any, None], budget: ReplayBudget | None = None
 ) -> AsyncGenerator[Any, None]:
     """Yield the results, each of a `Shareable`'s by itself: for transports that hold no groups."""
     shareable: Shareable | None = None

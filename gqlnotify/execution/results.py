@@ -12,6 +12,9 @@ from strawberry.types.execution import PreExecutionError
 from gqlnotify.errors import InternalError, NotifyError, server_error_status
 from gqlnotify.execution.plain import collect_root_fields
 
+NOT_JSON = (TypeError, ValueError, RecursionError)
+"""What encoders raise for a value that JSON can't spell."""
+
 _PLACE = {"cursor", "conflated"}
 
 

@@ -21,7 +21,6 @@ from strawberry.types import ExecutionContext
 from gqlnotify import metrics, tracing
 from gqlnotify.cancellation import run_within
 from gqlnotify.event import Cursor, Event
-from gqlnotify.execution.budget import Budget, Budgets
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import (
     Documents,
@@ -43,6 +42,7 @@ from gqlnotify.execution.events import (
 from gqlnotify.execution.group import Group, Member
 from gqlnotify.execution.limits import NO_LIMITS, Limits
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
+from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
 from gqlnotify.fingerprint import Same, fingerprint, fingerprint_of_functions
 from gqlnotify.reader import Reader
 from gqlnotify.topics import Subscription
@@ -92,7 +92,7 @@ class Executions:
         persisted: PersistedOperations = NONE_PERSISTED,
         replay_rate: float = REPLAY_RATE,
     ) -> None:
-        self.budgets = Budgets(replay_rate)
+        self.budgets = ReplayBudgets(replay_rate)
         self.limits = limits
         self.persisted = persisted
         self.documents = Documents(schema, limits=limits, persisted=persisted)
@@ -212,7 +212,7 @@ class SharedExecution:
         self.count_saved()
 
     async def join(
-        self, member: Member, reader: Reader, budget: Budget | None = None
+        self, member: Member, reader: Reader, budget: ReplayBudget | None = None
     ) -> Group | None:
         """Give `member` what `reader` reads, until it is in the group, which is returned.
 
@@ -237,7 +237,7 @@ class SharedExecution:
         saved, self._saved = self._saved, 0
         metrics.executions_saved.inc(saved)
 
-    async def replay(self, event: Event, budget: Budget | None) -> Outcome | None:
+    async def replay(self, event: Event, budget: ReplayBudget | None) -> Outcome | None:
         """Return what becomes of `event` for one who reads by itself; None if it is left out.
 
         Before it is executed this waits for the budget. What is known costs nothing.

@@ -58,8 +58,6 @@ Context = TypeVar("Context", default=CustomContext)
 RootValue = TypeVar("RootValue", default=None)
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-# What encoders raise for a value that JSON can't spell.
-_NOT_JSON = (TypeError, ValueError, RecursionError)
 logger = logging.getLogger("gqlnotify.transports")
 
 _UNSUPPORTED = "Unsupported content type"
@@ -224,7 +222,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         """Return a part of a stream as JSON; an error in its place where that can't be."""
         try:
             return super().encode_json_string(data)
-        except _NOT_JSON:
+        except execution.NOT_JSON:
             logger.exception("A result can't be encoded")
             return super().encode_json_string(_unencodable(data))
 
@@ -310,7 +308,7 @@ def _encoded_response(router: Router, create: Callable[[Any], Response], data: A
     """Return what `create` makes of `data`, with errors in place of what is no JSON."""
     try:
         return create(data)
-    except _NOT_JSON:
+    except execution.NOT_JSON:
         logger.exception("A result can't be encoded")
     if isinstance(data, list):
         told: Any = [each if _is_encodable(router, each) else _unencodable(each) for each in data]
@@ -322,7 +320,7 @@ def _encoded_response(router: Router, create: Callable[[Any], Response], data: A
 def _is_encodable(router: Router, data: object) -> bool:
     try:
         router.encode_json(data)
-    except _NOT_JSON:
+    except execution.NOT_JSON:
         return False
     return True
 

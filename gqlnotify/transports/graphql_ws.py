@@ -24,6 +24,7 @@ from gqlnotify.errors import (
     Draining,
     ExecutionCancelled,
     Forbidden,
+    InternalError,
     KeysUnavailable,
     NotifyError,
     PeerSilent,
@@ -58,8 +59,6 @@ from gqlnotify.transports.state import RouterState
 
 FORBIDDEN = 4403
 INTERNAL_ERROR = 4500
-# What encoders raise for a value that JSON can't spell.
-_NOT_JSON = (TypeError, ValueError, RecursionError)
 _REFUSALS = (Unauthenticated, KeysUnavailable, RevocationsUnavailable, TooManyAttempts)
 
 logger = logging.getLogger("gqlnotify.transports")
@@ -109,7 +108,7 @@ class GraphQLTransportWSHandler:
         # What the tasks of operations were asked for.
         self._asked: dict[asyncio.Task[None], Subscribe] = {}
         self._subject: str | None = None
-        self._budget: execution.Budget | None = None
+        self._budget: execution.ReplayBudget | None = None
         self._connection = Connection(
             websocket.ws, view.encode_json, settings, on_slow=self._fell_behind_for_good
         )
@@ -310,7 +309,7 @@ class GraphQLTransportWSHandler:
             outcome = {"renewed": False, **error.formatted()}
         except Exception:
             logger.exception("The decision on a renewal failed")
-            outcome = {"renewed": False, **NotifyError("Internal server error").formatted()}
+            outcome = {"renewed": False, **InternalError("A renewal failed").formatted()}
         await self._carry_out(self._protocol.renewed(outcome))
 
     async def _renewed(self, payload: Json) -> Json:
@@ -402,7 +401,7 @@ class GraphQLTransportWSHandler:
             errors = [ExecutionCancelled("The operation was cancelled").formatted()]
         except Exception:
             logger.exception("An operation failed")
-            errors = [NotifyError("Internal server error").formatted()]
+            errors = [InternalError("An operation failed").formatted()]
         if errors is not None and self._runs(id_):
             del self._operations[id_]
             await self._say_the_end(id_, errors)
@@ -413,9 +412,9 @@ class GraphQLTransportWSHandler:
             return
         try:
             await self._carry_out(self._protocol.error(id_, errors))
-        except _NOT_JSON:
+        except execution.NOT_JSON:
             logger.exception("An error can't be encoded")
-            told = NotifyError("Internal server error").formatted()
+            told = InternalError("An error can't be encoded").formatted()
             await self._connection.send(messages.error(id_, [told]))
 
     async def _answer(self, operation: Subscribe) -> Sequence[Json] | None:
@@ -474,7 +473,7 @@ class GraphQLTransportWSHandler:
         commands = self._protocol.next(id_, payload) if self._runs(id_) else []
         try:
             await self._carry_out(commands)
-        except _NOT_JSON:
+        except execution.NOT_JSON:
             logger.exception("A result can't be encoded")
             told = execution.payload_of(execution.unencodable(result))
             await self._carry_out(self._protocol.next(id_, told))

@@ -5,9 +5,9 @@ import pytest
 from gqlnotify import Principal, Topic, TopicManager
 from gqlnotify.auth import Viewer, viewing
 from gqlnotify.auth.viewer import view_as_everybody
-from gqlnotify.budget import TopicBudget
 from gqlnotify.errors import TooManyTopics
 from gqlnotify.settings import Settings
+from gqlnotify.topic_budget import TopicBudget
 
 
 class Clock:

@@ -2,12 +2,12 @@ import asyncio
 
 import pytest
 
-from gqlnotify.execution.budget import Budget, Budgets
+from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
 from gqlnotify.server import WebSocketProtocol
 from tests.e2e.service import NOTES, SUBSCRIBE, Note, served, texts
 
 
-async def spend(budget: Budget, times: int) -> float:
+async def spend(budget: ReplayBudget, times: int) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
     for _ in range(times):
@@ -16,20 +16,20 @@ async def spend(budget: Budget, times: int) -> float:
 
 
 async def test_what_is_within_the_budget_does_not_wait() -> None:
-    spending = asyncio.ensure_future(spend(Budget(1000), 1000))
+    spending = asyncio.ensure_future(spend(ReplayBudget(1000), 1000))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert spending.done()
 
 
 async def test_what_is_beyond_it_waits_for_its_turn() -> None:
-    budget = Budget(100)
+    budget = ReplayBudget(100)
     await spend(budget, 100)
     assert await spend(budget, 20) >= 0.15
 
 
 async def test_all_who_share_a_budget_wait_for_each_other() -> None:
-    budgets = Budgets(100)
+    budgets = ReplayBudgets(100)
     one, other = budgets.of("alice"), budgets.of("alice")
     await spend(one, 100)
     took = await asyncio.gather(spend(one, 10), spend(other, 10))
@@ -37,7 +37,7 @@ async def test_all_who_share_a_budget_wait_for_each_other() -> None:
 
 
 async def test_another_subject_and_one_without_a_name_have_their_own() -> None:
-    budgets = Budgets(100)
+    budgets = ReplayBudgets(100)
     alice = budgets.of("alice")
     spent = asyncio.ensure_future(spend(alice, 1000))
     await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_another_subject_and_one_without_a_name_have_their_own() -> None:
 
 
 async def test_a_budget_is_forgotten_with_its_last_user() -> None:
-    budgets = Budgets(100)
+    budgets = ReplayBudgets(100)
     budget = budgets.of("alice")
     assert list(budgets._by_subject) == ["alice"]
     del budget
@@ -61,12 +61,12 @@ async def test_a_budget_is_forgotten_with_its_last_user() -> None:
 async def test_replayed_events_are_paid_for_once_by_whoever_has_them_executed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spent: list[Budget] = []
+    spent: list[ReplayBudget] = []
 
-    async def count(budget: Budget) -> None:
+    async def count(budget: ReplayBudget) -> None:
         spent.append(budget)
 
-    monkeypatch.setattr(Budget, "spend", count)
+    monkeypatch.setattr(ReplayBudget, "spend", count)
     async with served(WebSocketProtocol) as service:
         first = await service.topics.publish(NOTES(name="a"), Note(text="first"))
         await service.publish("a", *(str(n) for n in range(20)))

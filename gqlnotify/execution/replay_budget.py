@@ -6,7 +6,7 @@ from weakref import WeakValueDictionary
 from gqlnotify.protocol.rate import Rate
 
 
-class Budget:
+class ReplayBudget:
     """Paces the executions of events that a subject asks for, whatever documents they are for."""
 
     def __init__(self, per_second: float) -> None:
@@ -22,18 +22,18 @@ class Budget:
             await asyncio.sleep(wait)
 
 
-class Budgets:
+class ReplayBudgets:
     """The budgets of all subjects that have an operation."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
-        self._by_subject: WeakValueDictionary[str, Budget] = WeakValueDictionary()
+        self._by_subject: WeakValueDictionary[str, ReplayBudget] = WeakValueDictionary()
 
-    def of(self, subject: str | None) -> Budget:
+    def of(self, subject: str | None) -> ReplayBudget:
         """Return the budget that `subject` shares over all its connections; None has a new one."""
         if subject is None:
-            return Budget(self._per_second)
+            return ReplayBudget(self._per_second)
         budget = self._by_subject.get(subject)
         if budget is None:
-            budget = self._by_subject[subject] = Budget(self._per_second)
+            budget = self._by_subject[subject] = ReplayBudget(self._per_second)
         return budget
