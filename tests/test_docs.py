@@ -14,6 +14,7 @@ from gqlnotify import Settings, errors
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "gqlnotify"
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in DOCS.rglob("*.md"))]
 
 
 def test_the_first_code_of_the_readme_is_the_example_that_is_tested() -> None:
@@ -100,12 +101,21 @@ def test_every_metric_is_documented_and_every_documented_metric_exists() -> None
     assert documented == exposed
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(p.name for p in DOCS.glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_the_pages_lead_somewhere(page: str) -> None:
-    file = ROOT / page if page == "README.md" else DOCS / page
+    file = ROOT / page
 
-    for target in re.findall(r"\]\((?!http)([^)#]+)", file.read_text()):
-        assert (file.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", file.read_text()):
+        found = file.parent / target if target else file
+        assert found.exists(), target
+        if anchor:
+            assert anchor in _anchors_of(found), f"{target}#{anchor}"
+
+
+def _anchors_of(page: Path) -> set[str]:
+    """Return what a link can name in a page: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def _rows_of_the_map(page: str) -> Iterator[list[str]]:

@@ -1,0 +1,213 @@
+"""The code of the how-to pages runs, and does what the pages say."""
+
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gqlnotify import Principal, Settings, TopicManager, errors
+from tests.applications import client_of, http, post, schema_of
+from tests.e2e.raw import Socket, open_socket
+from tests.servers import ROOT, running
+
+HOW_TO = ROOT / "docs" / "how-to"
+_BLOCK = re.compile(r"^```python(?: title=\"([\w.]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The code of the page that the test names, as a module."""
+    file = HOW_TO / f"{request.param}.md"
+    # Strawberry looks annotations up in the module, so it has to be one.
+    module = ModuleType(f"how_to_{request.param.replace('-', '_')}")
+    sys.modules[module.__name__] = module
+    for title, code in _BLOCK.findall(file.read_text()):
+        compiled = compile(code, str(file), "exec")
+        # A block with a title is a file of its own, for a package that is not installed here.
+        if not title:
+            exec(compiled, vars(module))
+    yield module
+    del sys.modules[module.__name__]
+
+
+def of(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", [name], indirect=True)
+
+
+@asynccontextmanager
+async def socket_of(app: Any, path: str = "/graphql", **init: Any) -> AsyncIterator[Socket]:
+    async with running(app) as origin, open_socket(f"ws://{origin}", path=path) as socket:
+        await socket.init(init)
+        yield socket
+
+
+async def cursor(socket: Socket) -> str:
+    return str((await socket.query("{ cursor }"))["cursor"])
+
+
+@pytest.mark.parametrize("page", sorted(f.stem for f in HOW_TO.glob("*.md")), indirect=True)
+def test_the_code_of_every_page_runs(page: ModuleType) -> None:
+    assert page
+
+
+def test_the_index_names_every_page() -> None:
+    named = set(re.findall(r"\((\S+)\.md\)", (HOW_TO / "README.md").read_text()))
+    pages = {f.stem for f in HOW_TO.glob("*.md") if f.name != "README.md"}
+    assert {name for name in named if "/" not in name} == pages
+
+
+@of("topics-with-parameters")
+async def test_members_of_a_family_are_apart(page: Any) -> None:
+    async with socket_of(page.app) as socket:
+        publish = 'mutation {{ setPrice(market: "{}", symbol: "X", value: 1) }}'
+        after = await socket.query(publish.format("nyse"))
+        await socket.query(publish.format("xetra"))
+        await socket.query(publish.format("nyse"))
+        variables = {"after": after["setPrice"]}
+        read = 'subscription ($after: String) { prices(market: "nyse", after: $after) { value } }'
+        await socket.subscribe("1", read, variables=variables)
+        assert (await socket.next("1"))["data"] == {"prices": {"value": 1.0}}
+        await socket.is_silent()
+        await socket.subscribe("2", 'subscription { prices(market: "a.b") { value } }')
+        [error] = await socket.error("2")
+        assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+@of("filter-and-map")
+async def test_a_filter_is_asked_before_the_value_is_mapped(page: Any) -> None:
+    async with socket_of(page.app) as socket:
+        after = await cursor(socket)
+        for number, project in enumerate(["house", "garden"]):
+            add = f'addTask(id: {number}, project: "{project}", title: "dig")'
+            await socket.query(f"mutation {{ {add} {{ id }} }}")
+        read = 'taskNews(projects: ["garden"]) { text cursor }'
+        await socket.subscribe("1", f"subscription {{ {read} }}", extensions={"after": after})
+        result = await socket.next("1")
+    news = {"text": "garden: dig", "cursor": result["extensions"]["cursor"]}
+    assert result["data"] == {"taskNews": news}
+
+
+@of("data-loaders")
+async def test_what_the_pages_context_has_can_be_used_and_the_viewer_can_not(page: Any) -> None:
+    async with socket_of(page.app) as socket:
+        after = {"extensions": {"after": await cursor(socket)}}
+        await socket.query('mutation { say(authorId: 1, text: "hi") { text } }')
+
+        await socket.subscribe("1", "subscription { messages { author } }", **after)
+        assert (await socket.next("1"))["data"] == {"messages": {"author": "Ann"}}
+
+        await socket.subscribe("2", "subscription { messages { isMine } }", **after)
+        result = await socket.next("2")
+        assert result["data"] is None
+        [error] = result["errors"]
+        assert error["path"] == ["messages", "isMine"]
+        assert error["extensions"]["code"] == "NO_VIEWER"
+
+        await socket.subscribe(
+            "3", 'subscription { greetings(language: "de") { greeting } }', **after
+        )
+        assert (await socket.next("3"))["data"] == {"greetings": {"greeting": "Hallo"}}
+
+
+@of("data-loaders")
+async def test_a_resolver_per_viewer_knows_its_viewer(page: Any) -> None:
+    router = page.GraphQLRouter(
+        page.schema,
+        topics=page.topics,
+        context_getter=page.context,
+        event_context=page.Context,
+        authenticate=lambda token, _: Principal(str(token), subscribe=("*",), publish=("*",)),
+    )
+    app = page.FastAPI()
+    app.include_router(router, prefix="/graphql")
+    async with socket_of(app, token="1") as socket:
+        after = {"extensions": {"after": await cursor(socket)}}
+        for author in (1, 2):
+            await socket.query(f'mutation {{ say(authorId: {author}, text: "hi") {{ text }} }}')
+        await socket.subscribe("1", "subscription { myMessages { isMine author } }", **after)
+        assert (await socket.next("1"))["data"] == {"myMessages": {"isMine": True, "author": "Ann"}}
+        assert (await socket.next("1"))["data"] == {
+            "myMessages": {"isMine": False, "author": "Bob"}
+        }
+
+
+@of("sessions")
+async def test_a_session_is_open_for_its_event(page: Any) -> None:
+    async with socket_of(page.app) as socket:
+        after = await cursor(socket)
+        await socket.query("mutation { publish(value: 21) }")
+        await socket.subscribe(
+            "1", "subscription { numbers { doubled } }", extensions={"after": after}
+        )
+        assert (await socket.next("1"))["data"] == {"numbers": {"doubled": 42}}
+    await page.engine.dispose()
+
+
+@of("authenticate-and-may")
+async def test_the_hooks_decide(page: Any) -> None:
+    async with socket_of(page.app, token="s3cr3t") as socket:
+        assert await socket.query('mutation { say(room: "garden", text: "hi") }') == {"say": True}
+        await socket.subscribe("1", 'subscription { messages(room: "cellar") }')
+        [error] = await socket.error("1")
+        assert error["extensions"]["code"] == "FORBIDDEN"
+
+
+@of("authenticate-and-may")
+@pytest.mark.parametrize(
+    ("raised", "status", "code"),
+    [
+        (errors.Unauthenticated("no"), 401, 4401),
+        (errors.TokenExpired("no"), 401, 4403),
+        (ValueError("no"), 500, 4500),
+    ],
+)
+async def test_what_authenticate_raises_is_what_a_client_is_told(
+    page: Any, raised: Exception, status: int, code: int
+) -> None:
+    def refuse(token: str | None, connection: object) -> Principal:
+        raise raised
+
+    app = page.FastAPI()
+    router = page.GraphQLRouter(page.schema, topics=TopicManager(), authenticate=refuse)
+    app.include_router(router, prefix="/graphql")
+    async with running(app) as origin, open_socket(f"ws://{origin}") as socket:
+        async with client_of(origin) as client:
+            answer = await client.post("/graphql", json={"query": "{ hello }"})
+        await socket.send({"type": "connection_init", "payload": {"token": ["no", "string"]}})
+        assert (answer.status_code, (await socket.closed()).code) == (status, code)
+
+
+@of("tokens")
+async def test_a_token_of_the_page_is_accepted_until_it_is_revoked(page: Any) -> None:
+    token = page.make_token("alice", ["garden"])
+    assert page.subject_of(token) == "alice"
+    router = page.GraphQLRouter(schema_of(), settings=Settings(jwt_secret=page.SECRET))
+    async with http(router, headers={"authorization": f"Bearer {token}"}) as client:
+        assert await post(client, "{ hello }") == {"data": {"hello": "world"}}
+        await page.log_out_everywhere(router, "alice")
+        [error] = (await post(client, "{ hello }"))["errors"]
+        assert error["extensions"]["code"] == "TOKEN_REVOKED"
+
+
+@of("mounting-and-gunicorn")
+async def test_a_mounted_router_delivers(page: Any) -> None:
+    async with (
+        running(page.app) as origin,
+        client_of(origin) as client,
+        open_socket(f"ws://{origin}", path="/api/graphql") as socket,
+    ):
+        await socket.init()
+        after = await cursor(socket)
+        await client.post("/news", params={"text": "hello"})
+        await socket.subscribe("1", "subscription { news }", extensions={"after": after})
+        assert (await socket.next("1"))["data"] == {"news": "hello"}
+
+
+@of("change-event-types")
+def test_the_tests_of_the_page_pass(page: Any) -> None:
+    page.test_events_of_the_last_version_can_be_read()
+    page.test_fields_of_the_next_version_do_no_harm()
