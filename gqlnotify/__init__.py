@@ -3,17 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gqlnotify import errors, metrics
+from gqlnotify import errors
 from gqlnotify.auth import Principal, authorize, current_principal
 from gqlnotify.brokers import Broker
-from gqlnotify.draining import is_draining
+from gqlnotify.drain import is_draining
 from gqlnotify.event import Cursor, Event, Topic, escape_segment, unescape_segment
+from gqlnotify.observability import metrics
 from gqlnotify.settings import Settings
-from gqlnotify.topics import Subscription, TopicManager
+from gqlnotify.topics.manager import Subscription, TopicManager
 
 if TYPE_CHECKING:
-    from gqlnotify.plugin import GraphQLRouter
-    from gqlnotify.publisher import Publisher
+    from gqlnotify.router import GraphQLRouter
+    from gqlnotify.topics.publisher import Publisher
 
 __all__ = [
     "Broker",
@@ -37,7 +38,7 @@ __all__ = [
 
 
 # Who only publishes need not load FastAPI and Strawberry, nor who has no Redis its driver.
-_ON_DEMAND = {"GraphQLRouter": "gqlnotify.plugin", "Publisher": "gqlnotify.publisher"}
+_ON_DEMAND = {"GraphQLRouter": "gqlnotify.router", "Publisher": "gqlnotify.topics.publisher"}
 
 
 def __getattr__(name: str) -> Any:

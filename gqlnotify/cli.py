@@ -25,15 +25,17 @@ from pydantic_settings import SettingsError
 from starlette.routing import NoMatchFound
 from uvicorn.importer import ImportFromStringError, import_from_string
 
-from gqlnotify import brokers, logs, metrics, process
+from gqlnotify import brokers
 from gqlnotify.auth import sign, too_short, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Cursor, Event, Topic, is_reserved
-from gqlnotify.publisher import Entry, Publisher
-from gqlnotify.revocation import Revocations
-from gqlnotify.server import MARGIN_SECONDS
+from gqlnotify.observability import logs, metrics
+from gqlnotify.server import process
+from gqlnotify.server.websocket import MARGIN_SECONDS
 from gqlnotify.settings import Settings, did_you_mean, is_loopback, unknown_variables
-from gqlnotify.topics import TopicManager
+from gqlnotify.topics.manager import TopicManager
+from gqlnotify.topics.publisher import Entry, Publisher
+from gqlnotify.topics.revocation import Revocations
 
 DEFAULT_APP = "schema.app:app"
 DEVELOPER_SECONDS = 24 * 3600

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, overload
 from typing_extensions import TypeVar
 
 from gqlnotify.callables import require_plain
-from gqlnotify.codec import Codec, Unfit, codec_of, plain_json
+from gqlnotify.codec.codec import Codec, Unfit, codec_of, plain_json
 from gqlnotify.errors import BadUserInput, InternalError
 
 T = TypeVar("T", default=Any)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from gqlnotify import Subscription, Topic, TopicManager, feed, topics
+from gqlnotify import Subscription, Topic, TopicManager
+from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics import manager as topics
 from tests.waiting import PATIENCE, wait_until
 
 NUMBERS = Topic("numbers", int)

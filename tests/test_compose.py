@@ -22,7 +22,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gqlnotify import Settings
-from gqlnotify.server import MARGIN_SECONDS
+from gqlnotify.server.websocket import MARGIN_SECONDS
 from tests.e2e.raw import Socket, open_socket
 from tests.redis_servers import RedisServer, free_port, redis_server
 from tests.schema.client import SECRET, operation, token

@@ -16,7 +16,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
 )
 
 from gqlnotify import GraphQLRouter
-from gqlnotify.server import WebSocketProtocol
+from gqlnotify.server.websocket import WebSocketProtocol
 from tests.applications import (
     ALL_PROTOCOLS,
     COUNT,

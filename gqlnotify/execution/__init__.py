@@ -13,7 +13,7 @@ validity.py       a stream without a connection ends with its token
 """
 
 from gqlnotify.execution.cache import Cache
-from gqlnotify.execution.events import EventContext, MakeContext, Outcome
+from gqlnotify.execution.event_execution import EventContext, MakeContext, Outcome
 from gqlnotify.execution.group import Ended, Group, Member
 from gqlnotify.execution.limits import Limits
 from gqlnotify.execution.operation import (

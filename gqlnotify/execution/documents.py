@@ -32,12 +32,12 @@ from strawberry.types import ExecutionContext
 
 from gqlnotify.errors import NotifyError, QueryTooDeep
 from gqlnotify.execution.cache import Cache
+from gqlnotify.execution.fingerprint import Same, fingerprint_of_class
 from gqlnotify.execution.limits import NO_LIMITS, Limits, measure
 from gqlnotify.execution.merging import FieldsCanMergeRule
 from gqlnotify.execution.pace import Pace
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
-from gqlnotify.fingerprint import Same, fingerprint_of_class
-from gqlnotify.metrics import refused
+from gqlnotify.observability.metrics import refused
 
 # What is kept: documents that were accepted, and lately refused ones with their errors.
 MAX_BYTES = 32 * 1024 * 1024

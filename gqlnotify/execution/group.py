@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from gqlnotify import metrics
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import InternalError, NotifyError
 from gqlnotify.event import Event
-from gqlnotify.execution.events import Outcome
+from gqlnotify.event_loop import Turn
+from gqlnotify.execution.event_execution import Outcome
+from gqlnotify.observability import metrics
 from gqlnotify.protocol.frames import Batch, Tail
-from gqlnotify.reader import Reader
-from gqlnotify.turn import Turn
-from gqlnotify.window import Behind
+from gqlnotify.topics.replay_buffer import Behind
+from gqlnotify.topics.subscriber import Reader
 
 # What is handed over before the members are looked at again.
 BATCH_BYTES = 64 * 1024

@@ -33,7 +33,6 @@ from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from gqlnotify import metrics, tracing
 from gqlnotify.auth import Viewer, view_as
 from gqlnotify.cancellation import (
     only_own_cancellation,
@@ -56,7 +55,8 @@ from gqlnotify.execution.results import (
     without_details,
 )
 from gqlnotify.execution.shared import Executions, Shareable
-from gqlnotify.topics import Subscription, note_unreadable
+from gqlnotify.observability import metrics, tracing
+from gqlnotify.topics.manager import Subscription, note_unreadable
 
 logger = logging.getLogger("gqlnotify.execution")
 

@@ -13,7 +13,7 @@ from typing import Any
 from graphql import GraphQLError, parse
 
 from gqlnotify.errors import OperationNotAllowed, PersistedQueryNotFound
-from gqlnotify.metrics import refused
+from gqlnotify.observability.metrics import refused
 from gqlnotify.settings import Settings
 
 _APOLLO = "apollo-persisted-query-manifest"

@@ -3,7 +3,7 @@
 import asyncio
 from weakref import WeakValueDictionary
 
-from gqlnotify.protocol.rate import Rate
+from gqlnotify.rate import Rate
 
 
 class ReplayBudget:

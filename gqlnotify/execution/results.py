@@ -10,7 +10,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
 from gqlnotify.errors import InternalError, NotifyError, server_error_status
-from gqlnotify.execution.plain import collect_root_fields
+from gqlnotify.execution.compiled import collect_root_fields
 
 NOT_JSON = (TypeError, ValueError, RecursionError)
 """What encoders raise for a value that JSON can't spell."""

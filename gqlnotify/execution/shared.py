@@ -18,7 +18,6 @@ from graphql import GraphQLError
 from strawberry import Schema
 from strawberry.types import ExecutionContext
 
-from gqlnotify import metrics, tracing
 from gqlnotify.cancellation import run_within
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
@@ -29,7 +28,7 @@ from gqlnotify.execution.documents import (
     weigh,
     without_suggestions,
 )
-from gqlnotify.execution.events import (
+from gqlnotify.execution.event_execution import (
     Asked,
     Encode,
     EventContext,
@@ -39,13 +38,14 @@ from gqlnotify.execution.events import (
     canonical,
     viewerless,
 )
+from gqlnotify.execution.fingerprint import Same, fingerprint, fingerprint_of_functions
 from gqlnotify.execution.group import Group, Member
 from gqlnotify.execution.limits import NO_LIMITS, Limits
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
-from gqlnotify.fingerprint import Same, fingerprint, fingerprint_of_functions
-from gqlnotify.reader import Reader
-from gqlnotify.topics import Subscription
+from gqlnotify.observability import metrics, tracing
+from gqlnotify.topics.manager import Subscription
+from gqlnotify.topics.subscriber import Reader
 
 EXECUTION_TIMEOUT = 30.0
 CACHE_BYTES = 8 * 1024 * 1024

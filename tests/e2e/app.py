@@ -14,7 +14,8 @@ from prometheus_client import REGISTRY
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.schema.config import StrawberryConfig
 
-from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal, metrics
+from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal
+from gqlnotify.observability import metrics
 
 GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 ENDED: list[str] = []

@@ -5,7 +5,7 @@ from typing import Any
 
 nothing: Any = None
 sys.modules["opentelemetry"] = nothing
-from gqlnotify import tracing  # noqa: E402
+from gqlnotify.observability import tracing  # noqa: E402
 
 # FastAPI can't do without.
 del sys.modules["opentelemetry"]

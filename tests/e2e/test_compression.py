@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Subprotocol
 
-from gqlnotify.server import WebSocketProtocol
+from gqlnotify.server.websocket import WebSocketProtocol
 from tests.e2e.raw import MODERN
 from tests.e2e.service import SUBSCRIBE, Service, served
 from tests.servers import CLIENTS, PATIENCE, patience

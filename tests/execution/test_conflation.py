@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from strawberry.types import Info
 
-from gqlnotify import Topic, feed
+from gqlnotify import Topic
 from gqlnotify.protocol.frames import Batch
+from gqlnotify.topics import live_topic as feed
 from tests.applications import ALL_PROTOCOLS, STREAMS, application, bearer, client_of, stream_of
 from tests.bad_brokers import UnreliableBroker, pause
 from tests.execution import (

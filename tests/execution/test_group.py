@@ -14,12 +14,13 @@ import strawberry
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gqlnotify import Settings, Topic, TopicManager, errors, execution, feed
+from gqlnotify import Settings, Topic, TopicManager, errors, execution
 from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.execution import Ended, Executions, Group, Operation, Shareable, SharedExecution
 from gqlnotify.execution import group as group_module
 from gqlnotify.protocol.frames import Batch
-from gqlnotify.reader import Reader
+from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics.subscriber import Reader
 from tests.bad_brokers import LosingItsData, UnreliableBroker, pause
 from tests.waiting import PATIENCE, wait_until
 

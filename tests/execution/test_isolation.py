@@ -22,7 +22,7 @@ from gqlnotify import (
     current_principal,
 )
 from gqlnotify.auth import viewer
-from gqlnotify.transports.graphql_ws import GraphQLTransportWSHandler
+from gqlnotify.websocket.handler import GraphQLTransportWSHandler
 from tests.applications import application, client_of
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token

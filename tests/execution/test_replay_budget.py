@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
-from gqlnotify.server import WebSocketProtocol
+from gqlnotify.server.websocket import WebSocketProtocol
 from tests.e2e.service import NOTES, SUBSCRIBE, Note, served, texts
 
 

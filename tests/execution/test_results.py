@@ -11,9 +11,10 @@ from strawberry.extensions import MaskErrors, SchemaExtension
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
-from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, metrics
+from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager
 from gqlnotify.execution.results import encoding_error
-from gqlnotify.topics import MAX_NOTED
+from gqlnotify.observability import metrics
+from gqlnotify.topics.manager import MAX_NOTED
 from tests.applications import ALL_PROTOCOLS, STREAMS, events, http, post, stream_of, websocket
 from tests.e2e.raw import Socket
 from tests.servers import patience

@@ -9,8 +9,9 @@ import pytest
 from strawberry.extensions import MaskErrors, SchemaExtension
 from strawberry.types import Info
 
-from gqlnotify import Settings, Subscription, feed
+from gqlnotify import Settings, Subscription
 from gqlnotify.errors import BadUserInput
+from gqlnotify.topics import live_topic as feed
 from tests.applications import (
     ALL_PROTOCOLS,
     STREAMS,

@@ -20,14 +20,13 @@ from gqlnotify.errors import NotifyError
 # bounds: parsed documents, shared executions and their outcomes, histories.
 _PASSING = (
     "gqlnotify.auth",
+    "gqlnotify.connections",
     "gqlnotify.execution.group",
-    "gqlnotify.feed",
+    "gqlnotify.http",
     "gqlnotify.protocol",
-    "gqlnotify.reader",
     "gqlnotify.server",
     "gqlnotify.topics",
-    "gqlnotify.transports",
-    "gqlnotify.window",
+    "gqlnotify.websocket",
 )
 # By the shared executions, the outcomes, the addresses that sent bad tokens, and the tokens that
 # were verified lately.

@@ -1,8 +1,8 @@
 """Topics in Redis: any number of processes on any number of machines act as one."""
 
-from gqlnotify.brokers.redis.address import SCHEMES
 from gqlnotify.brokers.redis.broker import RedisBroker
-from gqlnotify.brokers.redis.sender import Message, Sender
+from gqlnotify.brokers.redis.publisher import Message, Sender
+from gqlnotify.brokers.redis.url import SCHEMES
 from gqlnotify.settings import Settings
 
 __all__ = ["SCHEMES", "Message", "RedisBroker", "Sender", "from_settings"]

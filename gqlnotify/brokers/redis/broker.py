@@ -11,18 +11,18 @@ from redis.exceptions import ClusterError, NoScriptError
 
 from gqlnotify.brokers.base import Broker, Deliver, Recheck
 from gqlnotify.brokers.redis import scripts
-from gqlnotify.brokers.redis.address import Address
-from gqlnotify.brokers.redis.live import LivePath
 from gqlnotify.brokers.redis.login import Login
 from gqlnotify.brokers.redis.probe import Probe
+from gqlnotify.brokers.redis.pubsub import LivePath
 from gqlnotify.brokers.redis.scripts import Call, Names
-from gqlnotify.brokers.redis.servers import (
+from gqlnotify.brokers.redis.topology import (
     Servers,
     connect,
     is_misled,
     reaching,
     refused_unwritten,
 )
+from gqlnotify.brokers.redis.url import Address
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from gqlnotify import feed
-from gqlnotify.brokers.redis import line, live
+from gqlnotify.brokers.redis import connection as line
+from gqlnotify.brokers.redis import pubsub as live
+from gqlnotify.topics import live_topic as feed
 from tests.redis_servers import (
     Cluster,
     RedisServer,

@@ -11,7 +11,7 @@ import pytest
 
 from gqlnotify import Settings, Subscription, Topic, TopicManager
 from gqlnotify.brokers.redis import RedisBroker
-from gqlnotify.brokers.redis.address import Address
+from gqlnotify.brokers.redis.url import Address
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
 from tests.redis_servers import RedisServer

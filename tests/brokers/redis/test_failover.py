@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from gqlnotify import Publisher, Settings, Topic
-from gqlnotify.brokers.redis import RedisBroker, line
+from gqlnotify.brokers.redis import RedisBroker
+from gqlnotify.brokers.redis import connection as line
 from gqlnotify.errors import BrokerUnavailable
 from tests.brokers.redis.conftest import Launch, master_and_replica
 from tests.brokers.redis.support import (

@@ -1,0 +1,234 @@
+"""One Pub/Sub connection to one server. It is made again for as long as the line is open."""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError
+
+from gqlnotify.backoff import Backoff
+from gqlnotify.brokers.redis.topology import Servers, is_trouble
+from gqlnotify.observability import metrics
+
+_RETRY_SECONDS = (0.05, 2.0)
+_CANCEL_AGAIN_SECONDS = 0.1
+_MESSAGE = {b"message", b"smessage"}
+_SUBSCRIBED = {b"subscribe", b"ssubscribe"}
+
+logger = logging.getLogger("gqlnotify.brokers")
+
+
+class Owner(Protocol):
+    """Who is told what happens on a line."""
+
+    def received(self, channel: str, data: bytes) -> None:
+        """Take a message."""
+
+    def confirmed(self, channel: str) -> None:
+        """The channel's messages come from now on."""
+
+    def unsettled(self) -> None:
+        """The line was lost, or its server no longer has one of the channels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """One channel that was asked for, or given up; answers come in the order of the requests."""
+
+    kind: bytes
+    channel: str
+
+    @property
+    def answer(self) -> tuple[bytes, str]:
+        return self.kind, self.channel
+
+
+class Line:
+    """Wants channels, asks the server for the difference, and says what came of it.
+
+    A server that is silent is pinged; if it stays silent for `timeout` seconds, it counts as lost.
+    """
+
+    def __init__(self, servers: Servers, name: str, owner: Owner, timeout: float) -> None:
+        self.channels: set[str] = set()
+        self.connected = False
+        self._servers = servers
+        self._name = name
+        self._owner = owner
+        self._timeout = timeout
+        self.confirmed: set[str] = set()
+        self._asked: set[str] = set()
+        self._expected: deque[_Request] = deque()
+        self._latest: dict[str, _Request] = {}
+        self._dirty: set[str] = set()
+        self._changed = asyncio.Event()
+        self._misled = asyncio.Event()
+        self._up_since = math.inf
+        self._heard = 0.0
+        self._running = asyncio.create_task(self._run())
+
+    def add(self, channel: str) -> None:
+        """Want the channel. Nothing is asked twice."""
+        self.channels.add(channel)
+        self._note(channel)
+
+    def remove(self, channel: str) -> None:
+        """Want it no longer."""
+        self.channels.discard(channel)
+        self._note(channel)
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        # More than once: a task group that fails in the turn in which it is cancelled forgets it.
+        while not self._running.done():
+            self._running.cancel()
+            await asyncio.wait([self._running], timeout=_CANCEL_AGAIN_SECONDS)
+
+    def _note(self, channel: str) -> None:
+        self._dirty.add(channel)
+        self._changed.set()
+
+    async def _run(self) -> None:
+        backoff = Backoff(*_RETRY_SECONDS)
+        while True:
+            self._up_since = math.inf
+            try:
+                await self._hold()
+            except Exception as error:
+                # A server that takes connections and drops them again must not be hammered.
+                if _now() - self._up_since >= _RETRY_SECONDS[1]:
+                    backoff.reset()
+                delay = backoff.next()
+                self._lost(error, delay)
+                self._owner.unsettled()
+                await asyncio.sleep(delay)
+
+    def reconnect(self) -> None:
+        """Give up this connection for a new one: the address may lead to another server now."""
+        self._misled.set()
+
+    async def _hold(self) -> None:
+        connection = self._servers.connection(self._name)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+            # Silence is for `_watch` to judge. With a timeout the library waits for each write in
+            # a way that, on Python 3.11, swallows a cancel which comes in the same turn.
+            connection.socket_timeout = None
+            self._begin()
+            async with asyncio.TaskGroup() as tasks:
+                for work in (self._read, self._write, self._watch, self._turn_away):
+                    tasks.create_task(work(connection))
+        finally:
+            self.connected = False
+            await connection.disconnect(nowait=True)
+
+    def _lost(self, error: Exception, delay: float) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        unexpected = not is_trouble(error)
+        logger.warning(
+            "No live line to Redis, next try in %.2f s: %s", delay, error, exc_info=unexpected
+        )
+
+    def _begin(self) -> None:
+        self.connected = True
+        self._up_since = _now()
+        self._misled.clear()
+        if self._heard:
+            metrics.broker_reconnects.inc()
+        for state in (self._asked, self.confirmed, self._expected, self._latest):
+            state.clear()
+        self._dirty = set(self.channels)
+        self._changed.set()
+        self._heard = _now()
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        while True:
+            try:
+                reply = await connection.read_response(
+                    timeout=math.inf, push_request=True, disconnect_on_error=False
+                )
+            except MovedError:
+                self._forget(self._expected.popleft())
+            else:
+                if isinstance(reply, list):
+                    self._take(reply)
+            self._heard = _now()
+
+    def _take(self, push: Sequence[Any]) -> None:
+        kind, channel = push[0], push[1].decode()
+        if kind in _MESSAGE:
+            self._owner.received(channel, push[2])
+        elif self._expected and (kind, channel) == self._expected[0].answer:
+            self._answered(self._expected.popleft())
+        elif channel in self._asked:
+            # Nobody asked for the end of this one: a cluster moved the channel elsewhere.
+            self._forget(self._latest[channel])
+
+    def _answered(self, request: "_Request") -> None:
+        if self._latest.get(request.channel) is not request:
+            # Since then something else was asked, and its answer is what counts.
+            return
+        if request.kind in _SUBSCRIBED:
+            self.confirmed.add(request.channel)
+            self._owner.confirmed(request.channel)
+        else:
+            del self._latest[request.channel]
+
+    def _forget(self, request: "_Request") -> None:
+        if self._latest.get(request.channel) is request:
+            self._asked.discard(request.channel)
+            self.confirmed.discard(request.channel)
+        self._owner.unsettled()
+
+    async def _write(self, connection: AbstractConnection) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            dirty, self._dirty = self._dirty, set()
+            commands = connection.pack_commands(self._commands(dirty))
+            await connection.send_packed_command(commands, check_health=False)
+
+    def _commands(self, dirty: set[str]) -> Iterator[tuple[str, ...]]:
+        more = sorted(dirty & self.channels - self._asked)
+        less = sorted(dirty & self._asked - self.channels)
+        self._asked.update(more)
+        self._asked.difference_update(less)
+        self.confirmed.difference_update(less)
+        for command, channels in zip(self._servers.commands, (more, less), strict=True):
+            for channel in channels:
+                request = self._latest[channel] = _Request(command.lower().encode(), channel)
+                self._expected.append(request)
+            for some in _chunks(channels, self._servers.channels_a_command):
+                yield (command, *some)
+
+    async def _watch(self, connection: AbstractConnection) -> None:
+        interval, pinged = self._timeout / 3, 0.0
+        while True:
+            await asyncio.sleep(interval)
+            silent = _now() - self._heard
+            # Whoever was not asked can't be blamed: it may be this process that stood still.
+            if silent >= self._timeout and pinged > self._heard:
+                raise TimeoutError(f"no answer for {silent:.1f} s")
+            if silent >= interval:
+                await connection.send_command("PING", check_health=False)
+                pinged = _now()
+
+    async def _turn_away(self, _connection: AbstractConnection) -> None:
+        await self._misled.wait()
+        raise RedisConnectionError("the server behind the address has changed")
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,158 @@
+"""Publishing without listening: many events in one go, with or without an event loop."""
+
+import asyncio
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+from gqlnotify.brokers.redis import scripts
+from gqlnotify.brokers.redis.login import Login
+from gqlnotify.brokers.redis.scripts import Call, Names
+from gqlnotify.brokers.redis.topology import (
+    ONE_SERVER,
+    SHARDED,
+    Servers,
+    connect,
+    connect_sync,
+    is_misled,
+    reaching,
+    refused_unwritten,
+    renew_sync,
+)
+from gqlnotify.brokers.redis.url import Address
+from gqlnotify.event import Cursor
+from gqlnotify.settings import Retention
+
+Command = tuple[Any, ...]
+Dialogue = Generator[list[Command], list[Any], list[Cursor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be published: checked, and as bytes."""
+
+    topic: str
+    payload: bytes
+    event_id: str | None
+
+
+def _was_not_run(reply: object) -> bool:
+    return isinstance(reply, NoScriptError) or refused_unwritten(reply)
+
+
+class Sender:
+    """Appends to the histories that `RedisBroker` keeps, from any process.
+
+    Raises:
+        ValueError: the URL is none that it knows.
+    """
+
+    def __init__(self, url: str, *, retention: Retention, timeout: float, prefix: str) -> None:
+        self._address = Address.parse(url)
+        self._retention = retention
+        self._timeout = timeout
+        self._names = Names(prefix)
+        self._login = Login()
+        self._servers: Servers | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: redis.Redis | redis.RedisCluster | None = None
+
+    async def send(self, messages: Sequence[Message]) -> list[Cursor]:
+        """Publish in one go, and return the cursors.
+
+        Raises:
+            BrokerUnavailable: some were not published, or that is unknown.
+        """
+        with reaching(), self._login.attempt():
+            return await self._send(messages)
+
+    def send_sync(self, messages: Sequence[Message]) -> list[Cursor]:
+        """Do what `send` does, without an event loop."""
+        with reaching(), self._login.attempt():
+            return self._send_sync(messages)
+
+    async def aclose(self) -> None:
+        """Let go of the connections of both kinds."""
+        self.close()
+        if self._servers is not None:
+            await self._servers.aclose()
+            self._servers = None
+
+    def close(self) -> None:
+        """Let go of the connections that `send_sync` made."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def _send(self, messages: Sequence[Message]) -> list[Cursor]:
+        dialogue = self._dialogue(messages)
+        commands = next(dialogue)
+        while True:
+            began = time.monotonic()
+            batch = self._connected().client.pipeline(transaction=False)
+            for command in commands:
+                batch.execute_command(*command)
+            async with asyncio.timeout(self._timeout):
+                replies = await batch.execute(raise_on_error=False)
+            if misled := next(filter(is_misled, replies), None):
+                await self._connected().renew(misled, began)
+            try:
+                commands = dialogue.send(replies)
+            except StopIteration as end:
+                return list(end.value)
+
+    def _send_sync(self, messages: Sequence[Message]) -> list[Cursor]:
+        dialogue = self._dialogue(messages)
+        commands = next(dialogue)
+        while True:
+            batch = self._connected_sync().pipeline(transaction=False)
+            for command in commands:
+                batch.execute_command(*command)
+            replies = batch.execute(raise_on_error=False)
+            if any(map(is_misled, replies)):
+                self._renew_sync()
+            try:
+                commands = dialogue.send(replies)
+            except StopIteration as end:
+                return list(end.value)
+
+    def _dialogue(self, messages: Sequence[Message]) -> Dialogue:
+        calls = [self._call(message) for message in messages]
+        replies = yield [call.evalsha for call in calls]
+        # A server that knows no script or takes no writes has run none of what it refused, so the
+        # order of each topic is kept.
+        refused = [n for n, reply in enumerate(replies) if _was_not_run(reply)]
+        if refused:
+            again = yield [calls[n].eval for n in refused]
+            for n, reply in zip(refused, again, strict=True):
+                replies[n] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return [scripts.parse_cursor(reply) for reply in replies]
+
+    def _call(self, message: Message) -> Call:
+        command = SHARDED if self._address.kind == "cluster" else ONE_SERVER
+        bounds = self._retention.of(message.topic)
+        keys = self._names.keys(message.topic)
+        return scripts.publish(keys, message.payload, message.event_id, bounds, command)
+
+    def _connected(self) -> Servers:
+        loop = asyncio.get_running_loop()
+        if self._servers is None or self._loop is not loop:
+            # The connections of another loop ended with it, or are not ours to close.
+            self._loop, self._servers = loop, connect(self._address, self._timeout)
+        return self._servers
+
+    def _renew_sync(self) -> None:
+        if self._client is not None:
+            renew_sync(self._client)
+
+    def _connected_sync(self) -> "redis.Redis | redis.RedisCluster":
+        if self._client is None:
+            self._client = connect_sync(self._address, self._timeout)
+        return self._client

@@ -1,0 +1,143 @@
+"""The live path: Pub/Sub, on one connection to each server that has topics of this process."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from gqlnotify.backoff import Backoff
+from gqlnotify.brokers.redis.connection import Line
+from gqlnotify.brokers.redis.topology import TROUBLE, Servers, is_trouble
+
+_RETRY_SECONDS = (0.05, 2.0)
+
+logger = logging.getLogger("gqlnotify.brokers")
+
+
+class Listener(Protocol):
+    """Who is told what the live path brings."""
+
+    def received(self, channel: str, data: bytes) -> None:
+        """Take a message."""
+
+    def confirmed(self, channel: str) -> None:
+        """Messages may have been lost until now; from here on they come."""
+
+
+class LivePath:
+    """The channels that this process listens to, each on the line to its server."""
+
+    def __init__(self, servers: Servers, listener: Listener, timeout: float) -> None:
+        self._servers = servers
+        self._listener = listener
+        self._timeout = timeout
+        self._wanted: dict[str, asyncio.Event] = {}
+        self._lines: dict[str, Line] = {}
+        self._routing: asyncio.Task[None] | None = None
+        self._unsettled = False
+        servers.on_renewed = self.reconnect
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """What is listened to."""
+        return list(self._wanted)
+
+    @property
+    def connected(self) -> bool:
+        """Whether every line is up."""
+        return all(line.connected for line in self._lines.values())
+
+    async def subscribe(self, channel: str) -> None:
+        """Return once the server has confirmed; wait for as long as it can't be reached."""
+        confirmed = self._wanted.get(channel)
+        if confirmed is None:
+            confirmed = self._wanted[channel] = asyncio.Event()
+            self._route_or_retry(channel)
+            if any(channel in line.confirmed for line in self._lines.values()):
+                # Who left a moment ago was not gone yet.
+                confirmed.set()
+        await confirmed.wait()
+
+    def unsubscribe(self, channel: str) -> None:
+        """Stop listening to the channel."""
+        self._wanted.pop(channel, None)
+        for line in self._lines.values():
+            line.remove(channel)
+
+    def reconnect(self) -> None:
+        """Make every line again: see `Line.reconnect`."""
+        for line in self._lines.values():
+            line.reconnect()
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        self._wanted.clear()
+        if self._routing is not None:
+            self._routing.cancel()
+        for line in list(self._lines.values()):
+            await line.aclose()
+        self._lines.clear()
+
+    def received(self, channel: str, data: bytes) -> None:
+        """Take a message from a line."""
+        if channel in self._wanted:
+            self._listener.received(channel, data)
+
+    def confirmed(self, channel: str) -> None:
+        """Take note that a line now brings the channel's messages."""
+        event = self._wanted.get(channel)
+        if event is not None:
+            event.set()
+            self._listener.confirmed(channel)
+
+    def unsettled(self) -> None:
+        """A line was lost or a channel moved: find out who has which, and ask there."""
+        self._unsettled = True
+        if self._routing is None or self._routing.done():
+            self._routing = asyncio.create_task(self._settle())
+
+    async def _settle(self) -> None:
+        backoff = Backoff(*_RETRY_SECONDS)
+        while self._unsettled:
+            self._unsettled = False
+            delay = backoff.next()
+            try:
+                await self._servers.refresh()
+                for channel in self.channels:
+                    self._route(channel)
+                await self._drop_idle_lines()
+            except Exception as error:
+                logger.warning(
+                    "No way to tell where topics are, next try in %.2f s: %s",
+                    delay,
+                    error,
+                    exc_info=not is_trouble(error),
+                )
+                self._unsettled = True
+            # Also where it went well: the news of a moved slot takes a while to go round.
+            await asyncio.sleep(delay)
+
+    def _route_or_retry(self, channel: str) -> None:
+        try:
+            self._route(channel)
+        except TROUBLE:
+            self.unsettled()
+
+    def _route(self, channel: str) -> None:
+        name = self._servers.home(channel)
+        for other, line in self._lines.items():
+            if other != name:
+                line.remove(channel)
+        self._line(name).add(channel)
+
+    def _line(self, name: str) -> Line:
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = Line(self._servers, name, self, self._timeout)
+        return line
+
+    async def _drop_idle_lines(self) -> None:
+        for name, line in list(self._lines.items()):
+            if not line.channels:
+                del self._lines[name]
+                await line.aclose()

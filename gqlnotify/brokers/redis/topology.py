@@ -1,0 +1,271 @@
+"""The servers behind an address, and which of them has a topic."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from gqlnotify.brokers.redis.url import Address
+from gqlnotify.errors import BrokerUnavailable
+
+ONE_SERVER, SHARDED = "PUBLISH", "SPUBLISH"
+
+TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What the library raises when something is wrong on the way or on the other side."""
+
+
+_RENEW_SECONDS = 1.0
+_PREVIOUS_MASTER = "The previous master is now a slave"
+
+
+def refused_unwritten(error: object) -> bool:
+    """Tell whether a server that takes no writes refused the command: nothing was written."""
+    if isinstance(error, RedisConnectionError) and str(error) == _PREVIOUS_MASTER:
+        # What the library's Sentinel client makes of a ReadOnlyError.
+        return True
+    return isinstance(error, ReadOnlyError | MasterDownError | BusyLoadingError)
+
+
+def is_misled(error: object) -> bool:
+    """Tell whether `error` says that this connection may lead to the wrong server."""
+    return refused_unwritten(error) or isinstance(error, NoPermissionError | AuthenticationError)
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Tell whether `error` is no fault of ours: one of `TROUBLE`, or what uvloop makes of it."""
+    if isinstance(error, RuntimeError):
+        # What uvloop says of writing to a connection that has just broken.
+        return "the handler is closed" in str(error)
+    if isinstance(error, AttributeError):
+        # The library's cluster client closes connections that others are about to write to.
+        return "'NoneType' object has no attribute 'write" in str(error)
+    return isinstance(error, TROUBLE)
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Say of any trouble inside that the broker is unavailable, and why."""
+    try:
+        yield
+    except Exception as error:
+        if not is_trouble(error):
+            raise
+        reason = str(error) or "no answer in time"
+        raise BrokerUnavailable(f"Redis can't be reached or refuses: {reason}") from error
+
+
+class Servers(ABC):
+    """Where commands go, and where one listens to a channel."""
+
+    client: Redis | RedisCluster
+    publish = ONE_SERVER
+    commands = ("SUBSCRIBE", "UNSUBSCRIBE")
+    channels_a_command = 500
+
+    def __init__(self) -> None:
+        self.on_renewed: Callable[[], None] = lambda: None
+        """Called when a server has said that it takes no writes: listen elsewhere as well."""
+        self._renewed_at = -math.inf
+
+    async def renew(self, error: Exception, began: float) -> bool:
+        """Make new connections after `is_misled(error)`, but not more often than once a second.
+
+        Returns whether the command that began at `began`, by `time.monotonic`, has met a
+        connection from before: another try then meets a new one.
+        """
+        if began >= self._renewed_at:
+            now = time.monotonic()
+            if now - self._renewed_at < _RENEW_SECONDS:
+                return False
+            self._renewed_at = now
+            if refused_unwritten(error):
+                self.on_renewed()
+            await self._renew()
+        return True
+
+    @abstractmethod
+    async def _renew(self) -> None:
+        """Have later commands use new connections; what is under way ends on the old ones."""
+
+    @abstractmethod
+    def home(self, channel: str) -> str:
+        """Return the name of the server that has the channel."""
+
+    @abstractmethod
+    def connection(self, name: str) -> AbstractConnection:
+        """Return a new connection to a server, not connected yet and owned by the caller."""
+
+    @abstractmethod
+    async def refresh(self) -> None:
+        """Find out anew which server has what."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close every connection but those that `connection` gave."""
+
+
+class OneServer(Servers):
+    """A server by itself, or whichever one Sentinel names."""
+
+    def __init__(self, make: Callable[[], Redis], sentinel: Sentinel | None = None) -> None:
+        super().__init__()
+        self.client: Redis = make()
+        self._make = make
+        self._sentinel = sentinel
+
+    async def _renew(self) -> None:
+        old, self.client = self.client, self._make()
+        pool: Any = old.connection_pool
+        await pool.update_active_connections_for_reconnect()
+        await pool.disconnect(inuse_connections=False)
+
+    def home(self, _channel: str) -> str:
+        """See `Servers.home`."""
+        return "the only one"
+
+    def connection(self, _name: str) -> AbstractConnection:
+        """See `Servers.connection`."""
+        pool: Any = self.client.connection_pool
+        connection: AbstractConnection = pool.make_connection()
+        return connection
+
+    async def refresh(self) -> None:
+        """See `Servers.refresh`. Every connection asks Sentinel anew."""
+
+    async def aclose(self) -> None:
+        """See `Servers.aclose`."""
+        await self.client.aclose()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+
+class Cluster(Servers):
+    """A cluster: each topic lives on the server that has its hash slot."""
+
+    publish = SHARDED
+    commands = ("SSUBSCRIBE", "SUNSUBSCRIBE")
+    # All channels of one command would have to be of one slot.
+    channels_a_command = 1
+
+    def __init__(self, client: RedisCluster) -> None:
+        super().__init__()
+        self.client: RedisCluster = client
+
+    async def _renew(self) -> None:
+        await self.refresh()
+
+    def home(self, channel: str) -> str:
+        """See `Servers.home`.
+
+        Raises:
+            SlotNotCoveredError: no server has it at present.
+        """
+        node = self.client.nodes_manager.get_node_from_slot(self.client.keyslot(channel))
+        return str(node.name)
+
+    def connection(self, name: str) -> AbstractConnection:
+        """See `Servers.connection`."""
+        node = self.client.get_node(node_name=name)
+        if node is None:
+            raise RedisConnectionError(f"{name} is no longer in the cluster")
+        return node.connection_class(**node.connection_kwargs)
+
+    async def refresh(self) -> None:
+        """See `Servers.refresh`."""
+        await self.client.nodes_manager.initialize()
+
+    async def aclose(self) -> None:
+        """See `Servers.aclose`."""
+        await self.client.aclose()
+
+
+def connect(address: Address, timeout: float) -> Servers:
+    """Return the servers of an address; nothing is connected yet.
+
+    Args:
+        address: where they are.
+        timeout: seconds within which a connection has to be made.
+    """
+    options = _options(timeout)
+    if address.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        # Not to begin anew after so many moved slots: that would cut off whoever else is waiting.
+        options |= {"startup_nodes": nodes, "ssl": address.tls, "reinitialize_steps": 0}
+        return Cluster(RedisCluster(**options, **dict(address.options)))
+    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
+    # Callers have a deadline of their own, and can be cancelled at any time: see `Line`.
+    options["socket_timeout"] = None
+    if address.kind == "server":
+        return OneServer(lambda: Redis.from_url(address.url, **options))
+    options |= dict(address.options)
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+        address.hosts, sentinel_kwargs=waits | {"retry": _once()}
+    )
+
+    def master() -> Redis:
+        client: Redis = sentinel.master_for(address.service, ssl=address.tls, **options)
+        return client
+
+    return OneServer(master, sentinel)
+
+
+def connect_sync(address: Address, timeout: float) -> "redis.Redis | redis.RedisCluster":
+    """Return a client without an event loop, for publishing. See `connect`."""
+    options = _options(timeout) | {"retry": redis.retry.Retry(NoBackoff(), 0)}
+    if address.kind == "server":
+        return redis.Redis.from_url(address.url, **options)
+    options |= dict(address.options)
+    if address.kind == "cluster":
+        node: Any = redis.cluster.ClusterNode
+        nodes = [node(host, port) for host, port in address.hosts]
+        return redis.RedisCluster(startup_nodes=nodes, ssl=address.tls, **options)
+    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
+    sentinel: Any = redis.sentinel.Sentinel(address.hosts, sentinel_kwargs=waits)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(address.service, ssl=address.tls, **options)
+    return client
+
+
+def renew_sync(client: "redis.Redis | redis.RedisCluster") -> None:
+    """Close the connections that no other thread is using; the others close soon after."""
+    if isinstance(client, redis.RedisCluster):
+        client.nodes_manager.initialize()
+        return
+    pool: Any = client.connection_pool
+    pool.update_active_connections_for_reconnect()
+    pool.disconnect(inuse_connections=False)
+
+
+def _options(timeout: float) -> dict[str, Any]:
+    return {
+        "protocol": 3,
+        "client_name": "gqlnotify",
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        # To send a publish again without being asked could publish it twice.
+        "retry": _once(),
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+
+
+def _once() -> Retry:
+    return Retry(NoBackoff(), 0)

@@ -1,0 +1,1 @@
+"""Values as JSON and back: what would read back as something else is refused."""

@@ -1,0 +1,1 @@
+"""What sockets and HTTP streams share: limits, tokens, and what is known of the peer."""

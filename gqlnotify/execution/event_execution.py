@@ -1,0 +1,413 @@
+"""What becomes of one event for all who ask the same: executed without a viewer, and encoded."""
+
+import json
+import logging
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Mapping,
+    Sequence,
+)
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from graphql import GraphQLError, GraphQLObjectType
+from graphql.execution import Executor
+from graphql.execution.collect_fields import (
+    CollectedFields,
+    FieldDetailsList,
+    collect_subfields,
+)
+from graphql.pyutils import is_awaitable
+from strawberry import Schema
+from strawberry.extensions.runner import SchemaExtensionsRunner
+from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.graphql import OperationType
+
+from gqlnotify.auth import view_as_everybody
+from gqlnotify.cancellation import only_own_cancellation
+from gqlnotify.errors import InternalError, NoViewer
+from gqlnotify.event import Cursor, Event
+from gqlnotify.execution.compiled import compile_plain
+from gqlnotify.execution.documents import has_extensions
+from gqlnotify.execution.fingerprint import Same
+from gqlnotify.execution.results import (
+    ends_the_operation,
+    error_result,
+    event_error,
+    is_expected,
+    payload_of,
+    unencodable,
+)
+from gqlnotify.protocol.frames import Batch, Tail
+from gqlnotify.topics.conflation import Skipped
+from gqlnotify.topics.manager import Lens
+
+logger = logging.getLogger("gqlnotify.execution")
+
+Encode = Callable[[object], str | bytes]
+"""Turns a message into JSON."""
+
+MakeContext = Callable[[Any], Any]
+"""A hook: given the scope, it makes the context of one event's shared execution.
+
+It returns the context, an awaitable of it, or a context manager that holds it for the event.
+"""
+
+
+class EventContext:
+    """The context of a shared execution where the application makes none: nothing but the scope."""
+
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NoViewer(f"context.{name}")
+
+    def __getitem__(self, key: object) -> Any:
+        raise NoViewer(f"context[{key!r}]")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one event: the message that tells of it, and the errors in its result.
+
+    Without a `tail` it ends the operation: the client gets the errors.
+    """
+
+    cursor: Cursor
+    tail: Tail | None
+    errors: Sequence[GraphQLError] = ()
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The message alone, the same for all who read one event after the other."""
+        assert self.tail is not None
+        return Batch((self.tail,))
+
+    def result(self) -> ExecutionResult:
+        """Return the result that the message tells of."""
+        if self.tail is None:
+            return PreExecutionError(data=None, errors=[*self.errors])
+        payload = self.tail.message()["payload"]
+        extensions = payload.get("extensions")
+        return ExecutionResult(payload["data"], [*self.errors] or None, extensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a group of subscribers asks, with nothing of any of them."""
+
+    schema: Schema
+    context: ExecutionContext
+    lens: Lens
+    scope: Hashable
+    event_context: MakeContext
+    encode: Encode
+
+
+class EventExecution:
+    """Executes one event after the other.
+
+    Raises:
+        GraphQLError: the variables can't be coerced.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._schema = asked.schema
+        self._extended = has_extensions(asked.schema)
+        self._executor = _executor(asked.schema, asked.context)
+        self._plain = compile_plain(self._executor)
+
+    def begin(self, event: Event) -> Outcome | Coroutine[Any, Any, Outcome | None] | None:
+        """Return the outcome of `event`, or what is to be awaited for it; None if it is left out.
+
+        To be called in a clean context, in which nothing but this one event is executed.
+        """
+        view_as_everybody()
+        if self._extended:
+            return self._guarded(event, self._execute_with_extensions(event))
+        try:
+            with only_own_cancellation():
+                value = self._asked.lens.look_at(event)
+        except Exception as error:
+            return self._outcome(event, error_result(error))
+        if isinstance(value, Skipped):
+            return None
+        try:
+            with only_own_cancellation():
+                result = self._render_plainly(value) or self._execute_in_fresh_context(value)
+        except Exception as error:
+            return self.failed(event, error)
+        if is_awaitable(result):
+            return self._guarded(event, self._finish(event, result))
+        return self._outcome(event, result)
+
+    def failed(self, event: Event, error: Exception) -> Outcome:
+        """Return the outcome of an event whose execution failed as a whole."""
+        return self._outcome(event, event_error(self._executor, error))
+
+    def failed_to_end(self, event: Event, error: Exception) -> Outcome:
+        """Return the outcome of an event whose execution took too long, or was cancelled."""
+        logger.error("Event %s of %s got no result: %s", event.cursor, event.topic, error)
+        return self.failed(event, error)
+
+    def _render_plainly(self, value: Any) -> ExecutionResult | None:
+        if self._plain is None or isinstance(value, Exception):
+            return None
+        try:
+            return ExecutionResult(data=self._plain(value), errors=None)
+        except Exception:
+            # Executed as it should be, it may have a result all the same, or an error with a path.
+            return None
+
+    def _execute_in_fresh_context(self, value: Any) -> Any:
+        made = self._asked.event_context(self._asked.scope)
+        if is_awaitable(made) or _is_context_manager(made):
+            return self._execute_in_entered_context(value, made)
+        return self._execute(value, made)
+
+    async def _execute_in_entered_context(self, value: Any, made: Any) -> Any:
+        async with _entered(made) as context:
+            with only_own_cancellation():
+                result = self._execute(value, context)
+                return await result if is_awaitable(result) else result
+        raise RuntimeError("The context manager of event_context suppressed an exception")
+
+    async def _guarded(
+        self, event: Event, making: Coroutine[Any, Any, Outcome | None]
+    ) -> Outcome | None:
+        try:
+            with only_own_cancellation():
+                return await making
+        except Exception as error:
+            return self.failed(event, error)
+
+    async def _finish(self, event: Event, making: Awaitable[Any]) -> Outcome:
+        return self._outcome(event, await making)
+
+    async def _execute_with_extensions(self, event: Event) -> Outcome | None:
+        """Let Strawberry's extensions have their say, as if each event were an operation."""
+        asked = self._asked.context
+        context = viewerless(asked, asked.variables, asked.operation_extensions)
+        try:
+            with only_own_cancellation():
+                value = self._asked.lens.look_at(event)
+        except Exception as error:
+            return await self._among_extensions(event, context, error_result(error))
+        if isinstance(value, Skipped):
+            return None
+        async with AsyncExitStack() as stack:
+            try:
+                with only_own_cancellation():
+                    made = self._asked.event_context(self._asked.scope)
+                    context.context = await stack.enter_async_context(_entered(made))
+            except Exception as error:
+                value = event_error(self._executor, error)
+            return await self._among_extensions(event, context, value)
+
+    async def _among_extensions(
+        self, event: Event, context: ExecutionContext, value: Any
+    ) -> Outcome:
+        extensions = self._schema.get_extensions()
+        for extension in extensions:
+            extension.execution_context = context
+        runner = self._schema.create_extensions_runner(context, extensions)
+        async with runner.operation():
+            result = await self._result_among_extensions(context, runner, value)
+            finished = await self._schema._handle_execution_result(
+                context, result, runner, skip_process_errors=is_expected(result)
+            )
+            async with runner.on_stream_result(finished):
+                return self._encoded(event, finished)
+        raise RuntimeError("A schema extension suppressed an exception")
+
+    async def _result_among_extensions(
+        self, context: ExecutionContext, runner: SchemaExtensionsRunner, value: Any
+    ) -> ExecutionResult:
+        if isinstance(value, ExecutionResult):
+            return value
+        middleware = self._schema._get_middleware_manager(runner.extensions)
+        try:
+            with only_own_cancellation():
+                async with runner.executing():
+                    made = self._execute(value, context.context, middleware)
+                    result = await made if is_awaitable(made) else made
+        except Exception as error:
+            return event_error(self._executor, error)
+        return ExecutionResult(data=result.data, errors=result.errors)
+
+    def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
+        # With variables it is made again: a resolver may have changed what they hold.
+        asked = self._asked.context
+        base = _executor(self._schema, asked) if asked.variables else self._executor
+        executor = base.build_per_event_executor(value)
+        executor.context_value = context
+        executor.middleware_manager = middleware
+        return executor.execute_operation(False)
+
+    def _outcome(self, event: Event, result: Any) -> Outcome:
+        """Log what is to be logged, and encode."""
+        if not isinstance(result, ExecutionResult):
+            result = ExecutionResult(data=result.data, errors=result.errors)
+        if result.errors and not is_expected(result):
+            self._schema._process_errors(result.errors, self._asked.context)
+        return self._encoded(event, result)
+
+    def _encoded(self, event: Event, result: ExecutionResult) -> Outcome:
+        errors = result.errors or ()
+        if errors and ends_the_operation(result):
+            return Outcome(event.cursor, None, errors)
+        result.extensions = {**(result.extensions or {}), "cursor": str(event.cursor)}
+        try:
+            tail = self._next(result)
+        except Exception:
+            logger.exception("A result can't be encoded")
+            result = unencodable(result)
+            tail, errors = self._next(result), result.errors or ()
+        return Outcome(event.cursor, tail, errors)
+
+    def marked(self, outcome: Outcome, left_out: int) -> Outcome:
+        """Return `outcome` with the number of events that were left out before it, if any were.
+
+        It is encoded again: only a reader that lags gets it.
+        """
+        if not left_out or outcome.tail is None:
+            return outcome
+        message = outcome.tail.message()
+        message["payload"]["extensions"]["conflated"] = left_out
+        return replace(outcome, tail=self._tail(message))
+
+    def _next(self, result: ExecutionResult) -> Tail:
+        return self._tail({"type": "next", "payload": payload_of(result)})
+
+    def _tail(self, message: Mapping[str, Any]) -> Tail:
+        encoded = self._asked.encode(message)
+        # An application's encoder may give bytes.
+        return Tail(encoded.decode() if isinstance(encoded, bytes) else encoded)
+
+
+def _is_context_manager(made: Any) -> bool:
+    return isinstance(made, AbstractAsyncContextManager | AbstractContextManager)
+
+
+@asynccontextmanager
+async def _entered(made: Any) -> AsyncIterator[Any]:
+    """Hold what `event_context` returned for one event, and release it afterwards."""
+    # A pooled connection can be both; it is released only where it is entered.
+    if is_awaitable(made) and not _is_context_manager(made):
+        made = await made
+    finished = False
+    try:
+        async with AsyncExitStack() as stack:
+            yield await _enter(stack, made)
+            finished = True
+    except Exception as error:
+        if not finished:
+            raise
+        raise InternalError("A context of event_context could not be released") from error
+
+
+async def _enter(stack: AsyncExitStack, made: Any) -> Any:
+    if isinstance(made, AbstractAsyncContextManager):
+        return await stack.enter_async_context(made)
+    if isinstance(made, AbstractContextManager):
+        return stack.enter_context(made)
+    return made
+
+
+def viewerless(
+    context: ExecutionContext,
+    variables: Mapping[str, Any] | None,
+    extensions: Mapping[str, Any] | None,
+) -> ExecutionContext:
+    """Return what `context` asks, with nothing of the one who asks it."""
+    fresh = ExecutionContext(
+        query=context.query,
+        schema=context.schema,
+        allowed_operations=frozenset({OperationType.SUBSCRIPTION}),
+        variables=_copied(variables),
+        provided_operation_name=context.operation_name,
+        operation_extensions=_copied(extensions),
+    )
+    fresh.graphql_document = context.graphql_document
+    return fresh
+
+
+def _executor(schema: Schema, context: ExecutionContext) -> Executor[Any]:
+    assert context.graphql_document is not None
+    executor = schema.execution_context_class.build(
+        schema._schema,
+        context.graphql_document,
+        None,
+        None,
+        _copied(context.variables),
+        context.operation_name,
+        operation_extensions=_copied(context.operation_extensions),
+    )
+    if isinstance(executor, list):
+        raise executor[0]
+    built: Executor[Any] = executor
+    built.collect_subfields = _SubfieldsOnce(built)  # type: ignore[method-assign, assignment]
+    return built
+
+
+class _SubfieldsOnce:
+    """Collects the fields below a field once for all events, whose document is always the same.
+
+    graphql-core does so once for each event, and keeps what it collected for as long as the
+    executor lives, which is very long here.
+    """
+
+    def __init__(self, executor: Executor[Any]) -> None:
+        self._executor = executor
+        self._collected: dict[Hashable, CollectedFields] = {}
+
+    def __call__(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
+        if any(field.fragment_variable_values is not None for field in fields):
+            return self._collect(return_type, fields)
+        key = (return_type, *(Same(field.node) for field in fields))
+        if key not in self._collected:
+            self._collected[key] = self._collect(return_type, fields)
+        return self._collected[key]
+
+    def _collect(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
+        executor = self._executor
+        return collect_subfields(
+            executor.schema,
+            executor.fragments,
+            executor.variable_values,
+            executor.operation,
+            return_type,
+            fields,
+            executor.hide_suggestions,
+        )
+
+
+def _copied(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    # A resolver may have changed what was in it for its own viewer.
+    return None if values is None else dict(json.loads(canonical(values)))
+
+
+def canonical(values: Mapping[str, Any]) -> str:
+    """Return the one spelling of `values` as JSON.
+
+    Raises:
+        TypeError: there is none.
+        ValueError: they hold themselves.
+    """
+    return json.dumps(values, sort_keys=True)

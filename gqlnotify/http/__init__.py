@@ -1,0 +1,1 @@
+"""GraphQL over HTTP: single results, SSE and multipart."""

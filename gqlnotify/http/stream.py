@@ -1,0 +1,108 @@
+"""A stream of results over HTTP, which counts as a connection for as long as it lasts."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from functools import partial
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from gqlnotify.connections.limits import Admission
+from gqlnotify.connections.peer import ReadWatch, transport_behind, watches_reading
+from gqlnotify.errors import (
+    NotifyError,
+    TooManyConnections,
+    TooManyConnectionsOfSubject,
+    TooManyStreams,
+    TooManyStreamsOfSubject,
+)
+from gqlnotify.observability import metrics
+
+_REFUSALS: dict[type[Exception], type[NotifyError]] = {
+    TooManyConnections: TooManyStreams,
+    TooManyConnectionsOfSubject: TooManyStreamsOfSubject,
+}
+_RETRY_AFTER = 5
+
+
+class Stream(StreamingResponse):
+    """Sends `content` once `admission` lets it in, and the answer of `refuse` otherwise.
+
+    That is decided when the server begins to send: a response that was made and never sent would
+    be counted for good.
+
+    Args:
+        content: what to send. Nothing of it is executed for a stream that is refused.
+        subject: whose stream it is; None where no token is asked for.
+        refuse: makes the answer to a stream that is refused.
+        send_timeout: how many seconds a peer may take nothing of what waits for it.
+    """
+
+    def __init__(
+        self,
+        content: AsyncGenerator[str, None],
+        *,
+        status_code: int,
+        headers: Mapping[str, str],
+        admission: Admission,
+        subject: str | None,
+        refuse: Callable[[NotifyError], Response],
+        send_timeout: float,
+    ) -> None:
+        super().__init__(self._until_the_peer_has_gone(content), status_code, headers)
+        self._peer_has_gone = False
+        self._admission = admission
+        self._subject = subject
+        self._refuse = refuse
+        self._send_timeout = send_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all, and return when it has ended or the peer has gone."""
+        try:
+            leave = self._admission.enter_stream(self._subject)
+        except (TooManyConnections, TooManyConnectionsOfSubject) as full:
+            refusal = _REFUSALS[type(full)](full.reason, retryAfter=_RETRY_AFTER)
+            await self._refuse(refusal)(scope, receive, send)
+            return
+        metrics.watch(self)
+        try:
+            with self._watching(receive):
+                await super().__call__(scope, partial(self._receive, receive), send)
+        finally:
+            metrics.unwatch(self)
+            leave()
+
+    async def _receive(self, receive: Receive) -> Message:
+        message = await receive()
+        self._peer_has_gone = message["type"] == "http.disconnect"
+        return message
+
+    async def _until_the_peer_has_gone(
+        self, content: AsyncGenerator[str, None]
+    ) -> AsyncGenerator[str, None]:
+        # Starlette cancels the sending, but anyio's cancellation reaches a task only while it waits
+        # for something. That may be never, where content is always ready and sent to no one.
+        async with aclosing(content):
+            async for part in content:
+                if self._peer_has_gone:
+                    return
+                yield part
+
+    @contextmanager
+    def _watching(self, receive: Receive) -> Iterator[None]:
+        """Drop a peer that does not read, where the server does not do so by itself."""
+        transport = transport_behind(receive)
+        if transport is None or watches_reading(transport):
+            yield
+            return
+        watch = ReadWatch(asyncio.get_running_loop(), transport, self._send_timeout)
+        try:
+            yield
+        finally:
+            # The server may keep the connection open, or wait until all is read to close it.
+            watch.finish()
+
+    def load(self) -> metrics.Load:
+        """See `metrics.Living`."""
+        yield metrics.streams, 1

@@ -1,0 +1,1 @@
+"""What Prometheus, the log and OpenTelemetry are told."""

@@ -1,0 +1,61 @@
+"""What the log tells of one connection."""
+
+import logging
+import time
+from contextvars import Context, copy_context
+from secrets import token_hex
+
+from starlette.datastructures import Address
+
+from gqlnotify.observability import logs
+
+# RFC 6455, section 7.1.5: "the connection is considered to have been closed with 1006".
+_ABNORMAL = 1006
+
+logger = logging.getLogger("gqlnotify.connections")
+
+
+class Life:
+    """A connection from its beginning to its end.
+
+    Whatever runs in its `context` logs the connection's id.
+    """
+
+    __slots__ = ("_began", "_client", "_code", "_reason", "context", "id")
+
+    def __init__(self, client: Address | None) -> None:
+        self.id = token_hex(4)
+        self.context: Context = copy_context()
+        self.context.run(logs.connection_id.set, self.id)
+        self._client = "a local socket" if client is None else f"{client.host}:{client.port}"
+        self._began = time.monotonic()
+        self._code: int | None = None
+        self._reason = ""
+
+    def began(self) -> None:
+        """Log that it is open, for those who want to know."""
+        logger.debug("Connection from %s", self._client, extra={"connection_id": self.id})
+
+    def closed(self, code: int, reason: str = "") -> None:
+        """Note how it is closed; only the first call counts."""
+        if self._code is None:
+            self._code, self._reason = code, reason
+
+    def ended(self) -> None:
+        """Log that it is over."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        code = _ABNORMAL if self._code is None else self._code
+        seconds = round(time.monotonic() - self._began, 3)
+        what = f"{code} {self._reason}".rstrip()
+        logger.info(
+            "Connection from %s ended after %.1f s: %r",
+            *(self._client, seconds, what),
+            extra={
+                "connection_id": self.id,
+                "client": self._client,
+                "close_code": code,
+                "close_reason": self._reason,
+                "duration": seconds,
+            },
+        )

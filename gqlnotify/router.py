@@ -1,0 +1,277 @@
+"""The router: a drop-in for `strawberry.fastapi.GraphQLRouter`. The one file that wires it all."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from datetime import timedelta
+from functools import cached_property, partial
+from inspect import signature
+from typing import Any
+
+from cross_web import AsyncHTTPRequestAdapter
+from fastapi import Request, Response
+from starlette.types import Lifespan
+from strawberry import Schema
+from strawberry.http import GraphQLRequestData
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
+from strawberry.types.graphql import OperationType
+from strawberry.types.unset import UNSET
+
+from gqlnotify import execution
+from gqlnotify.auth import (
+    Authenticate,
+    May,
+    Viewer,
+    current_viewer,
+    find_token,
+    may,
+    verifier_from,
+    viewing,
+)
+from gqlnotify.auth.attempts import FailedAttempts
+from gqlnotify.callables import plain_result
+from gqlnotify.connections.limits import Admission
+from gqlnotify.connections.origin import Refusals, foreign_origin
+from gqlnotify.connections.router_state import RouterState
+from gqlnotify.connections.subprotocol import SubprotocolRefusals
+from gqlnotify.connections.verified_tokens import VerifiedTokens
+from gqlnotify.errors import NotifyError
+from gqlnotify.http.handler import Context, GraphQLOverHTTP, RootValue, document_id_of, refusal
+from gqlnotify.observability import tracing
+from gqlnotify.settings import Settings
+from gqlnotify.topics.manager import TopicManager
+from gqlnotify.topics.revocation import Revocations
+from gqlnotify.websocket.handler import GraphQLTransportWSHandler
+
+
+class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
+    """Serves a Strawberry schema over HTTP and `graphql-transport-ws`.
+
+    It takes the arguments and has the hooks of `strawberry.fastapi.GraphQLRouter`, and these:
+
+    Args:
+        topics: started and closed with the application. By default, where tokens are asked for,
+            the router has topics of its own, to know what is revoked.
+        settings: the limits and the token key; read from the environment by default.
+        authenticate: replaces the check of the token. Given the token (None without one) and the
+            connection, it returns a `Principal` or raises `errors.Unauthenticated`.
+        may: replaces the decision whether a principal may subscribe or publish to a topic.
+        event_context: makes the context in which the events of shared subscriptions are executed,
+            for each event. Given the scope of the subscriptions, it returns the context, an
+            awaitable of it, or a context manager, async or not, that is entered before the event is
+            executed and left afterwards. By default there is nothing but `context.scope`.
+
+    A token is asked for when the settings hold a key or `authenticate` is given. Only
+    `graphql-transport-ws` is spoken unless `subscription_protocols` says otherwise.
+
+    Raises:
+        ValueError: tokens are asked for together with the legacy protocol or with another handler
+            of WebSockets, which do not check them; or the key does not fit the algorithm; or an
+            allowed origin is none; or the file of persisted operations is not what it should be, or
+            is missing.
+    """
+
+    graphql_transport_ws_handler_class: Any = GraphQLTransportWSHandler
+    temporal_response: Response
+
+    def __init__(
+        self,
+        schema: Schema,
+        *args: Any,
+        topics: TopicManager | None = None,
+        settings: Settings | None = None,
+        authenticate: Authenticate | None = None,
+        may: May = may,
+        event_context: execution.MakeContext = execution.EventContext,
+        **kwargs: Any,
+    ) -> None:
+        settings = settings or Settings()
+        arguments = signature(super().__init__).bind_partial(schema, *args, **kwargs)
+        for name, value in _defaults(settings).items():
+            arguments.arguments.setdefault(name, value)
+        if not settings.introspection:
+            # The page is nothing without the schema.
+            arguments.arguments["graphql_ide"] = None
+        super().__init__(*arguments.args, **arguments.kwargs)
+        make_executions = partial(
+            execution.Executions,
+            encode=self.encode_json,
+            event_context=event_context,
+            cache_bytes=settings.outcome_cache_bytes,
+            execution_timeout=settings.execution_timeout,
+            limits=execution.Limits.from_settings(settings),
+            persisted=execution.PersistedOperations.from_settings(settings),
+            replay_rate=settings.replay_rate,
+        )
+        check = authenticate or verifier_from(settings)
+        if check is not None:
+            _refuse_unchecked(self)
+            # Without topics of the application, tokens can still be revoked.
+            topics = topics or TopicManager(settings=settings)
+            topics.guard()
+        revocations = Revocations(topics, settings) if check is not None and topics else None
+        self._gqlnotify = RouterState(
+            settings=settings,
+            admission=Admission(
+                max_connections=settings.max_connections,
+                max_per_subject=settings.max_connections_per_subject,
+            ),
+            attempts=FailedAttempts(settings.max_failed_authentications),
+            foreign_origins=Refusals(),
+            subprotocols=SubprotocolRefusals(),
+            make_executions=make_executions,
+            authenticate=check,
+            verified=VerifiedTokens.of(settings) if authenticate is None else None,
+            may=may,
+            revocations=revocations,
+            detachable=type(self).run is GraphQLRouter.run,
+        )
+        if topics is not None:
+            self.lifespan_context = _with_topics(topics, revocations, self.lifespan_context)
+
+    # Not a property: a subclass may assign an attribute of this name.
+    @cached_property
+    def revocations(self) -> Revocations | None:
+        """What revokes tokens, and knows which are revoked; None where no token is asked for."""
+        return self._gqlnotify.revocations
+
+    async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
+        """Serve one request; over HTTP, only to those with a token where one is asked for."""
+        if self.is_websocket_request(request):
+            if self._gqlnotify.authenticate is not None:
+                # Again, as an application may change these after the construction.
+                _refuse_unchecked(self)
+            if not self._check_websocket_origin(request):
+                return await self.reject_websocket(request)
+            if await self.pick_websocket_subprotocol(request) is None:
+                await self._gqlnotify.subprotocols.refuse(request, self.websocket_subprotocols)
+                return request
+            return await super().run(request, context=context, root_value=root_value)
+        response = self.temporal_response
+        try:
+            viewer = await _http_viewer(self, request)
+        except NotifyError as error:
+            return refusal(self, request, error)
+        # Strawberry keeps the response of "the" request on the view: another's, after a wait.
+        self.temporal_response = response
+        with viewing(viewer):
+            return await super().run(request, context=context, root_value=root_value)
+
+    async def execute_operation(
+        self,
+        request: Request,
+        request_adapter: AsyncHTTPRequestAdapter,
+        request_data: GraphQLRequestData | list[GraphQLRequestData],
+        context: Any,
+        root_value: Any,
+        sub_response: Response,
+    ) -> Any:
+        """Execute; what is streamed carries cursors and can be resumed, as over WebSocket."""
+        if not isinstance(request_data, list):
+            transport = self._get_stream_transport(request_data.protocol)
+            if transport is not None:
+                allowed = OperationType.from_http(request_adapter.method)
+                if not self.allow_queries_via_get and request_adapter.method == "GET":
+                    allowed = allowed - {OperationType.QUERY}
+                operation = execution.Operation(
+                    query=request_data.query,
+                    operation_name=request_data.operation_name,
+                    variables=request_data.variables,
+                    extensions=request_data.extensions,
+                    viewer=current_viewer(),
+                    allowed=frozenset(transport.allowed_operation_types(allowed)),
+                    document_id=document_id_of(request_data),
+                )
+                executions = self._gqlnotify.executions(self.schema)
+                budget = executions.budgets.of(_subject(operation.viewer))
+                results = execution.stream(
+                    executions,
+                    operation,
+                    context=context,
+                    root_value=root_value,
+                )
+                return execution.while_valid(
+                    execution.unshared(results, budget), operation.viewer, self._gqlnotify.watch
+                )
+        with tracing.span("operation", lambda: _asked(request_data)):
+            return await super().execute_operation(
+                request=request,
+                request_adapter=request_adapter,
+                request_data=request_data,
+                context=context,
+                root_value=root_value,
+                sub_response=sub_response,
+            )
+
+    def _check_websocket_origin(self, request: Any) -> bool:
+        # Strawberry's own would write a line into the log for each of them.
+        origin = foreign_origin(request.headers)
+        if origin is None:
+            return True
+        allowed = self.is_websocket_origin_allowed(request, origin)
+        if plain_result(allowed, "is_websocket_origin_allowed"):
+            return True
+        self._gqlnotify.foreign_origins.add(origin)
+        return False
+
+    @property
+    def graphql_ide_html(self) -> str:
+        """The page of the IDE, which must not keep tokens in the browser's storage."""
+        # GraphiQL's history holds headers as well, whatever it is told about persisting them.
+        careful = "shouldPersistHeaders: false, storage: null"
+        return super().graphql_ide_html.replace("shouldPersistHeaders: true", careful)
+
+
+async def _http_viewer(router: GraphQLRouter[Any, Any], request: Request) -> Viewer | None:
+    if router.should_render_graphql_ide(router.request_adapter_class(request)):
+        return None
+    header = request.headers.get("authorization")
+    return await router._gqlnotify.admit(find_token({"authorization": header}), request)
+
+
+def _defaults(settings: Settings) -> dict[str, Any]:
+    return {
+        "context_getter": _no_context,
+        "subscription_protocols": (GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+        "connection_init_wait_timeout": timedelta(seconds=settings.connection_init_wait),
+        "max_subscriptions_per_connection": settings.max_operations,
+        "allowed_origins": settings.allowed_origins,
+    }
+
+
+def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:
+    if GRAPHQL_WS_PROTOCOL in router.websocket_subprotocols:
+        raise ValueError(
+            "The legacy subprotocol graphql-ws runs operations without a check of the token; "
+            "leave it out of subscription_protocols, or do without tokens"
+        )
+    handler = router.graphql_transport_ws_handler_class
+    if GraphQLTransportWSHandler not in getattr(handler, "__mro__", ()):
+        raise ValueError(
+            f"The graphql_transport_ws_handler_class {handler!r} runs operations without a check "
+            f"of the token; derive it from {GraphQLTransportWSHandler.__module__}."
+            f"{GraphQLTransportWSHandler.__name__}, or do without tokens"
+        )
+
+
+def _subject(viewer: Viewer | None) -> str | None:
+    return None if viewer is None else viewer.principal.subject
+
+
+def _asked(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, str]:
+    return {} if isinstance(data, list) else tracing.operation(data.query, data.operation_name)
+
+
+async def _no_context() -> None:
+    # FastAPI would run Strawberry's own, a plain function, in a thread for each connection.
+    return None
+
+
+def _with_topics(
+    topics: TopicManager, revocations: Revocations | None, inner: Lifespan[Any]
+) -> Lifespan[Any]:
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[Any]:
+        async with topics.held_open(), revocations or nullcontext(), inner(app) as state:
+            yield state
+
+    return lifespan

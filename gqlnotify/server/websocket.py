@@ -1,0 +1,430 @@
+"""A WebSocket protocol class for uvicorn: `uvicorn --ws gqlnotify.server:WebSocketProtocol`.
+
+It is uvicorn's own, and offers beside ASGI's `send` a faster way out to applications that know it:
+the scope extension `gqlnotify.frames`, which takes finished frames.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
+from http import HTTPStatus
+from math import inf
+from typing import Any
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.extensions.permessage_deflate import (
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
+from gqlnotify.deadline import Deadline
+from gqlnotify.drain import Drain
+from gqlnotify.errors import Draining, TooManyMessages
+from gqlnotify.event_loop import Turn
+from gqlnotify.observability.metrics import refused
+from gqlnotify.protocol.frames import WINDOW_BITS
+from gqlnotify.rate import Rate
+from gqlnotify.settings import Settings
+from gqlnotify.websocket.primitives import Gate, Mailbox
+from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
+
+MARGIN_SECONDS = 5.0
+"""How long behind the window a process has to leave, whatever its peers do."""
+RETRY_AFTER = "1"
+_CLOSE_SECONDS = 2.0
+_SLICE_BYTES = 4096
+_MEMORY_LEVEL = 5
+# Where FastAPI keeps what its dependencies have to clean up.
+_FASTAPI_STACKS = (
+    "fastapi_inner_astack",
+    "fastapi_function_astack",
+    "fastapi_middleware_astack",
+)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection."""
+
+    # Some of uvicorn's are among them: an instance of 30 attributes and less keeps them in a third
+    # of the room, and each delivery finds its own close together.
+    __slots__ = (
+        *("_bound", "_frames", "_held", "_rate", "_room", "_turn", "full", "on_drain"),
+        *("transport", "close_sent", "conn", "queue", "writable"),
+        *("handshake_complete", "scope", "request", "response", "frames"),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._frames: list[bytes] = []
+        self._held = 0
+        self._turn = Turn.of(self.loop)
+        self._room = Gate(is_open=True)
+        self.full = False
+        self._rate: Rate | None = None
+        self._bound = inf
+        self.on_drain: Callable[[], None] | None = None
+        # In place of asyncio's own, which would be a fifth of what a connection weighs.
+        queue: Any = Mailbox()
+        writable: Any = Gate(is_open=True)
+        self.queue, self.writable = queue, writable
+        # At its level "debug" the library logs what frames hold: tokens among it.
+        self.conn.debug = False
+        if self.config.ws_per_message_deflate:
+            self.conn.available_extensions = [_deflate()]
+
+    def limit(self, settings: Settings) -> None:
+        """Bound what the peer may send, and what is read of it while it does not read itself."""
+        self._rate = Rate(settings.message_rate, settings.message_burst)
+        self._bound = settings.outgoing_max_bytes
+        self.conn.max_message_size = settings.message_max_bytes
+
+    @property
+    def deflates(self) -> bool:
+        """Whether the peer takes compressed frames, with a window as large as ours."""
+        return any(
+            isinstance(extension, PerMessageDeflate)
+            and extension.local_max_window_bits >= WINDOW_BITS
+            for extension in self.conn.extensions
+        )
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the peer, those in the transport's buffer with them."""
+        return self._held + self.transport.get_write_buffer_size()
+
+    def write(self, frame: bytes) -> None:
+        """Send a finished frame, with all others of this turn of the event loop in one write."""
+        if not self._frames:
+            self._turn.add(self)
+        self._frames.append(frame)
+        self._held += len(frame)
+        if self._held >= FULL_BYTES:
+            self._fill()
+
+    def take_turn(self) -> None:
+        """Write what the turn has brought."""
+        frames, self._frames, self._held = self._frames, [], 0
+        # Behind a close frame, ours or the peer's that uvicorn has answered, nothing may follow.
+        if frames and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if self.full:
+            self._drain()
+
+    flush = take_turn
+
+    async def drained(self) -> None:
+        """Return when it is no longer full, or lost."""
+        await self._room.wait()
+
+    @property
+    def readable(self) -> bool:
+        """Whether a message is there to be received."""
+        return not self.queue.empty()
+
+    def detach(self, scope: MutableMapping[str, Any], on_message: Callable[[], None]) -> bool:
+        """Live on when the ASGI call returns, and call `on_message` for each message that comes.
+
+        The frames of a call that waits all the time are half of what a connection weighs. Return
+        False, and do nothing, where somebody is to be told of the connection's end by that of the
+        call: a middleware, or a dependency that cleans up behind it.
+        """
+        if not _is_unattended(scope, self.config.loaded_app):
+            return False
+        for name in _FASTAPI_STACKS:
+            scope.pop(name, None)
+        timer: Any = _NoTimer()
+        self.close_timer = timer
+        mailbox: Any = self.queue
+        mailbox.on_put = on_message
+        if self.readable:
+            on_message()
+        return True
+
+    def abort(self) -> None:
+        """Let go of the peer, whatever it has not read."""
+        let_go(self.transport)
+
+    def send_keepalive_ping(self) -> None:
+        """Ping the peer, and give it its time, but not while this process stands still."""
+        super().send_keepalive_ping()
+        if self.pong_timer is not None:
+            self._wait_for_a_pong()
+
+    def _wait_for_a_pong(self) -> None:
+        assert self.pong_timer is not None
+        assert self.ping_timeout is not None
+        self.pong_timer.cancel()
+        deadline: Any = Deadline(
+            self.loop, self.ping_timeout, partial(self._judge, taken(self.transport))
+        )
+        self.pong_timer = deadline
+
+    def _judge(self, taken_before: int) -> None:
+        if unread(self.transport) and taken(self.transport) > taken_before:
+            # It reads, but has not come to the ping yet.
+            self._wait_for_a_pong()
+        else:
+            self.keepalive_timeout()
+
+    def keepalive_timeout(self) -> None:
+        """Let go of a peer that is dead; uvicorn would wait until it has read everything."""
+        super().keepalive_timeout()
+        self.abort()
+
+    async def send(self, message: Any) -> None:
+        """See ASGI. A peer that does not answer a close frame in time is let go."""
+        await super().send(message)
+        if message["type"] != "websocket.send":
+            self._end_in_time()
+
+    def on_task_complete(self, task: "asyncio.Task[None]") -> None:
+        """Note that the ASGI call has returned."""
+        super().on_task_complete(task)
+        self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        # A transport that closes first waits until the peer has read everything.
+        ends = self.close_sent or self.transport.is_closing()
+        timer: Any = self.close_timer
+        if not ends or self.disconnected or isinstance(timer, LettingGo):
+            return
+        if timer is not None:
+            timer.cancel()
+        timer = LettingGo(self.loop, self.transport, self.close_timeout)
+        self.close_timer = timer
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Have the server wait for `task` before it shuts down."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def start_keepalive(self) -> None:
+        """Look after the peer from now on; the handshake, over now, need not be remembered."""
+        super().start_keepalive()
+        nothing: Any = None
+        self.request = self.response = nothing
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; a request that can't be read is answered, and not left to wait."""
+        # In slices, each of which is counted: a segment may hold 40 000 frames.
+        for start in range(0, len(data), _SLICE_BYTES):
+            if self.conn.eof_sent or self.transport.is_closing():
+                # Nothing more is expected of the peer.
+                break
+            super().data_received(data[start : start + _SLICE_BYTES])
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+        self._end_in_time()
+        self._pause_if_held()
+
+    def _pause_if_held(self) -> None:
+        # Each ping is answered, and a peer may send them without reading the answers.
+        if self.held <= self._bound or self.read_paused:
+            return
+        if not self.close_sent and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def handle_events(self) -> None:
+        """Take the frames that have come, unless there are too many."""
+        events = self.conn.events
+        if self.handshake_initiated and not self.handshake_complete and events:
+            # "The client MUST wait for a response" (RFC 6455, section 4.1).
+            self.abort()
+        elif self._allows(len(events)):
+            super().handle_events()
+        else:
+            flood = TooManyMessages("Too many messages")
+            refused(flood.label)
+            self.conn.fail(flood.close_code, flood.reason)
+            self.handle_parser_exception()
+
+    def _allows(self, frames: int) -> bool:
+        if self._rate is None:
+            return True
+        now = self.loop.time()
+        return all(self._rate.allows(now) for _ in range(frames))
+
+    def handle_ping(self) -> None:
+        """Send the pong, unless nothing may be sent any more; a close frame takes it along."""
+        if not self.conn.eof_sent:
+            super().handle_ping()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Join what has come of a message: empty fragments take no memory."""
+        so_far: Any = self.frames[0]
+        if not isinstance(so_far, bytearray):
+            so_far = bytearray(so_far)
+        so_far += event.data
+        self.frames = [bytes(so_far)] if event.fin else [so_far]
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        """Say why the connection ends, and wait for the peer to hang up.
+
+        uvicorn closes the transport at once. The kernel answers what the peer still sends with a
+        reset, and then the peer may never see the close frame.
+        """
+        close = self.conn.close_sent
+        assert close is not None
+        disconnect: Any = {
+            "type": "websocket.disconnect",
+            "code": close.code,
+            "reason": close.reason,
+        }
+        self.queue.put_nowait(disconnect)
+        self.take_turn()
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand on a message. uvicorn's own logs a traceback where one is no UTF-8, or stumbles."""
+        if self.curr_msg_data_type == "bytes" or _is_utf8(b"".join(self.frames)):
+            super().send_receive_event_to_app()
+            return
+        self.frames = []
+        if self.close_sent:
+            return
+        self.conn.fail(1007)
+        self.handle_parser_exception()
+
+    def handle_connect(self, event: Request) -> None:
+        """Let the application find the extension in its scope; refuse while draining."""
+        if Drain.of(self.loop).begun:
+            self._refuse()
+            self.handshake_complete = self.close_sent = True
+            return
+        super().handle_connect(event)
+        if self.handshake_initiated and not self.close_sent:
+            extensions: Any = self.scope["extensions"]
+            extensions[EXTENSION] = self
+
+    def shutdown(self) -> None:
+        """Leave with all others, one after the other over the window."""
+        drain = Drain.of(self.loop)
+        drain.add(self)
+        if not drain.begun:
+            drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
+
+    @property
+    def gone(self) -> bool:
+        """See `Leaver.gone`."""
+        return self not in self.connections
+
+    def leave(self) -> None:
+        """Close with 1012; behind what still runs, where the application sees to that."""
+        self.close_timeout = _CLOSE_SECONDS
+        if self.on_drain is not None and self.handshake_complete and not self.close_sent:
+            self.on_drain()
+        elif self.handshake_complete:
+            self.take_turn()
+            super().shutdown()
+        else:
+            self._refuse()
+        self._end_in_time()
+
+    def _refuse(self) -> None:
+        refused(Draining.label)
+        response = self.conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "The server is about to stop\n")
+        response.headers["Retry-After"] = RETRY_AFTER
+        self.conn.send_response(response)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Note that the transport holds more than is good."""
+        super().pause_writing()
+        self._fill()
+
+    def resume_writing(self) -> None:
+        """Note that the transport has room again."""
+        super().resume_writing()
+        self._drain()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let nobody wait for a peer that has gone."""
+        super().connection_lost(exc)
+        self._drain()
+
+    def _fill(self) -> None:
+        self.full = True
+        self._room.clear()
+
+    def _drain(self) -> None:
+        if self.writable.is_set() and self._held < FULL_BYTES:
+            self.full = False
+            self._room.set()
+            if self.read_paused and self.queue.empty() and not self.disconnected:
+                self.read_paused = False
+                self.transport.resume_reading()
+
+
+def drain_times(graceful: float | None) -> tuple[float, float]:
+    """Return the window and the margin of a drain, in seconds.
+
+    Args:
+        graceful: the time that uvicorn takes for all of it (`timeout_graceful_shutdown`), None for
+            as long as it takes. Behind it nothing is waited for, so the drain fits into it.
+    """
+    window = Settings().drain_window
+    if graceful is None:
+        return window, MARGIN_SECONDS
+    return min(window, max(graceful - MARGIN_SECONDS, 0)), min(graceful, MARGIN_SECONDS)
+
+
+class _NoTimer:
+    """Says to uvicorn that the connection is going to be closed, so that it does not do it now."""
+
+    def cancel(self) -> None:
+        """Do nothing: there is none."""
+
+
+def _is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
+    """Tell whether nobody between the server and the route waits for the end of the ASGI call."""
+    while isinstance(served, ProxyHeadersMiddleware):
+        served = served.app
+    application = scope.get("app")
+    return (
+        served is application
+        and getattr(application, "user_middleware", None) == []
+        # Inside of a `Mount`, which may have a middleware of its own.
+        and "app_root_path" not in scope
+        and all(_is_empty(scope.get(name)) for name in _FASTAPI_STACKS)
+    )
+
+
+def _is_empty(stack: Any) -> bool:
+    return stack is None or not getattr(stack, "_exit_callbacks", True)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _deflate() -> ServerPerMessageDeflateFactory:
+    # Without context takeover, in which what is compressed once for all could not be mixed; and
+    # no connection keeps 30 kB of zlib's for it.
+    return ServerPerMessageDeflateFactory(
+        server_no_context_takeover=True,
+        client_no_context_takeover=True,
+        server_max_window_bits=WINDOW_BITS,
+        client_max_window_bits=WINDOW_BITS,
+        compress_settings={"memLevel": _MEMORY_LEVEL},
+    )

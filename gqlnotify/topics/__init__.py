@@ -1,0 +1,1 @@
+"""Topics: publishing, following, resuming."""

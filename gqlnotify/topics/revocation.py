@@ -1,0 +1,417 @@
+"""What was revoked: told to every process through a topic, and to those it is about."""
+
+import asyncio
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gqlnotify.auth import Principal, viewing
+from gqlnotify.errors import (
+    BrokerUnavailable,
+    CursorExpired,
+    RevocationsUnavailable,
+    TokenIssuedTooSoon,
+    TokenLivesTooLong,
+    TokenRevoked,
+    TooManyRevocations,
+)
+from gqlnotify.event import RESERVED, Cursor, Event, Topic
+from gqlnotify.observability import metrics
+from gqlnotify.settings import CLOCK_SKEW, Settings
+from gqlnotify.topics.manager import TopicManager
+from gqlnotify.topics.replay_buffer import Behind
+from gqlnotify.topics.subscriber import Reader
+
+# How long a start and a connection wait for a broker that tells nothing of what is revoked.
+START_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+# The share of the room for revocations from which on each new one is logged as a warning.
+WARN_AT = 0.5
+_FIRST_SWEEP = 1024
+
+logger = logging.getLogger("gqlnotify.revocation")
+
+
+class Revocation(BaseModel):
+    """One token, or all tokens of one subject that were issued up to the time `at`.
+
+    `until` is when the token expires, where that is known. Otherwise a revocation counts for as
+    long as a token may live. Both times are seconds since 1970.
+
+    Raises:
+        ValueError: it names both, or neither.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    at: float = Field(default_factory=time.time, allow_inf_nan=False)
+    subject: str | None = Field(default=None, min_length=1)
+    token_id: str | None = Field(
+        default=None, min_length=1, validation_alias="tokenId", serialization_alias="tokenId"
+    )
+    until: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.subject is None) == (self.token_id is None):
+            raise ValueError("A revocation names either a subject or a token id")
+        if self.until is not None and self.token_id is None:
+            raise ValueError("Only a single token's revocation can end with that token")
+        return self
+
+
+REVOCATIONS = Topic(f"{RESERVED}revocations", Revocation)
+
+
+class Revoked:
+    """What is known to be revoked. Each revocation is kept until its tokens have expired.
+
+    Args:
+        longest: how long a token may live, in seconds; infinity if it need not expire.
+        now: the clock, in seconds since 1970.
+    """
+
+    def __init__(self, longest: float, *, now: Callable[[], float] = time.time) -> None:
+        self._longest = longest
+        self._now = now
+        # When all tokens of a subject were revoked, and until when each token is.
+        self._subjects: dict[str, float] = {}
+        self._tokens: dict[str, float] = {}
+        self._sweep_at = _FIRST_SWEEP
+
+    def __len__(self) -> int:
+        return len(self._subjects) + len(self._tokens)
+
+    def add(self, revocation: Revocation) -> None:
+        """Take note of `revocation`."""
+        if revocation.subject is not None:
+            known, name, value = self._subjects, revocation.subject, revocation.at
+        else:
+            assert revocation.token_id is not None
+            known, name, value = self._tokens, revocation.token_id, self._token_until(revocation)
+        known[name] = max(known.get(name, -math.inf), value)
+        self._sweep_sometimes()
+
+    def refusal(self, principal: Principal) -> TokenRevoked | None:
+        """Return what to tell the holder of the principal's token; None if it is not revoked."""
+        now = self._now()
+        if principal.token_id is not None and self._tokens.get(principal.token_id, -math.inf) > now:
+            return TokenRevoked("The token was revoked")
+        at = self._subjects.get(principal.subject)
+        if at is None or self._subject_until(at) <= now:
+            return None
+        # `iat` counts whole seconds: a token made in the second of the revocation is an old one.
+        if principal.issued_at is None or principal.issued_at <= at:
+            return TokenRevoked("The token was revoked")
+        if principal.issued_at <= at + CLOCK_SKEW:
+            return TokenIssuedTooSoon(retry_after=at + CLOCK_SKEW - now)
+        return None
+
+    def _subject_until(self, at: float) -> float:
+        # The token's clock may be ahead as well, and then it was made later than it seems.
+        return at + self._longest + 2 * CLOCK_SKEW
+
+    def _token_until(self, revocation: Revocation) -> float:
+        if revocation.until is not None:
+            return revocation.until + CLOCK_SKEW
+        return self._subject_until(revocation.at)
+
+    def _sweep_sometimes(self) -> None:
+        # When as many have come as are known: so one costs the same however many there are.
+        if len(self) < self._sweep_at:
+            return
+        now = self._now()
+        self._subjects = {
+            k: at for k, at in self._subjects.items() if self._subject_until(at) > now
+        }
+        self._tokens = {k: until for k, until in self._tokens.items() if until > now}
+        self._sweep_at = max(_FIRST_SWEEP, 2 * len(self))
+
+
+@dataclass(eq=False, slots=True)
+class _Watch:
+    principal: Principal
+    on_revoked: Callable[[], None]
+
+    @property
+    def names(self) -> Iterator[tuple[str, str]]:
+        """What a revocation may call it by."""
+        yield "subject", self.principal.subject
+        if self.principal.token_id is not None:
+            yield "token", self.principal.token_id
+
+
+class Revocations:
+    """Follows the topic of revocations.
+
+    A revocation reaches every process that shares the broker, also one that starts later or that
+    had lost the broker: the topic's history has it. Following begins with the application's
+    lifespan, or with the first `ready` where no lifespan runs, as in a mounted application.
+
+    Nothing waits while there is nothing to read: an application that is dropped without its
+    shutdown leaves no task.
+    """
+
+    def __init__(self, topics: TopicManager, settings: Settings) -> None:
+        self._topics = topics
+        self._settings = settings
+        self._revoked = Revoked(settings.longest_life)
+        self._watches: defaultdict[tuple[str, str], set[_Watch]] = defaultdict(set)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reader: Reader | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._known = asyncio.Event()
+        # How many revocations the broker has told.
+        self._told = 0
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Begin to follow, and return when everything is known, or soon if the broker is slow.
+
+        Until then `ready` refuses.
+        """
+        try:
+            await self.ready()
+        except RevocationsUnavailable:
+            logger.warning("New connections are refused until the broker tells what is revoked")
+
+    async def ready(self) -> None:
+        """Return once it is known what is revoked. Begins to follow if that has not begun.
+
+        For readiness probes as well. What has been known once stays known while the broker is
+        away.
+
+        Raises:
+            RevocationsUnavailable: the broker told nothing for 5 seconds.
+        """
+        if not self._is_following():
+            self._follow()
+        # Only in the loop that reads. A second one that runs meanwhile is told to come back.
+        if not self._known.is_set() and self._loop is asyncio.get_running_loop():
+            await self._wait_while_told()
+        if not self._known.is_set():
+            raise RevocationsUnavailable("It is not known yet which tokens are revoked")
+
+    async def close(self) -> None:
+        """Stop following."""
+        metrics.unwatch(self)
+        loop, self._loop = self._loop, None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        reading, self._reading = self._reading, None
+        if reading is not None and loop is asyncio.get_running_loop():
+            reading.cancel()
+            await asyncio.wait([reading])
+
+    async def revoke(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        expires_at: float | None = None,
+    ) -> Cursor:
+        """Revoke one token, or all tokens that `subject` has been given until now.
+
+        The application decides who may do this: the running viewer's rights are not asked.
+
+        Args:
+            subject: whose tokens.
+            token_id: which token, by its `jti`.
+            expires_at: the token's `exp`, in seconds since 1970. The revocation is forgotten then;
+                without it, after GQLNOTIFY_JWT_MAX_LIFETIME.
+
+        Raises:
+            ValueError: neither or both are named, or `expires_at` has passed.
+            TooManyRevocations: one more would push out an old one.
+            BrokerUnavailable: nothing was revoked, or that is unknown.
+        """
+        revocation = Revocation(subject=subject, token_id=token_id, until=expires_at)
+        if expires_at is not None and expires_at + CLOCK_SKEW < time.time():
+            raise ValueError("expires_at has passed: it is the token's exp, in seconds since 1970")
+        if not self._topics.durable:
+            logger.warning(
+                "memory:// forgets at a restart what is revoked; with a Redis it would be kept"
+            )
+        await self._require_room()
+        with viewing(None):
+            return await self._topics.publish(REVOCATIONS, revocation)
+
+    def check(self, principal: Principal) -> None:
+        """Return if the principal's token is not revoked, and could be.
+
+        Raises:
+            TokenRevoked: it is.
+            TokenLivesTooLong: its revocation would be forgotten before it expires.
+        """
+        if _outlives(principal, self._settings.longest_life):
+            raise TokenLivesTooLong(self._settings.jwt_max_lifetime)
+        refusal = self._revoked.refusal(principal)
+        if refusal is not None:
+            raise refusal
+
+    def watch(self, principal: Principal, on_revoked: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_revoked` called once if the principal's token is revoked.
+
+        Returns what ends that; it has to be called, and may be called twice.
+
+        Raises:
+            TokenRevoked: it is revoked already.
+        """
+        self.check(principal)
+        watch = _Watch(principal, on_revoked)
+        for name in watch.names:
+            self._watches[name].add(watch)
+        return lambda: self._unwatch(watch)
+
+    def load(self) -> metrics.Load:
+        """See `metrics.Living`."""
+        yield metrics.revocations, len(self._revoked)
+
+    def _unwatch(self, watch: _Watch) -> None:
+        for name in watch.names:
+            watches = self._watches.get(name)
+            if watches is None:
+                continue
+            watches.discard(watch)
+            if not watches:
+                del self._watches[name]
+
+    async def _require_room(self) -> None:
+        oldest = await self._topics.oldest(REVOCATIONS)
+        newest = Cursor.parse(await self._topics.cursor(REVOCATIONS))
+        kept, room = newest.seq - oldest.seq, self._settings.retention.of(REVOCATIONS.name).length
+        if kept >= room:
+            raise TooManyRevocations(room)
+        if kept >= WARN_AT * room:
+            logger.warning("%d revocations are remembered, and there is room for %d", kept, room)
+
+    async def _wait_while_told(self) -> None:
+        # A long history takes its time on a busy machine, and is no reason to give up.
+        before = -1
+        while not self._known.is_set() and self._told > before:
+            before = self._told
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_SECONDS):
+                    await self._known.wait()
+
+    def _is_following(self) -> bool:
+        if self._loop is None or not self._loop.is_running():
+            return False
+        if self._reader is not None:
+            # The topics were closed by something else that uses them.
+            return not self._reader.closed
+        return self._is_reading()
+
+    def _is_reading(self) -> bool:
+        return self._reading is not None and not self._reading.done()
+
+    def _follow(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._known = asyncio.Event()
+        self._reader = self._reading = None
+        metrics.watch(self)
+        self._read_soon()
+
+    def _read_soon(self) -> None:
+        """Read what is new; also called by the reader, whenever something has happened."""
+        is_closed = self._reader is not None and self._reader.closed
+        if self._loop is None or is_closed or self._is_reading():
+            return
+        # In a context of its own: the first connection's trace or viewer is not ours.
+        self._reading = self._loop.create_task(self._read_patiently(), context=Context())
+
+    async def _read_patiently(self) -> None:
+        while True:
+            try:
+                return await self._read()
+            except CursorExpired:
+                # The history has lost or dropped what was next. What is known stays known.
+                logger.warning("Reading again from the beginning which tokens are revoked")
+            except BrokerUnavailable as error:
+                logger.warning("No way to know which tokens are revoked: %s", error.reason)
+            except Exception:
+                logger.exception("Following the revocations failed")
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _read(self) -> None:
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = await self._open()
+        while not reader.closed:
+            try:
+                event = reader.take()
+            except Behind:
+                await reader.refill()
+                # A broker in memory answers at once, and a long history would hold the loop.
+                await asyncio.sleep(0)
+                continue
+            if event is None:
+                self._known.set()
+                return
+            self._take(event)
+
+    async def _open(self) -> Reader:
+        reader = Reader(self._topics, REVOCATIONS.name, on_wake=self._read_soon)
+        try:
+            await reader.open(await self._topics.oldest(REVOCATIONS))
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def _take(self, event: Event) -> None:
+        self._told += 1
+        try:
+            revocation = REVOCATIONS.decode(event.payload)
+        except ValueError:
+            logger.warning("The revocation at %s can't be read", event.cursor)
+            return
+        self._revoked.add(revocation)
+        for watch in self._concerned(revocation):
+            self._unwatch(watch)
+            self._tell(watch)
+
+    def _concerned(self, revocation: Revocation) -> list[_Watch]:
+        if revocation.subject is not None:
+            watched = self._watches.get(("subject", revocation.subject), set())
+        else:
+            watched = self._watches.get(("token", str(revocation.token_id)), set())
+        return [watch for watch in watched if self._revoked.refusal(watch.principal)]
+
+    def _tell(self, watch: _Watch) -> None:
+        try:
+            watch.on_revoked()
+        except Exception:
+            logger.exception("Somebody could not be told that a token is revoked")
+
+
+def _outlives(principal: Principal, longest: float) -> bool:
+    if principal.expires_at is None:
+        return False
+    latest = time.time() + CLOCK_SKEW
+    born = latest if principal.issued_at is None else min(principal.issued_at, latest)
+    return principal.expires_at.timestamp() > born + longest

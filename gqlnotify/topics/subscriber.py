@@ -1,0 +1,247 @@
+"""A position in a topic's history, and the way on from there.
+
+A reader takes the next event from the window that all readers of the topic share, and from the
+broker's history where it lags behind that window. So there is no queue for each reader, a slow one
+costs no memory, and between replay and live there is no seam in which an event could be lost or
+come twice.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol
+
+from gqlnotify.errors import BrokerUnavailable, CursorExpired
+from gqlnotify.event import Cursor, Event
+from gqlnotify.topics.conflation import Skipped, conflate
+from gqlnotify.topics.live_topic import Feed
+from gqlnotify.topics.replay_buffer import Behind
+
+KeyOf = Callable[[Event], Hashable | Skipped]
+"""What an event is the news of: see `conflate`."""
+
+
+class Feeds(Protocol):
+    """Where readers find the topics that this process listens to."""
+
+    async def join(self, topic: str, reader: "Reader") -> Feed:
+        """Return the topic's feed, open, and `reader` one of its members."""
+
+    def leave(self, feed: Feed, reader: "Reader") -> None:
+        """Undo `join`."""
+
+    def left(self, feed: Feed) -> None:
+        """Note that a reader of `feed` was dropped. Called from any thread."""
+
+
+class Reader:
+    """Reads one topic from a position on."""
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        topic: str,
+        *,
+        on_wake: Callable[[], None] | None = None,
+        key_of: KeyOf | None = None,
+    ) -> None:
+        self.topic = topic
+        self.position = Cursor(0, 0)
+        self.closed = False
+        self.left_out = 0
+        """How many `take_latest` has left out right before the event that it returned."""
+        self._feeds = feeds
+        self._feed: Feed | None = None
+        self._on_wake = on_wake
+        self._key_of = key_of
+        self._backlog: deque[Event] = deque()
+        self._latest: deque[tuple[Event, int]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._patience: asyncio.Timeout | None = None
+
+    def __del__(self) -> None:
+        if not self.closed and self._feed is not None:
+            self._feeds.left(self._feed)
+
+    @property
+    def always_listens(self) -> bool:
+        """Whether it is woken even while nothing waits for it."""
+        return self._on_wake is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `next` waits for something to happen."""
+        return self._waiter is not None
+
+    @property
+    def started(self) -> bool:
+        """Whether `open` was called and has found the topic."""
+        return self._feed is not None
+
+    async def open(self, after: Cursor | None = None) -> None:
+        """Take the position: behind `after`, or where the topic stands now.
+
+        Raises:
+            CursorExpired: the history no longer reaches back to `after`.
+            BrokerUnavailable: the broker has never been reached; later on, it is waited for.
+        """
+        try:
+            # Without an end, unless `close` sets one.
+            async with asyncio.timeout(None) as self._patience:
+                self._feed = await self._feeds.join(self.topic, self)
+        except TimeoutError:
+            if self.closed:
+                return
+            raise
+        finally:
+            self._patience = None
+        self.position = self._feed.window.last
+        if self.closed:
+            self._feeds.leave(self._feed, self)
+        elif after is not None:
+            await self._replay_from(after)
+
+    def fork(
+        self, position: Cursor | None = None, *, on_wake: Callable[[], None] | None = None
+    ) -> "Reader":
+        """Return another reader of the same topic, at `position` or where the topic stands now.
+
+        The fork of a closed one is closed.
+        """
+        fork = Reader(self._feeds, self.topic, on_wake=on_wake, key_of=self._key_of)
+        fork._feed = feed = self._open_feed
+        fork.position = feed.window.last if position is None else position
+        fork.closed = self.closed
+        if not fork.closed:
+            feed.add(fork)
+        return fork
+
+    def take(self) -> Event | None:
+        """Return the next event if it has happened.
+
+        Raises:
+            Behind: it has, and has to be looked for in the history first: `refill`.
+        """
+        if self._backlog:
+            event: Event | None = self._backlog.popleft()
+        else:
+            event = self._open_feed.window.after(self.position)
+        if event is not None:
+            self.position = event.cursor
+        return event
+
+    def take_latest(self) -> Event | None:
+        """Return the next event, as `take` does, but for what a later one makes old news.
+
+        What waits is looked at all at once, and what is left of it is then handed out whatever
+        comes meanwhile. If it were looked at for each event anew, who always lags would get one
+        key for ever, and the others never.
+
+        Raises:
+            Behind: see `take`.
+        """
+        if self._key_of is None:
+            return self.take()
+        if not self._latest:
+            self._latest.extend(conflate(self._waiting_events(), self._key_of))
+            self._backlog.clear()
+        if not self._latest:
+            return None
+        event, self.left_out = self._latest.popleft()
+        self.position = event.cursor
+        return event
+
+    def _waiting_events(self) -> Sequence[Event]:
+        return self._backlog or self._open_feed.window.all_after(self.position)
+
+    async def next(self) -> Event | None:
+        """Wait for the next event, take the latest, and return it; None once closed.
+
+        Raises:
+            CursorExpired: the history no longer reaches back to the position.
+        """
+        while not self.closed:
+            try:
+                event = self.take_latest()
+            except Behind:
+                await self.refill()
+                continue
+            if event is not None:
+                return event
+            await self.wait()
+        return None
+
+    async def refill(self) -> None:
+        """Fetch what comes next from the history, or wait until it can be asked again.
+
+        Raises:
+            CursorExpired: it no longer reaches back to the position.
+        """
+        feed = self._open_feed
+        epoch = feed.window.last.epoch
+        if not await self._read():
+            return await self.wait()
+        if self._backlog:
+            return None
+        if epoch == self.position.epoch:
+            raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
+        # This reader knows a history that began anew before the live path told of it.
+        feed.refresh()
+        return await self.wait()
+
+    async def wait(self) -> None:
+        """Return when something has happened; at once if the reader is closed."""
+        if self.closed:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            with self._open_feed.waking(self):
+                await self._waiter
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._on_wake is not None:
+            self._on_wake()
+
+    def close(self) -> None:
+        """Leave the topic. A pending `next` returns None."""
+        if self.closed:
+            return
+        self.closed = True
+        self.wake()
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+        if self._feed is not None:
+            self._feeds.leave(self._feed, self)
+
+    @property
+    def _open_feed(self) -> Feed:
+        assert self._feed is not None
+        return self._feed
+
+    async def _replay_from(self, after: Cursor) -> None:
+        self.position = after
+        feed = self._open_feed
+        if feed.window.reaches_back_to(after):
+            return
+        try:
+            await self._read()
+        except BaseException:
+            self.close()
+            raise
+        if self._backlog:
+            # The history may already know what the live path has not brought, or has dropped.
+            feed.deliver(self._backlog[-1])
+
+    async def _read(self) -> bool:
+        try:
+            self._backlog = await self._open_feed.read(self.position)
+        except BrokerUnavailable:
+            # Catching up tries again until it works, and wakes everybody then.
+            self._open_feed.refresh()
+            return False
+        return True

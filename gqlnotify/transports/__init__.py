@@ -1,1 +1,0 @@
-"""Thin ASGI adapters between a socket and the protocol core."""

@@ -1,0 +1,1 @@
+"""`graphql-transport-ws` over a WebSocket."""

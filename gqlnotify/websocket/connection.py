@@ -1,0 +1,255 @@
+"""One accepted WebSocket: what is sent, what is timed, and the tasks that end with it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
+from gqlnotify.deadline import time_limit
+from gqlnotify.observability import metrics
+from gqlnotify.observability.connection_log import Life
+from gqlnotify.protocol.frames import Batch, Head
+from gqlnotify.settings import Settings
+from gqlnotify.websocket.primitives import Gate
+from gqlnotify.websocket.writer import AsgiWire, DirectWire, frames_of, transport_of
+
+CLOSE_SECONDS = 5.0
+CANCEL_AGAIN_SECONDS = 0.5
+_NO_STATUS = 1005
+
+logger = logging.getLogger("gqlnotify.transports")
+
+
+class Connection:
+    """Sends until it is over, and leaves no task and no timer behind."""
+
+    __slots__ = (
+        *("_closed", "_encode", "_frames", "_life", "_on_end", "_on_slow", "_over", "_settings"),
+        *("_taken", "_tasks", "_timers", "_transport", "_wire", "websocket"),
+    )
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        encode: Callable[[object], str | bytes],
+        settings: Settings,
+        *,
+        on_slow: Callable[[], None],
+    ) -> None:
+        """Take `on_slow`, which is told that the peer has read nothing for too long."""
+        self.websocket = websocket
+        self._life = Life(websocket.client)
+        self._over = Gate()
+        self._encode = encode
+        self._settings = settings
+        self._on_slow = on_slow
+        self._frames = frames_of(websocket)
+        self._transport = transport_of(websocket, self._frames)
+        self._wire = (
+            AsgiWire(websocket.send_text, self._transport)
+            if self._frames is None
+            else DirectWire(self._frames, compress_above=settings.compress_above)
+        )
+        self._taken = 0
+        self._on_end: Callable[[], Coroutine[Any, Any, None]] | None = None
+        # Nothing more may be sent: a close frame is on its way, or the peer has gone.
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next message, text or binary; None once the peer has gone."""
+        message = await self.websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            # Not the reason, which is the peer's to choose: a log is no place for it.
+            self._life.closed(message.get("code") or _NO_STATUS)
+            return None
+        text: str | None = message.get("text")
+        return text if text is not None else b""
+
+    def open(self) -> None:
+        """Begin to write."""
+        self._life.began()
+        background = self._wire.background()
+        if background is not None:
+            self.spawn(self._write(background))
+
+    def detach(
+        self,
+        on_message: Callable[[], None],
+        on_end: Callable[[], Coroutine[Any, Any, None]],
+    ) -> bool:
+        """Let the ASGI call return without the socket's end, if the server and nobody minds.
+
+        `on_message` is called when there is something to `receive`, `on_end` run at the end.
+        """
+        if self._frames is None or not self._frames.detach(self.websocket.scope, on_message):
+            return False
+        self._on_end = on_end
+        return True
+
+    def on_drain(self, leave: Callable[[], None]) -> None:
+        """Have `leave` called when the server is about to stop, if it says so."""
+        if self._frames is not None:
+            self._frames.on_drain = leave
+
+    def limit_frames(self) -> bool:
+        """Bound what the peer sends by the frame; return False where only messages can be seen."""
+        if self._frames is None:
+            return False
+        self._frames.limit(self._settings)
+        return True
+
+    def readable(self) -> bool:
+        """Tell whether `receive` would return at once. Only for a detached connection."""
+        return self._frames is not None and self._frames.readable
+
+    async def _write(self, background: Coroutine[Any, Any, None]) -> None:
+        try:
+            await background
+        except (WebSocketDisconnect, OSError, RuntimeError):
+            # RuntimeError: uvicorn has already answered the peer's own close frame.
+            self.end()
+
+    async def send(self, message: object) -> None:
+        """Send `message` as a text frame; wait while the peer is slow to read.
+
+        Raises:
+            TypeError: the message can't be spelled in JSON.
+            UnicodeEncodeError: it can't be spelled in UTF-8.
+        """
+        encoded = self._encode(message)
+        # An application's encoder may give bytes; as such they would leave in a binary frame.
+        text = encoded.decode() if isinstance(encoded, bytes) else encoded
+        if not text.isascii():
+            text.encode()
+        if not self._closed:
+            self._wire.write(text)
+            metrics.sent_bytes.inc(len(text))
+        await self.drained()
+
+    def push(self, head: Head, batch: Batch) -> bool:
+        """Send what is shared with others; or nothing, and return False while the peer is slow."""
+        return self._closed or self._wire.push(head, batch)
+
+    async def drained(self) -> None:
+        """Wait while the peer is slow to read."""
+        if self._closed:
+            # Nobody reads this any more. Whoever sends is cancelled with the connection; were it to
+            # go on at once, an endless generator would hold up the whole event loop.
+            await asyncio.get_running_loop().create_future()
+        while not await self._has_drained(self._settings.send_timeout):
+            self._on_slow()
+
+    async def room(self) -> None:
+        """Wait while so much is held for the peer that nothing more may be begun for it."""
+        while self._wire.full and self._wire.held > self._settings.outgoing_max_bytes:
+            await self.drained()
+
+    async def _has_drained(self, patience: float) -> bool:
+        """Wait for room; return False once the peer has read nothing for `patience` seconds."""
+        while self._wire.full:
+            before = self._progress()
+            try:
+                async with time_limit(patience):
+                    await self._wire.drained()
+            except TimeoutError:
+                if self._progress() <= before:
+                    return False
+        return True
+
+    def reads(self) -> bool:
+        """Tell whether the peer read something since the last call, and has more to read."""
+        before, self._taken = self._taken, self._progress()
+        return self._taken > before and self._unread() > 0
+
+    def _progress(self) -> int:
+        return -self._wire.held if self._transport is None else taken(self._transport)
+
+    def _unread(self) -> int:
+        return self._wire.held if self._transport is None else unread(self._transport)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the socket, without waiting for long on a peer that does not read."""
+        if self._closed:
+            return
+        self._closed = True
+        self._life.closed(code, reason)
+        try:
+            if not (await self._has_drained(CLOSE_SECONDS) and await self._say(code, reason)):
+                logger.info("The peer did not take the close frame (%d)", code)
+                if self._transport is not None:
+                    let_go(self._transport)
+        finally:
+            self.end()
+
+    async def _say(self, code: int, reason: str) -> bool:
+        """Send the close frame; return False if that can't be done in time."""
+        try:
+            async with time_limit(CLOSE_SECONDS):
+                await self._wire.flushed()
+                await self.websocket.close(code, reason)
+        except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
+            return False
+        if self._frames is None and self._transport is not None:
+            # A server may wait for the peer's close frame for as long as the peer likes.
+            LettingGo(asyncio.get_running_loop(), self._transport, CLOSE_SECONDS)
+        return True
+
+    def end(self) -> None:
+        """Note that the socket is no more."""
+        self._closed = True
+        self._over.set()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None and self._frames is not None:
+            self._frames.keep(self._create_task(on_end()))
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the peer, as far as that can be known."""
+        return self._wire.held
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the socket is no more."""
+        return self._over.is_set()
+
+    async def ended(self) -> None:
+        """Return when the socket is no more."""
+        await self._over.wait()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run `work` in a task that is cancelled with the connection."""
+        task = self._create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        # A copy, as each task has one: what one of them sets is not the others' business.
+        return asyncio.create_task(work, context=self._life.context.copy())
+
+    def after(
+        self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> asyncio.TimerHandle:
+        """Run `work` in `seconds`, unless the connection is over by then."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(max(seconds, 0), lambda: self.spawn(work()))
+        self._timers = [t for t in self._timers if not t.cancelled()] + [timer]
+        return timer
+
+    async def clean_up(self) -> None:
+        """Cancel what still runs and wait for it to end."""
+        self._life.ended()
+        for timer in self._timers:
+            timer.cancel()
+        tasks = set(self._tasks)
+        # More than once: what an application waits for may swallow a cancel, as `wait_for` does on
+        # Python 3.11 when its result comes in the same turn.
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)

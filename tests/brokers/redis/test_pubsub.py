@@ -1,0 +1,480 @@
+"""The live path: how it subscribes, and that whatever happens to it nobody misses an event."""
+
+import asyncio
+
+import pytest
+
+from gqlnotify.brokers.redis import broker as broker_module
+from gqlnotify.brokers.redis import scripts
+from gqlnotify.brokers.redis.connection import Line
+from gqlnotify.brokers.redis.topology import connect
+from gqlnotify.brokers.redis.url import Address
+from gqlnotify.errors import CursorExpired
+from gqlnotify.event import Cursor
+from tests.brokers.redis.conftest import Launch, master_and_replica
+from tests.brokers.redis.support import (
+    TIMEOUT,
+    Numbers,
+    calls,
+    clients,
+    is_expired,
+    kill_clients,
+    listening,
+    new_topic,
+    numbers,
+    stream_key,
+)
+from tests.redis_servers import Link, RedisServer
+from tests.waiting import PATIENCE, wait_until
+
+
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Topics that nobody keeps alive die soon, and whoever keeps them does so more often."""
+    monkeypatch.setattr(broker_module, "_KEEP_SECONDS", 0.05)
+    monkeypatch.setattr(scripts, "_GRACE_SECONDS", 0.2)
+
+
+# how it subscribes
+
+
+async def test_it_speaks_resp3(launch: Launch) -> None:
+    server = launch()
+    async with listening(server.url) as ears:
+        await ears.broker.subscribe("x")
+        await ears.broker.publish("x", b"1")
+
+        for pubsub in (True, False):
+            assert {client["resp"] for client in clients(server, pubsub=pubsub)} == {"3"}
+
+
+async def test_any_number_of_topics_needs_one_connection_and_few_commands(launch: Launch) -> None:
+    server = launch()
+    topics = [f"t{n}" for n in range(2000)]
+    async with listening(server.url) as ears:
+        await asyncio.gather(*map(ears.broker.subscribe, topics))
+        [connection] = clients(server, pubsub=True)
+        assert connection["sub"] == "2000"
+        assert calls(server, "subscribe") <= 5
+
+        for topic in topics:
+            await ears.broker.unsubscribe(topic)
+        await wait_until(lambda: server.ask("PUBSUB", "CHANNELS") == [])
+        assert calls(server, "unsubscribe") <= 5
+
+
+async def test_to_leave_and_come_back_in_one_turn_sends_nothing(launch: Launch) -> None:
+    server = launch()
+    async with listening(server.url) as ears, asyncio.timeout(PATIENCE):
+        await ears.broker.subscribe("x")
+        await ears.broker.unsubscribe("x")
+        await ears.broker.subscribe("x")
+        await ears.broker.publish("x", b"1")
+        await wait_until(lambda: ears.payloads == [b"1"])
+
+    assert calls(server, "subscribe") == 1
+    assert calls(server, "unsubscribe") == 0
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_to_leave_and_come_back_some_turns_later_is_confirmed(
+    each_redis: RedisServer, turns: int
+) -> None:
+    topic = new_topic()
+    async with listening(each_redis.url) as ears, asyncio.timeout(PATIENCE):
+        for _ in range(5):
+            await ears.broker.subscribe(topic)
+            await ears.broker.unsubscribe(topic)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        await ears.broker.subscribe(topic)
+        await ears.broker.publish(topic, b"1")
+        await wait_until(lambda: ears.payloads == [b"1"])
+
+
+async def test_all_who_subscribe_to_one_topic_are_confirmed(each_redis: RedisServer) -> None:
+    async with listening(each_redis.url) as ears, asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(ears.broker.subscribe("x") for _ in range(5)))
+
+
+async def test_a_confirmation_has_the_topic_looked_at_again(each_redis: RedisServer) -> None:
+    topic = new_topic()
+    async with listening(each_redis.url) as ears:
+        await ears.broker.subscribe(topic)
+        assert ears.rechecked == [topic]
+        kill_clients(each_redis, pubsub=True)
+        await wait_until(lambda: ears.rechecked == [topic, topic])
+
+
+async def test_who_gives_up_subscribing_leaves_no_channel_behind(launch: Launch) -> None:
+    server = launch()
+    with Link(server.port) as link:
+        async with numbers(link.url) as stream:
+            link.freeze()
+            joining = asyncio.create_task(stream.reader())
+            await wait_until(lambda: stream.manager._feeds)
+            joining.cancel()
+            await asyncio.wait([joining])
+            link.thaw()
+            await stream.broker.subscribe("other")
+
+            await wait_until(lambda: not stream.manager._feeds)
+            await wait_until(
+                lambda: server.ask("PUBSUB", "CHANNELS") == [stream_key("other").encode()]
+            )
+
+
+# whatever happens to it, nobody misses an event
+
+
+@pytest.mark.parametrize("pubsub", [True, False], ids=["pubsub", "commands"])
+async def test_killed_connections_leave_no_hole(launch: Launch, pubsub: bool) -> None:
+    server = launch()
+    async with numbers(server.url) as stream:
+        await stream.reader()
+        for number in range(200):
+            await stream.publish(number)
+            if number % 20 == 10:
+                kill_clients(server, pubsub=pubsub)
+
+        await stream.everybody_has(range(200))
+
+
+async def test_a_link_that_is_cut_again_and_again_leaves_no_hole(launch: Launch) -> None:
+    server = launch()
+    with Link(server.port) as link:
+        async with numbers(link.url) as stream:
+            await stream.reader()
+            await stream.reader()
+            for number in range(100):
+                if number % 10 == 5:
+                    link.cut()
+                await stream.publish(number)
+
+            await stream.everybody_has(range(100))
+
+
+async def test_what_others_publish_while_the_line_is_down_comes_before_anything_newer(
+    launch: Launch,
+) -> None:
+    server = launch()
+    with Link(server.port) as link:
+        async with numbers(link.url) as stream, numbers(server.url) as other:
+            other.topic = stream.topic
+            await stream.reader()
+            await other.publish_all(range(5))
+            link.refuse()
+            link.cut()
+            await other.publish_all(range(5, 400))
+            link.accept()
+            await other.publish_all(range(400, 410))
+
+            await stream.everybody_has(range(410))
+
+
+async def test_a_frozen_line_is_noticed_in_time_and_caught_up(launch: Launch) -> None:
+    server = launch()
+    with Link(server.port) as link:
+        async with numbers(link.url) as stream, numbers(server.url) as other:
+            other.topic = stream.topic
+            await stream.reader()
+            await _until_an_event_came(stream)
+            link.freeze()
+            await other.publish_all(range(1, 20))
+            await _until_disconnected(stream)
+            link.thaw()
+
+            await stream.everybody_has(range(20))
+
+
+async def test_a_paused_server_is_noticed_in_time_and_caught_up(launch: Launch) -> None:
+    server = launch()
+    async with numbers(server.url) as stream:
+        await stream.reader()
+        await _until_an_event_came(stream)
+        server.pause()
+        try:
+            waiting = asyncio.create_task(stream.publish(1))
+            await _until_disconnected(stream)
+        finally:
+            server.resume()
+        await waiting
+        await stream.publish_all(range(2, 10))
+
+        await stream.everybody_has(range(10))
+
+
+async def test_a_server_that_is_only_quiet_is_not_taken_for_lost(launch: Launch) -> None:
+    server = launch()
+    async with listening(server.url, timeout=0.3) as ears:
+        await ears.broker.subscribe("x")
+        [connection] = clients(server, pubsub=True)
+        pings = calls(server, "ping")
+        await wait_until(lambda: calls(server, "ping") >= pings + 10)
+
+        assert [one["id"] for one in clients(server, pubsub=True)] == [connection["id"]]
+
+
+async def test_a_subscriber_that_redis_hangs_up_on_for_slowness_catches_up(launch: Launch) -> None:
+    server = launch("client-output-buffer-limit pubsub 64kb 64kb 1")
+    async with numbers(server.url) as stream:
+        await stream.reader()
+        await stream.publish_all(range(3))
+        [before] = clients(server, pubsub=True)
+        # More than the sockets hold, all in one turn of the loop: nobody reads meanwhile.
+        _burst(server, stream.topic.name)
+        await stream.publish_all(range(3, 6))
+
+        await stream.everybody_has(range(6))
+        [after] = clients(server, pubsub=True)
+        assert after["id"] != before["id"]
+
+
+async def test_a_restart_with_all_data_leaves_no_hole_and_tells_of_none(launch: Launch) -> None:
+    server = launch(persistent=True)
+    async with numbers(server.url) as stream:
+        early = await stream.reader()
+        cursors = await stream.publish_all(range(10))
+        await stream.everybody_has(range(10))
+        server.restart()
+        await stream.publish_all(range(10, 20))
+        resuming = await stream.reader(after=cursors[4])
+
+        await wait_until(lambda: resuming.got == list(range(5, 20)))
+        await wait_until(lambda: early.got == list(range(20)))
+        assert early.told is resuming.told is None
+
+
+async def test_a_restart_without_an_event_leaves_no_hole_either(launch: Launch) -> None:
+    server = launch(persistent=True)
+    async with numbers(server.url) as stream:
+        await stream.reader()
+        server.restart()
+        await stream.publish_all(range(5))
+
+        await stream.everybody_has(range(5))
+
+
+# who was told what Redis forgot
+
+
+async def test_who_saw_what_a_rewound_server_forgot_is_told(launch: Launch) -> None:
+    server = launch()
+    async with numbers(server.url) as stream:
+        await stream.reader()
+        cursors = await stream.publish_all([1, 2, 3])
+        server.ask("SAVE")
+        await stream.publish_all([4, 5])
+        await stream.everybody_has([1, 2, 3, 4, 5])
+        server.kill()
+        server.start()
+        await stream.publish_all([6, 7])
+
+        await stream.everybody_is_told()
+        resuming = await stream.reader(after=cursors[2])
+        await wait_until(lambda: resuming.got == [6, 7])
+
+
+async def test_who_saw_what_a_lagging_replica_never_had_is_told(launch: Launch) -> None:
+    master, replica = master_and_replica(launch)
+    with Link(master.port) as link:
+        async with numbers(link.url) as stream:
+            await stream.reader()
+            await stream.publish_all([1, 2, 3])
+            master.ask("WAIT", 1, 0)
+            replica.ask("REPLICAOF", "NO", "ONE")
+            await stream.publish_all([4, 5])
+            await stream.everybody_has([1, 2, 3, 4, 5])
+            link._behind = replica.port
+            link.cut()
+            await stream.publish(6)
+
+            await stream.everybody_is_told()
+
+
+@pytest.mark.parametrize("event", [True, False], ids=["by an event", "by the keep-alive"])
+@pytest.mark.usefixtures("keeping")
+async def test_live_subscribers_are_told_that_all_data_was_lost(
+    launch: Launch, event: bool
+) -> None:
+    server = launch()
+    async with numbers(server.url) as stream:
+        reader = await stream.reader()
+        cursors = await stream.publish_all([1, 2])
+        await stream.everybody_has([1, 2])
+        server.ask("FLUSHALL")
+        if event:
+            await stream.publish(3)
+
+        await stream.everybody_is_told()
+        assert reader.got == [1, 2]
+        old = stream.manager.subscribe(stream.topic, after=cursors[0])
+        with pytest.raises(CursorExpired):
+            await old.start()
+        stream.readers.clear()
+        await stream.reader()
+        await stream.publish(4)
+        await stream.everybody_has([4])
+
+
+async def test_live_subscribers_are_told_of_a_failover_to_an_empty_server(launch: Launch) -> None:
+    full, empty = launch(), launch()
+    with Link(full.port) as link:
+        async with numbers(link.url) as stream:
+            await stream.reader()
+            await stream.publish_all([1, 2])
+            await stream.everybody_has([1, 2])
+            link._behind = empty.port
+            link.cut()
+
+            await stream.everybody_is_told()
+
+
+@pytest.mark.usefixtures("keeping")
+async def test_the_keep_alive_extends_the_life_of_a_topic_that_somebody_listens_to(
+    launch: Launch,
+) -> None:
+    server = launch()
+    async with numbers(server.url, topic="heard", seconds=0.2) as stream:
+        await stream.reader()
+        await stream.publish(1)
+        await stream.everybody_has([1])
+        # Its life ends after twice its age and the grace: 0.6 s, so the unheard one is a clock.
+        for _ in range(2):
+            await stream.manager.publish(stream.topic.__class__("unheard", int), 0)
+            await wait_until(lambda: not server.ask("EXISTS", stream_key("unheard")))
+        assert server.ask("EXISTS", stream_key("heard"))
+        await stream.publish(2)
+
+        await stream.everybody_has([1, 2])
+
+
+async def test_a_topic_that_ran_out_of_age_goes_on_without_a_gap(launch: Launch) -> None:
+    server = launch()
+    async with numbers(server.url, seconds=0.1) as stream:
+        reader = await stream.reader()
+        cursors = await stream.publish_all([1, 2])
+        await stream.everybody_has([1, 2])
+        first = Cursor.parse(cursors[0])
+        await wait_until(lambda: is_expired(stream.broker, stream.topic.name, first))
+        await stream.publish(3)
+        await stream.everybody_has([1, 2, 3])
+        kill_clients(server, pubsub=True)
+        await stream.publish(4)
+        await stream.everybody_has([1, 2, 3, 4])
+        assert reader.told is None
+
+
+# its end
+
+
+async def test_a_line_that_is_lost_while_it_sends_is_made_anew(each_redis: RedisServer) -> None:
+    servers, channel = connect(Address.parse(each_redis.url), TIMEOUT), new_topic()
+    owner = _LosingItsLineOnce()
+    owner.line = Line(servers, "the only one", owner, TIMEOUT)
+    owner.line.add(channel)
+    await wait_until(lambda: channel in owner.heard_of)
+    each_redis.ask("PUBLISH", channel, "1")
+    try:
+        await wait_until(lambda: "late" in owner.heard_of)
+    finally:
+        await _end(owner.line)
+        await servers.aclose()
+
+
+async def test_a_broker_can_be_closed_right_after_unsubscribing(each_redis: RedisServer) -> None:
+    for _ in range(10):
+        async with listening(each_redis.url) as ears:
+            await ears.broker.subscribe("x")
+            await ears.broker.unsubscribe("x")
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_line_that_is_lost_while_it_is_closed_is_closed(
+    each_redis: RedisServer, turns: int
+) -> None:
+    servers = connect(Address.parse(each_redis.url), TIMEOUT)
+    owner = _LosingItsLine(turns)
+    owner.line = Line(servers, "the only one", owner, TIMEOUT)
+    owner.line.add("x")
+    await asyncio.wait_for(owner.is_confirmed.wait(), PATIENCE)
+    each_redis.ask("PUBLISH", "x", "1")
+    await wait_until(lambda: owner.closing is not None)
+    assert owner.closing is not None
+    _, pending = await asyncio.wait([owner.closing], timeout=PATIENCE)
+    await _end(owner.line)
+    await servers.aclose()
+
+    assert not pending
+
+
+class _LosingItsLine:
+    """Closes the line some turns after its connection was lost."""
+
+    line: Line
+    closing: "asyncio.Task[None] | None" = None
+
+    def __init__(self, turns: int) -> None:
+        self.is_confirmed = asyncio.Event()
+        self._turns = turns
+
+    def confirmed(self, _channel: str) -> None:
+        self.is_confirmed.set()
+
+    def received(self, _channel: str, _data: bytes) -> None:
+        self.closing = asyncio.create_task(self._close())
+        raise ConnectionResetError
+
+    def unsettled(self) -> None:
+        pass
+
+    async def _close(self) -> None:
+        for _ in range(self._turns):
+            await asyncio.sleep(0)
+        await self.line.aclose()
+
+
+class _LosingItsLineOnce:
+    """Wants another channel in the very turn in which the connection is lost."""
+
+    line: Line
+
+    def __init__(self) -> None:
+        self.heard_of = list[str]()
+
+    def confirmed(self, channel: str) -> None:
+        self.heard_of.append(channel)
+
+    def received(self, _channel: str, _data: bytes) -> None:
+        self.line.add("late")
+        raise ConnectionResetError
+
+    def unsettled(self) -> None:
+        pass
+
+
+async def _end(line: Line) -> None:
+    """End a line that may have forgotten that it was told to."""
+    while not line._running.done():
+        line._running.cancel()
+        await asyncio.wait([line._running], timeout=0.1)
+
+
+async def _until_an_event_came(stream: Numbers) -> None:
+    await stream.publish(0)
+    await stream.everybody_has([0])
+
+
+async def _until_disconnected(stream: Numbers) -> None:
+    """Wait until a silent server was noticed: within its deadline, and no sooner."""
+    session = stream.broker._session
+    assert session is not None
+    clock = asyncio.get_running_loop().time
+    since = clock()
+    await wait_until(lambda: not session.live.connected)
+    assert TIMEOUT / 3 <= clock() - since <= 4 * TIMEOUT
+
+
+def _burst(server: RedisServer, topic: str) -> None:
+    for _ in range(16):
+        server.ask("PUBLISH", stream_key(topic), b"x" * 1_000_000)

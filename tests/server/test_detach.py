@@ -1,0 +1,226 @@
+"""A connection lives on without its ASGI call, but only where nobody waits for the call's end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import strawberry
+from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gqlnotify import GraphQLRouter, Topic, TopicManager
+from gqlnotify.server.websocket import WebSocketProtocol
+from gqlnotify.websocket.handler import GraphQLTransportWSHandler
+from tests.e2e.raw import Socket, open_socket
+from tests.servers import running
+from tests.waiting import wait_until
+
+NUMBERS = Topic("numbers", int)
+COUNT = "subscription { count }"
+
+
+@strawberry.type
+class Query:
+    ok: bool = True
+
+
+class House:
+    """An application, and what it noticed of the ends of its calls and connections."""
+
+    def __init__(self) -> None:
+        self.topics = topics = TopicManager()
+        self.ended: list[str] = []
+
+        @strawberry.type
+        class Subscription:
+            @strawberry.subscription
+            async def count(self) -> AsyncIterator[int]:
+                return topics.subscribe(NUMBERS)
+
+            @strawberry.subscription
+            async def endless(self) -> AsyncIterator[int]:
+                try:
+                    yield 1
+                    await asyncio.Event().wait()
+                finally:
+                    ended.append("generator")
+
+        ended = self.ended
+        self.schema = strawberry.Schema(Query, subscription=Subscription)
+
+    def app(self, router: type[GraphQLRouter[Any, Any]] = GraphQLRouter, **options: Any) -> FastAPI:
+        app = FastAPI()
+        app.include_router(router(self.schema, topics=self.topics, **options), prefix="/graphql")
+        return app
+
+    @asynccontextmanager
+    async def subscribed(self, app: ASGIApp, path: str = "") -> AsyncIterator[Socket]:
+        async with (
+            running(app, ws=WebSocketProtocol) as origin,
+            open_socket(f"ws://{origin}{path}") as socket,
+        ):
+            await socket.init()
+            await socket.subscribe("1", COUNT)
+            assert await self.next_number(socket) == 1
+            yield socket
+
+    async def next_number(self, socket: Socket) -> int:
+        receiving = asyncio.create_task(message_of(socket, "1"))
+        while not receiving.done():
+            await self.topics.publish(NUMBERS, 1)
+            await asyncio.wait([receiving], timeout=0.02)
+        number: int = (await receiving)["payload"]["data"]["count"]
+        return number
+
+
+async def message_of(socket: Socket, id_: str) -> dict[str, Any]:
+    """Return the next message of one operation: others may come in between."""
+    while (message := await socket.receive()).get("id") != id_:
+        pass
+    return message
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def calls() -> int:
+    """Count the ASGI calls that run."""
+    names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
+    return sum("run_asgi" in name for name in names)
+
+
+async def test_a_socket_that_nobody_attends_to_holds_no_call(house: House) -> None:
+    async with house.subscribed(house.app()) as socket:
+        await wait_until(lambda: calls() == 0)
+        assert await house.next_number(socket) == 1
+
+
+async def test_it_answers_and_ends_as_any_other(house: House) -> None:
+    async with house.subscribed(house.app()) as socket:
+        await socket.send({"type": "ping", "payload": {"a": 1}})
+        while (message := await socket.receive())["type"] != "pong":
+            assert message["type"] == "next"
+        assert message["payload"] == {"a": 1}
+        await socket.send({"id": "1", "type": "complete"})
+        await socket.send({"type": "nonsense"})
+        assert (await socket.closed()).code == 4400
+
+
+async def test_when_the_peer_is_gone_its_operations_end(house: House) -> None:
+    async with house.subscribed(house.app()) as socket:
+        await socket.subscribe("2", "subscription { endless }")
+        await message_of(socket, "2")
+        socket.connection.transport.abort()
+        await wait_until(lambda: house.ended == ["generator"])
+        await wait_until(lambda: all(not feed.members for feed in house.topics._feeds.values()))
+
+
+async def test_when_the_server_stops_its_operations_end_before_the_topics_do(house: House) -> None:
+    async with house.subscribed(house.app()) as socket:
+        await socket.subscribe("2", "subscription { endless }")
+        await message_of(socket, "2")
+    assert house.ended == ["generator"]
+
+
+class Middleware:
+    def __init__(self, app: ASGIApp, ended: list[str]) -> None:
+        self.app, self.ended = app, ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if scope["type"] == "websocket":
+                self.ended.append("call")
+
+
+def with_middleware(house: House) -> ASGIApp:
+    app = house.app()
+    app.add_middleware(Middleware, ended=house.ended)
+    return app
+
+
+def wrapped(house: House) -> ASGIApp:
+    return Middleware(house.app(), house.ended)
+
+
+def mounted(house: House) -> ASGIApp:
+    outer = FastAPI()
+    outer.mount("/sub", Middleware(house.app(), house.ended))
+    return outer
+
+
+def with_a_dependency_that_cleans_up(house: House) -> ASGIApp:
+    async def context() -> AsyncIterator[dict[str, Any]]:
+        yield {}
+        house.ended.append("call")
+
+    return house.app(context_getter=context)
+
+
+def with_a_dependency_of_the_router(house: House) -> ASGIApp:
+    async def session() -> AsyncIterator[None]:
+        yield
+        house.ended.append("call")
+
+    app = FastAPI()
+    app.include_router(
+        GraphQLRouter(house.schema, topics=house.topics),
+        prefix="/graphql",
+        dependencies=[Depends(session)],
+    )
+    return app
+
+
+def with_a_router_that_waits(house: House) -> ASGIApp:
+    class Waiting(GraphQLRouter[Any, Any]):
+        async def run(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().run(request, *args, **kwargs)
+            finally:
+                house.ended.append("call")
+
+    return house.app(Waiting)
+
+
+def with_a_handler_that_waits(house: House) -> ASGIApp:
+    class Waiting(GraphQLTransportWSHandler):
+        async def handle(self) -> None:
+            await super().handle()
+            house.ended.append("call")
+
+    class Router(GraphQLRouter[Any, Any]):
+        graphql_transport_ws_handler_class = Waiting
+
+    return house.app(Router)
+
+
+@pytest.mark.parametrize(
+    ("build", "path"),
+    [
+        (with_middleware, ""),
+        (wrapped, ""),
+        (mounted, "/sub"),
+        (with_a_dependency_that_cleans_up, ""),
+        (with_a_dependency_of_the_router, ""),
+        (with_a_router_that_waits, ""),
+        (with_a_handler_that_waits, ""),
+    ],
+)
+async def test_whoever_waits_for_the_end_of_the_call_is_told_of_it_when_the_connection_ends(
+    house: House, build: Callable[[House], ASGIApp], path: str
+) -> None:
+    app = build(house)
+    lifespan: Callable[[], Awaitable[None]] = house.topics.start
+    await lifespan()
+    async with house.subscribed(app, path) as socket:
+        assert await house.next_number(socket) == 1
+        assert house.ended == []
+        assert calls() == 1
+        socket.connection.transport.abort()
+        await wait_until(lambda: house.ended == ["call"])
+    await house.topics.close()

@@ -1,0 +1,64 @@
+import asyncio
+import time
+
+import pytest
+
+from gqlnotify.deadline import Deadline, time_limit
+from tests.waiting import wait_until
+
+SECONDS = 0.3
+
+
+def block(seconds: float) -> None:
+    """Stand still, as a resolver that computes."""
+    time.sleep(seconds)
+
+
+async def test_it_expires_once_and_not_before_its_time() -> None:
+    loop = asyncio.get_running_loop()
+    expired: list[float] = []
+    began = loop.time()
+    Deadline(loop, SECONDS, lambda: expired.append(loop.time()))
+    await wait_until(lambda: expired)
+    await asyncio.sleep(2 * SECONDS)
+    assert len(expired) == 1
+    assert expired[0] - began >= SECONDS * 0.99
+
+
+async def test_a_cancelled_one_never_expires() -> None:
+    expired: list[int] = []
+    deadline = Deadline(asyncio.get_running_loop(), SECONDS, lambda: expired.append(1))
+    await asyncio.sleep(SECONDS * 0.6)
+    deadline.cancel()
+    await asyncio.sleep(2 * SECONDS)
+    assert expired == []
+
+
+@pytest.mark.parametrize("into", [0, 0.6], ids=["in the first half", "in the second half"])
+async def test_time_in_which_the_loop_was_blocked_does_not_count(into: float) -> None:
+    loop = asyncio.get_running_loop()
+    expired: list[float] = []
+    Deadline(loop, SECONDS, lambda: expired.append(loop.time()))
+    await asyncio.sleep(SECONDS * into)
+    block(2 * SECONDS)
+    blocked_until = loop.time()
+    await wait_until(lambda: expired)
+    assert expired[0] - blocked_until >= SECONDS * 0.99
+
+
+async def test_a_limited_body_is_ended_when_the_time_is_over() -> None:
+    with pytest.raises(TimeoutError):
+        async with time_limit(SECONDS / 3):
+            await asyncio.Event().wait()
+
+
+async def test_a_limited_body_that_ends_in_time_is_left_alone() -> None:
+    async with time_limit(SECONDS / 3):
+        pass
+    await asyncio.sleep(SECONDS)
+
+
+async def test_a_limited_body_is_not_ended_by_a_block() -> None:
+    async with time_limit(SECONDS):
+        block(2 * SECONDS)
+        await asyncio.sleep(0)

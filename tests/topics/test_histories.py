@@ -1,0 +1,289 @@
+"""Histories that go on in another epoch, and such that forgot their newest events."""
+
+import asyncio
+import random
+
+import pytest
+
+from gqlnotify import Cursor, Event, Settings, Subscription, TopicManager
+from gqlnotify.brokers import Deliver, Recheck
+from gqlnotify.errors import CursorExpired
+from gqlnotify.topics import live_topic as feed
+from tests.bad_brokers import Restarting, pause
+from tests.streams import (
+    NUMBERS,
+    leaving_at_once,  # noqa: F401
+    leaving_nothing,
+    publish_all,
+    reading,
+    small,  # noqa: F401
+    started,
+    take,
+)
+from tests.waiting import PATIENCE, wait_until
+
+# another epoch
+
+
+@pytest.mark.usefixtures("small")
+async def test_who_listens_while_the_epoch_changes_sees_no_gap_and_no_repeat() -> None:
+    broker = Restarting()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        live, slow = [await started(manager.subscribe(NUMBERS)) for _ in range(2)]
+        read, cursors = asyncio.create_task(take(live, 60)), list[str]()
+        for life in range(6):
+            cursors += await publish_all(manager, range(life * 10, life * 10 + 10))
+            broker.restart()
+
+        assert await read == [*range(60)]
+        assert await take(slow, 60) == [*range(60)]
+        assert [str(live.cursor), str(slow.cursor)] == cursors[-1:] * 2
+        assert len({cursor.partition("-")[0] for cursor in cursors}) == 6
+        for stream in (live, slow):
+            await stream.aclose()
+
+
+@pytest.mark.parametrize("listened", [True, False])
+@pytest.mark.parametrize("window", [3, 256])
+async def test_who_resumes_behind_any_cursor_of_any_epoch_sees_no_gap_and_no_repeat(
+    monkeypatch: pytest.MonkeyPatch, listened: bool, window: int
+) -> None:
+    monkeypatch.setattr(feed, "WINDOW_SIZE", window)
+    broker = Restarting()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        other = manager.subscribe(NUMBERS)
+        if listened:
+            await other.start()
+        cursors = [await manager.cursor(NUMBERS)]
+        for number in range(9):
+            cursors += await publish_all(manager, [number])
+            if number % 3 == 2:
+                broker.restart()
+
+        for missed, cursor in enumerate(cursors):
+            stream = await started(manager.subscribe(NUMBERS, after=cursor))
+            assert await take(stream, 9 - missed) == [*range(missed, 9)]
+            await stream.aclose()
+        await other.aclose()
+
+
+async def test_an_epoch_that_is_not_that_of_its_place_is_no_cursor_of_the_history() -> None:
+    broker = Restarting()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        listening = await started(manager.subscribe(NUMBERS))
+        first = Cursor.parse((await publish_all(manager, [1]))[0])
+        broker.restart()
+        second = Cursor.parse((await publish_all(manager, [2]))[0])
+
+        for mixed in (Cursor(second.epoch, first.seq), Cursor(first.epoch, second.seq)):
+            stream = manager.subscribe(NUMBERS, after=str(mixed))
+            with pytest.raises(CursorExpired):
+                await take(stream, 1)
+        await listening.aclose()
+
+
+# forgotten events
+
+
+@pytest.mark.usefixtures("small")
+async def test_when_a_history_forgot_its_newest_events_only_who_saw_them_is_told() -> None:
+    broker = Restarting()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        streams = [await started(manager.subscribe(NUMBERS)) for _ in range(4)]
+        cursors = await publish_all(manager, range(4))
+        for taken, stream in enumerate(streams, start=1):
+            assert await take(stream, taken) == [*range(taken)]
+        before, at, beyond, far_beyond = streams
+        assert str(at.cursor) == cursors[1]
+
+        broker.restart(forgetting=2)
+        newest = (await publish_all(manager, [12, 13, 14]))[-1]
+        window = manager._feeds[NUMBERS.name].window
+        await wait_until(lambda: str(window.last) == newest)
+        assert await take(before, 4) == [1, 12, 13, 14]
+        assert await take(at, 3) == [12, 13, 14]
+        for stream in (beyond, far_beyond):
+            with pytest.raises(CursorExpired):
+                await take(stream, 1)
+        for stream in streams:
+            await stream.aclose()
+
+
+@pytest.mark.parametrize("listened", [True, False])
+async def test_who_resumes_in_a_history_that_forgot_its_newest_events_goes_on_or_is_told(
+    listened: bool,
+) -> None:
+    broker = Restarting()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        other = manager.subscribe(NUMBERS)
+        if listened:
+            await other.start()
+        cursors = [await manager.cursor(NUMBERS), *await publish_all(manager, range(4))]
+        broker.restart(forgetting=2)
+        newest = (await publish_all(manager, [12, 13]))[-1]
+        if listened:
+            window = manager._feeds[NUMBERS.name].window
+            await wait_until(lambda: str(window.last) == newest)
+
+        for missed, cursor in enumerate(cursors[:3]):
+            stream = manager.subscribe(NUMBERS, after=cursor)
+            assert await take(stream, 4 - missed) == [*range(missed, 2), 12, 13]
+            await stream.aclose()
+        for cursor in cursors[3:]:
+            with pytest.raises(CursorExpired):
+                await take(manager.subscribe(NUMBERS, after=cursor), 1)
+        await other.aclose()
+
+
+async def test_who_waits_where_a_history_was_cut_off_goes_on_once_it_does() -> None:
+    broker = Restarting()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        at, beyond = [await started(manager.subscribe(NUMBERS)) for _ in range(2)]
+        await publish_all(manager, [0])
+        assert await take(at, 1) == [0]
+        broker.deaf = True
+        await publish_all(manager, [1])
+        broker.recheck(NUMBERS.name)
+        assert await take(beyond, 2) == [0, 1]
+
+        broker.restart(forgetting=1)
+        broker.deaf = False
+        window = manager._feeds[NUMBERS.name].window
+        broker.recheck(NUMBERS.name)
+        await wait_until(lambda: window.last.seq == 1)
+        reads = [await reading(stream) for stream in (at, beyond)]
+        await publish_all(manager, [11])
+        assert await reads[0] == 11
+        with pytest.raises(CursorExpired):
+            await reads[1]
+        for stream in (at, beyond):
+            await stream.aclose()
+
+
+async def test_a_late_message_from_before_the_cut_does_not_hide_what_replaced_it() -> None:
+    broker = Restarting()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [0])
+        assert await take(stream, 1) == [0]
+        broker.deaf = True
+        forgotten = Cursor.parse((await publish_all(manager, [1]))[0])
+        broker.restart(forgetting=1)
+        await publish_all(manager, [11, 12])
+
+        broker.hold_one_answer = True
+        broker.recheck(NUMBERS.name)
+        await wait_until(lambda: not broker.hold_one_answer)
+        manager._deliver(Event(NUMBERS.name, forgotten, b"1"))
+        broker.answer.set()
+        assert await take(stream, 1) == [1]
+        with pytest.raises(CursorExpired):
+            await take(stream, 1)
+        await stream.aclose()
+
+
+# all at once
+
+
+class StormyWeather(Restarting):
+    """Takes its time, and knows behind which event each event was ever appended."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.before: dict[Cursor, Cursor] = {}
+        self._chance = chance
+
+    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+        loop = asyncio.get_running_loop()
+
+        def in_turns(turns: int, event: Event) -> None:
+            if turns:
+                loop.call_soon(in_turns, turns - 1, event)
+            else:
+                deliver(event)
+
+        await super().start(lambda event: in_turns(self._chance.randrange(6), event), recheck)
+
+    async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
+        place = self.places()[-1]
+        cursor = await super().publish(topic, payload, event_id=event_id)
+        self.before[cursor] = place
+        return cursor
+
+    async def _call(self, method: str) -> None:
+        if method != "publish":
+            await pause(self._chance.randrange(4))
+        await super()._call(method)
+
+    async def _hold(self) -> None:
+        await pause(self._chance.randrange(4))
+
+    def places(self) -> list[Cursor]:
+        return self._places(NUMBERS.name)
+
+    def change(self) -> None:
+        """Become better or worse."""
+        self.deaf = self._chance.random() < 0.2
+        self.down = {"read", "head"} if self._chance.random() < 0.2 else set()
+        if self._chance.random() < 0.5:
+            self.restart(forgetting=self._chance.choice([0, 1, 1, 2, 5]))
+        if not self.deaf:
+            self.recheck(NUMBERS.name)
+
+    def clear_up(self) -> None:
+        self.deaf, self.down = False, set()
+        self.recheck(NUMBERS.name)
+
+
+THE_END = -1
+
+
+async def follow(stream: Subscription[int], taken: list[Cursor], broker: StormyWeather) -> None:
+    async for number in stream:
+        assert stream.cursor is not None
+        assert broker.before[stream.cursor] == taken[-1], "A gap or a repeat"
+        taken.append(stream.cursor)
+        if number == THE_END:
+            break
+
+
+async def come_and_go(manager: TopicManager, broker: StormyWeather, chance: random.Random) -> None:
+    """Return at the end of the stream, or once it has told that there is no way to get there."""
+    taken = [broker.places()[0]]
+    while True:
+        stream = manager.subscribe(NUMBERS, after=str(taken[-1]))
+        life = asyncio.create_task(follow(stream, taken, broker))
+        if chance.random() < 0.8:
+            await pause(chance.randrange(60))
+            life.cancel()
+        [outcome] = await asyncio.gather(life, return_exceptions=True)
+        await stream.aclose()
+        if outcome is None:
+            return
+        if isinstance(outcome, CursorExpired):
+            assert taken[-1] not in broker.places(), "Told so without need"
+            return
+        assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("seed", range(50))
+async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_that_it_is_not(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    broker = StormyWeather(chance)
+    linger = Settings(topic_linger=chance.choice([0, 0.002, 0.05]))
+    async with leaving_nothing(TopicManager(broker, settings=linger)) as manager:
+        await manager.cursor(NUMBERS)
+        readers = [asyncio.create_task(come_and_go(manager, broker, chance)) for _ in range(6)]
+        for number in range(150):
+            await manager.publish(NUMBERS, number)
+            await pause(chance.randrange(6))
+            if chance.random() < 0.3:
+                broker.change()
+        broker.clear_up()
+        await manager.publish(NUMBERS, THE_END)
+
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*readers)

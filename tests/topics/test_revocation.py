@@ -1,0 +1,808 @@
+"""What is revoked is known everywhere, at once and later, whatever becomes of the broker."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from gqlnotify import GraphQLRouter, Principal, Publisher, Settings, TopicManager
+from gqlnotify.auth import Viewer, viewing
+from gqlnotify.brokers import Broker, MemoryBroker
+from gqlnotify.errors import (
+    RevocationsUnavailable,
+    TokenLivesTooLong,
+    TokenRevoked,
+    TooManyRevocations,
+    TopicsClosed,
+)
+from gqlnotify.observability import metrics
+from gqlnotify.settings import Bounds
+from gqlnotify.topics import revocation
+from gqlnotify.topics.revocation import REVOCATIONS, Revocation, Revocations, Revoked
+from tests.applications import (
+    ALL_PROTOCOLS,
+    STREAMS,
+    application,
+    bearer,
+    client_of,
+    http,
+    stream_of,
+)
+from tests.bad_brokers import AnsweringLate, LosingItsData, OutOfReach
+from tests.e2e.conftest import SECRET
+from tests.e2e.raw import open_socket
+from tests.e2e.tokens import token
+from tests.house import MESSAGE_TEXTS, House
+from tests.redis_servers import redis_server
+from tests.servers import DIRECT, PATIENCE, Server, patience, running, serving
+from tests.test_cli import run
+from tests.waiting import wait_until
+
+NOW = 0
+"""The time at which the running test began."""
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "NOW", int(time.time()))
+
+
+HELLO_QUERY = {"query": "{ me }"}
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def locked(**options: Any) -> Settings:
+    return Settings(jwt_secret=SECRET, **options)  # type: ignore[arg-type]
+
+
+def holder(subject: str = "alice", **claims: Any) -> Principal:
+    return Principal(subject, claims=claims)
+
+
+# the rule
+
+LONGEST = 86_400.0
+
+
+def revoked(
+    *revocations: Revocation, now: float | None = None, longest: float = LONGEST
+) -> Revoked:
+    known = Revoked(longest, now=lambda: NOW if now is None else now)
+    for each in revocations:
+        known.add(each)
+    return known
+
+
+def test_a_subject_is_revoked_with_all_that_was_issued_until_then() -> None:
+    known = revoked(Revocation(subject="alice", at=NOW))
+
+    for iat in (NOW - 1, NOW, "yesterday"):
+        refusal = known.refusal(holder(iat=iat))
+        assert refusal is not None
+        assert refusal.close_code == 4401
+    assert known.refusal(holder())
+    assert not known.refusal(holder("bob", iat=NOW - 1))
+
+
+def test_a_token_from_a_clock_that_is_ahead_is_revoked_and_its_client_may_retry() -> None:
+    known = revoked(Revocation(subject="alice", at=NOW), now=NOW + 10)
+
+    for ahead in (1, 30):
+        refusal = known.refusal(holder(iat=NOW + ahead))
+        assert refusal is not None
+        assert refusal.close_code == 4403
+        assert refusal.extensions == {"code": "TOKEN_REVOKED", "retryAfter": 20}
+    assert not known.refusal(holder(iat=NOW + 31))
+
+
+def test_a_token_is_revoked_alone() -> None:
+    known = revoked(Revocation(token_id="a", at=NOW))
+
+    assert known.refusal(holder(jti="a", iat=NOW + 1000))
+    assert known.refusal(holder("bob", jti="a"))
+    assert not known.refusal(holder(jti="b"))
+    assert not known.refusal(holder())
+    assert not known.refusal(holder("a"))
+
+
+def test_an_older_revocation_that_comes_late_takes_nothing_back() -> None:
+    known = revoked(
+        Revocation(subject="alice", at=NOW),
+        Revocation(subject="alice", at=NOW - 100),
+        Revocation(token_id="a", at=NOW, until=NOW + 100),
+        Revocation(token_id="a", at=NOW, until=NOW - 100),
+    )
+
+    assert known.refusal(holder(iat=NOW - 50))
+    assert known.refusal(holder("bob", jti="a"))
+
+
+def test_a_subjects_revocation_outlasts_every_token_that_may_be_of_before() -> None:
+    # Made by a clock that is 30 s ahead, and checked by one that is 30 s behind.
+    last = NOW + LONGEST + 60
+    for now, is_revoked in ((last - 1, True), (last + 1, False)):
+        known = revoked(Revocation(subject="alice", at=NOW), now=now)
+        assert (known.refusal(holder(iat=NOW - 5)) is not None) is is_revoked
+
+
+def test_a_tokens_revocation_ends_with_the_token_or_with_the_longest_life() -> None:
+    known_until = Revocation(token_id="a", at=NOW, until=NOW + 500)
+    unknown = Revocation(token_id="b", at=NOW)
+
+    for later, expected in ((500, {"a", "b"}), (531, {"b"}), (LONGEST, {"b"}), (LONGEST + 61, {})):
+        known = revoked(known_until, unknown, now=NOW + later)
+        assert {id_ for id_ in ("a", "b") if known.refusal(holder(jti=id_))} == set(expected)
+
+
+def test_where_a_token_may_live_for_ever_nothing_is_forgotten() -> None:
+    subject, one = Revocation(subject="alice", at=0), Revocation(token_id="a", at=0)
+    known = revoked(subject, one, now=NOW, longest=math.inf)
+
+    assert known.refusal(holder(iat=-1))
+    assert known.refusal(holder("bob", jti="a"))
+
+
+def test_no_revocation_pushes_out_another_one_and_those_that_ended_take_no_memory() -> None:
+    clock = [float(NOW)]
+    known = Revoked(LONGEST, now=lambda: clock[0])
+    known.add(Revocation(subject="alice", at=NOW))
+    for n in range(100_000):
+        known.add(Revocation(token_id=f"{n}", at=NOW, until=NOW + 900))
+    assert len(known) == 100_001
+    assert known.refusal(holder(iat=NOW - 1))
+    assert all(known.refusal(holder("bob", jti=f"{n}")) for n in range(0, 100_000, 999))
+
+    clock[0] += 1000
+    for n in range(200_000):
+        known.add(Revocation(token_id=f"later {n % 10}", at=clock[0]))
+    assert known.refusal(holder(iat=NOW - 1))
+    for n in range(100_000):
+        known.add(Revocation(token_id=f"{n} more", at=NOW, until=NOW + 1100))
+    assert len(known) == 100_011
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{}",
+        b'{"subject": "a", "tokenId": "b", "at": 1}',
+        b'{"subject": ""}',
+        b'{"tokenId": ""}',
+        b'{"subject": 5}',
+        b'{"subject": "a", "at": "Infinity"}',
+        b'{"tokenId": "a", "until": "Infinity"}',
+        b'{"subject": "a", "until": 5}',
+        b"[]",
+        b"null",
+    ],
+)
+def test_a_revocation_names_one_thing(payload: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - that it is refused is the point
+        REVOCATIONS.decode(payload)
+
+
+def test_a_revocation_is_spelled_as_json_is() -> None:
+    assert REVOCATIONS.encode(Revocation(token_id="a", at=1, until=2)) == (
+        b'{"at":1.0,"subject":null,"tokenId":"a","until":2.0}'
+    )
+
+
+def test_a_revocation_of_an_earlier_version_can_be_read() -> None:
+    earlier = REVOCATIONS.decode(b'{"at":5.0,"subject":null,"tokenId":"a"}')
+
+    assert earlier == Revocation(token_id="a", at=5)
+
+
+# following
+
+
+@asynccontextmanager
+async def following(broker: Broker | None = None, **settings: Any) -> AsyncIterator[Revocations]:
+    topics = TopicManager(broker or MemoryBroker(), settings=Settings(broker_wait=0))
+    async with Revocations(topics, Settings(**settings)) as revocations:
+        yield revocations
+    await topics.close()
+
+
+def is_revoked(by: Revocations, principal: Principal) -> bool:
+    try:
+        by.check(principal)
+    except TokenRevoked:
+        return True
+    return False
+
+
+async def test_what_is_revoked_is_refused_from_then_on() -> None:
+    async with following() as revocations:
+        revocations.check(holder())
+        await revocations.revoke(subject="alice")
+        await revocations.revoke(token_id="a")
+
+        await wait_until(lambda: is_revoked(revocations, holder("bob", jti="a")))
+        assert is_revoked(revocations, holder())
+        revocations.check(holder("bob", jti="b"))
+
+
+async def test_one_that_starts_later_knows_at_once_what_was_revoked_before() -> None:
+    broker = MemoryBroker()
+    async with following(broker) as revocations:
+        for n in range(300):
+            await revocations.revoke(subject=f"subject {n}")
+    async with following(broker) as revocations:
+        assert all(is_revoked(revocations, holder(f"subject {n}")) for n in range(300))
+
+
+async def test_the_beginning_of_the_history_may_be_forgotten() -> None:
+    broker = MemoryBroker(per_topic={"gqlnotify.*": Bounds(length=3)})
+    async with following(broker) as revocations:
+        for n in range(10):
+            await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject=f"{n}")))
+    async with following(broker) as revocations:
+        assert [n for n in range(10) if is_revoked(revocations, holder(f"{n}"))] == [7, 8, 9]
+
+
+async def test_revoking_is_not_asked_for_the_right_of_the_viewer() -> None:
+    async with following() as revocations:
+        with viewing(Viewer(holder("an administrator"))):
+            await revocations.revoke(subject="alice")
+
+        await wait_until(lambda: is_revoked(revocations, holder()))
+
+
+async def test_those_concerned_are_told_once_and_the_others_not_at_all() -> None:
+    told = list[str]()
+    async with following() as revocations:
+        for name, principal in {
+            "alice": holder(iat=NOW - 10),
+            "alice again": holder(iat=NOW - 10, jti="a"),
+            "a later alice": holder(iat=NOW + 1000),
+            "bob": holder("bob", jti="b"),
+            "carol": holder("carol", jti="c"),
+        }.items():
+            revocations.watch(principal, lambda name=name: told.append(name))  # type: ignore[misc]
+
+        await revocations.revoke(subject="alice")
+        await revocations.revoke(token_id="a")
+        await revocations.revoke(token_id="b")
+        await wait_until(lambda: "bob" in told)
+        assert sorted(told) == ["alice", "alice again", "bob"]
+
+
+async def test_who_watches_no_longer_is_not_told_and_leaves_nothing() -> None:
+    told = list[str]()
+    async with following() as revocations:
+        unwatch = revocations.watch(holder(), lambda: told.append("gone"))
+        other = revocations.watch(holder(), lambda: told.append("there"))
+        unwatch()
+        unwatch()
+        await revocations.revoke(subject="alice")
+        await wait_until(lambda: told)
+        other()
+
+        assert told == ["there"]
+        assert not revocations._watches
+
+
+async def test_who_comes_too_late_to_watch_is_refused() -> None:
+    async with following() as revocations:
+        await revocations.revoke(subject="alice")
+        await wait_until(lambda: is_revoked(revocations, holder()))
+
+        with pytest.raises(TokenRevoked):
+            revocations.watch(holder(), lambda: None)
+        assert not revocations._watches
+
+
+async def test_one_that_can_not_be_told_does_not_keep_it_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = list[str]()
+
+    def fail() -> None:
+        told.append("failed")
+        raise ValueError("on purpose")
+
+    async with following() as revocations:
+        for _ in range(3):
+            revocations.watch(holder(), fail)
+        await revocations.revoke(subject="alice")
+        await wait_until(lambda: len(told) == 3)
+        await revocations.revoke(subject="bob")
+        await wait_until(lambda: is_revoked(revocations, holder("bob")))
+    assert "could not be told" in caplog.text
+
+
+async def test_what_can_not_be_read_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    broker = MemoryBroker()
+    async with following(broker) as revocations:
+        for payload in (b"", b"{}", b'{"subject": 5}', b"\xff"):
+            await broker.publish(REVOCATIONS.name, payload)
+        await revocations.revoke(subject="alice")
+
+        await wait_until(lambda: is_revoked(revocations, holder()))
+    assert caplog.text.count("can't be read") == 4
+
+
+# a broker with a bad day
+
+
+async def test_what_is_known_stays_known_when_the_broker_loses_its_data() -> None:
+    broker = LosingItsData()
+    async with following(broker) as revocations:
+        await revocations.revoke(subject="alice")
+        await wait_until(lambda: is_revoked(revocations, holder()))
+        broker.lose_everything()
+        await revocations.revoke(subject="bob")
+        broker.recheck(REVOCATIONS.name)
+
+        await wait_until(lambda: is_revoked(revocations, holder("bob")))
+        assert is_revoked(revocations, holder())
+
+
+async def test_what_the_live_path_dropped_is_looked_up() -> None:
+    broker = OutOfReach()
+    async with following(broker) as revocations:
+        broker.deaf = True
+        await revocations.revoke(subject="alice")
+        broker.deaf = False
+        await revocations.revoke(subject="bob")
+
+        await wait_until(lambda: is_revoked(revocations, holder("bob")))
+        assert is_revoked(revocations, holder())
+
+
+@pytest.mark.parametrize("method", ["start", "subscribe", "head", "read"])
+async def test_a_broker_out_of_reach_stops_nothing_and_is_asked_again(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation, "START_SECONDS", 0.05)
+    monkeypatch.setattr(revocation, "RETRY_SECONDS", 0.01)
+    broker = OutOfReach()
+    await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="alice")))
+    broker.down = {method}
+    async with following(broker) as revocations:
+        await wait_until(lambda: broker.failed)
+        revocations.check(holder())
+        broker.down = set()
+
+        await wait_until(lambda: is_revoked(revocations, holder()))
+
+
+@pytest.mark.parametrize("method", ["start", "subscribe", "head", "read"])
+async def test_a_slow_broker_holds_up_neither_start_nor_end(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation, "START_SECONDS", 0.05)
+    broker = AnsweringLate(method)
+    await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="alice")))
+    async with patience(), following(broker):
+        assert broker.held
+        broker.answer.set()
+
+
+async def test_those_who_come_while_nobody_can_tell_are_refused_until_somebody_can(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation, "START_SECONDS", 0.05)
+    monkeypatch.setattr(revocation, "RETRY_SECONDS", 0.01)
+    broker = OutOfReach("read")
+    await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="eve", at=NOW)))
+    topics = TopicManager(broker, settings=Settings(broker_wait=0))
+    router = GraphQLRouter(house.schema, topics=topics, settings=locked())
+    async with running(application(router)) as origin, client_of(origin) as client:
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert answer.status_code == 503
+        assert answer.json()["errors"][0]["extensions"]["code"] == "REVOCATIONS_UNAVAILABLE"
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.send({"type": "connection_init", "payload": {"token": token()}})
+            assert (await socket.closed()).code == 1013
+        assert router.revocations is not None
+        with pytest.raises(RevocationsUnavailable):
+            await router.revocations.ready()
+
+        broker.down = set()
+        monkeypatch.setattr(revocation, "START_SECONDS", PATIENCE)
+        await router.revocations.ready()
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert answer.json() == {"data": {"me": "alice"}}
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer(subject="eve"))
+        assert answer.status_code == 401
+
+        # What was known once is enough while the broker is away.
+        broker.down = {"read", "head", "subscribe", "check"}
+        answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert answer.json() == {"data": {"me": "alice"}}
+
+
+# where no lifespan runs
+
+
+def included(router: Any) -> Any:
+    return application(router), {}
+
+
+def without_lifespan(router: Any) -> Any:
+    return application(router), {"lifespan": "off"}
+
+
+def mounted(router: Any) -> Any:
+    outer = FastAPI()
+    outer.mount("/", application(router))
+    return outer, {}
+
+
+def mounted_deeply(router: Any) -> Any:
+    middle = Starlette(routes=[Mount("/", application(router))])
+    return Starlette(routes=[Mount("/", middle)]), {}
+
+
+@pytest.mark.parametrize("topics", ["given", "its own"])
+@pytest.mark.parametrize("serve", [included, without_lifespan, mounted, mounted_deeply])
+async def test_a_revoked_token_is_refused_however_the_router_is_served(
+    house: House, serve: Any, topics: str
+) -> None:
+    router = house.locked() if topics == "given" else GraphQLRouter(house.schema, settings=locked())
+    assert router.revocations is not None
+    app, options = serve(router)
+    async with running(app, **options) as origin, client_of(origin) as client, patience():
+        await router.revocations.revoke(subject="before")
+        before = token("before", iat=NOW - 60)
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.send({"type": "connection_init", "payload": {"token": before}})
+            assert (await socket.closed()).code == 4401
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.init({"token": token(jti="between")})
+            await router.revocations.revoke(token_id="between")
+            assert (await socket.closed()).code == 4403
+        for given in (before, token(jti="between")):
+            headers = {"authorization": f"Bearer {given}"}
+            answer = await client.post("/graphql", json=HELLO_QUERY, headers=headers)
+            assert answer.status_code == 401
+        good = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+        assert good.status_code == 200
+    await router.revocations.close()
+
+
+async def test_first_connections_that_come_at_once_share_one_start() -> None:
+    broker = OutOfReach()
+    revocations = Revocations(TopicManager(broker), Settings())
+
+    async with patience():
+        await asyncio.gather(*(revocations.ready() for _ in range(50)))
+    assert broker.calls["start"] == broker.calls["subscribe"] == 1
+    await revocations.close()
+
+
+async def test_what_is_dropped_without_a_shutdown_leaves_no_task() -> None:
+    tasks = asyncio.all_tasks()
+    topics = TopicManager(MemoryBroker())
+    revocations = Revocations(topics, Settings())
+    await revocations.ready()
+    await revocations.revoke(subject="alice")
+    await wait_until(lambda: is_revoked(revocations, holder()))
+
+    await wait_until(lambda: asyncio.all_tasks() <= tasks)
+
+
+def test_each_event_loop_follows_and_what_was_known_stays_known() -> None:
+    revocations = Revocations(TopicManager(MemoryBroker()), Settings())
+
+    async def revoke(subject: str) -> None:
+        await revocations.ready()
+        await revocations.revoke(subject=subject)
+        await wait_until(lambda: is_revoked(revocations, holder(subject)))
+
+    for subject in ("alice", "bob"):
+        asyncio.run(revoke(subject))
+    assert is_revoked(revocations, holder("alice"))
+
+
+async def test_a_second_loop_that_runs_meanwhile_knows_what_the_first_one_does() -> None:
+    revocations = Revocations(TopicManager(MemoryBroker()), Settings())
+    await revocations.ready()
+    await revocations.revoke(subject="alice")
+    await wait_until(lambda: is_revoked(revocations, holder()))
+
+    await asyncio.to_thread(asyncio.run, revocations.ready())
+    await revocations.close()
+
+
+async def test_when_the_topics_are_closed_by_another_they_are_followed_again() -> None:
+    broker = MemoryBroker()
+    topics = TopicManager(broker)
+    revocations = Revocations(topics, Settings())
+    await revocations.ready()
+    await topics.close()
+    await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="alice")))
+
+    with pytest.raises(TopicsClosed):
+        await topics.cursor(REVOCATIONS)
+    await topics.start()
+    await revocations.ready()
+    assert is_revoked(revocations, holder())
+    await revocations.close()
+    await topics.close()
+
+
+# how many there may be
+
+
+@pytest.mark.parametrize("where", ["memory", "redis"])
+@pytest.mark.processes
+async def test_more_than_ten_thousand_are_all_known_at_the_next_start(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    first, count = f"{time.time()}", 10_001
+    entries = [Revocation(token_id=f"{first} {n}") for n in range(count)]
+    if where == "redis":
+        url = request.getfixturevalue("redis_url")
+        async with Publisher(url) as publisher:
+            await publisher.publish_many((REVOCATIONS, each) for each in entries)
+        topics = TopicManager(settings=Settings(broker_url=url))
+    else:
+        broker = MemoryBroker()
+        for each in entries:
+            await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(each))
+        topics = TopicManager(broker)
+    async with patience(), Revocations(topics, Settings()) as revocations:
+        await revocations.ready()
+        assert all(is_revoked(revocations, holder(jti=f"{first} {n}")) for n in range(count))
+    await topics.close()
+
+
+async def test_a_long_history_is_waited_for_while_the_broker_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocation, "START_SECONDS", 0.01)
+    broker = MemoryBroker()
+    for n in range(10_001):
+        payload = REVOCATIONS.encode(Revocation(token_id=f"{n}"))
+        await broker.publish(REVOCATIONS.name, payload)
+    topics = TopicManager(broker)
+    revocations = Revocations(topics, Settings())
+
+    async with patience():
+        await revocations.ready()
+    assert is_revoked(revocations, holder(jti="10000"))
+    await revocations.close()
+    await topics.close()
+
+
+async def test_one_that_would_push_out_another_is_refused_and_a_warning_comes_long_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    patterns = {"gqlnotify.*": Bounds(length=10)}
+    broker = MemoryBroker(per_topic=patterns)
+    async with following(broker, history_per_topic=patterns) as revocations:
+        for n in range(5):
+            await revocations.revoke(token_id=f"{n}")
+        assert "there is room for 10" not in caplog.text
+        for n in range(5, 10):
+            await revocations.revoke(token_id=f"{n}")
+        assert "5 revocations are remembered, and there is room for 10" in caplog.text
+        with pytest.raises(TooManyRevocations, match="GQLNOTIFY_HISTORY_PER_TOPIC"):
+            await revocations.revoke(token_id="one too many")
+        await wait_until(lambda: is_revoked(revocations, holder(jti="9")))
+        assert dict(revocations.load()) == {metrics.revocations: 10}
+    async with following(broker) as revocations:
+        assert all(is_revoked(revocations, holder(jti=f"{n}")) for n in range(10))
+
+
+async def test_revoking_over_memory_says_that_a_restart_forgets_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with following() as revocations:
+        await revocations.revoke(subject="alice")
+    assert "memory:// forgets at a restart" in caplog.text
+
+
+async def test_what_has_expired_needs_no_revocation() -> None:
+    async with following() as revocations:
+        await revocations.revoke(token_id="a", expires_at=time.time())
+        for wrong in (5.0, time.time() - 3600):
+            with pytest.raises(ValueError, match="expires_at has passed"):
+                await revocations.revoke(token_id="a", expires_at=wrong)
+        with pytest.raises(ValueError, match="single token"):
+            await revocations.revoke(subject="a", expires_at=time.time() + 5)
+
+
+# what lives longer than its revocation would
+
+
+@pytest.mark.parametrize(
+    ("claims", "refused"),
+    [
+        ({"iat": -10, "exp": 3590}, False),
+        ({"iat": -10, "exp": 3591}, True),
+        ({"exp": 3600}, False),
+        ({"exp": 3700}, True),
+        # It says that it was made later than now, and so lives shorter than it does.
+        ({"iat": 9000, "exp": 9010}, True),
+        ({}, False),
+    ],
+)
+async def test_a_token_that_outlives_the_longest_life_is_refused(
+    claims: dict[str, int], refused: bool
+) -> None:
+    now = int(time.time())
+    times = {name: now + value for name, value in claims.items()}
+    expires_at = datetime.fromtimestamp(times["exp"], UTC) if "exp" in times else None
+    principal = Principal("alice", expires_at=expires_at, claims=times)
+    async with following(jwt_max_lifetime=3600) as revocations:
+        with pytest.raises(TokenLivesTooLong, match="3600 s") if refused else nullcontext():
+            revocations.check(principal)
+    async with following(jwt_max_lifetime=3600, jwt_require_exp=False) as revocations:
+        revocations.check(principal)
+
+
+async def test_a_token_that_lives_too_long_is_told_so_and_is_no_guess(house: House) -> None:
+    settings = locked(jwt_max_lifetime=60, max_failed_authentications=1)
+    async with http(house.router(settings=settings)) as client:
+        for _ in range(3):
+            answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
+            assert answer.status_code == 401
+            [error] = answer.json()["errors"]
+            assert error["extensions"]["code"] == "TOKEN_LIVES_TOO_LONG"
+            assert "GQLNOTIFY_JWT_MAX_LIFETIME" in error["message"]
+
+
+async def test_it_may_be_started_again() -> None:
+    topics = TopicManager(MemoryBroker())
+    revocations = Revocations(topics, Settings())
+    for subject in ("alice", "bob"):
+        async with revocations:
+            await revocations.revoke(subject=subject)
+            await wait_until(lambda subject=subject: is_revoked(revocations, holder(subject)))
+    await topics.close()
+
+
+# over HTTP
+
+
+async def test_a_socket_leaves_nothing_to_be_told(house: House) -> None:
+    router = house.locked()
+    async with running(application(router)) as origin:
+        async with open_socket(f"ws://{origin}") as socket:
+            await socket.init(bearer())
+            assert watches(router)
+        await wait_until(lambda: not watches(router))
+
+
+@pytest.mark.parametrize(("kind", "headers"), STREAMS)
+async def test_a_stream_over_http_ends_when_its_token_is_revoked(
+    house: House, kind: str, headers: dict[str, str]
+) -> None:
+    router = house.locked(subscription_protocols=ALL_PROTOCOLS)
+    first = await house.say("first")
+    await house.say("second")
+    body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
+    async with patience(), http(router) as client:
+        headers = {**headers, **bearer(jti="a")}
+        async with client.stream("POST", "/graphql", json=body, headers=headers) as answer:
+            results = stream_of(answer, kind)
+            assert (await anext(results))["data"] == {"messages": {"text": "second"}}
+            assert router.revocations is not None
+            await router.revocations.revoke(token_id="a")
+            [error] = (await anext(results))["errors"]
+            assert error["extensions"]["code"] == "TOKEN_REVOKED"
+        again = await client.post("/graphql", json=body, headers=headers)
+        assert again.status_code == 401
+        assert "TOKEN_REVOKED" in again.text
+    assert not watches(router)
+
+
+async def test_without_tokens_nothing_can_be_revoked(house: House) -> None:
+    assert house.router().revocations is None
+
+
+def watches(router: Any) -> int:
+    return len(router.revocations._watches)
+
+
+# many processes
+
+APPLICATION = "tests.e2e.app:app"
+TICKS = 'subscription { ticks(gate: "never") }'
+
+
+@pytest.mark.processes
+async def test_the_command_ends_what_is_affected_in_every_process_and_nothing_else(
+    redis_url: str, tmp_path: Path
+) -> None:
+    subject = f"alice {time.time()}"
+    affected = token(subject, iat=NOW)
+    one_of_bobs, other_of_bobs = (token("bob", jti=f"{subject} {n}", iat=NOW) for n in range(2))
+    environment = {"GQLNOTIFY_BROKER_URL": redis_url}
+    async with two_processes(redis_url, tmp_path, *DIRECT) as servers, AsyncExitStack() as s:
+        sockets = {
+            bearer: [await enter(s, server, bearer) for server in servers]
+            for bearer in (affected, one_of_bobs, other_of_bobs)
+        }
+
+        done = await asyncio.to_thread(run, "revoke", "--subject", subject, settings=environment)
+        assert done.returncode == 0, done.stderr
+        for socket in sockets[affected]:
+            close = await socket.closed()
+            assert (close.code, close.reason) == (4403, "The token was revoked")
+        async with Publisher(redis_url) as publisher:
+            a_minute_ago = Revocation(subject=f"{subject} again", at=time.time() - 60)
+            await publisher.publish(REVOCATIONS, a_minute_ago)
+            await publisher.publish(REVOCATIONS, Revocation(token_id=f"{subject} 0"))
+        for socket in sockets[one_of_bobs]:
+            assert (await socket.closed()).code == 4403
+        for socket in sockets[other_of_bobs]:
+            await socket.is_silent()
+        for server in servers:
+            await assert_refused(server, affected)
+            await assert_refused(server, one_of_bobs)
+            await assert_refused(server, token(f"{subject} again", iat=int(time.time()) - 120))
+            await enter(s, server, token(f"{subject} again", iat=int(time.time())))
+        for server in servers:
+            assert server.trouble == []
+
+
+@pytest.mark.processes
+async def test_a_redis_that_is_restarted_in_between_costs_no_revocation(tmp_path: Path) -> None:
+    with redis_server(persistent=True) as redis:
+        async with two_processes(redis.url, tmp_path) as servers, AsyncExitStack() as stack:
+            sockets = [await enter(stack, server, token(iat=NOW)) for server in servers]
+            redis.restart()
+            async with Publisher(redis.url) as publisher:
+                await publisher.publish(REVOCATIONS, Revocation(subject="alice"))
+
+            for socket in sockets:
+                assert (await socket.closed()).code == 4403
+            redis.restart()
+            for server in servers:
+                await assert_refused(server, token(iat=NOW))
+        with serving(APPLICATION, tmp_path, jwt_secret=SECRET, broker_url=redis.url) as late:
+            await assert_refused(late, token(iat=NOW))
+
+
+@asynccontextmanager
+async def two_processes(
+    redis_url: str, directory: Path, *arguments: str
+) -> AsyncIterator[list[Server]]:
+    async with AsyncExitStack() as stack:
+        servers = []
+        for name in ("one", "two"):
+            (directory / name).mkdir()
+            server = serving(
+                APPLICATION, directory / name, *arguments, jwt_secret=SECRET, broker_url=redis_url
+            )
+            servers.append(stack.enter_context(server))
+        yield servers
+
+
+async def enter(stack: AsyncExitStack, server: Server, bearer: str) -> Any:
+    socket = await stack.enter_async_context(open_socket(server.ws))
+    await socket.init({"Authorization": f"Bearer {bearer}"})
+    await socket.subscribe("1", TICKS)
+    await socket.next("1")
+    return socket
+
+
+async def assert_refused(server: Server, bearer: str) -> None:
+    async with open_socket(server.ws) as socket:
+        payload = {"Authorization": f"Bearer {bearer}"}
+        await socket.send({"type": "connection_init", "payload": payload})
+        close = await socket.closed()
+    assert (close.code, close.reason) == (4401, "The token was revoked")
+    async with client_of(server.http.removeprefix("http://")) as client:
+        headers = {"authorization": f"Bearer {bearer}"}
+        answer = await client.post("/graphql", json={"query": "{ hello }"}, headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["errors"][0]["extensions"]["code"] == "TOKEN_REVOKED"

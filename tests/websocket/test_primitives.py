@@ -1,0 +1,51 @@
+import asyncio
+
+from gqlnotify.websocket.primitives import Gate, Mailbox
+
+
+async def test_those_who_wait_at_a_gate_go_on_when_it_opens() -> None:
+    gate = Gate()
+    waiting = [asyncio.create_task(gate.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert gate.is_set()
+
+
+async def test_nobody_waits_at_an_open_gate() -> None:
+    gate = Gate(is_open=True)
+    await gate.wait()
+    gate.clear()
+    assert not gate.is_set()
+
+
+async def test_who_gives_up_waiting_does_not_give_up_for_the_others() -> None:
+    gate = Gate()
+    impatient, patient = asyncio.create_task(gate.wait()), asyncio.create_task(gate.wait())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    await patient
+    assert impatient.cancelled()
+
+
+async def test_items_come_in_the_order_in_which_they_were_put() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    reading = asyncio.create_task(mailbox.get())
+    await asyncio.sleep(0)
+    assert mailbox.empty()
+    mailbox.put_nowait(1)
+    mailbox.put_nowait(2)
+    assert await reading == 1
+    assert await mailbox.get() == 2
+    assert mailbox.empty()
+
+
+async def test_who_wants_to_is_told_of_each_item() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    told: list[bool] = []
+    mailbox.on_put = lambda: told.append(mailbox.empty())
+    mailbox.put_nowait(1)
+    assert told == [False]

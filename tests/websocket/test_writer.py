@@ -1,0 +1,169 @@
+"""Both ways out, under a real server where it takes one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Opcode
+
+from gqlnotify.protocol.frames import Batch, Head, Tail
+from gqlnotify.server.websocket import WebSocketProtocol
+from gqlnotify.websocket.writer import FULL_BYTES, AsgiWire, DirectWire, Wire, frames_of
+from tests.e2e.frames import Seen, frame_socket
+from tests.servers import patience, running
+from tests.waiting import wait_until
+
+Script = Callable[[Wire], Awaitable[None]]
+HEAD = Head(json.dumps('é"'))
+TAILS = [Tail(json.dumps({"n": n, "text": "é" * 10**n}, ensure_ascii=False)) for n in range(6)]
+
+
+def wire_to(websocket: WebSocket) -> Wire:
+    frames = frames_of(websocket)
+    if frames is None:
+        return AsgiWire(websocket.send_text)
+    return DirectWire(frames, compress_above=1000)
+
+
+def is_full(wire: Wire) -> bool:
+    return wire.full
+
+
+async def said(
+    script: Script, protocol: type[asyncio.Protocol], *, offer: str | None = None
+) -> list[Seen]:
+    """Return the frames of an endpoint that runs `script` and closes when that is flushed."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        wire = wire_to(websocket)
+        work = wire.background()
+        background = asyncio.create_task(work) if work is not None else None
+        await script(wire)
+        await wire.flushed()
+        await websocket.close()
+        if background is not None:
+            background.cancel()
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    async with (
+        running(app, ws=protocol) as address,
+        frame_socket(address, path="/", subprotocol=None, offer=offer) as socket,
+    ):
+        return await socket.until_closed()
+
+
+async def something_of_everything(wire: Wire) -> None:
+    wire.write("first")
+    assert wire.push(HEAD, Batch(TAILS[:1]))
+    assert wire.push(HEAD, Batch(TAILS))
+    wire.write("é" * 70_000)
+    # That was more than is good: it takes nothing that can wait.
+    assert not wire.push(HEAD, Batch(TAILS[:1]))
+    wire.write("last")
+
+
+async def test_both_ways_have_the_same_bytes() -> None:
+    direct = await said(something_of_everything, WebSocketProtocol)
+    portable = await said(something_of_everything, WebSocketsSansIOProtocol)
+    assert direct == portable
+    assert [frame.opcode for frame in direct] == [Opcode.TEXT] * 10 + [Opcode.CLOSE]
+    assert direct[0].data == b"first"
+    assert json.loads(direct[1].data) == {"id": 'é"', "n": 0, "text": "é"}
+
+
+async def test_a_peer_that_inflates_reads_the_same() -> None:
+    plain = await said(something_of_everything, WebSocketProtocol)
+    inflated = await said(something_of_everything, WebSocketProtocol, offer="permessage-deflate")
+    assert [frame.compressed for frame in inflated[2:8]] == [False, False, False, True, True, True]
+    assert [frame.text for frame in inflated] == [frame.text for frame in plain]
+
+
+async def test_nothing_is_written_before_the_turn_is_over_unless_it_is_flushed() -> None:
+    async def script(wire: Wire) -> None:
+        assert isinstance(wire, DirectWire)
+        wire.write("x" * FULL_BYTES)
+        assert is_full(wire)
+        await wire.flushed()
+        assert not is_full(wire)
+        wire.write("y")
+
+    *frames, _ = await said(script, WebSocketProtocol)
+    assert [frame.data[:1] for frame in frames] == [b"x", b"y"]
+
+
+# Through ASGI
+
+
+class Slow:
+    """A server that takes a message when it is let."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self.permits = asyncio.Semaphore(0)
+
+    async def send(self, text: str) -> None:
+        await self.permits.acquire()
+        self.taken.append(text)
+
+    def let(self, count: int) -> None:
+        for _ in range(count):
+            self.permits.release()
+
+
+@asynccontextmanager
+async def through(server: Slow) -> AsyncIterator[AsgiWire]:
+    wire = AsgiWire(server.send)
+    background = asyncio.create_task(wire.background())
+    try:
+        yield wire
+    finally:
+        background.cancel()
+
+
+async def test_messages_leave_one_after_the_other_and_flushed_is_the_last_of_them() -> None:
+    server = Slow()
+    async with through(server) as wire, patience():
+        for n in range(10):
+            wire.write(str(n))
+        flushed = asyncio.create_task(wire.flushed())
+        server.let(9)
+        await wait_until(lambda: len(server.taken) == 9)
+        assert not flushed.done()
+        server.let(1)
+        await flushed
+        assert server.taken == [str(n) for n in range(10)]
+
+
+async def test_it_is_full_at_its_bound_and_drained_at_half_of_it() -> None:
+    server = Slow()
+    piece = "x" * (FULL_BYTES // 4)
+    async with through(server) as wire, patience():
+        for _ in range(3):
+            wire.write(piece)
+        assert not is_full(wire)
+        wire.write(piece)
+        assert is_full(wire)
+        drained = asyncio.create_task(wire.drained())
+        server.let(2)
+        await wait_until(lambda: len(server.taken) == 2)
+        assert is_full(wire)
+        server.let(1)
+        await drained
+        assert not is_full(wire)
+
+
+@pytest.mark.parametrize("size", [1, FULL_BYTES, 3 * FULL_BYTES])
+async def test_a_message_of_any_size_leaves_and_makes_room(size: int) -> None:
+    server = Slow()
+    async with through(server) as wire, patience():
+        wire.write("x" * size)
+        server.let(1)
+        await wire.flushed()
+        assert not is_full(wire)
