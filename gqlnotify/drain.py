@@ -15,7 +15,7 @@ _LOOK_EVERY = 0.05
 logger = logging.getLogger("gqlnotify.server")
 
 
-class Leaver(Protocol):
+class Drainable(Protocol):
     """A connection that outlives its answer, and so has to be ended."""
 
     @property
@@ -36,7 +36,7 @@ class Drain:
         self.begun = False
         self.finish_by = float("inf")
         """When operations have to be over, in the time of the loop."""
-        self._leavers: dict[Leaver, None] = {}
+        self._drainables: dict[Drainable, None] = {}
         self._spread = False
         self._work: asyncio.Task[None] | None = None
 
@@ -47,13 +47,13 @@ class Drain:
             _drains[loop] = cls()
         return _drains[loop]
 
-    def add(self, leaver: Leaver) -> None:
-        """Have `leaver` leave in its turn; at once, if the turns have been given already."""
-        if leaver in self._leavers:
+    def add(self, drainable: Drainable) -> None:
+        """Have `drainable` leave in its turn; at once, if the turns have been given already."""
+        if drainable in self._drainables:
             return
-        self._leavers[leaver] = None
+        self._drainables[drainable] = None
         if self._spread:
-            _leave(leaver)
+            _leave(drainable)
 
     def begin(self, window: float, margin: float) -> "asyncio.Task[None]":
         """Begin, unless it has; return what ends when all are gone, at the latest by force.
@@ -74,15 +74,15 @@ class Drain:
         # All of them are added in this turn.
         await asyncio.sleep(0)
         self._spread = True
-        await _spread(list(self._leavers), window)
+        await _spread(list(self._drainables), window)
         while loop.time() < end + margin * ABORT and not self._is_over():  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_EVERY)
-        for leaver in self._leavers:
-            if not leaver.gone:
-                leaver.abort()
+        for drainable in self._drainables:
+            if not drainable.gone:
+                drainable.abort()
 
     def _is_over(self) -> bool:
-        return all(leaver.gone for leaver in self._leavers)
+        return all(drainable.gone for drainable in self._drainables)
 
 
 def is_draining() -> bool:
@@ -93,23 +93,23 @@ def is_draining() -> bool:
     return Drain.of(asyncio.get_running_loop()).begun
 
 
-async def _spread(leavers: Sequence[Leaver], window: float) -> None:
+async def _spread(drainables: Sequence[Drainable], window: float) -> None:
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    for place, leaver in enumerate(leavers):
-        early = begin + window * place / len(leavers) - loop.time()
+    for place, drainable in enumerate(drainables):
+        early = begin + window * place / len(drainables) - loop.time()
         if early > 0:
             await asyncio.sleep(early)
-        if not leaver.gone:
-            _leave(leaver)
+        if not drainable.gone:
+            _leave(drainable)
 
 
-def _leave(leaver: Leaver) -> None:
+def _leave(drainable: Drainable) -> None:
     try:
-        leaver.leave()
+        drainable.leave()
     except Exception:
         logger.exception("A connection failed to leave")
-        leaver.abort()
+        drainable.abort()
 
 
 _drains: WeakKeyDictionary[asyncio.AbstractEventLoop, Drain] = WeakKeyDictionary()

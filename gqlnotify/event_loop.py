@@ -12,11 +12,11 @@ logger = logging.getLogger("gqlnotify")
 class Waiting(Protocol):
     """Has something to do in the next turn."""
 
-    def take_turn(self) -> None:
+    def on_tick(self) -> None:
         """Do it. It returns at once."""
 
 
-class Turn:
+class TickBatcher:
     """The next turn of one event loop: one call, however many have something to do.
 
     It runs in a `contextvars` context of its own, and not in that of whoever came first.
@@ -26,14 +26,14 @@ class Turn:
         self._waiting: list[Waiting] = []
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "Turn":
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "TickBatcher":
         """Return the one of `loop`."""
-        if loop not in _turns:
-            _turns[loop] = cls()
-        return _turns[loop]
+        if loop not in _batchers:
+            _batchers[loop] = cls()
+        return _batchers[loop]
 
     def add(self, waiting: Waiting) -> None:
-        """Call `waiting.take_turn()` in the next turn."""
+        """Call `waiting.on_tick()` in the next turn."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._run, context=Context())
         self._waiting.append(waiting)
@@ -42,9 +42,9 @@ class Turn:
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             try:
-                one.take_turn()
+                one.on_tick()
             except Exception:
                 logger.exception("A turn failed")
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
+_batchers: WeakKeyDictionary[asyncio.AbstractEventLoop, TickBatcher] = WeakKeyDictionary()

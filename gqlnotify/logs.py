@@ -1,5 +1,7 @@
-"""`gqlnotify.logs.Sight`, for the logging configuration of an application."""
+"""`gqlnotify.logs.ConnectionIdFilter`, or `Sight`, for the logging of an application."""
 
-from gqlnotify.observability.logs import Sight
+from gqlnotify.observability.logs import ConnectionIdFilter
 
-__all__ = ["Sight"]
+Sight = ConnectionIdFilter
+
+__all__ = ["ConnectionIdFilter", "Sight"]

@@ -29,7 +29,7 @@ from gqlnotify.auth import (
 )
 from gqlnotify.auth.attempts import FailedAttempts
 from gqlnotify.callables import plain_result
-from gqlnotify.connections.limits import Admission
+from gqlnotify.connections.limits import ConnectionLimits
 from gqlnotify.connections.origin import Refusals, foreign_origin
 from gqlnotify.connections.router_state import RouterState
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
@@ -111,7 +111,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         revocations = Revocations(topics, settings) if check is not None and topics else None
         self._gqlnotify = RouterState(
             settings=settings,
-            admission=Admission(
+            connection_limits=ConnectionLimits(
                 max_connections=settings.max_connections,
                 max_per_subject=settings.max_connections_per_subject,
             ),

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from gqlnotify.brokers import Deliver, MemoryBroker, Recheck
+from gqlnotify.brokers import Deliver, MemoryBroker, OnPossibleGap
 from gqlnotify.brokers.memory import _History
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
@@ -31,7 +31,7 @@ class UnreliableBroker(MemoryBroker):
         self._fates = fates
         self._answer_turns = answer_turns
 
-    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+    async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         loop = asyncio.get_running_loop()
 
         def in_turns(turns: int, event: Event) -> None:
@@ -45,7 +45,7 @@ class UnreliableBroker(MemoryBroker):
             for turns in self._fates[number] if number < len(self._fates) else [0]:
                 in_turns(turns, event)
 
-        await super().start(meet_its_fate, recheck)
+        await super().start(meet_its_fate, on_possible_gap)
 
     async def head(self, topic: str) -> Cursor:
         head = await super().head(topic)
@@ -71,10 +71,10 @@ class OutOfReach(MemoryBroker):
         self.failed = 0
         self.calls = Counter[str]()
 
-    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+    async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         await self._call("start")
-        self.recheck = recheck
-        await super().start(lambda event: None if self.deaf else deliver(event), recheck)
+        self.on_possible_gap = on_possible_gap
+        await super().start(lambda event: None if self.deaf else deliver(event), on_possible_gap)
 
     async def check(self) -> None:
         await self._call("check")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gqlnotify import Subscription, Topic, TopicManager
-from gqlnotify.topics import live_topic as feed
-from gqlnotify.topics import manager as topics
+from gqlnotify.topics import live_topic
+from gqlnotify.topics import manager as manager_module
 from tests.waiting import PATIENCE, wait_until
 
 NUMBERS = Topic("numbers", int)
@@ -27,10 +27,10 @@ def leaving_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and pages that are soon full, and retries that do not keep a test waiting."""
-    monkeypatch.setattr(feed, "WINDOW_SIZE", 8)
-    monkeypatch.setattr(feed, "PAGE_SIZE", 5)
-    monkeypatch.setattr(feed, "RETRY_SECONDS", (0.001, 0.002))
-    monkeypatch.setattr(topics, "RETRY_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr(live_topic, "BUFFER_SIZE", 8)
+    monkeypatch.setattr(live_topic, "PAGE_SIZE", 5)
+    monkeypatch.setattr(live_topic, "RETRY_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr(manager_module, "RETRY_SECONDS", (0.001, 0.002))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ async def started(stream: Subscription[Any]) -> Subscription[Any]:
 async def reading(stream: Subscription[Any]) -> "asyncio.Task[Any]":
     """Return a task that waits for the stream's next value, and is known to wait."""
     task = asyncio.create_task(anext(stream))
-    await wait_until(lambda: stream.reader.waiting or task.done())
+    await wait_until(lambda: stream.subscriber.waiting or task.done())
     return task
 
 
@@ -99,7 +99,7 @@ async def leaving_nothing(manager: TopicManager) -> AsyncIterator[TopicManager]:
     """Expect that nobody is left in the manager, and no task and no subscription of it."""
     tasks = asyncio.all_tasks()
     yield manager
-    await wait_until(lambda: not manager._feeds)
+    await wait_until(lambda: not manager._live_topics)
     await wait_until(lambda: asyncio.all_tasks() <= tasks)
     assert not manager._broker._subscribed  # type: ignore[attr-defined]
     await manager.close()

@@ -3,7 +3,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from gqlnotify.event_loop import Turn
+from gqlnotify.event_loop import TickBatcher
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 
@@ -12,17 +12,17 @@ class Recorder:
     def __init__(self) -> None:
         self.turns: list[str] = []
 
-    def take_turn(self) -> None:
+    def on_tick(self) -> None:
         self.turns.append(seen.get())
 
 
 class Failing:
-    def take_turn(self) -> None:
+    def on_tick(self) -> None:
         raise RuntimeError("no")
 
 
 async def test_all_who_wait_have_their_turn_at_once_and_not_before_the_next_one() -> None:
-    turn, recorder = Turn.of(asyncio.get_running_loop()), Recorder()
+    turn, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
     turn.add(recorder)
     turn.add(recorder)
     assert recorder.turns == []
@@ -33,7 +33,7 @@ async def test_all_who_wait_have_their_turn_at_once_and_not_before_the_next_one(
 async def test_a_turn_knows_nothing_of_the_context_that_asked_for_it() -> None:
     seen.set("the publisher")
     recorder = Recorder()
-    Turn.of(asyncio.get_running_loop()).add(recorder)
+    TickBatcher.of(asyncio.get_running_loop()).add(recorder)
     await asyncio.sleep(0)
     assert recorder.turns == ["nothing"]
 
@@ -41,7 +41,7 @@ async def test_a_turn_knows_nothing_of_the_context_that_asked_for_it() -> None:
 async def test_one_failure_is_logged_and_leaves_the_others_their_turn(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    turn, recorder = Turn.of(asyncio.get_running_loop()), Recorder()
+    turn, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
     turn.add(Failing())
     turn.add(recorder)
     await asyncio.sleep(0)
@@ -50,9 +50,9 @@ async def test_one_failure_is_logged_and_leaves_the_others_their_turn(
 
 
 def test_each_loop_has_its_own() -> None:
-    async def mine() -> Turn:
-        turn = Turn.of(asyncio.get_running_loop())
-        assert Turn.of(asyncio.get_running_loop()) is turn
+    async def mine() -> TickBatcher:
+        turn = TickBatcher.of(asyncio.get_running_loop())
+        assert TickBatcher.of(asyncio.get_running_loop()) is turn
         return turn
 
     assert asyncio.run(mine()) is not asyncio.run(mine())

@@ -251,5 +251,5 @@ async def test_a_client_that_leaves_an_http_stream_leaves_nothing_behind(house: 
         body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
         async with client.stream("POST", "/graphql", json=body, headers=EVENT_STREAM) as answer:
             await anext(stream_of(answer, "sse"))
-            assert house.topics._feeds
-        await wait_until(lambda: not house.topics._feeds)
+            assert house.topics._live_topics
+        await wait_until(lambda: not house.topics._live_topics)

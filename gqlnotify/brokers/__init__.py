@@ -1,10 +1,10 @@
 """Brokers keep the history of topics and carry events between processes."""
 
-from gqlnotify.brokers.base import Broker, Deliver, Recheck
+from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.brokers.memory import MemoryBroker
 from gqlnotify.settings import Settings
 
-__all__ = ["Broker", "Deliver", "MemoryBroker", "Recheck", "from_settings"]
+__all__ = ["Broker", "Deliver", "MemoryBroker", "OnPossibleGap", "from_settings"]
 
 
 def from_settings(settings: Settings) -> Broker:

@@ -9,7 +9,7 @@ Deliver = Callable[[Event], None]
 """Takes an event from the live path. It returns at once and never raises."""
 
 
-Recheck = Callable[[str], None]
+OnPossibleGap = Callable[[str], None]
 """Hears that the live path of this topic may have dropped events: the history knows them. It
 returns at once and never raises."""
 
@@ -28,10 +28,10 @@ class Broker(ABC):
     """Whether a history outlives the process."""
 
     @abstractmethod
-    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+    async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         """Connect, and hand what arrives on subscribed topics to `deliver` in this event loop.
 
-        Where events may have been dropped and no later one may show it, `recheck` is called.
+        Calls `on_possible_gap` where events may have been dropped and no later one may show it.
 
         Raises:
             BrokerUnavailable: there is nothing to connect to.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from gqlnotify.brokers.base import Broker, Deliver, Recheck
+from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
@@ -66,7 +66,7 @@ class MemoryBroker(Broker):
         self._last_epoch = 0
         self._until_sweep = _SWEEP_EVERY
 
-    async def start(self, deliver: Deliver, _recheck: Recheck) -> None:
+    async def start(self, deliver: Deliver, _on_possible_gap: OnPossibleGap) -> None:
         """See `Broker.start`. The histories of an earlier event loop are forgotten."""
         loop = asyncio.get_running_loop()
         if self._loop not in {None, loop}:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from gqlnotify.errors import TooManyConnections, TooManyConnectionsOfSubject
 
 
-class Admission:
+class ConnectionLimits:
     """Counts the sockets and HTTP streams of one router in this process."""
 
     def __init__(self, *, max_connections: int, max_per_subject: int) -> None:

@@ -38,7 +38,7 @@ class Transport(Protocol):
         """Close without writing what waits in this process."""
 
 
-def transport_behind(receive: Any) -> Transport | None:
+def asgi_transport(receive: Any) -> Transport | None:
     """Return the transport under the ASGI callable `receive`.
 
     Each of uvicorn's protocol classes gives a method of its own as `receive`: None elsewhere.

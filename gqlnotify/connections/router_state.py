@@ -14,7 +14,7 @@ from strawberry import Schema
 from gqlnotify.auth import Authenticate, May, Principal, Viewer
 from gqlnotify.auth.attempts import FailedAttempts
 from gqlnotify.cancellation import only_own_cancellation
-from gqlnotify.connections.limits import Admission
+from gqlnotify.connections.limits import ConnectionLimits
 from gqlnotify.connections.origin import Refusals
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.connections.verified_tokens import VerifiedTokens
@@ -32,7 +32,7 @@ class RouterState:
     """The state of one router, and the decisions that need it."""
 
     settings: Settings
-    admission: Admission
+    connection_limits: ConnectionLimits
     attempts: FailedAttempts
     foreign_origins: Refusals
     subprotocols: SubprotocolRefusals

@@ -13,7 +13,7 @@ validity.py       a stream without a connection ends with its token
 """
 
 from gqlnotify.execution.cache import Cache
-from gqlnotify.execution.event_execution import EventContext, MakeContext, Outcome
+from gqlnotify.execution.event_execution import EncodedResult, EventContext, MakeContext
 from gqlnotify.execution.group import Ended, Group, Member
 from gqlnotify.execution.limits import Limits
 from gqlnotify.execution.operation import (
@@ -45,6 +45,7 @@ from gqlnotify.execution.validity import while_valid
 __all__ = [
     "NOT_JSON",
     "Cache",
+    "EncodedResult",
     "Ended",
     "EventContext",
     "Executions",
@@ -53,7 +54,6 @@ __all__ = [
     "MakeContext",
     "Member",
     "Operation",
-    "Outcome",
     "PersistedOperations",
     "ReplayBudget",
     "Shareable",

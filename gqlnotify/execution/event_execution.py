@@ -50,9 +50,9 @@ from gqlnotify.execution.results import (
     payload_of,
     unencodable,
 )
-from gqlnotify.protocol.frames import Batch, Tail
+from gqlnotify.protocol.frames import Batch, SharedBody
 from gqlnotify.topics.conflation import Skipped
-from gqlnotify.topics.manager import Lens
+from gqlnotify.topics.manager import Projection
 
 logger = logging.getLogger("gqlnotify.execution")
 
@@ -82,38 +82,38 @@ class EventContext:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EncodedResult:
     """What became of one event: the message that tells of it, and the errors in its result.
 
-    Without a `tail` it ends the operation: the client gets the errors.
+    Without a `body` it ends the operation: the client gets the errors.
     """
 
     cursor: Cursor
-    tail: Tail | None
+    body: SharedBody | None
     errors: Sequence[GraphQLError] = ()
 
     @cached_property
     def batch(self) -> Batch:
         """The message alone, the same for all who read one event after the other."""
-        assert self.tail is not None
-        return Batch((self.tail,))
+        assert self.body is not None
+        return Batch((self.body,))
 
     def result(self) -> ExecutionResult:
         """Return the result that the message tells of."""
-        if self.tail is None:
+        if self.body is None:
             return PreExecutionError(data=None, errors=[*self.errors])
-        payload = self.tail.message()["payload"]
+        payload = self.body.message()["payload"]
         extensions = payload.get("extensions")
         return ExecutionResult(payload["data"], [*self.errors] or None, extensions)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SharedRequest:
     """What a group of subscribers asks, with nothing of any of them."""
 
     schema: Schema
     context: ExecutionContext
-    lens: Lens
+    projection: Projection
     scope: Hashable
     event_context: MakeContext
     encode: Encode
@@ -126,14 +126,16 @@ class EventExecution:
         GraphQLError: the variables can't be coerced.
     """
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._schema = asked.schema
-        self._extended = has_extensions(asked.schema)
-        self._executor = _executor(asked.schema, asked.context)
+    def __init__(self, request: SharedRequest) -> None:
+        self._request = request
+        self._schema = request.schema
+        self._extended = has_extensions(request.schema)
+        self._executor = _executor(request.schema, request.context)
         self._plain = compile_plain(self._executor)
 
-    def begin(self, event: Event) -> Outcome | Coroutine[Any, Any, Outcome | None] | None:
+    def begin(
+        self, event: Event
+    ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
         """Return the outcome of `event`, or what is to be awaited for it; None if it is left out.
 
         To be called in a clean context, in which nothing but this one event is executed.
@@ -143,9 +145,9 @@ class EventExecution:
             return self._guarded(event, self._execute_with_extensions(event))
         try:
             with only_own_cancellation():
-                value = self._asked.lens.look_at(event)
+                value = self._request.projection.apply(event)
         except Exception as error:
-            return self._outcome(event, error_result(error))
+            return self._conclude(event, error_result(error))
         if isinstance(value, Skipped):
             return None
         try:
@@ -155,13 +157,13 @@ class EventExecution:
             return self.failed(event, error)
         if is_awaitable(result):
             return self._guarded(event, self._finish(event, result))
-        return self._outcome(event, result)
+        return self._conclude(event, result)
 
-    def failed(self, event: Event, error: Exception) -> Outcome:
+    def failed(self, event: Event, error: Exception) -> EncodedResult:
         """Return the outcome of an event whose execution failed as a whole."""
-        return self._outcome(event, event_error(self._executor, error))
+        return self._conclude(event, event_error(self._executor, error))
 
-    def failed_to_end(self, event: Event, error: Exception) -> Outcome:
+    def failed_to_end(self, event: Event, error: Exception) -> EncodedResult:
         """Return the outcome of an event whose execution took too long, or was cancelled."""
         logger.error("Event %s of %s got no result: %s", event.cursor, event.topic, error)
         return self.failed(event, error)
@@ -176,7 +178,7 @@ class EventExecution:
             return None
 
     def _execute_in_fresh_context(self, value: Any) -> Any:
-        made = self._asked.event_context(self._asked.scope)
+        made = self._request.event_context(self._request.scope)
         if is_awaitable(made) or _is_context_manager(made):
             return self._execute_in_entered_context(value, made)
         return self._execute(value, made)
@@ -189,24 +191,24 @@ class EventExecution:
         raise RuntimeError("The context manager of event_context suppressed an exception")
 
     async def _guarded(
-        self, event: Event, making: Coroutine[Any, Any, Outcome | None]
-    ) -> Outcome | None:
+        self, event: Event, making: Coroutine[Any, Any, EncodedResult | None]
+    ) -> EncodedResult | None:
         try:
             with only_own_cancellation():
                 return await making
         except Exception as error:
             return self.failed(event, error)
 
-    async def _finish(self, event: Event, making: Awaitable[Any]) -> Outcome:
-        return self._outcome(event, await making)
+    async def _finish(self, event: Event, making: Awaitable[Any]) -> EncodedResult:
+        return self._conclude(event, await making)
 
-    async def _execute_with_extensions(self, event: Event) -> Outcome | None:
+    async def _execute_with_extensions(self, event: Event) -> EncodedResult | None:
         """Let Strawberry's extensions have their say, as if each event were an operation."""
-        asked = self._asked.context
-        context = viewerless(asked, asked.variables, asked.operation_extensions)
+        request = self._request.context
+        context = viewerless(request, request.variables, request.operation_extensions)
         try:
             with only_own_cancellation():
-                value = self._asked.lens.look_at(event)
+                value = self._request.projection.apply(event)
         except Exception as error:
             return await self._among_extensions(event, context, error_result(error))
         if isinstance(value, Skipped):
@@ -214,7 +216,7 @@ class EventExecution:
         async with AsyncExitStack() as stack:
             try:
                 with only_own_cancellation():
-                    made = self._asked.event_context(self._asked.scope)
+                    made = self._request.event_context(self._request.scope)
                     context.context = await stack.enter_async_context(_entered(made))
             except Exception as error:
                 value = event_error(self._executor, error)
@@ -222,7 +224,7 @@ class EventExecution:
 
     async def _among_extensions(
         self, event: Event, context: ExecutionContext, value: Any
-    ) -> Outcome:
+    ) -> EncodedResult:
         extensions = self._schema.get_extensions()
         for extension in extensions:
             extension.execution_context = context
@@ -253,52 +255,52 @@ class EventExecution:
 
     def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
         # With variables it is made again: a resolver may have changed what they hold.
-        asked = self._asked.context
-        base = _executor(self._schema, asked) if asked.variables else self._executor
+        request = self._request.context
+        base = _executor(self._schema, request) if request.variables else self._executor
         executor = base.build_per_event_executor(value)
         executor.context_value = context
         executor.middleware_manager = middleware
         return executor.execute_operation(False)
 
-    def _outcome(self, event: Event, result: Any) -> Outcome:
+    def _conclude(self, event: Event, result: Any) -> EncodedResult:
         """Log what is to be logged, and encode."""
         if not isinstance(result, ExecutionResult):
             result = ExecutionResult(data=result.data, errors=result.errors)
         if result.errors and not is_expected(result):
-            self._schema._process_errors(result.errors, self._asked.context)
+            self._schema._process_errors(result.errors, self._request.context)
         return self._encoded(event, result)
 
-    def _encoded(self, event: Event, result: ExecutionResult) -> Outcome:
+    def _encoded(self, event: Event, result: ExecutionResult) -> EncodedResult:
         errors = result.errors or ()
         if errors and ends_the_operation(result):
-            return Outcome(event.cursor, None, errors)
+            return EncodedResult(event.cursor, None, errors)
         result.extensions = {**(result.extensions or {}), "cursor": str(event.cursor)}
         try:
-            tail = self._next(result)
+            body = self._next(result)
         except Exception:
             logger.exception("A result can't be encoded")
             result = unencodable(result)
-            tail, errors = self._next(result), result.errors or ()
-        return Outcome(event.cursor, tail, errors)
+            body, errors = self._next(result), result.errors or ()
+        return EncodedResult(event.cursor, body, errors)
 
-    def marked(self, outcome: Outcome, left_out: int) -> Outcome:
-        """Return `outcome` with the number of events that were left out before it, if any were.
+    def marked(self, encoded: EncodedResult, left_out: int) -> EncodedResult:
+        """Return `encoded` with the number of events that were left out before it, if any were.
 
         It is encoded again: only a reader that lags gets it.
         """
-        if not left_out or outcome.tail is None:
-            return outcome
-        message = outcome.tail.message()
+        if not left_out or encoded.body is None:
+            return encoded
+        message = encoded.body.message()
         message["payload"]["extensions"]["conflated"] = left_out
-        return replace(outcome, tail=self._tail(message))
+        return replace(encoded, body=self._body(message))
 
-    def _next(self, result: ExecutionResult) -> Tail:
-        return self._tail({"type": "next", "payload": payload_of(result)})
+    def _next(self, result: ExecutionResult) -> SharedBody:
+        return self._body({"type": "next", "payload": payload_of(result)})
 
-    def _tail(self, message: Mapping[str, Any]) -> Tail:
-        encoded = self._asked.encode(message)
+    def _body(self, message: Mapping[str, Any]) -> SharedBody:
+        encoded = self._request.encode(message)
         # An application's encoder may give bytes.
-        return Tail(encoded.decode() if isinstance(encoded, bytes) else encoded)
+        return SharedBody(encoded.decode() if isinstance(encoded, bytes) else encoded)
 
 
 def _is_context_manager(made: Any) -> bool:

@@ -15,28 +15,30 @@ from typing import Any, Protocol
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import InternalError, NotifyError
 from gqlnotify.event import Event
-from gqlnotify.event_loop import Turn
-from gqlnotify.execution.event_execution import Outcome
+from gqlnotify.event_loop import TickBatcher
+from gqlnotify.execution.event_execution import EncodedResult
 from gqlnotify.observability import metrics
-from gqlnotify.protocol.frames import Batch, Tail
-from gqlnotify.topics.replay_buffer import Behind
-from gqlnotify.topics.subscriber import Reader
+from gqlnotify.protocol.frames import Batch, SharedBody
+from gqlnotify.topics.replay_buffer import NotBuffered
+from gqlnotify.topics.subscriber import Subscriber
 
 # What is handed over before the members are looked at again.
 BATCH_BYTES = 64 * 1024
 
 logger = logging.getLogger("gqlnotify.execution")
 
-OutcomeOf = Callable[[Event, bool], Outcome | asyncio.Future[Outcome | None] | None]
+EncodedResultOf = Callable[
+    [Event, bool], EncodedResult | asyncio.Future[EncodedResult | None] | None
+]
 """What becomes of an event, or the future of it; and whether to keep it for others."""
 
 
-Marked = Callable[[Outcome, int], Outcome]
+Marked = Callable[[EncodedResult, int], EncodedResult]
 """The outcome that says how many were left out before it."""
 
 Wait = Callable[[], Awaitable[None]]
 
-Replay = Callable[[Event], Awaitable[Outcome | None]]
+Replay = Callable[[Event], Awaitable[EncodedResult | None]]
 """Returns what becomes of an event for one who reads by itself."""
 
 
@@ -54,8 +56,8 @@ class Member(Protocol):
     def push(self, batch: Batch) -> bool:
         """Take all of `batch`; or nothing, and return False: the group goes on without it."""
 
-    def fell_behind(self, reader: Reader) -> None:
-        """Note that it is no member any more. It may read on with `reader`, and come back."""
+    def fell_behind(self, subscriber: Subscriber) -> None:
+        """Note that it is no member any more. It may read on with `subscriber`, and come back."""
 
     async def send(self, batch: Batch) -> None:
         """Take `batch`, and wait while no more can be taken."""
@@ -67,29 +69,29 @@ class Member(Protocol):
 class Group:
     """The members that stand at one position, and the reader that moves on with all of them.
 
-    It begins where the topic of `reader` stands now, and calls `on_end` with itself at its end.
+    It begins where the topic of `subscriber` stands now, and calls `on_end` with itself at its end.
     """
 
     def __init__(
         self,
-        outcome_of: OutcomeOf,
+        encoded_of: EncodedResultOf,
         marked: Marked,
-        reader: Reader,
+        subscriber: Subscriber,
         on_end: Callable[["Group"], None],
     ) -> None:
         self.ended = False
-        self._outcome_of = outcome_of
+        self._encoded_of = encoded_of
         self._marked = marked
         self._on_end = on_end
-        self._reader = reader.fork(on_wake=self._wake)
-        self._position = self._reached = self._reader.position
+        self._subscriber = subscriber.fork(on_wake=self._wake)
+        self._position = self._reached = self._subscriber.position
         self._members: set[Member] = set()
-        self._comers: set[Reader] = set()
-        self._tails: list[Tail] = []
+        self._joining: set[Subscriber] = set()
+        self._bodies: list[SharedBody] = []
         self._held = 0
         self._published_at: list[float] = []
         loop = asyncio.get_running_loop()
-        self._turn, self._handover = Turn.of(loop), metrics.Handover.of(loop)
+        self._ticks, self._delivery_counter = TickBatcher.of(loop), metrics.DeliveryCounter.of(loop)
         self._moving = False
         self._task: asyncio.Task[None] | None = None
         metrics.watch(self)
@@ -98,11 +100,11 @@ class Group:
         return len(self._members)
 
     def load(self) -> metrics.Load:
-        """See `metrics.Living`."""
+        """See `metrics.Sampled`."""
         yield metrics.groups, 1
 
-    async def bring(self, member: Member, reader: Reader, replay: Replay) -> bool:
-        """Give `member` what `reader` reads until it stands where the group does; then it is in.
+    async def catch_up(self, member: Member, subscriber: Subscriber, replay: Replay) -> bool:
+        """Give `member` what `subscriber` reads until it has caught up with the group, and join it.
 
         Return False where the group or the reader has ended instead. `replay` makes the outcomes.
 
@@ -110,22 +112,22 @@ class Group:
             Ended: an outcome ended the operation.
             CursorExpired: the history no longer reaches back to the reader's position.
         """
-        self._comers.add(reader)
+        self._joining.add(subscriber)
         messages = size = 0
         try:
-            while not self.ended and not reader.closed:
-                if reader.position == self._position:
+            while not self.ended and not subscriber.closed:
+                if subscriber.position == self._position:
                     self._members.add(member)
                     return True
-                outcome = await self._next_of(reader, replay)
-                if outcome is not None:
-                    tail = _tail_of(outcome)
-                    await member.send(outcome.batch)
-                    messages, size = messages + 1, size + len(tail.data)
+                encoded = await self._next_of(subscriber, replay)
+                if encoded is not None:
+                    body = _body_of(encoded)
+                    await member.send(encoded.batch)
+                    messages, size = messages + 1, size + len(body.data)
             return False
         finally:
             metrics.delivered(messages, size)
-            self._comers.discard(reader)
+            self._joining.discard(subscriber)
             self._end_if_idle()
 
     def leave(self, member: Member) -> None:
@@ -133,19 +135,19 @@ class Group:
         self._members.discard(member)
         self._end_if_idle()
 
-    async def _next_of(self, reader: Reader, replay: Replay) -> Outcome | None:
+    async def _next_of(self, subscriber: Subscriber, replay: Replay) -> EncodedResult | None:
         """Return the outcome of what comes next; None where there is reason to look again."""
         try:
-            event = reader.take_latest()
-        except Behind:
-            await reader.refill()
+            event = subscriber.take_latest()
+        except NotBuffered:
+            await subscriber.refill()
             return None
         if event is None:
             # The group may be on its way to where this reader already is, and wakes it there.
-            await reader.wait()
+            await subscriber.wait()
             return None
-        outcome = await replay(event)
-        return None if outcome is None else self._marked(outcome, reader.left_out)
+        encoded = await replay(event)
+        return None if encoded is None else self._marked(encoded, subscriber.left_out)
 
     def _wake(self) -> None:
         if self._moving or self.ended:
@@ -153,9 +155,9 @@ class Group:
         self._moving = True
         # Not in the publisher's turn, whose next events leave together with this one; and not in
         # its context, which has the publisher for its viewer.
-        self._turn.add(self)
+        self._ticks.add(self)
 
-    def take_turn(self) -> None:
+    def on_tick(self) -> None:
         """Hand over what has happened; in a task only if something has to be waited for."""
         try:
             with only_own_cancellation():
@@ -189,60 +191,62 @@ class Group:
 
     def _advance(self) -> Wait | None:
         """Take what has happened. Return how to wait before going on; None at the end."""
-        while not self._reader.closed:
+        while not self._subscriber.closed:
             try:
-                event = self._reader.take()
-            except Behind:
+                event = self._subscriber.take()
+            except NotBuffered:
                 self._flush()
-                return self._reader.refill
+                return self._subscriber.refill
             if event is None:
                 break
-            outcome = self._outcome_of(event, False)
-            if isinstance(outcome, asyncio.Future):
+            encoded = self._encoded_of(event, False)
+            if isinstance(encoded, asyncio.Future):
                 # What is there already does not wait for what takes its time.
                 self._flush()
-                return partial(self._take_later, event, outcome)
-            self._take(event, outcome)
+                return partial(self._take_later, event, encoded)
+            self._take(event, encoded)
             if self._held >= BATCH_BYTES:
                 self._flush()
                 # Connections write in between, and tell whether they can take more.
                 return partial(asyncio.sleep, 0)
         self._flush()
         self._moving = False
-        if self._reader.closed:
+        if self._subscriber.closed:
             self._end([])
         return None
 
-    async def _take_later(self, event: Event, outcome: asyncio.Future[Outcome | None]) -> None:
-        self._take(event, await asyncio.shield(outcome))
+    async def _take_later(
+        self, event: Event, encoded: asyncio.Future[EncodedResult | None]
+    ) -> None:
+        self._take(event, await asyncio.shield(encoded))
 
-    def _take(self, event: Event, outcome: Outcome | None) -> None:
+    def _take(self, event: Event, encoded: EncodedResult | None) -> None:
         self._reached = event.cursor
-        if outcome is not None:
-            tail = _tail_of(outcome)
-            self._tails.append(tail)
-            self._held += len(tail.data)
+        if encoded is not None:
+            body = _body_of(encoded)
+            self._bodies.append(body)
+            self._held += len(body.data)
             if event.published_at is not None:
                 self._published_at.append(event.published_at)
 
     def _flush(self) -> None:
         """Hand over what is there. Afterwards all of them stand at the same new position."""
         before, self._position = self._position, self._reached
-        tails, self._tails = self._tails, []
-        if tails:
-            batch = Batch(tails)
+        bodies, self._bodies = self._bodies, []
+        if bodies:
+            batch = Batch(bodies)
             for member in [m for m in self._members if not m.push(batch)]:
                 self._members.discard(member)
-                member.fell_behind(self._reader.fork(before))
-            self._count(len(tails))
-        for comer in self._comers:
-            comer.wake()
+                member.fell_behind(self._subscriber.fork(before))
+            self._count(len(bodies))
+        for subscriber in self._joining:
+            subscriber.wake()
 
     def _count(self, events: int) -> None:
         size, self._held = self._held, 0
         published_at, self._published_at = self._published_at, []
         if self._members:
-            self._handover.add(len(self._members), events, size, published_at)
+            self._delivery_counter.add(len(self._members), events, size, published_at)
 
     def _end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         self.ended = True
@@ -250,20 +254,20 @@ class Group:
         members, self._members = self._members, set()
         for member in members:
             member.end(errors)
-        for comer in self._comers:
-            comer.wake()
-        self._reader.close()
+        for subscriber in self._joining:
+            subscriber.wake()
+        self._subscriber.close()
         self._on_end(self)
 
     def _end_if_idle(self) -> None:
-        if self._members or self._comers or self.ended:
+        if self._members or self._joining or self.ended:
             return
         self._end([])
         if self._task is not None:
             self._task.cancel()
 
 
-def _tail_of(outcome: Outcome) -> Tail:
-    if outcome.tail is None:
-        raise Ended([error.formatted for error in outcome.errors])
-    return outcome.tail
+def _body_of(encoded: EncodedResult) -> SharedBody:
+    if encoded.body is None:
+        raise Ended([error.formatted for error in encoded.errors])
+    return encoded.body

@@ -117,7 +117,7 @@ async def stream(
     except BaseException:
         # The extensions' own ends may wait, and be cancelled there, or fail.
         if shareable is not None:
-            shareable.reader.close()
+            shareable.subscriber.close()
         raise
     if shareable is not None:
         yield shareable
@@ -150,13 +150,13 @@ async def unshared(
                     shareable = result
                     break
                 yield result
-        while shareable and (event := await shareable.reader.next()):
-            outcome = await shareable.execution.replay(event, budget)
-            if outcome is not None:
+        while shareable and (event := await shareable.subscriber.next()):
+            encoded = await shareable.execution.replay(event, budget)
+            if encoded is not None:
                 metrics.deliveries.inc()
                 shareable.execution.count_saved()
-                yield shareable.execution.marked(outcome, shareable.reader.left_out).result()
-            if outcome is not None and outcome.tail is None:
+                yield shareable.execution.marked(encoded, shareable.subscriber.left_out).result()
+            if encoded is not None and encoded.body is None:
                 return
     except Exception as error:
         if not isinstance(error, NotifyError | GraphQLError):
@@ -164,7 +164,7 @@ async def unshared(
         yield failed_result(error)
     finally:
         if shareable is not None:
-            shareable.reader.close()
+            shareable.subscriber.close()
 
 
 def is_subscription(executions: Executions, query: str | None, operation_name: str | None) -> bool:
@@ -292,9 +292,9 @@ class _Run:
                 return None
             execution = self._executions.share(self._context, source)
         except BaseException:
-            source.reader.close()
+            source.subscriber.close()
             raise
-        return None if execution is None else Shareable(execution, source.reader)
+        return None if execution is None else Shareable(execution, source.subscriber)
 
     def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
         assert self._context.graphql_document is not None

@@ -29,12 +29,12 @@ from gqlnotify.execution.documents import (
     without_suggestions,
 )
 from gqlnotify.execution.event_execution import (
-    Asked,
     Encode,
+    EncodedResult,
     EventContext,
     EventExecution,
     MakeContext,
-    Outcome,
+    SharedRequest,
     canonical,
     viewerless,
 )
@@ -45,7 +45,7 @@ from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.topics.manager import Subscription
-from gqlnotify.topics.subscriber import Reader
+from gqlnotify.topics.subscriber import Subscriber
 
 EXECUTION_TIMEOUT = 30.0
 CACHE_BYTES = 8 * 1024 * 1024
@@ -63,7 +63,7 @@ class Shareable:
     """A subscription that has begun, and the execution that it shares with others."""
 
     execution: "SharedExecution"
-    reader: Reader
+    subscriber: Subscriber
 
 
 class Executions:
@@ -100,7 +100,9 @@ class Executions:
         self.execution_timeout = execution_timeout
         self._encode = encode
         self._event_context = event_context
-        self.outcomes: Cache[tuple[SharedExecution, Cursor], Outcome] = Cache(cache_bytes)
+        self.encoded_results: Cache[tuple[SharedExecution, Cursor], EncodedResult] = Cache(
+            cache_bytes
+        )
         self._by_key: WeakValueDictionary[Hashable, SharedExecution] = WeakValueDictionary()
         # A client that lost its connection is back soon, and then needs what others no longer use.
         self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_BYTES)
@@ -108,7 +110,7 @@ class Executions:
     @property
     def weight(self) -> int:
         """How many bytes are kept for clients that may come back."""
-        return self.documents.weight + self.outcomes.weight + self._recent.weight
+        return self.documents.weight + self.encoded_results.weight + self._recent.weight
 
     @property
     def event_schema(self) -> Schema:
@@ -139,7 +141,7 @@ class Executions:
             for name, value in (context.operation_extensions or {}).items()
             if name not in _NO_DIFFERENCE
         }
-        lens = subscription.lens
+        projection = subscription.projection
         try:
             texts = canonical(variables), canonical(extensions)
             key = (
@@ -147,8 +149,10 @@ class Executions:
                 Same(context.graphql_document),
                 context.operation_name,
                 texts,
-                (Same(subscription.manager), lens.topic.name, Same(lens.topic.type)),
-                fingerprint_of_functions(lens.where, lens.select, lens.topic.latest_by),
+                (Same(subscription.manager), projection.topic.name, Same(projection.topic.type)),
+                fingerprint_of_functions(
+                    projection.where, projection.select, projection.topic.latest_by
+                ),
                 _scope_key(subscription.scope),
             )
             hash(key)
@@ -158,16 +162,16 @@ class Executions:
         execution = self._by_key.get(key)
         if execution is None:
             required = {name: "" for name, needed in resuming.items() if needed}
-            asked = Asked(
+            request = SharedRequest(
                 self.event_schema,
                 viewerless(context, {**variables, **required}, extensions),
-                lens,
+                projection,
                 subscription.scope,
                 self._event_context,
                 self._encode,
             )
             try:
-                execution = SharedExecution(asked, self.outcomes, self.execution_timeout)
+                execution = SharedExecution(request, self.encoded_results, self.execution_timeout)
             except GraphQLError:
                 # A scalar of the application's own takes no placeholder for a cursor.
                 return None
@@ -183,26 +187,26 @@ class SharedExecution:
 
     def __init__(
         self,
-        asked: Asked,
-        outcomes: "Cache[tuple[SharedExecution, Cursor], Outcome]",
+        request: SharedRequest,
+        encoded_results: "Cache[tuple[SharedExecution, Cursor], EncodedResult]",
         timeout: float = EXECUTION_TIMEOUT,
     ) -> None:
         self.is_shared = False
         self._timeout = timeout
-        self._asked = asked
-        self._execution = EventExecution(asked)
-        self._outcomes = outcomes
-        self._pending: dict[Cursor, asyncio.Future[Outcome | None]] = {}
+        self._request = request
+        self._execution = EventExecution(request)
+        self._encoded_results = encoded_results
+        self._pending: dict[Cursor, asyncio.Future[EncodedResult | None]] = {}
         self._saved = 0
         self._group: Group | None = None
 
-    def group(self, reader: Reader) -> Group:
+    def group(self, subscriber: Subscriber) -> Group:
         """Return the group of those who get the outcomes as they happen.
 
-        A new one begins where the topic of `reader` stands now.
+        A new one begins where the topic of `subscriber` stands now.
         """
         if self._group is None or self._group.ended:
-            self._group = Group(self.outcome, self.marked, reader, self._forget)
+            self._group = Group(self.encoded, self.marked, subscriber, self._forget)
         return self._group
 
     def _forget(self, group: Group) -> None:
@@ -212,9 +216,9 @@ class SharedExecution:
         self.count_saved()
 
     async def join(
-        self, member: Member, reader: Reader, budget: ReplayBudget | None = None
+        self, member: Member, subscriber: Subscriber, budget: ReplayBudget | None = None
     ) -> Group | None:
-        """Give `member` what `reader` reads, until it is in the group, which is returned.
+        """Give `member` what `subscriber` reads, until it is in the group, which is returned.
 
         None where the topic has been left by all.
 
@@ -223,13 +227,13 @@ class SharedExecution:
             CursorExpired: the history no longer reaches back to the reader's position.
         """
         try:
-            while not reader.closed:
-                group = self.group(reader)
-                if await group.bring(member, reader, partial(self.replay, budget=budget)):
+            while not subscriber.closed:
+                group = self.group(subscriber)
+                if await group.catch_up(member, subscriber, partial(self.replay, budget=budget)):
                     return group
             return None
         finally:
-            reader.close()
+            subscriber.close()
             self.count_saved()
 
     def count_saved(self) -> None:
@@ -237,22 +241,22 @@ class SharedExecution:
         saved, self._saved = self._saved, 0
         metrics.executions_saved.inc(saved)
 
-    async def replay(self, event: Event, budget: ReplayBudget | None) -> Outcome | None:
+    async def replay(self, event: Event, budget: ReplayBudget | None) -> EncodedResult | None:
         """Return what becomes of `event` for one who reads by itself; None if it is left out.
 
         Before it is executed this waits for the budget. What is known costs nothing.
         """
         # Looked up once: most events of a replay are known.
-        outcome = self._known(event)
-        if outcome is None:
+        encoded = self._known(event)
+        if encoded is None:
             if budget is not None:
                 await budget.spend()
-            outcome = self.outcome(event)
-        return await asyncio.shield(outcome) if isinstance(outcome, asyncio.Future) else outcome
+            encoded = self.encoded(event)
+        return await asyncio.shield(encoded) if isinstance(encoded, asyncio.Future) else encoded
 
-    def outcome(
+    def encoded(
         self, event: Event, keep: bool = True
-    ) -> "Outcome | asyncio.Future[Outcome | None] | None":
+    ) -> "EncodedResult | asyncio.Future[EncodedResult | None] | None":
         """Return what becomes of `event`, or the future of it; None if it is left out.
 
         It is kept for those who come later where somebody else asks the same, or with `keep`.
@@ -264,7 +268,7 @@ class SharedExecution:
         span, made = clean.run(self._begin, event)
         if made is not None:
             metrics.executions.inc()
-        if made is None or isinstance(made, Outcome):
+        if made is None or isinstance(made, EncodedResult):
             tracing.end(span)
             if keep or self.is_shared:
                 self._remember(made)
@@ -276,41 +280,43 @@ class SharedExecution:
         making.add_done_callback(partial(self._settle, event.cursor, span))
         return making
 
-    def _known(self, event: Event) -> "Outcome | asyncio.Future[Outcome | None] | None":
-        known = self._outcomes.get((self, event.cursor)) or self._pending.get(event.cursor)
+    def _known(self, event: Event) -> "EncodedResult | asyncio.Future[EncodedResult | None] | None":
+        known = self._encoded_results.get((self, event.cursor)) or self._pending.get(event.cursor)
         if known is not None:
             self._saved += 1
         return known
 
-    def _settle(self, cursor: Cursor, span: Any, making: "asyncio.Future[Outcome | None]") -> None:
+    def _settle(
+        self, cursor: Cursor, span: Any, making: "asyncio.Future[EncodedResult | None]"
+    ) -> None:
         tracing.end(span)
         del self._pending[cursor]
         if not making.cancelled() and making.exception() is None:
             self._remember(making.result())
 
-    def marked(self, outcome: Outcome, left_out: int) -> Outcome:
+    def marked(self, encoded: EncodedResult, left_out: int) -> EncodedResult:
         """See `EventExecution.marked`."""
-        return self._execution.marked(outcome, left_out)
+        return self._execution.marked(encoded, left_out)
 
     def _begin(
         self, event: Event
-    ) -> tuple[Any, "Outcome | Coroutine[Any, Any, Outcome | None] | None"]:
-        asked = self._asked.context
+    ) -> tuple[Any, "EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None"]:
+        request = self._request.context
         span = tracing.begin(
             "event",
             lambda: {
-                **tracing.operation(asked.query, asked.operation_name, "subscription"),
+                **tracing.operation(request.query, request.operation_name, "subscription"),
                 "messaging.destination.name": event.topic,
                 "gqlnotify.cursor": str(event.cursor),
             },
         )
         return span, self._execution.begin(event)
 
-    def _remember(self, outcome: Outcome | None) -> None:
+    def _remember(self, encoded: EncodedResult | None) -> None:
         # Not one with errors: a later execution may succeed.
-        if outcome is not None and outcome.tail is not None and not outcome.errors:
-            key = (self, outcome.cursor)
-            self._outcomes.put(key, outcome, len(outcome.tail.data) + _OUTCOME_BYTES)
+        if encoded is not None and encoded.body is not None and not encoded.errors:
+            key = (self, encoded.cursor)
+            self._encoded_results.put(key, encoded, len(encoded.body.data) + _OUTCOME_BYTES)
 
 
 def _weight(context: ExecutionContext, variables: str, extensions: str) -> int:

@@ -270,7 +270,7 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
             cast("AsyncGenerator[str, None]", stream()),
             status_code=sub_response.status_code or 200,
             headers={**sub_response.headers, **headers},
-            admission=self._gqlnotify.admission,
+            connection_limits=self._gqlnotify.connection_limits,
             subject=None if viewer is None else viewer.principal.subject,
             refuse=partial(refusal, self, request),
             send_timeout=self._gqlnotify.settings.send_timeout,

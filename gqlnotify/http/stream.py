@@ -8,8 +8,8 @@ from functools import partial
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from gqlnotify.connections.limits import Admission
-from gqlnotify.connections.peer import ReadWatch, transport_behind, watches_reading
+from gqlnotify.connections.limits import ConnectionLimits
+from gqlnotify.connections.peer import ReadWatch, asgi_transport, watches_reading
 from gqlnotify.errors import (
     NotifyError,
     TooManyConnections,
@@ -27,7 +27,7 @@ _RETRY_AFTER = 5
 
 
 class Stream(StreamingResponse):
-    """Sends `content` once `admission` lets it in, and the answer of `refuse` otherwise.
+    """Sends `content` once `connection_limits` lets it in, and the answer of `refuse` otherwise.
 
     That is decided when the server begins to send: a response that was made and never sent would
     be counted for good.
@@ -45,14 +45,14 @@ class Stream(StreamingResponse):
         *,
         status_code: int,
         headers: Mapping[str, str],
-        admission: Admission,
+        connection_limits: ConnectionLimits,
         subject: str | None,
         refuse: Callable[[NotifyError], Response],
         send_timeout: float,
     ) -> None:
         super().__init__(self._until_the_peer_has_gone(content), status_code, headers)
         self._peer_has_gone = False
-        self._admission = admission
+        self._connection_limits = connection_limits
         self._subject = subject
         self._refuse = refuse
         self._send_timeout = send_timeout
@@ -60,7 +60,7 @@ class Stream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all, and return when it has ended or the peer has gone."""
         try:
-            leave = self._admission.enter_stream(self._subject)
+            leave = self._connection_limits.enter_stream(self._subject)
         except (TooManyConnections, TooManyConnectionsOfSubject) as full:
             refusal = _REFUSALS[type(full)](full.reason, retryAfter=_RETRY_AFTER)
             await self._refuse(refusal)(scope, receive, send)
@@ -92,7 +92,7 @@ class Stream(StreamingResponse):
     @contextmanager
     def _watching(self, receive: Receive) -> Iterator[None]:
         """Drop a peer that does not read, where the server does not do so by itself."""
-        transport = transport_behind(receive)
+        transport = asgi_transport(receive)
         if transport is None or watches_reading(transport):
             yield
             return
@@ -104,5 +104,5 @@ class Stream(StreamingResponse):
             watch.finish()
 
     def load(self) -> metrics.Load:
-        """See `metrics.Living`."""
+        """See `metrics.Sampled`."""
         yield metrics.streams, 1

@@ -15,7 +15,7 @@ _ABNORMAL = 1006
 logger = logging.getLogger("gqlnotify.connections")
 
 
-class Life:
+class ConnectionLog:
     """A connection from its beginning to its end.
 
     Whatever runs in its `context` logs the connection's id.

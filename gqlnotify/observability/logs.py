@@ -1,7 +1,7 @@
 """What every line of the log says, and the configuration that `gqlnotify serve` gives to uvicorn.
 
-An application that mounts the router keeps its own configuration. It may put a `Sight` on its
-handlers, to see which connection a line is about.
+An application that mounts the router keeps its own configuration. It may put a
+`ConnectionIdFilter` on its handlers, to see which connection a line is about.
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Any, Literal
 connection_id: ContextVar[str | None] = ContextVar("gqlnotify_connection_id", default=None)
 
 
-class Sight(logging.Filter):
+class ConnectionIdFilter(logging.Filter):
     """Names the connection that a line is about, and cuts the query off every path.
 
     A record gets `connection_id`, where there is one, and `origin`, the same as a text would begin
@@ -39,7 +39,7 @@ def log_config(log_format: Literal["text", "json"]) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"sight": {"()": Sight}},
+        "filters": {"sight": {"()": ConnectionIdFilter}},
         "formatters": {"default": _JSON if log_format == "json" else _TEXT},
         "handlers": {
             "default": {

@@ -47,7 +47,9 @@ shared_operations = _operations.labels("shared")
 own_operations = _operations.labels("alone")
 groups = _gauge("groups", "Groups of subscriptions that ask the same.")
 topics = _gauge("topics", "Topics that this process listens to.")
-readers = _gauge("readers", "Positions in topics: of groups, and of subscriptions by themselves.")
+subscribers = _gauge(
+    "readers", "Positions in topics: of groups, and of subscriptions by themselves."
+)
 held_bytes = _gauge("held_bytes", "What waits to be read by the peers of all WebSockets.")
 revocations = Gauge(
     "gqlnotify_revocations",
@@ -105,7 +107,7 @@ def delivered(messages: int, size: int) -> None:
     sent_bytes.inc(size)
 
 
-class Handover:
+class DeliveryCounter:
     """What the groups of one event loop hand over in a turn: counted once, after the writes."""
 
     def __init__(self) -> None:
@@ -113,11 +115,11 @@ class Handover:
         self._published_at: list[float] = []
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "Handover":
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "DeliveryCounter":
         """Return the one of `loop`."""
-        if loop not in _handovers:
-            _handovers[loop] = cls()
-        return _handovers[loop]
+        if loop not in _delivery_counters:
+            _delivery_counters[loop] = cls()
+        return _delivery_counters[loop]
 
     def add(self, members: int, events: int, size: int, published_at: Sequence[float]) -> None:
         """Note that each of so many `members` got so many `events`, together of `size` bytes.
@@ -142,14 +144,16 @@ class Handover:
         self._published_at = []
 
 
-_handovers: WeakKeyDictionary[asyncio.AbstractEventLoop, Handover] = WeakKeyDictionary()
+_delivery_counters: WeakKeyDictionary[asyncio.AbstractEventLoop, DeliveryCounter] = (
+    WeakKeyDictionary()
+)
 
 
 Load = Iterator[tuple[Gauge, float]]
 """What something that lives adds to which gauge."""
 
 
-class Living(Protocol):
+class Sampled(Protocol):
     """Something that exists for a while and is counted while it does."""
 
     def load(self) -> Load:
@@ -160,13 +164,13 @@ class _Watch:
     """Looks at all that live: when it is asked, and regularly where another process may be."""
 
     def __init__(self) -> None:
-        self.living: WeakSet[Living] = WeakSet()
+        self.sampled: WeakSet[Sampled] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def sample(self) -> None:
         """Set the gauges."""
         sums: Sums[Gauge] = Sums()
-        for one in self.living:
+        for one in self.sampled:
             for gauge, value in one.load():
                 sums[gauge] += value  # type: ignore[assignment]  # sizes are whole numbers
         for gauge in _SAMPLED:
@@ -182,27 +186,27 @@ class _Watch:
     def _sample_again(self) -> None:
         self._loop = None
         self.sample()
-        if self.living:
+        if self.sampled:
             self.sample_regularly()
 
 
 _SAMPLED = (
     *(connections, streams, shared_operations, own_operations, held_bytes),
-    *(groups, topics, readers, revocations),
+    *(groups, topics, subscribers, revocations),
 )
 _watch = _Watch()
 
 
-def watch(one: Living) -> None:
+def watch(one: Sampled) -> None:
     """Count `one` from now on, for as long as it lives or until `unwatch`."""
-    _watch.living.add(one)
+    _watch.sampled.add(one)
     if DIRECTORY in os.environ:
         _watch.sample_regularly()
 
 
-def unwatch(one: Living) -> None:
+def unwatch(one: Sampled) -> None:
     """Count it no longer."""
-    _watch.living.discard(one)
+    _watch.sampled.discard(one)
 
 
 async def endpoint(request: "Request") -> "Response":

@@ -18,7 +18,7 @@ _END_OF_SYNC_FLUSH = b"\x00\x00\xff\xff"
 _LONGEST_STORED_BLOCK = 0xFFFF
 
 
-class Tail:
+class SharedBody:
     """What the messages to all members of a group have in common: everything behind the id."""
 
     __slots__ = ("_deflated", "_text", "data")
@@ -53,7 +53,7 @@ class Tail:
         return self._deflated
 
 
-class Head:
+class Prefix:
     """Where the messages of one operation differ from the others': their beginning with its id."""
 
     __slots__ = ("data",)
@@ -77,23 +77,23 @@ class Head:
 
 
 class Batch:
-    """Tails that are sent to many at once, and what of their frames is the same for many."""
+    """Bodies that are sent to many at once, and what of their frames is the same for many."""
 
-    __slots__ = ("_largest", "_parts", "tails")
+    __slots__ = ("_largest", "_parts", "bodies")
 
-    def __init__(self, tails: Sequence[Tail]) -> None:
-        self.tails = tails
-        self._largest = max(len(tail.data) for tail in tails)
+    def __init__(self, bodies: Sequence[SharedBody]) -> None:
+        self.bodies = bodies
+        self._largest = max(len(body.data) for body in bodies)
         self._parts: dict[int, list[bytes]] = {}
 
-    def frames(self, head: Head, compress_above: int = 0) -> bytes:
-        """Return the frames of all messages that begin with `head`, one behind the other.
+    def frames(self, prefix: Prefix, compress_above: int = 0) -> bytes:
+        """Return the frames of all messages that begin with `prefix`, one behind the other.
 
         Those of `compress_above` bytes and more are compressed; with 0 none is.
         """
         if 0 < compress_above <= self._largest:
-            return b"".join([self._frame(head, tail, compress_above) for tail in self.tails])
-        start = head.data
+            return b"".join([self._frame(prefix, body, compress_above) for body in self.bodies])
+        start = prefix.data
         parts = self._parts.get(len(start))
         if parts is None:
             parts = self._parts[len(start)] = self._around(len(start))
@@ -101,15 +101,15 @@ class Batch:
 
     def _around(self, size: int) -> list[bytes]:
         """Return what comes before, between and behind heads of `size` bytes."""
-        headers = [_header(TEXT, size + len(tail.data)) for tail in self.tails]
-        tails = [tail.data for tail in self.tails]
-        between = [tail + header for tail, header in zip(tails, headers[1:], strict=False)]
-        return [headers[0], *between, tails[-1]]
+        headers = [_header(TEXT, size + len(body.data)) for body in self.bodies]
+        bodies = [body.data for body in self.bodies]
+        between = [body + header for body, header in zip(bodies, headers[1:], strict=False)]
+        return [headers[0], *between, bodies[-1]]
 
-    def _frame(self, head: Head, tail: Tail, compress_above: int) -> bytes:
-        if len(tail.data) < compress_above:
-            return spliced(head, tail)
-        return spliced_deflated(head, tail)
+    def _frame(self, prefix: Prefix, body: SharedBody, compress_above: int) -> bytes:
+        if len(body.data) < compress_above:
+            return spliced(prefix, body)
+        return spliced_deflated(prefix, body)
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -117,17 +117,17 @@ def text_frame(payload: bytes) -> bytes:
     return _header(TEXT, len(payload)) + payload
 
 
-def spliced(head: Head, tail: Tail) -> bytes:
-    """Return the text frame of the message that begins with `head` and ends with `tail`."""
-    start, end = head.data, tail.data
+def spliced(prefix: Prefix, body: SharedBody) -> bytes:
+    """Return the text frame of the message that begins with `prefix` and ends with `body`."""
+    start, end = prefix.data, body.data
     return b"%b%b%b" % (_header(TEXT, len(start) + len(end)), start, end)
 
 
-def spliced_deflated(head: Head, tail: Tail) -> bytes:
+def spliced_deflated(prefix: Prefix, body: SharedBody) -> bytes:
     """Return the same as a compressed frame; as a plain one where the id is too long for that."""
-    if len(head.data) > _LONGEST_STORED_BLOCK:
-        return spliced(head, tail)
-    start, end = head.stored, tail.deflated
+    if len(prefix.data) > _LONGEST_STORED_BLOCK:
+        return spliced(prefix, body)
+    start, end = prefix.stored, body.deflated
     return b"%b%b%b" % (_header(COMPRESSED_TEXT, len(start) + len(end)), start, end)
 
 

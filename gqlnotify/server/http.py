@@ -147,7 +147,7 @@ class Watched(_Base):  # type: ignore[misc]
 
     @property
     def gone(self) -> bool:
-        """See `Leaver.gone`."""
+        """See `Drainable.gone`."""
         return self not in self.connections
 
     def leave(self) -> None:
@@ -155,7 +155,7 @@ class Watched(_Base):  # type: ignore[misc]
         self.transport.close()
 
     def abort(self) -> None:
-        """See `Leaver.abort`."""
+        """See `Drainable.abort`."""
         let_go(self.transport)
 
     def _end(self) -> None:

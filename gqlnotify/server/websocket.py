@@ -24,12 +24,12 @@ from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
 from gqlnotify.deadline import Deadline
 from gqlnotify.drain import Drain
 from gqlnotify.errors import Draining, TooManyMessages
-from gqlnotify.event_loop import Turn
+from gqlnotify.event_loop import TickBatcher
 from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.rate import Rate
 from gqlnotify.settings import Settings
-from gqlnotify.websocket.primitives import Gate, Mailbox
+from gqlnotify.websocket.primitives import LightEvent, LightQueue
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
 
 MARGIN_SECONDS = 5.0
@@ -52,7 +52,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # Some of uvicorn's are among them: an instance of 30 attributes and less keeps them in a third
     # of the room, and each delivery finds its own close together.
     __slots__ = (
-        *("_bound", "_frames", "_held", "_rate", "_room", "_turn", "full", "on_drain"),
+        *("_bound", "_frames", "_held", "_rate", "_room", "_ticks", "full", "on_drain"),
         *("transport", "close_sent", "conn", "queue", "writable"),
         *("handshake_complete", "scope", "request", "response", "frames"),
     )
@@ -61,15 +61,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self._frames: list[bytes] = []
         self._held = 0
-        self._turn = Turn.of(self.loop)
-        self._room = Gate(is_open=True)
+        self._ticks = TickBatcher.of(self.loop)
+        self._room = LightEvent(is_open=True)
         self.full = False
         self._rate: Rate | None = None
         self._bound = inf
         self.on_drain: Callable[[], None] | None = None
         # In place of asyncio's own, which would be a fifth of what a connection weighs.
-        queue: Any = Mailbox()
-        writable: Any = Gate(is_open=True)
+        queue: Any = LightQueue()
+        writable: Any = LightEvent(is_open=True)
         self.queue, self.writable = queue, writable
         # At its level "debug" the library logs what frames hold: tokens among it.
         self.conn.debug = False
@@ -99,13 +99,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def write(self, frame: bytes) -> None:
         """Send a finished frame, with all others of this turn of the event loop in one write."""
         if not self._frames:
-            self._turn.add(self)
+            self._ticks.add(self)
         self._frames.append(frame)
         self._held += len(frame)
         if self._held >= FULL_BYTES:
             self._fill()
 
-    def take_turn(self) -> None:
+    def on_tick(self) -> None:
         """Write what the turn has brought."""
         frames, self._frames, self._held = self._frames, [], 0
         # Behind a close frame, ours or the peer's that uvicorn has answered, nothing may follow.
@@ -114,7 +114,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.full:
             self._drain()
 
-    flush = take_turn
+    flush = on_tick
 
     async def drained(self) -> None:
         """Return when it is no longer full, or lost."""
@@ -279,7 +279,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             "reason": close.reason,
         }
         self.queue.put_nowait(disconnect)
-        self.take_turn()
+        self.on_tick()
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         if self.read_paused:
@@ -321,7 +321,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def gone(self) -> bool:
-        """See `Leaver.gone`."""
+        """See `Drainable.gone`."""
         return self not in self.connections
 
     def leave(self) -> None:
@@ -330,7 +330,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.on_drain is not None and self.handshake_complete and not self.close_sent:
             self.on_drain()
         elif self.handshake_complete:
-            self.take_turn()
+            self.on_tick()
             super().shutdown()
         else:
             self._refuse()

@@ -13,9 +13,9 @@ from gqlnotify.brokers import Broker
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.observability import metrics
-from gqlnotify.topics.replay_buffer import Window
+from gqlnotify.topics.replay_buffer import ReplayBuffer
 
-WINDOW_SIZE = 256
+BUFFER_SIZE = 256
 PAGE_SIZE = 128
 RETRY_SECONDS = (0.1, 5.0)
 
@@ -38,7 +38,7 @@ class Member(Protocol):
         """Leave."""
 
 
-class Feed:
+class LiveTopic:
     """One topic that this process listens to: its window, and who takes events from it."""
 
     def __init__(self, topic: str, broker: Broker) -> None:
@@ -47,7 +47,7 @@ class Feed:
         self.members: WeakSet[Member] = WeakSet()
         # Strong: asyncio holds tasks weakly, so only this may keep a task that waits here alive.
         self._listeners: set[Member] = set()
-        self.window = Window(Cursor(0, 0), size=WINDOW_SIZE)
+        self.buffer = ReplayBuffer(Cursor(0, 0), size=BUFFER_SIZE)
         self._broker = broker
         self._changing = asyncio.Lock()
         self._subscribed = False
@@ -92,14 +92,14 @@ class Feed:
             # Whoever gives up before the broker has confirmed has subscribed all the same.
             self._subscribed = True
             await self._broker.subscribe(self.topic)
-            self.window.stale = False
+            self.buffer.stale = False
             # Events between the two lines are either in the head or make the window stale.
-            self.window.restart(await self._patiently(self._broker.head))
+            self.buffer.restart(await self._patiently(self._broker.head))
             self._ready = True
-            if self.window.stale:
+            if self.buffer.stale:
                 self._catch_up_soon()
 
-    def linger(self, seconds: float, forget: Callable[["Feed"], None]) -> None:
+    def linger(self, seconds: float, forget: Callable[["LiveTopic"], None]) -> None:
         """Stop listening after `seconds` and call `forget`, unless a member comes before that."""
         if self._ended:
             return
@@ -109,7 +109,7 @@ class Feed:
         if self._leave_timer is None:
             self._leave_timer = loop.call_later(seconds, self._leave, forget)
 
-    def _leave(self, forget: Callable[["Feed"], None]) -> None:
+    def _leave(self, forget: Callable[["LiveTopic"], None]) -> None:
         self._leave_timer = None
         if self.members:
             return
@@ -119,7 +119,7 @@ class Feed:
             return
         self._leaving = asyncio.create_task(self._close_and_forget(forget))
 
-    async def _close_and_forget(self, forget: Callable[["Feed"], None]) -> None:
+    async def _close_and_forget(self, forget: Callable[["LiveTopic"], None]) -> None:
         await self._close_if_idle()
         # A member that came while it closed has joined, and opens it again.
         if not self.members:
@@ -146,16 +146,16 @@ class Feed:
         """Take an event from the live path."""
         if not self._ready:
             # The head that is under way may or may not know this one.
-            self.window.stale = True
-        elif self.window.offer(event):
+            self.buffer.stale = True
+        elif self.buffer.offer(event):
             metrics.events_received.inc()
             self._wake()
-        elif self.window.stale:
+        elif self.buffer.stale:
             self._catch_up_soon()
 
     def refresh(self) -> None:
         """Look into the history for what the live path has not brought."""
-        self.window.stale = True
+        self.buffer.stale = True
         if self._ready:
             self._catch_up_soon()
 
@@ -179,7 +179,7 @@ class Feed:
             self._catching_up = asyncio.create_task(self._catch_up())
 
     async def _catch_up(self) -> None:
-        while self.window.stale:
+        while self.buffer.stale:
             await self._patiently(self._catch_up_page)
 
     async def _patiently(self, ask: Callable[[str], Awaitable[T]]) -> T:
@@ -203,27 +203,27 @@ class Feed:
     async def _catch_up_page(self, topic: str) -> None:
         # Cleared before the history is asked: a live event that arrives while the answer is under
         # way, and that the answer may not hold, marks the window stale again.
-        self.window.stale = False
+        self.buffer.stale = False
         try:
-            events = await self.read(self.window.last)
+            events = await self.read(self.buffer.last)
         except CursorExpired:
             logger.warning(
                 "A gap in %r: its history no longer reaches back to %s",
                 self.topic,
-                self.window.last,
+                self.buffer.last,
             )
             await self._restart(topic)
         else:
-            before = self.window.last.seq
-            whole = self.window.extend(events)
-            _count_missed(self.window.last.seq - before)
+            before = self.buffer.last.seq
+            whole = self.buffer.extend(events)
+            _count_missed(self.buffer.last.seq - before)
             if not whole:
                 await self._restart(topic)
-            self.window.stale = self.window.stale or len(events) == PAGE_SIZE
+            self.buffer.stale = self.buffer.stale or len(events) == PAGE_SIZE
         self._wake()
 
     async def _restart(self, topic: str) -> None:
-        self.window.restart(await self._broker.head(topic))
+        self.buffer.restart(await self._broker.head(topic))
         metrics.gaps.inc()
 
     def _wake(self) -> None:

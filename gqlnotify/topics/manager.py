@@ -29,8 +29,8 @@ from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name,
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.settings import Settings
 from gqlnotify.topics.conflation import SKIPPED, Skipped
-from gqlnotify.topics.live_topic import RETRY_SECONDS, Feed
-from gqlnotify.topics.subscriber import Reader
+from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
+from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.topic_budget import TopicBudget
 
 T = TypeVar("T")
@@ -55,14 +55,14 @@ def note_unreadable() -> deque[EventUnreadable]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lens:
+class Projection:
     """What is made of each event: its value, filtered, and made into something else."""
 
     topic: Topic[Any]
     where: Callable[[Any], bool] | None = None
     select: Callable[[Any, Event], Any] | None = None
 
-    def look_at(self, event: Event) -> Any:
+    def apply(self, event: Event) -> Any:
         """Return what is made of `event`; `SKIPPED` where it is left out.
 
         An event that can't be read makes an `EventUnreadable`, returned and not raised: executing
@@ -126,7 +126,7 @@ class TopicManager:
             )
         self._settings = settings or Settings()
         self._broker = broker or brokers.from_settings(self._settings)
-        self._feeds: dict[str, Feed] = {}
+        self._live_topics: dict[str, LiveTopic] = {}
         self._budget = TopicBudget(self._settings.new_topics_per_subject)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
@@ -196,11 +196,11 @@ class TopicManager:
         Afterwards only publishing works, for the application's own shutdown, until `start`.
         """
         metrics.unwatch(self)
-        for feed in list(self._feeds.values()):
-            for reader in list(feed.members):
-                reader.close()
-            feed.cancel()
-        self._feeds.clear()
+        for live_topic in list(self._live_topics.values()):
+            for subscriber in list(live_topic.members):
+                subscriber.close()
+            live_topic.cancel()
+        self._live_topics.clear()
         async with self._starting:
             self._loop, self._started = None, False
             self._closed_in = asyncio.get_running_loop()
@@ -388,9 +388,12 @@ class TopicManager:
         return await self._broker.oldest(topic.concrete())
 
     def load(self) -> metrics.Load:
-        """See `metrics.Living`."""
-        yield metrics.topics, len(self._feeds)
-        yield metrics.readers, sum(len(feed.members) for feed in self._feeds.values())
+        """See `metrics.Sampled`."""
+        yield metrics.topics, len(self._live_topics)
+        yield (
+            metrics.subscribers,
+            sum(len(live_topic.members) for live_topic in self._live_topics.values()),
+        )
 
     def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is loop:
@@ -403,7 +406,7 @@ class TopicManager:
         self._loop, self._starting, self._started = loop, asyncio.Lock(), False
         # Those of an event loop that has ended never left.
         self._holders = 0
-        self._feeds.clear()
+        self._live_topics.clear()
 
     async def _start_broker(self) -> None:
         loop = asyncio.get_running_loop()
@@ -411,7 +414,7 @@ class TopicManager:
         backoff = Backoff(*RETRY_SECONDS)
         while True:
             try:
-                return await self._broker.start(self._deliver, self._recheck)
+                return await self._broker.start(self._deliver, self._on_possible_gap)
             except BrokerUnavailable as error:
                 left = deadline - loop.time()
                 if left <= 0:
@@ -430,53 +433,53 @@ class TopicManager:
         if viewer is not None:
             self._budget.spend(viewer.principal.subject, topic)
 
-    async def join(self, topic: str, reader: Reader) -> Feed:
-        """See `reader.Feeds`."""
+    async def join(self, topic: str, subscriber: Subscriber) -> LiveTopic:
+        """See `subscriber.LiveTopics`."""
         await self._require_open()
-        feed = self._feeds.get(topic)
-        if feed is None:
-            feed = self._feeds[topic] = Feed(topic, self._broker)
-        feed.add(reader)
+        live_topic = self._live_topics.get(topic)
+        if live_topic is None:
+            live_topic = self._live_topics[topic] = LiveTopic(topic, self._broker)
+        live_topic.add(subscriber)
         try:
-            await feed.open()
+            await live_topic.open()
         except BaseException:
-            self.leave(feed, reader)
+            self.leave(live_topic, subscriber)
             raise
-        return feed
+        return live_topic
 
-    def leave(self, feed: Feed, reader: Reader) -> None:
-        """See `reader.Feeds`."""
-        feed.remove(reader)
-        self._linger_if_idle(feed)
+    def leave(self, live_topic: LiveTopic, subscriber: Subscriber) -> None:
+        """See `subscriber.LiveTopics`."""
+        live_topic.remove(subscriber)
+        self._linger_if_idle(live_topic)
 
-    def left(self, feed: Feed) -> None:
-        """See `reader.Feeds`."""
+    def left(self, live_topic: LiveTopic) -> None:
+        """See `subscriber.LiveTopics`."""
         loop = self._loop
         if loop is None:
             return
         # The garbage collector runs in any thread, also after the loop has closed.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._linger_if_idle, feed)
+            loop.call_soon_threadsafe(self._linger_if_idle, live_topic)
 
-    def _linger_if_idle(self, feed: Feed) -> None:
+    def _linger_if_idle(self, live_topic: LiveTopic) -> None:
         # A client that lost its connection comes back soon: the topic stays open that long, and
         # its window has what the client missed.
-        if not feed.members:
-            feed.linger(self._settings.topic_linger, self._forget)
+        if not live_topic.members:
+            live_topic.linger(self._settings.topic_linger, self._forget)
 
-    def _forget(self, feed: Feed) -> None:
-        if self._feeds.get(feed.topic) is feed:
-            del self._feeds[feed.topic]
+    def _forget(self, live_topic: LiveTopic) -> None:
+        if self._live_topics.get(live_topic.topic) is live_topic:
+            del self._live_topics[live_topic.topic]
 
-    def _recheck(self, topic: str) -> None:
-        feed = self._feeds.get(topic)
-        if feed is not None:
-            feed.refresh()
+    def _on_possible_gap(self, topic: str) -> None:
+        live_topic = self._live_topics.get(topic)
+        if live_topic is not None:
+            live_topic.refresh()
 
     def _deliver(self, event: Event) -> None:
-        feed = self._feeds.get(event.topic)
-        if feed is not None:
-            feed.deliver(event)
+        live_topic = self._live_topics.get(event.topic)
+        if live_topic is not None:
+            live_topic.deliver(event)
 
 
 class Subscription(Generic[T]):
@@ -511,15 +514,15 @@ class Subscription(Generic[T]):
         select: Callable[[Any, Event], T] | None = None,
     ) -> None:
         self.manager = manager
-        self.lens = Lens(topic, where, select)
+        self.projection = Projection(topic, where, select)
         self.scope = scope
         self.per_viewer = per_viewer
         self.cursor: Cursor | None = None
         self.conflated = 0
         self.yields_unreadable = False
         """Whether an `EventUnreadable` comes in place of an event that can't be read."""
-        key_of = None if topic.latest_by is None else self.lens.key_of
-        self.reader = Reader(manager, topic.concrete(), key_of=key_of)
+        key_of = None if topic.latest_by is None else self.projection.key_of
+        self.subscriber = Subscriber(manager, topic.concrete(), key_of=key_of)
         self._after = after
         self._view = view
         self._viewer = viewer
@@ -532,18 +535,18 @@ class Subscription(Generic[T]):
             InternalError: `select` is an `async def`.
         """
         require_plain(select, "map")
-        if self.reader.started:
+        if self.subscriber.started:
             raise RuntimeError("The subscription has started")
         return Subscription(
             self.manager,
-            self.lens.topic,
+            self.projection.topic,
             after=self._after,
-            where=self.lens.where,
+            where=self.projection.where,
             view=self._view,
             scope=self.scope,
             per_viewer=self.per_viewer,
             viewer=self._viewer,
-            select=_compose(self.lens.select, select),
+            select=_compose(self.projection.select, select),
         )
 
     def resume(self, after: str) -> None:
@@ -562,31 +565,31 @@ class Subscription(Generic[T]):
             CursorExpired: the history no longer reaches back to `after`.
             BrokerUnavailable: the broker has never been reached; later on, it is waited for.
         """
-        if self.reader.started or self.reader.closed:
+        if self.subscriber.started or self.subscriber.closed:
             return
         views = () if self._view is None else (self._view,)
         # One that was made for no viewer, as in a bare thread, is checked where it is used.
         viewer = self._viewer or current_viewer()
-        await check_right(viewer, "subscribe", self.reader.topic, *views)
-        self.manager.count_topic(viewer, self.reader.topic)
-        await self.reader.open(None if self._after is None else Cursor.parse(self._after))
+        await check_right(viewer, "subscribe", self.subscriber.topic, *views)
+        self.manager.count_topic(viewer, self.subscriber.topic)
+        await self.subscriber.open(None if self._after is None else Cursor.parse(self._after))
 
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""
-        self.reader.close()
+        self.subscriber.close()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
         await self.start()
-        while (event := await self.reader.next()) is not None:
-            value: T | Skipped | EventUnreadable = self.lens.look_at(event)
+        while (event := await self.subscriber.next()) is not None:
+            value: T | Skipped | EventUnreadable = self.projection.apply(event)
             if isinstance(value, EventUnreadable) and not self.yields_unreadable:
                 _note(value)
                 continue
             if not isinstance(value, Skipped):
-                self.cursor, self.conflated = event.cursor, self.reader.left_out
+                self.cursor, self.conflated = event.cursor, self.subscriber.left_out
                 return value  # type: ignore[return-value]  # only who asked for it gets the other
         raise StopAsyncIteration
 

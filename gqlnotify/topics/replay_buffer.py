@@ -16,11 +16,11 @@ from itertools import islice
 from gqlnotify.event import Cursor, Event
 
 
-class Behind(Exception):
+class NotBuffered(Exception):
     """The position is older than the window: read the broker's history instead."""
 
 
-class Window:
+class ReplayBuffer:
     """Up to `size` contiguous events, the last of which is at `last`."""
 
     def __init__(self, last: Cursor, *, size: int) -> None:
@@ -51,7 +51,7 @@ class Window:
         return True
 
     def restart(self, head: Cursor) -> None:
-        """Go on from `head`, past a gap. Positions before it are `Behind` from here on."""
+        """Go on from `head`, past a gap. Positions before it are `NotBuffered` from here on."""
         self._events.clear()
         self.last = self._before_first = head
 
@@ -66,24 +66,24 @@ class Window:
         """Return the event right behind `position`; None if it hasn't happened yet.
 
         Raises:
-            Behind: it has happened and the window no longer holds it, or never did.
+            NotBuffered: it has happened and the window no longer holds it, or never did.
         """
         if position == self.last or self._is_ahead(position):
             return None
         if not self.reaches_back_to(position):
-            raise Behind
+            raise NotBuffered
         return self._events[position.seq - self.last.seq]
 
     def all_after(self, position: Cursor) -> list[Event]:
         """Return all events behind `position` that have happened.
 
         Raises:
-            Behind: the window no longer holds them all, or never did.
+            NotBuffered: the window no longer holds them all, or never did.
         """
         if position == self.last or self._is_ahead(position):
             return []
         if not self.reaches_back_to(position):
-            raise Behind
+            raise NotBuffered
         known = len(self._events) - (self.last.seq - position.seq)
         return list(islice(self._events, known, None))
 

@@ -28,8 +28,8 @@ from gqlnotify.event import RESERVED, Cursor, Event, Topic
 from gqlnotify.observability import metrics
 from gqlnotify.settings import CLOCK_SKEW, Settings
 from gqlnotify.topics.manager import TopicManager
-from gqlnotify.topics.replay_buffer import Behind
-from gqlnotify.topics.subscriber import Reader
+from gqlnotify.topics.replay_buffer import NotBuffered
+from gqlnotify.topics.subscriber import Subscriber
 
 # How long a start and a connection wait for a broker that tells nothing of what is revoked.
 START_SECONDS = 5.0
@@ -167,7 +167,7 @@ class Revocations:
         self._revoked = Revoked(settings.longest_life)
         self._watches: defaultdict[tuple[str, str], set[_Watch]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reader: Reader | None = None
+        self._subscriber: Subscriber | None = None
         self._reading: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
         # How many revocations the broker has told.
@@ -216,9 +216,9 @@ class Revocations:
         """Stop following."""
         metrics.unwatch(self)
         loop, self._loop = self._loop, None
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._subscriber is not None:
+            self._subscriber.close()
+            self._subscriber = None
         reading, self._reading = self._reading, None
         if reading is not None and loop is asyncio.get_running_loop():
             reading.cancel()
@@ -285,7 +285,7 @@ class Revocations:
         return lambda: self._unwatch(watch)
 
     def load(self) -> metrics.Load:
-        """See `metrics.Living`."""
+        """See `metrics.Sampled`."""
         yield metrics.revocations, len(self._revoked)
 
     def _unwatch(self, watch: _Watch) -> None:
@@ -318,9 +318,9 @@ class Revocations:
     def _is_following(self) -> bool:
         if self._loop is None or not self._loop.is_running():
             return False
-        if self._reader is not None:
+        if self._subscriber is not None:
             # The topics were closed by something else that uses them.
-            return not self._reader.closed
+            return not self._subscriber.closed
         return self._is_reading()
 
     def _is_reading(self) -> bool:
@@ -329,13 +329,13 @@ class Revocations:
     def _follow(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._known = asyncio.Event()
-        self._reader = self._reading = None
+        self._subscriber = self._reading = None
         metrics.watch(self)
         self._read_soon()
 
     def _read_soon(self) -> None:
         """Read what is new; also called by the reader, whenever something has happened."""
-        is_closed = self._reader is not None and self._reader.closed
+        is_closed = self._subscriber is not None and self._subscriber.closed
         if self._loop is None or is_closed or self._is_reading():
             return
         # In a context of its own: the first connection's trace or viewer is not ours.
@@ -352,20 +352,20 @@ class Revocations:
                 logger.warning("No way to know which tokens are revoked: %s", error.reason)
             except Exception:
                 logger.exception("Following the revocations failed")
-            reader, self._reader = self._reader, None
-            if reader is not None:
-                reader.close()
+            subscriber, self._subscriber = self._subscriber, None
+            if subscriber is not None:
+                subscriber.close()
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _read(self) -> None:
-        reader = self._reader
-        if reader is None:
-            reader = self._reader = await self._open()
-        while not reader.closed:
+        subscriber = self._subscriber
+        if subscriber is None:
+            subscriber = self._subscriber = await self._open()
+        while not subscriber.closed:
             try:
-                event = reader.take()
-            except Behind:
-                await reader.refill()
+                event = subscriber.take()
+            except NotBuffered:
+                await subscriber.refill()
                 # A broker in memory answers at once, and a long history would hold the loop.
                 await asyncio.sleep(0)
                 continue
@@ -374,14 +374,14 @@ class Revocations:
                 return
             self._take(event)
 
-    async def _open(self) -> Reader:
-        reader = Reader(self._topics, REVOCATIONS.name, on_wake=self._read_soon)
+    async def _open(self) -> Subscriber:
+        subscriber = Subscriber(self._topics, REVOCATIONS.name, on_wake=self._read_soon)
         try:
-            await reader.open(await self._topics.oldest(REVOCATIONS))
+            await subscriber.open(await self._topics.oldest(REVOCATIONS))
         except BaseException:
-            reader.close()
+            subscriber.close()
             raise
-        return reader
+        return subscriber
 
     def _take(self, event: Event) -> None:
         self._told += 1

@@ -14,32 +14,32 @@ from typing import Protocol
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.topics.conflation import Skipped, conflate
-from gqlnotify.topics.live_topic import Feed
-from gqlnotify.topics.replay_buffer import Behind
+from gqlnotify.topics.live_topic import LiveTopic
+from gqlnotify.topics.replay_buffer import NotBuffered
 
 KeyOf = Callable[[Event], Hashable | Skipped]
 """What an event is the news of: see `conflate`."""
 
 
-class Feeds(Protocol):
+class LiveTopics(Protocol):
     """Where readers find the topics that this process listens to."""
 
-    async def join(self, topic: str, reader: "Reader") -> Feed:
-        """Return the topic's feed, open, and `reader` one of its members."""
+    async def join(self, topic: str, subscriber: "Subscriber") -> LiveTopic:
+        """Return the topic's feed, open, and `subscriber` one of its members."""
 
-    def leave(self, feed: Feed, reader: "Reader") -> None:
+    def leave(self, live_topic: LiveTopic, subscriber: "Subscriber") -> None:
         """Undo `join`."""
 
-    def left(self, feed: Feed) -> None:
-        """Note that a reader of `feed` was dropped. Called from any thread."""
+    def left(self, live_topic: LiveTopic) -> None:
+        """Note that a reader of `live_topic` was dropped. Called from any thread."""
 
 
-class Reader:
+class Subscriber:
     """Reads one topic from a position on."""
 
     def __init__(
         self,
-        feeds: Feeds,
+        live_topics: LiveTopics,
         topic: str,
         *,
         on_wake: Callable[[], None] | None = None,
@@ -50,8 +50,8 @@ class Reader:
         self.closed = False
         self.left_out = 0
         """How many `take_latest` has left out right before the event that it returned."""
-        self._feeds = feeds
-        self._feed: Feed | None = None
+        self._live_topics = live_topics
+        self._live_topic: LiveTopic | None = None
         self._on_wake = on_wake
         self._key_of = key_of
         self._backlog: deque[Event] = deque()
@@ -60,8 +60,8 @@ class Reader:
         self._patience: asyncio.Timeout | None = None
 
     def __del__(self) -> None:
-        if not self.closed and self._feed is not None:
-            self._feeds.left(self._feed)
+        if not self.closed and self._live_topic is not None:
+            self._live_topics.left(self._live_topic)
 
     @property
     def always_listens(self) -> bool:
@@ -76,7 +76,7 @@ class Reader:
     @property
     def started(self) -> bool:
         """Whether `open` was called and has found the topic."""
-        return self._feed is not None
+        return self._live_topic is not None
 
     async def open(self, after: Cursor | None = None) -> None:
         """Take the position: behind `after`, or where the topic stands now.
@@ -88,44 +88,44 @@ class Reader:
         try:
             # Without an end, unless `close` sets one.
             async with asyncio.timeout(None) as self._patience:
-                self._feed = await self._feeds.join(self.topic, self)
+                self._live_topic = await self._live_topics.join(self.topic, self)
         except TimeoutError:
             if self.closed:
                 return
             raise
         finally:
             self._patience = None
-        self.position = self._feed.window.last
+        self.position = self._live_topic.buffer.last
         if self.closed:
-            self._feeds.leave(self._feed, self)
+            self._live_topics.leave(self._live_topic, self)
         elif after is not None:
             await self._replay_from(after)
 
     def fork(
         self, position: Cursor | None = None, *, on_wake: Callable[[], None] | None = None
-    ) -> "Reader":
+    ) -> "Subscriber":
         """Return another reader of the same topic, at `position` or where the topic stands now.
 
         The fork of a closed one is closed.
         """
-        fork = Reader(self._feeds, self.topic, on_wake=on_wake, key_of=self._key_of)
-        fork._feed = feed = self._open_feed
-        fork.position = feed.window.last if position is None else position
+        fork = Subscriber(self._live_topics, self.topic, on_wake=on_wake, key_of=self._key_of)
+        fork._live_topic = live_topic = self._open_topic
+        fork.position = live_topic.buffer.last if position is None else position
         fork.closed = self.closed
         if not fork.closed:
-            feed.add(fork)
+            live_topic.add(fork)
         return fork
 
     def take(self) -> Event | None:
         """Return the next event if it has happened.
 
         Raises:
-            Behind: it has, and has to be looked for in the history first: `refill`.
+            NotBuffered: it has, and has to be looked for in the history first: `refill`.
         """
         if self._backlog:
             event: Event | None = self._backlog.popleft()
         else:
-            event = self._open_feed.window.after(self.position)
+            event = self._open_topic.buffer.after(self.position)
         if event is not None:
             self.position = event.cursor
         return event
@@ -138,7 +138,7 @@ class Reader:
         key for ever, and the others never.
 
         Raises:
-            Behind: see `take`.
+            NotBuffered: see `take`.
         """
         if self._key_of is None:
             return self.take()
@@ -152,7 +152,7 @@ class Reader:
         return event
 
     def _waiting_events(self) -> Sequence[Event]:
-        return self._backlog or self._open_feed.window.all_after(self.position)
+        return self._backlog or self._open_topic.buffer.all_after(self.position)
 
     async def next(self) -> Event | None:
         """Wait for the next event, take the latest, and return it; None once closed.
@@ -163,7 +163,7 @@ class Reader:
         while not self.closed:
             try:
                 event = self.take_latest()
-            except Behind:
+            except NotBuffered:
                 await self.refill()
                 continue
             if event is not None:
@@ -177,8 +177,8 @@ class Reader:
         Raises:
             CursorExpired: it no longer reaches back to the position.
         """
-        feed = self._open_feed
-        epoch = feed.window.last.epoch
+        live_topic = self._open_topic
+        epoch = live_topic.buffer.last.epoch
         if not await self._read():
             return await self.wait()
         if self._backlog:
@@ -186,7 +186,7 @@ class Reader:
         if epoch == self.position.epoch:
             raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
         # This reader knows a history that began anew before the live path told of it.
-        feed.refresh()
+        live_topic.refresh()
         return await self.wait()
 
     async def wait(self) -> None:
@@ -195,7 +195,7 @@ class Reader:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            with self._open_feed.waking(self):
+            with self._open_topic.waking(self):
                 await self._waiter
         finally:
             self._waiter = None
@@ -215,18 +215,18 @@ class Reader:
         self.wake()
         if self._patience is not None:
             self._patience.reschedule(asyncio.get_running_loop().time())
-        if self._feed is not None:
-            self._feeds.leave(self._feed, self)
+        if self._live_topic is not None:
+            self._live_topics.leave(self._live_topic, self)
 
     @property
-    def _open_feed(self) -> Feed:
-        assert self._feed is not None
-        return self._feed
+    def _open_topic(self) -> LiveTopic:
+        assert self._live_topic is not None
+        return self._live_topic
 
     async def _replay_from(self, after: Cursor) -> None:
         self.position = after
-        feed = self._open_feed
-        if feed.window.reaches_back_to(after):
+        live_topic = self._open_topic
+        if live_topic.buffer.reaches_back_to(after):
             return
         try:
             await self._read()
@@ -235,13 +235,13 @@ class Reader:
             raise
         if self._backlog:
             # The history may already know what the live path has not brought, or has dropped.
-            feed.deliver(self._backlog[-1])
+            live_topic.deliver(self._backlog[-1])
 
     async def _read(self) -> bool:
         try:
-            self._backlog = await self._open_feed.read(self.position)
+            self._backlog = await self._open_topic.read(self.position)
         except BrokerUnavailable:
             # Catching up tries again until it works, and wakes everybody then.
-            self._open_feed.refresh()
+            self._open_topic.refresh()
             return False
         return True

@@ -10,11 +10,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
 from gqlnotify.deadline import time_limit
 from gqlnotify.observability import metrics
-from gqlnotify.observability.connection_log import Life
-from gqlnotify.protocol.frames import Batch, Head
+from gqlnotify.observability.connection_log import ConnectionLog
+from gqlnotify.protocol.frames import Batch, Prefix
 from gqlnotify.settings import Settings
-from gqlnotify.websocket.primitives import Gate
-from gqlnotify.websocket.writer import AsgiWire, DirectWire, frames_of, transport_of
+from gqlnotify.websocket.primitives import LightEvent
+from gqlnotify.websocket.writer import AsgiWriter, DirectWriter, frames_of, transport_of
 
 CLOSE_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
@@ -27,8 +27,8 @@ class Connection:
     """Sends until it is over, and leaves no task and no timer behind."""
 
     __slots__ = (
-        *("_closed", "_encode", "_frames", "_life", "_on_end", "_on_slow", "_over", "_settings"),
-        *("_taken", "_tasks", "_timers", "_transport", "_wire", "websocket"),
+        *("_closed", "_encode", "_frames", "_log", "_on_end", "_on_slow", "_over", "_settings"),
+        *("_taken", "_tasks", "_timers", "_transport", "_writer", "websocket"),
     )
 
     def __init__(
@@ -41,17 +41,17 @@ class Connection:
     ) -> None:
         """Take `on_slow`, which is told that the peer has read nothing for too long."""
         self.websocket = websocket
-        self._life = Life(websocket.client)
-        self._over = Gate()
+        self._log = ConnectionLog(websocket.client)
+        self._over = LightEvent()
         self._encode = encode
         self._settings = settings
         self._on_slow = on_slow
         self._frames = frames_of(websocket)
         self._transport = transport_of(websocket, self._frames)
-        self._wire = (
-            AsgiWire(websocket.send_text, self._transport)
+        self._writer = (
+            AsgiWriter(websocket.send_text, self._transport)
             if self._frames is None
-            else DirectWire(self._frames, compress_above=settings.compress_above)
+            else DirectWriter(self._frames, compress_above=settings.compress_above)
         )
         self._taken = 0
         self._on_end: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -65,15 +65,15 @@ class Connection:
         message = await self.websocket.receive()
         if message["type"] == "websocket.disconnect":
             # Not the reason, which is the peer's to choose: a log is no place for it.
-            self._life.closed(message.get("code") or _NO_STATUS)
+            self._log.closed(message.get("code") or _NO_STATUS)
             return None
         text: str | None = message.get("text")
         return text if text is not None else b""
 
     def open(self) -> None:
         """Begin to write."""
-        self._life.began()
-        background = self._wire.background()
+        self._log.began()
+        background = self._writer.background()
         if background is not None:
             self.spawn(self._write(background))
 
@@ -127,13 +127,13 @@ class Connection:
         if not text.isascii():
             text.encode()
         if not self._closed:
-            self._wire.write(text)
+            self._writer.write(text)
             metrics.sent_bytes.inc(len(text))
         await self.drained()
 
-    def push(self, head: Head, batch: Batch) -> bool:
+    def push(self, prefix: Prefix, batch: Batch) -> bool:
         """Send what is shared with others; or nothing, and return False while the peer is slow."""
-        return self._closed or self._wire.push(head, batch)
+        return self._closed or self._writer.push(prefix, batch)
 
     async def drained(self) -> None:
         """Wait while the peer is slow to read."""
@@ -146,16 +146,16 @@ class Connection:
 
     async def room(self) -> None:
         """Wait while so much is held for the peer that nothing more may be begun for it."""
-        while self._wire.full and self._wire.held > self._settings.outgoing_max_bytes:
+        while self._writer.full and self._writer.held > self._settings.outgoing_max_bytes:
             await self.drained()
 
     async def _has_drained(self, patience: float) -> bool:
         """Wait for room; return False once the peer has read nothing for `patience` seconds."""
-        while self._wire.full:
+        while self._writer.full:
             before = self._progress()
             try:
                 async with time_limit(patience):
-                    await self._wire.drained()
+                    await self._writer.drained()
             except TimeoutError:
                 if self._progress() <= before:
                     return False
@@ -167,17 +167,17 @@ class Connection:
         return self._taken > before and self._unread() > 0
 
     def _progress(self) -> int:
-        return -self._wire.held if self._transport is None else taken(self._transport)
+        return -self._writer.held if self._transport is None else taken(self._transport)
 
     def _unread(self) -> int:
-        return self._wire.held if self._transport is None else unread(self._transport)
+        return self._writer.held if self._transport is None else unread(self._transport)
 
     async def close(self, code: int, reason: str) -> None:
         """Close the socket, without waiting for long on a peer that does not read."""
         if self._closed:
             return
         self._closed = True
-        self._life.closed(code, reason)
+        self._log.closed(code, reason)
         try:
             if not (await self._has_drained(CLOSE_SECONDS) and await self._say(code, reason)):
                 logger.info("The peer did not take the close frame (%d)", code)
@@ -190,7 +190,7 @@ class Connection:
         """Send the close frame; return False if that can't be done in time."""
         try:
             async with time_limit(CLOSE_SECONDS):
-                await self._wire.flushed()
+                await self._writer.flushed()
                 await self.websocket.close(code, reason)
         except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
             return False
@@ -210,7 +210,7 @@ class Connection:
     @property
     def held(self) -> int:
         """How many bytes wait for the peer, as far as that can be known."""
-        return self._wire.held
+        return self._writer.held
 
     @property
     def is_over(self) -> bool:
@@ -230,7 +230,7 @@ class Connection:
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         # A copy, as each task has one: what one of them sets is not the others' business.
-        return asyncio.create_task(work, context=self._life.context.copy())
+        return asyncio.create_task(work, context=self._log.context.copy())
 
     def after(
         self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]
@@ -243,7 +243,7 @@ class Connection:
 
     async def clean_up(self) -> None:
         """Cancel what still runs and wait for it to end."""
-        self._life.ended()
+        self._log.ended()
         for timer in self._timers:
             timer.cancel()
         tasks = set(self._tasks)

@@ -53,7 +53,7 @@ from gqlnotify.protocol.connection import (
 )
 from gqlnotify.protocol.messages import Json, Subscribe
 from gqlnotify.rate import Rate
-from gqlnotify.topics.subscriber import Reader
+from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.heartbeat import Heartbeat
 from gqlnotify.websocket.shared_operation import SharedOperation
@@ -107,11 +107,11 @@ class GraphQLTransportWSHandler:
         self._leaving = False
         self._operations: dict[str, asyncio.Task[None] | SharedOperation] = {}
         # What the tasks of operations were asked for.
-        self._asked: dict[asyncio.Task[None], Subscribe] = {}
+        self._requests: dict[asyncio.Task[None], Subscribe] = {}
         self._subject: str | None = None
         self._budget: execution.ReplayBudget | None = None
         self._connection = Connection(
-            websocket.ws, view.encode_json, settings, on_slow=self._fell_behind_for_good
+            websocket.ws, view.encode_json, settings, on_slow=self._too_slow
         )
         counted = self._connection.limit_frames()
         self._rate = None if counted else Rate(settings.message_rate, settings.message_burst)
@@ -142,10 +142,10 @@ class GraphQLTransportWSHandler:
         self._connection.open()
         metrics.watch(self)
         try:
-            self._router.admission.enter()
+            self._router.connection_limits.enter()
         except ConnectionClosed as full:
             await self._fail(full)
-            await self._leave_nothing()
+            await self._cleanup()
             return
         if self._may_detach() and self._connection.detach(self._on_message, self._finish):
             return
@@ -161,23 +161,23 @@ class GraphQLTransportWSHandler:
 
     async def _finish(self) -> None:
         try:
-            await self._leave_nothing()
+            await self._cleanup()
         finally:
             # Not sooner: a decision that was still under way may have begun to watch.
             self._stop_watching()
-            self._router.admission.leave()
+            self._router.connection_limits.leave()
             if self._subject is not None:
-                self._router.admission.leave_as(self._subject)
+                self._router.connection_limits.leave_as(self._subject)
 
     def load(self) -> metrics.Load:
-        """See `metrics.Living`."""
+        """See `metrics.Sampled`."""
         shared = sum(isinstance(each, SharedOperation) for each in self._operations.values())
         yield metrics.connections, 1
         yield metrics.held_bytes, self._connection.held
         yield metrics.shared_operations, shared
         yield metrics.own_operations, len(self._operations) - shared
 
-    async def _leave_nothing(self) -> None:
+    async def _cleanup(self) -> None:
         metrics.unwatch(self)
         self._heartbeat.stop()
         self._init_timer.cancel()
@@ -207,7 +207,7 @@ class GraphQLTransportWSHandler:
                     self._connection.end()
                     return
                 self._heartbeat.heard()
-                await self._carry_out(self._receive(message))
+                await self._execute(self._receive(message))
         except Exception:
             logger.exception("A connection failed")
             await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
@@ -222,7 +222,7 @@ class GraphQLTransportWSHandler:
             return self._protocol.receive_binary()
         return self._protocol.receive_text(message)
 
-    async def _carry_out(self, commands: Sequence[Command]) -> None:
+    async def _execute(self, commands: Sequence[Command]) -> None:
         for command in commands:
             match command:
                 case Send(message):
@@ -251,8 +251,8 @@ class GraphQLTransportWSHandler:
             return
         task = self._connection.spawn(self._run(operation))
         self._operations[operation.id] = task
-        self._asked[task] = operation
-        task.add_done_callback(self._asked.pop)
+        self._requests[task] = operation
+        task.add_done_callback(self._requests.pop)
 
     def _drain(self) -> None:
         self._leaving = True
@@ -261,34 +261,34 @@ class GraphQLTransportWSHandler:
     async def _leave(self) -> None:
         """Let queries and mutations finish, then send the client to another server."""
         loop = asyncio.get_running_loop()
-        finite = [task for task, asked in self._asked.items() if not self._is_endless(asked)]
+        finite = [task for task, request in self._requests.items() if not self._is_endless(request)]
         if finite:
             await asyncio.wait(finite, timeout=Drain.of(loop).finish_by - loop.time())
         await self._fail(Draining("The server is about to stop"))
 
-    def _is_endless(self, asked: Subscribe) -> bool:
-        name = asked.operation_name
+    def _is_endless(self, request: Subscribe) -> bool:
+        name = request.operation_name
         executions = self._router.executions(self._view.schema)
         try:
-            query = execution.find_document(executions, asked.query, asked.document_id, name)
+            query = execution.find_document(executions, request.query, request.document_id, name)
         except NotifyError:
             return False
         return execution.is_subscription(executions, query, name)
 
     def _soon(self, commands: Sequence[Command]) -> None:
-        self._connection.spawn(self._carry_out(commands))
+        self._connection.spawn(self._execute(commands))
 
-    def _fell_behind_for_good(self) -> None:
+    def _too_slow(self) -> None:
         self._soon(self._protocol.close(TooSlow("Nothing was read for too long")))
 
     async def _fail(self, closed: ConnectionClosed) -> None:
-        await self._carry_out(self._protocol.close(closed))
+        await self._execute(self._protocol.close(closed))
 
     async def _initialise(self, payload: Json) -> None:
         try:
             with only_own_cancellation(), tracing.span("connection_init"):
                 acknowledgement = await self._accept(payload)
-            await self._carry_out(self._protocol.acknowledge(acknowledgement))
+            await self._execute(self._protocol.acknowledge(acknowledgement))
         except _REFUSALS as error:
             await self._fail(_closed(error, error.close_code))
         except Forbidden as error:
@@ -304,14 +304,14 @@ class GraphQLTransportWSHandler:
     async def _renew(self, payload: Json) -> None:
         # The next message waits for it, so that of two tokens the later one counts.
         try:
-            outcome = await self._renewed(payload)
+            answer = await self._renewed(payload)
         except NotifyError as error:
             metrics.refused(error.code)
-            outcome = {"renewed": False, **error.formatted()}
+            answer = {"renewed": False, **error.formatted()}
         except Exception:
             logger.exception("The decision on a renewal failed")
-            outcome = {"renewed": False, **InternalError("A renewal failed").formatted()}
-        await self._carry_out(self._protocol.renewed(outcome))
+            answer = {"renewed": False, **InternalError("A renewal failed").formatted()}
+        await self._execute(self._protocol.renewed(answer))
 
     async def _renewed(self, payload: Json) -> Json:
         token = find_token(payload)
@@ -342,7 +342,7 @@ class GraphQLTransportWSHandler:
     def _enter_as_subject(self) -> None:
         # Not where the peer has gone meanwhile: it would never leave.
         if self._viewer is not None and not self._connection.is_over:
-            self._router.admission.enter_as(self._viewer.principal.subject)
+            self._router.connection_limits.enter_as(self._viewer.principal.subject)
             self._subject = self._viewer.principal.subject
 
     def _end_with_the_token(self) -> None:
@@ -405,14 +405,14 @@ class GraphQLTransportWSHandler:
             errors = [InternalError("An operation failed").formatted()]
         if errors is not None and self._runs(id_):
             del self._operations[id_]
-            await self._say_the_end(id_, errors)
+            await self._send_terminal(id_, errors)
 
-    async def _say_the_end(self, id_: str, errors: Sequence[Json]) -> None:
+    async def _send_terminal(self, id_: str, errors: Sequence[Json]) -> None:
         if not errors:
-            await self._carry_out(self._protocol.complete(id_))
+            await self._execute(self._protocol.complete(id_))
             return
         try:
-            await self._carry_out(self._protocol.error(id_, errors))
+            await self._execute(self._protocol.error(id_, errors))
         except execution.NOT_JSON:
             logger.exception("An error can't be encoded")
             told = InternalError("An error can't be encoded").formatted()
@@ -425,10 +425,10 @@ class GraphQLTransportWSHandler:
             return end
         if not self._runs(operation.id):
             # It was stopped, and a resolver has swallowed that.
-            end.reader.close()
+            end.subscriber.close()
             return []
         member = SharedOperation(operation.id, end.execution, self._connection, self)
-        return await self._join(member, end.reader)
+        return await self._join(member, end.subscriber)
 
     async def _send_results(self, operation: Subscribe) -> Sequence[Json] | execution.Shareable:
         results = execution.stream(
@@ -457,7 +457,7 @@ class GraphQLTransportWSHandler:
         except BaseException:
             # An extension may make the end of the results wait, and so be cancelled there.
             if shareable is not None:
-                shareable.reader.close()
+                shareable.subscriber.close()
             raise
         return [] if shareable is None else shareable
 
@@ -473,38 +473,38 @@ class GraphQLTransportWSHandler:
         await self._connection.drained()
         commands = self._protocol.next(id_, payload) if self._runs(id_) else []
         try:
-            await self._carry_out(commands)
+            await self._execute(commands)
         except execution.NOT_JSON:
             logger.exception("A result can't be encoded")
             told = execution.payload_of(execution.unencodable(result))
-            await self._carry_out(self._protocol.next(id_, told))
+            await self._execute(self._protocol.next(id_, told))
         if not commands:
             # The peer no longer reads this, and a generator that never waits could not be stopped.
             await asyncio.sleep(0)
         return []
 
-    async def _join(self, member: SharedOperation, reader: Reader) -> Sequence[Json] | None:
+    async def _join(self, member: SharedOperation, subscriber: Subscriber) -> Sequence[Json] | None:
         if self._budget is None:
             budgets = self._router.executions(self._view.schema).budgets
             self._budget = budgets.of(self._subject)
-        member.group = await member.execution.join(member, reader, self._budget)
+        member.group = await member.execution.join(member, subscriber, self._budget)
         if member.group is None:
             return []
         self._operations[member.id] = member
         return None
 
-    def fell_behind(self, operation: SharedOperation, reader: Reader) -> None:
+    def fell_behind(self, operation: SharedOperation, subscriber: Subscriber) -> None:
         """See `Owner.fell_behind`."""
-        joining = self._conclude(operation.id, partial(self._join, operation, reader))
+        joining = self._conclude(operation.id, partial(self._join, operation, subscriber))
         task = self._operations[operation.id] = self._connection.spawn(joining)
         # A task that is cancelled before its first step never gets to close the reader itself.
-        task.add_done_callback(lambda _task: reader.close())
+        task.add_done_callback(lambda _task: subscriber.close())
 
     def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
         """See `Owner.ended`."""
         if self._operations.get(operation.id) is operation:
             del self._operations[operation.id]
-            self._connection.spawn(self._say_the_end(operation.id, errors))
+            self._connection.spawn(self._send_terminal(operation.id, errors))
 
     def _runs(self, id_: str) -> bool:
         # By task and not by id alone: the client may have stopped this operation and given its

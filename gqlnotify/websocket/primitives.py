@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Gate:
+class LightEvent:
     """Open or closed; those who wait at a closed one go on when it opens."""
 
     __slots__ = ("_is_open", "_waiters")
@@ -50,7 +50,7 @@ class Gate:
             raise
 
 
-class Mailbox(Generic[T]):
+class LightQueue(Generic[T]):
     """Items in the order in which they came, for one reader."""
 
     __slots__ = ("_gate", "_items", "on_put")
@@ -58,7 +58,7 @@ class Mailbox(Generic[T]):
     def __init__(self) -> None:
         self.on_put: Callable[[], None] | None = None
         self._items: list[T] = []
-        self._gate = Gate()
+        self._gate = LightEvent()
 
     def put_nowait(self, item: T) -> None:
         """Add `item`."""

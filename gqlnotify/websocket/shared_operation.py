@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from gqlnotify.execution import Group, SharedExecution
-from gqlnotify.protocol.frames import Batch, Head
-from gqlnotify.topics.subscriber import Reader
+from gqlnotify.protocol.frames import Batch, Prefix
+from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.connection import Connection
 
 
 class Owner(Protocol):
     """Who runs the operations of one connection."""
 
-    def fell_behind(self, operation: "SharedOperation", reader: Reader) -> None:
-        """Note that the peer reads too slowly; bring the operation back with `reader`."""
+    def fell_behind(self, operation: "SharedOperation", subscriber: Subscriber) -> None:
+        """Note that the peer reads too slowly; bring the operation back with `subscriber`."""
 
     def ended(self, operation: "SharedOperation", errors: Sequence[Mapping[str, Any]]) -> None:
         """Note that the operation is over; because of `errors`, where there are some."""
@@ -23,7 +23,7 @@ class Owner(Protocol):
 class SharedOperation:
     """A member of a group, on one connection under one id."""
 
-    __slots__ = ("_connection", "_head", "_owner", "execution", "group", "id")
+    __slots__ = ("_connection", "_owner", "_prefix", "execution", "group", "id")
 
     def __init__(
         self, id_: str, execution: SharedExecution, connection: Connection, owner: Owner
@@ -31,24 +31,24 @@ class SharedOperation:
         self.id = id_
         self.execution = execution
         self.group: Group | None = None
-        self._head = Head(json.dumps(id_))
+        self._prefix = Prefix(json.dumps(id_))
         self._connection = connection
         self._owner = owner
 
     def push(self, batch: Batch) -> bool:
         """See `Member.push`."""
-        return self._connection.push(self._head, batch)
+        return self._connection.push(self._prefix, batch)
 
     async def send(self, batch: Batch) -> None:
         """See `Member.send`."""
-        while not self._connection.push(self._head, batch):
+        while not self._connection.push(self._prefix, batch):
             await self._connection.drained()
         await self._connection.drained()
 
-    def fell_behind(self, reader: Reader) -> None:
+    def fell_behind(self, subscriber: Subscriber) -> None:
         """See `Member.fell_behind`."""
         self.group = None
-        self._owner.fell_behind(self, reader)
+        self._owner.fell_behind(self, subscriber)
 
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         """See `Member.end`."""

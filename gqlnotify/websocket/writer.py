@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 
-from gqlnotify.connections.peer import Transport, transport_behind, transport_under
-from gqlnotify.protocol.frames import Batch, Head, text_frame
+from gqlnotify.connections.peer import Transport, asgi_transport, transport_under
+from gqlnotify.protocol.frames import Batch, Prefix, text_frame
 from gqlnotify.settings import Settings
-from gqlnotify.websocket.primitives import Gate
+from gqlnotify.websocket.primitives import LightEvent
 
 EXTENSION = "gqlnotify.frames"
 # What may wait in this process for a peer that reads slowly, before its writers wait as well.
@@ -68,7 +68,7 @@ class Frames(Protocol):
         """Have the server wait for `task` before it shuts down."""
 
 
-class Wire(Protocol):
+class Writer(Protocol):
     """One way out."""
 
     @property
@@ -82,8 +82,8 @@ class Wire(Protocol):
     def write(self, text: str) -> None:
         """Send one message."""
 
-    def push(self, head: Head, batch: Batch) -> bool:
-        """Send all messages of `batch` under the id of `head`; or none if the wire is full."""
+    def push(self, prefix: Prefix, batch: Batch) -> bool:
+        """Send all messages of `batch` under the id of `prefix`; or none if the wire is full."""
 
     async def drained(self) -> None:
         """Return when the wire is no longer full, or lost."""
@@ -108,10 +108,10 @@ def transport_of(websocket: WebSocket, frames: Frames | None) -> Transport | Non
     ASGI knows no way to let go of a peer that does not read: `close` waits behind what it has not
     read. Each of uvicorn's protocol classes gives a method of its own as `receive`.
     """
-    return transport_under(frames) if frames is not None else transport_behind(websocket._receive)
+    return transport_under(frames) if frames is not None else asgi_transport(websocket._receive)
 
 
-class DirectWire:
+class DirectWriter:
     """Hands over finished frames; what they share is compressed once for all."""
 
     __slots__ = ("_compress_above", "_frames")
@@ -122,40 +122,40 @@ class DirectWire:
 
     @property
     def full(self) -> bool:
-        """See `Wire.full`."""
+        """See `Writer.full`."""
         return self._frames.full
 
     @property
     def held(self) -> int:
-        """See `Wire.held`."""
+        """See `Writer.held`."""
         return self._frames.held
 
     def write(self, text: str) -> None:
-        """See `Wire.write`."""
+        """See `Writer.write`."""
         self._frames.write(text_frame(text.encode()))
 
-    def push(self, head: Head, batch: Batch) -> bool:
-        """See `Wire.push`."""
+    def push(self, prefix: Prefix, batch: Batch) -> bool:
+        """See `Writer.push`."""
         frames = self._frames
         if frames.full:
             return False
-        frames.write(batch.frames(head, self._compress_above))
+        frames.write(batch.frames(prefix, self._compress_above))
         return True
 
     async def drained(self) -> None:
-        """See `Wire.drained`."""
+        """See `Writer.drained`."""
         await self._frames.drained()
 
     async def flushed(self) -> None:
-        """See `Wire.flushed`."""
+        """See `Writer.flushed`."""
         self._frames.flush()
 
     def background(self) -> None:
-        """See `Wire.background`."""
+        """See `Writer.background`."""
         return
 
 
-class AsgiWire:
+class AsgiWriter:
     """Sends one message after the other through ASGI, which may make it wait."""
 
     def __init__(
@@ -165,22 +165,22 @@ class AsgiWire:
         self._transport = transport
         self._outbox: deque[str] = deque()
         self._held = 0
-        self._more = Gate()
-        self._room = Gate(is_open=True)
-        self._empty = Gate(is_open=True)
+        self._more = LightEvent()
+        self._room = LightEvent(is_open=True)
+        self._empty = LightEvent(is_open=True)
 
     @property
     def full(self) -> bool:
-        """See `Wire.full`."""
+        """See `Writer.full`."""
         return not self._room.is_set()
 
     @property
     def held(self) -> int:
-        """See `Wire.held`."""
+        """See `Writer.held`."""
         return self._held + self._below
 
     def write(self, text: str) -> None:
-        """See `Wire.write`."""
+        """See `Writer.write`."""
         self._outbox.append(text)
         self._held += len(text)
         if self._held >= FULL_BYTES:
@@ -188,25 +188,25 @@ class AsgiWire:
         self._empty.clear()
         self._more.set()
 
-    def push(self, head: Head, batch: Batch) -> bool:
-        """See `Wire.push`."""
+    def push(self, prefix: Prefix, batch: Batch) -> bool:
+        """See `Writer.push`."""
         if self.full:
             return False
-        start = head.text
-        for tail in batch.tails:
-            self.write(start + tail.text)
+        start = prefix.text
+        for body in batch.bodies:
+            self.write(start + body.text)
         return True
 
     async def drained(self) -> None:
-        """See `Wire.drained`."""
+        """See `Writer.drained`."""
         await self._room.wait()
 
     async def flushed(self) -> None:
-        """See `Wire.flushed`."""
+        """See `Writer.flushed`."""
         await self._empty.wait()
 
     def background(self) -> Coroutine[Any, Any, None]:
-        """See `Wire.background`."""
+        """See `Writer.background`."""
         return self._run()
 
     async def _run(self) -> None:

@@ -220,7 +220,7 @@ async def tasks() -> list[str]:
 @app.get("/connections")
 async def connections() -> int:
     """Return how many sockets are served."""
-    return graphql._gqlnotify.admission.connections
+    return graphql._gqlnotify.connection_limits.connections
 
 
 @app.get("/refusals")

@@ -91,7 +91,7 @@ async def test_readers_that_stall_keep_no_event_from_the_others(
             holding = await held(server)
             # Each of them reads for itself, as far behind as it is, and is still there.
             assert holding["GraphQLTransportWSHandler"] >= STALLED + HEALTHY
-            assert holding["Reader"] >= STALLED
+            assert holding["Subscriber"] >= STALLED
         assert not server.trouble
 
 

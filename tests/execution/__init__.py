@@ -86,7 +86,7 @@ class Stage:
     @property
     def listens(self) -> bool:
         """Whether the process listens to the topic, or to any but the library's own."""
-        return any(not is_reserved(topic) for topic in self.topics._feeds)
+        return any(not is_reserved(topic) for topic in self.topics._live_topics)
 
     def _schema(self, **options: Any) -> strawberry.Schema:
         stage = self

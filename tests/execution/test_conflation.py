@@ -11,7 +11,7 @@ from strawberry.types import Info
 
 from gqlnotify import Topic
 from gqlnotify.protocol.frames import Batch
-from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics import live_topic
 from tests.applications import ALL_PROTOCOLS, STREAMS, application, bearer, client_of, stream_of
 from tests.bad_brokers import UnreliableBroker, pause
 from tests.execution import (
@@ -95,8 +95,8 @@ async def test_errors_and_results_that_take_their_time_are_marked_as_well(stage:
 
 async def test_who_reads_another_topic_of_this_name_shares_nothing(stage: Stage) -> None:
     every = Topic("notes", stage.note)
-    asked = iter([stage.notes, every, stage.notes])
-    stage.choose = lambda _info: stage.topics.subscribe(next(asked))
+    request = iter([stage.notes, every, stage.notes])
+    stage.choose = lambda _info: stage.topics.subscribe(next(request))
     router = stage.router()
     before = await stage.now()
     await stage.say("a1", "a2")
@@ -156,7 +156,7 @@ async def test_a_stream_over_http_is_marked_as_well(
         result = await anext(stream)
         assert result == await alice.next("1")
         assert marks(result) == ("a2", 1)
-    await wait_until(lambda: not stage.topics._feeds)
+    await wait_until(lambda: not stage.topics._live_topics)
 
 
 # Any order of what may happen
@@ -169,8 +169,8 @@ class Marked(Listener):
 
     def _hear(self, batch: Batch) -> None:
         super()._hear(batch)
-        for tail in batch.tails:
-            self.left_out += tail.message()["payload"]["extensions"].get("conflated", 0)
+        for body in batch.bodies:
+            self.left_out += body.message()["payload"]["extensions"].get("conflated", 0)
 
 
 @given(STEPS, FATES, TURNS, st.integers(0, 3))
@@ -186,9 +186,9 @@ def test_each_member_hears_the_last_of_each_key_in_order_and_knows_how_many_it_d
     answer_turns: int,
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(feed, "WINDOW_SIZE", 4)
-        patched.setattr(feed, "PAGE_SIZE", 3)
-        patched.setattr(feed, "RETRY_SECONDS", (0.001, 0.002))
+        patched.setattr(live_topic, "BUFFER_SIZE", 4)
+        patched.setattr(live_topic, "PAGE_SIZE", 3)
+        patched.setattr(live_topic, "RETRY_SECONDS", (0.001, 0.002))
         broker = UnreliableBroker(fates, answer_turns=answer_turns)
         asyncio.run(_play(broker, steps, turns))
 
@@ -204,7 +204,7 @@ async def _play(broker: UnreliableBroker, steps: list[Step], turns: list[int]) -
             listener.slow = False
         for _ in range(3):
             cursors.append(await numbers.say(len(cursors)))
-        numbers.topics._recheck("numbers")
+        numbers.topics._on_possible_gap("numbers")
         last = len(cursors) - 1
         for beginning, listener in listeners:
             await wait_until(lambda heard=listener.heard: heard and heard[-1] == last)
@@ -230,7 +230,7 @@ async def _step(
             beginning = number % len(cursors)
             shareable = await numbers.ask(cursors[beginning])
             listener = Marked(shareable.execution)
-            listener.join(shareable.reader)
+            listener.join(shareable.subscriber)
             listeners.append((beginning, listener))
         case "slow" | "quick" if listeners:
             listeners[number % len(listeners)][1].slow = what == "slow"

@@ -19,8 +19,8 @@ from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.execution import Ended, Executions, Group, Operation, Shareable, SharedExecution
 from gqlnotify.execution import group as group_module
 from gqlnotify.protocol.frames import Batch
-from gqlnotify.topics import live_topic as feed
-from gqlnotify.topics.subscriber import Reader
+from gqlnotify.topics import live_topic
+from gqlnotify.topics.subscriber import Subscriber
 from tests.bad_brokers import LosingItsData, UnreliableBroker, pause
 from tests.waiting import PATIENCE, wait_until
 
@@ -98,17 +98,17 @@ class Listener:
         await wait_until(lambda: not self.slow)
         self._hear(batch)
 
-    def fell_behind(self, reader: Reader) -> None:
+    def fell_behind(self, subscriber: Subscriber) -> None:
         self.group, self.fallen = None, self.fallen + 1
-        self.join(reader)
+        self.join(subscriber)
 
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         assert self.errors is None, "ended twice"
         self.group, self.errors = None, errors
 
-    def join(self, reader: Reader) -> None:
-        self.task = asyncio.create_task(self._join(reader))
-        self.task.add_done_callback(lambda _task: reader.close())
+    def join(self, subscriber: Subscriber) -> None:
+        self.task = asyncio.create_task(self._join(subscriber))
+        self.task.add_done_callback(lambda _task: subscriber.close())
 
     async def leave(self) -> None:
         if self.group is not None:
@@ -117,9 +117,9 @@ class Listener:
             self.task.cancel()
             await asyncio.gather(self.task, return_exceptions=True)
 
-    async def _join(self, reader: Reader) -> None:
+    async def _join(self, subscriber: Subscriber) -> None:
         try:
-            self.group = await self.execution.join(self, reader)
+            self.group = await self.execution.join(self, subscriber)
         except Ended as ended:
             self.end(ended.errors)
         except errors.NotifyError as error:
@@ -130,15 +130,15 @@ class Listener:
 
     def _hear(self, batch: Batch) -> None:
         assert self.errors is None, "heard after the end"
-        for tail in batch.tails:
-            message = json.loads("{" + tail.text[1:])
+        for body in batch.bodies:
+            message = json.loads("{" + body.text[1:])
             self.heard.append(message["payload"]["data"]["numbers"]["value"])
 
 
 async def listening(numbers: Numbers, after: str | None = None, **options: Any) -> Listener:
     shareable = await numbers.ask(after)
     listener = Listener(shareable.execution, **options)
-    listener.join(shareable.reader)
+    listener.join(shareable.subscriber)
     return listener
 
 
@@ -148,7 +148,7 @@ async def playing(broker: Broker, turns: Sequence[int] = (0,)) -> AsyncIterator[
     before = asyncio.all_tasks()
     numbers = Numbers(broker, turns)
     yield numbers
-    await wait_until(lambda: not numbers.topics._feeds)
+    await wait_until(lambda: not numbers.topics._live_topics)
     await wait_until(lambda: asyncio.all_tasks() <= before)
     await numbers.topics.close()
 
@@ -186,9 +186,9 @@ def test_each_member_hears_each_event_behind_its_position_once_and_in_order(
     batch: int,
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(feed, "WINDOW_SIZE", 4)
-        patched.setattr(feed, "PAGE_SIZE", 3)
-        patched.setattr(feed, "RETRY_SECONDS", (0.001, 0.002))
+        patched.setattr(live_topic, "BUFFER_SIZE", 4)
+        patched.setattr(live_topic, "PAGE_SIZE", 3)
+        patched.setattr(live_topic, "RETRY_SECONDS", (0.001, 0.002))
         patched.setattr(group_module, "BATCH_BYTES", batch)
         broker = UnreliableBroker(fates, answer_turns=answer_turns)
         asyncio.run(_play(broker, steps, turns))
@@ -204,7 +204,7 @@ async def _play(broker: Broker, steps: list[Step], turns: list[int]) -> None:
         for _, listener in listeners:
             listener.slow = False
         cursors.append(await numbers.say(len(cursors)))
-        numbers.topics._recheck("numbers")
+        numbers.topics._on_possible_gap("numbers")
         last = len(cursors) - 1
         for _, listener in listeners:
             await wait_until(lambda heard=listener.heard: heard and heard[-1] == last)
@@ -312,10 +312,10 @@ async def test_the_events_of_a_topic_that_all_have_left_are_let_go() -> None:
         await wait_until(lambda: members[0].group)
         await numbers.say(1)
         await wait_until(lambda: members[0].heard == [1])
-        window = weakref.ref(numbers.topics._feeds[numbers.topic.name].window)
+        buffer = weakref.ref(numbers.topics._live_topics[numbers.topic.name].buffer)
         await members.pop().leave()
     gc.collect()
-    assert window() is None
+    assert buffer() is None
     assert numbers.executions._by_key, "what is executed stays, for whoever comes back"
 
 
@@ -326,11 +326,11 @@ async def test_closing_the_topics_ends_members_and_comers() -> None:
     await wait_until(lambda: member.group)
     await numbers.say(1)
     await wait_until(lambda: member.heard == [1])
-    comer = await listening(numbers, begin, slow=True)
+    subscriber = await listening(numbers, begin, slow=True)
     await pause(3)
     await numbers.topics.close()
-    comer.slow = False
-    await wait_until(lambda: member.errors == comer.errors == [])
+    subscriber.slow = False
+    await wait_until(lambda: member.errors == subscriber.errors == [])
 
 
 async def test_closing_the_topics_ends_a_member_that_is_slow_at_that_very_moment() -> None:
@@ -373,7 +373,7 @@ async def test_a_member_that_breaks_does_not_keep_an_event_from_the_others() -> 
     async with playing(MemoryBroker()) as numbers:
         shareable = await numbers.ask()
         broken = Broken(shareable.execution)
-        broken.join(shareable.reader)
+        broken.join(shareable.subscriber)
         sound = await listening(numbers)
         await wait_until(lambda: broken.group and sound.group)
         await numbers.say(1)

@@ -661,10 +661,10 @@ async def test_per_viewer_runs_with_each_ones_own_viewer_and_context(stage: Stag
 
 
 async def test_the_right_is_asked_for_each_subscriber(stage: Stage) -> None:
-    asked = list[str]()
+    request = list[str]()
 
     def may(principal: Principal, action: str, topic: str) -> bool:
-        asked.append(principal.subject)
+        request.append(principal.subject)
         return principal.subject != "mallory"
 
     router = stage.router(may=may)
@@ -676,7 +676,7 @@ async def test_the_right_is_asked_for_each_subscriber(stage: Stage) -> None:
         await stage.say("hi")
         assert await told([alice, bob]) == ["hi"] * 2
         await mallory.is_silent()
-    assert asked == ["alice", "mallory", "bob"]
+    assert request == ["alice", "mallory", "bob"]
 
 
 async def test_nobody_without_the_right_joins_by_an_old_cursor(stage: Stage) -> None:

@@ -23,7 +23,7 @@ async def test_undeclared_variables_are_neither_kept_nor_a_difference() -> None:
         await subscribe_all(router, [alice], TOLD, variables=JUNK)
         await subscribe_all(router, [bob], TOLD, variables={"other": 1})
         (execution,) = executions(router)
-        assert execution._asked.context.variables == {}
+        assert execution._request.context.variables == {}
         await stage.say("hi")
         assert await told([alice, bob]) == ["hi"] * 2
 

@@ -329,7 +329,9 @@ async def test_a_result_with_nan_is_an_error_and_the_stream_goes_on(
             await socket.subscribe("1", f"subscription {{ {field} {{ stats }} }}", **extra)
         else:
             await socket.subscribe("1", f"subscription {{ {field} {{ stats }} }}")
-            await wait_until(lambda: any(feed.members for feed in shop.topics._feeds.values()))
+            await wait_until(
+                lambda: any(live_topic.members for live_topic in shop.topics._live_topics.values())
+            )
             await shop.publish(-1)
             await shop.publish(1)
         bad, good = await received(socket, 2)

@@ -11,7 +11,7 @@ from strawberry.types import Info
 
 from gqlnotify import Settings, Subscription
 from gqlnotify.errors import BadUserInput
-from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics import live_topic
 from tests.applications import (
     ALL_PROTOCOLS,
     STREAMS,
@@ -166,8 +166,8 @@ async def test_whoever_leaves_in_the_middle_of_an_execution_leaves_it_to_the_nex
 async def test_what_is_older_than_the_window_is_executed_once_as_well(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "WINDOW_SIZE", 4)
-    monkeypatch.setattr(feed, "PAGE_SIZE", 3)
+    monkeypatch.setattr(live_topic, "BUFFER_SIZE", 4)
+    monkeypatch.setattr(live_topic, "PAGE_SIZE", 3)
     texts = [str(number) for number in range(10)]
     router = stage.router()
     async with audience(router, "alice", "bob", *["somebody"] * 5) as (alice, bob, *five):
@@ -640,7 +640,7 @@ async def test_streams_over_http_share_and_give_the_same_results(
         await stage.topics.publish_bytes("notes", b"17")
         for stream in streams:
             assert (await anext(stream))["errors"]
-    await wait_until(lambda: not stage.topics._feeds)
+    await wait_until(lambda: not stage.topics._live_topics)
 
 
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)

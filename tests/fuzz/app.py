@@ -9,4 +9,4 @@ from tests.e2e.app import topics
 @app.get("/left")
 async def left() -> dict[str, int]:
     """Return how many tasks run, and how many topics are open."""
-    return {"tasks": len(asyncio.all_tasks()), "topics": len(topics._feeds)}
+    return {"tasks": len(asyncio.all_tasks()), "topics": len(topics._live_topics)}

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gqlnotify import GraphQLRouter, Settings
-from gqlnotify.connections.limits import Admission
+from gqlnotify.connections.limits import ConnectionLimits
 from gqlnotify.errors import TooManyConnections, TooManyConnectionsOfSubject
 from gqlnotify.observability import metrics
 from gqlnotify.server.http import Watched
@@ -84,8 +84,8 @@ async def test_streams_and_sockets_of_a_subject_are_counted_together(
             query = {"query": "{ me }"}
             answer = await client.post("/graphql", json=query, headers=bearer())
             assert answer.json() == {"data": {"me": "alice"}}
-            assert router._gqlnotify.admission.connections == 3
-        await wait_until(lambda: router._gqlnotify.admission.connections == 2)
+            assert router._gqlnotify.connection_limits.connections == 3
+        await wait_until(lambda: router._gqlnotify.connection_limits.connections == 2)
         assert (await opened(client, up, headers)).status_code == 200
         async with open_socket(f"ws://{origin}") as socket:
             await socket.send({"type": "connection_init", "payload": {"token": token()}})
@@ -109,7 +109,7 @@ async def test_a_full_process_takes_no_stream_and_counts_those_that_it_has(
             assert refused.json()["errors"][0]["extensions"]["code"] == "TOO_MANY_CONNECTIONS"
             assert "retry-after" in refused.headers
             assert streams() == 2
-        await wait_until(lambda: streams() == router._gqlnotify.admission.connections == 0)
+        await wait_until(lambda: streams() == router._gqlnotify.connection_limits.connections == 0)
     assert metrics._refusals.labels("too_many_connections")._value.get() == before + 1
 
 
@@ -132,8 +132,8 @@ async def test_a_stream_that_ends_by_itself_is_counted_no_longer(
     async with running(application(router)) as origin, client_of(origin) as client:
         body = {"query": query}
         await client.post("/graphql", json=body, headers={**headers, **bearer(**options)})
-        await wait_until(lambda: router._gqlnotify.admission.connections == 0)
-    assert not router._gqlnotify.admission._of_subject
+        await wait_until(lambda: router._gqlnotify.connection_limits.connections == 0)
+    assert not router._gqlnotify.connection_limits._of_subject
 
 
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
@@ -150,24 +150,24 @@ async def test_a_stream_whose_client_leaves_is_counted_no_longer(
         ) as answer:
             results: AsyncIterator[Any] = stream_of(answer, kind)
             assert (await anext(results))["data"] == {"messages": {"text": "second"}}
-            assert router._gqlnotify.admission.connections == 1
-        await wait_until(lambda: router._gqlnotify.admission.connections == 0)
-    assert not router._gqlnotify.admission._of_subject
+            assert router._gqlnotify.connection_limits.connections == 1
+        await wait_until(lambda: router._gqlnotify.connection_limits.connections == 0)
+    assert not router._gqlnotify.connection_limits._of_subject
 
 
 def test_a_stream_that_is_refused_leaves_nothing_behind() -> None:
-    admission = Admission(max_connections=2, max_per_subject=1)
-    leave = admission.enter_stream("alice")
+    connection_limits = ConnectionLimits(max_connections=2, max_per_subject=1)
+    leave = connection_limits.enter_stream("alice")
     with pytest.raises(TooManyConnectionsOfSubject):
-        admission.enter_stream("alice")
-    assert admission.connections == 1
-    admission.enter_stream(None)
+        connection_limits.enter_stream("alice")
+    assert connection_limits.connections == 1
+    connection_limits.enter_stream(None)
     with pytest.raises(TooManyConnections):
-        admission.enter_stream("bob")
+        connection_limits.enter_stream("bob")
 
     leave()
-    admission.enter_stream("alice")
-    assert admission.connections == 2
+    connection_limits.enter_stream("alice")
+    assert connection_limits.connections == 2
 
 
 # peers that do not read
@@ -246,8 +246,10 @@ async def test_streams_whose_peers_never_read_are_let_go(
                 up.enter_context(asking(origin, "subscription { flood }", headers))
                 for _ in range(PEERS)
             ]
-            await wait_until(lambda: router._gqlnotify.admission.connections == PEERS)
-            await wait_until(lambda: router._gqlnotify.admission.connections == 0, seconds=PATIENCE)
+            await wait_until(lambda: router._gqlnotify.connection_limits.connections == PEERS)
+            await wait_until(
+                lambda: router._gqlnotify.connection_limits.connections == 0, seconds=PATIENCE
+            )
             await wait_until(lambda: all(is_reset(peer) for peer in peers))
 
 
@@ -261,7 +263,7 @@ async def test_a_stream_that_is_read_slowly_goes_on(server: type[asyncio.Protoco
             while loop.time() < end:
                 assert await loop.sock_recv(peer, 65536)
                 await asyncio.sleep(SEND_TIMEOUT / 20)
-            assert router._gqlnotify.admission.connections == 1
+            assert router._gqlnotify.connection_limits.connections == 1
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -273,7 +275,7 @@ async def test_the_rest_of_a_stream_that_has_ended_is_not_kept_for_ever(
     async with running(application(router), http=server, timeout_keep_alive=1) as origin:
         with asking(origin, "subscription { flood(events: 60) }", headers) as peer:
             await wait_until(lambda: is_reset(peer), seconds=PATIENCE)
-    assert router._gqlnotify.admission.connections == 0
+    assert router._gqlnotify.connection_limits.connections == 0
 
 
 @pytest.mark.parametrize("server", [OursHttptools, OursH11])

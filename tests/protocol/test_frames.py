@@ -14,8 +14,8 @@ from gqlnotify.protocol.frames import (
     COMPRESSED_TEXT,
     TEXT,
     Batch,
-    Head,
-    Tail,
+    Prefix,
+    SharedBody,
     spliced,
     spliced_deflated,
     text_frame,
@@ -70,12 +70,12 @@ def only(stream: bytes) -> Read:
     return frame
 
 
-def head_of(id_: str) -> Head:
-    return Head(json.dumps(id_))
+def head_of(id_: str) -> Prefix:
+    return Prefix(json.dumps(id_))
 
 
-def tail_of(payload: Any, *, ensure_ascii: bool = False) -> Tail:
-    return Tail(json.dumps({"type": "next", "payload": payload}, ensure_ascii=ensure_ascii))
+def tail_of(payload: Any, *, ensure_ascii: bool = False) -> SharedBody:
+    return SharedBody(json.dumps({"type": "next", "payload": payload}, ensure_ascii=ensure_ascii))
 
 
 def inflated(data: bytes, bits: int = 12) -> bytes:
@@ -109,16 +109,16 @@ def test_a_spliced_frame_is_the_frame_of_the_whole_message(id_: str, payload: An
 
 @given(ids, json_values)
 def test_a_compressed_frame_is_the_spliced_one_to_its_reader(id_: str, payload: Any) -> None:
-    head, tail = head_of(id_), tail_of(payload)
-    frame = only(spliced_deflated(head, tail))
+    prefix, body = head_of(id_), tail_of(payload)
+    frame = only(spliced_deflated(prefix, body))
     assert frame.first == COMPRESSED_TEXT == 0xC1
-    assert inflated(frame.payload) == only(spliced(head, tail)).payload
+    assert inflated(frame.payload) == only(spliced(prefix, body)).payload
 
 
 @given(ids, json_values)
 def test_both_paths_have_the_same_text(id_: str, payload: Any) -> None:
-    head, tail = head_of(id_), tail_of(payload)
-    assert (head.text + tail.text).encode() == only(spliced(head, tail)).payload
+    prefix, body = head_of(id_), tail_of(payload)
+    assert (prefix.text + body.text).encode() == only(spliced(prefix, body)).payload
 
 
 @pytest.mark.parametrize("id_", STRANGE_IDS, ids=lambda id_: ascii(id_)[:20])
@@ -133,23 +133,23 @@ def test_any_id_comes_back_as_it_was(id_: str, compress_above: int) -> None:
 @pytest.mark.parametrize("whole", BOUNDARIES)
 @pytest.mark.parametrize("id_length", [1, 2, 40])
 def test_the_length_is_right_on_either_side_of_each_boundary(whole: int, id_length: int) -> None:
-    head = head_of("i" * id_length)
-    missing = whole - len(head.data) - len(tail_of("").data)
-    tail = tail_of("x" * missing)
-    frame = spliced(head, tail)
+    prefix = head_of("i" * id_length)
+    missing = whole - len(prefix.data) - len(tail_of("").data)
+    body = tail_of("x" * missing)
+    frame = spliced(prefix, body)
     assert len(only(frame).payload) == whole
-    assert frame == text_frame(head.data + tail.data)
-    assert Batch([tail]).frames(head) == frame
+    assert frame == text_frame(prefix.data + body.data)
+    assert Batch([body]).frames(prefix) == frame
 
 
 @pytest.mark.parametrize("size", [0xFFFE, 0xFFFF, 0x10000, 0x10001])
 def test_an_id_too_long_for_a_stored_block_is_not_compressed(size: int) -> None:
-    head = Head('"' + "i" * (size - 2 - len(b'{"id":')) + '"')
-    assert len(head.data) == size
-    frame = only(spliced_deflated(head, tail_of("x")))
+    prefix = Prefix('"' + "i" * (size - 2 - len(b'{"id":')) + '"')
+    assert len(prefix.data) == size
+    frame = only(spliced_deflated(prefix, tail_of("x")))
     assert (frame.first == COMPRESSED_TEXT) == (size <= 0xFFFF)
     text = inflated(frame.payload) if frame.first == COMPRESSED_TEXT else frame.payload
-    assert text == head.data + tail_of("x").data
+    assert text == prefix.data + tail_of("x").data
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 4095, 4096, 4097, 32768, 0x10000, 200 * 1024])
@@ -158,9 +158,9 @@ def test_an_id_too_long_for_a_stored_block_is_not_compressed(size: int) -> None:
 def test_a_reader_with_any_larger_window_reads_it(size: int, alphabet: str, bits: int) -> None:
     # Not to be foreseen, and with repeats further back than a window of 12 bits reaches.
     text = "".join(alphabet[(n * n // 7 + n // 4001) % len(alphabet)] for n in range(size))
-    head, tail = head_of("1"), tail_of(text)
-    frame = only(spliced_deflated(head, tail))
-    assert inflated(frame.payload, bits) == head.data + tail.data
+    prefix, body = head_of("1"), tail_of(text)
+    frame = only(spliced_deflated(prefix, body))
+    assert inflated(frame.payload, bits) == prefix.data + body.data
 
 
 @given(st.lists(st.tuples(ids, json_values, st.sampled_from("cpo")), max_size=8))
@@ -170,12 +170,12 @@ def test_a_reader_that_keeps_its_context_is_not_disturbed(
     """Compressed ones of ours, plain ones, and those of a compressor with a context of its own."""
     reader = PerMessageDeflate(False, False, 12, 12, {})
     for id_, payload, kind in messages:
-        head, tail = head_of(id_), tail_of(payload)
-        whole = head.data + tail.data
+        prefix, body = head_of(id_), tail_of(payload)
+        whole = prefix.data + body.data
         if kind == "p":
-            sent = Frame(Opcode.TEXT, only(spliced(head, tail)).payload)
+            sent = Frame(Opcode.TEXT, only(spliced(prefix, body)).payload)
         elif kind == "c":
-            sent = Frame(Opcode.TEXT, only(spliced_deflated(head, tail)).payload, rsv1=True)
+            sent = Frame(Opcode.TEXT, only(spliced_deflated(prefix, body)).payload, rsv1=True)
         else:
             sent = PerMessageDeflate(True, True, 12, 12, {}).encode(Frame(Opcode.TEXT, whole))
         assert bytes(reader.decode(sent).data) == whole
@@ -185,11 +185,11 @@ def test_a_reader_that_keeps_its_context_is_not_disturbed(
 def test_a_batch_is_its_frames_one_behind_the_other_for_every_head(
     payloads: Sequence[Any], heads: Sequence[str]
 ) -> None:
-    tails = [tail_of(payload) for payload in payloads]
-    batch = Batch(tails)
+    bodies = [tail_of(payload) for payload in payloads]
+    batch = Batch(bodies)
     for id_ in (*heads, *heads):
-        head = head_of(id_)
-        assert batch.frames(head) == b"".join(spliced(head, tail) for tail in tails)
+        prefix = head_of(id_)
+        assert batch.frames(prefix) == b"".join(spliced(prefix, body) for body in bodies)
 
 
 @given(
@@ -200,44 +200,44 @@ def test_a_batch_is_its_frames_one_behind_the_other_for_every_head(
 def test_only_what_reaches_the_threshold_is_compressed(
     sizes: Sequence[int], compress_above: int, plain_first: bool
 ) -> None:
-    tails = [tail_of("x" * size) for size in sizes]
-    batch, head = Batch(tails), head_of("1")
+    bodies = [tail_of("x" * size) for size in sizes]
+    batch, prefix = Batch(bodies), head_of("1")
     if plain_first:
-        batch.frames(head)
-    frames = list(read(batch.frames(head, compress_above=compress_above)))
+        batch.frames(prefix)
+    frames = list(read(batch.frames(prefix, compress_above=compress_above)))
     assert [frame.first == COMPRESSED_TEXT for frame in frames] == [
-        0 < compress_above <= len(tail.data) for tail in tails
+        0 < compress_above <= len(body.data) for body in bodies
     ]
     texts = [inflated(f.payload) if f.first == COMPRESSED_TEXT else f.payload for f in frames]
-    assert texts == [head.data + tail.data for tail in tails]
+    assert texts == [prefix.data + body.data for body in bodies]
 
 
 @pytest.mark.parametrize(("beyond", "compressed"), [(-1, False), (0, True), (1, True)])
 def test_the_threshold_itself_is_compressed(beyond: int, compressed: bool) -> None:
-    tail = tail_of("x" * 1000)
-    above = len(tail.data) - beyond
-    frame = only(Batch([tail]).frames(head_of("1"), compress_above=above))
+    body = tail_of("x" * 1000)
+    above = len(body.data) - beyond
+    frame = only(Batch([body]).frames(head_of("1"), compress_above=above))
     assert (frame.first == COMPRESSED_TEXT) == compressed
     # Beside one that is large enough as well.
-    frames = read(Batch([tail, tail_of("x" * 5000)]).frames(head_of("1"), compress_above=above))
+    frames = read(Batch([body, tail_of("x" * 5000)]).frames(head_of("1"), compress_above=above))
     assert [f.first == COMPRESSED_TEXT for f in frames] == [compressed, True]
 
 
 def test_what_is_compressed_is_compressed_once_for_all_heads() -> None:
     batch = Batch([tail_of("x" * 5000)])
     frames = [only(batch.frames(head_of(str(n)), compress_above=1)) for n in range(3)]
-    deflated = batch.tails[0].deflated
+    deflated = batch.bodies[0].deflated
     assert all(frame.payload.endswith(deflated) for frame in frames)
-    assert batch.tails[0].deflated is deflated
+    assert batch.bodies[0].deflated is deflated
     assert len(frames[0].payload) < 200
 
 
 @pytest.mark.parametrize("spelling", ['  {"a": 1}', '{\n  "a": 1\n}', '{ "a":1 }', '{"a":"é"}'])
 def test_an_encoder_may_use_white_space_as_it_likes(spelling: str) -> None:
-    payload = only(spliced(head_of("1"), Tail(spelling))).payload
+    payload = only(spliced(head_of("1"), SharedBody(spelling))).payload
     assert json.loads(payload) == {"id": "1", **json.loads(spelling)}
 
 
 def test_what_utf8_cannot_spell_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
-        Tail('{"a":"\ud800"}')
+        SharedBody('{"a":"\ud800"}')

@@ -116,7 +116,9 @@ async def test_when_the_peer_is_gone_its_operations_end(house: House) -> None:
         await message_of(socket, "2")
         socket.connection.transport.abort()
         await wait_until(lambda: house.ended == ["generator"])
-        await wait_until(lambda: all(not feed.members for feed in house.topics._feeds.values()))
+        await wait_until(
+            lambda: all(not feed.members for feed in house.topics._live_topics.values())
+        )
 
 
 async def test_when_the_server_stops_its_operations_end_before_the_topics_do(house: House) -> None:

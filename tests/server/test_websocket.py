@@ -26,7 +26,7 @@ from websockets.protocol import State
 
 from gqlnotify.protocol.frames import text_frame
 from gqlnotify.server.websocket import WebSocketProtocol
-from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics import live_topic
 from gqlnotify.websocket import connection as connection_module
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
 from tests.e2e.frames import FrameSocket, Seen, frame_socket
@@ -176,7 +176,7 @@ async def test_a_peer_that_vanishes_with_an_answer_due_leaves_nothing_behind(
             await socket.send({"type": "ping"})
             await each_turn()
             socket.abort()
-            await wait_until(lambda: not service.topics._feeds)
+            await wait_until(lambda: not service.topics._live_topics)
             await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 
@@ -222,7 +222,7 @@ async def test_a_flood_waits_for_its_reader(each: Service) -> None:
 async def test_who_falls_behind_the_history_is_told_so(
     base: type[WebSocketsSansIOProtocol], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "WINDOW_SIZE", 8)
+    monkeypatch.setattr(live_topic, "BUFFER_SIZE", 8)
     async with served(base, history_length=10) as service, service.socket(buffer=1024) as socket:
         await ready(socket, "a", "1", "2")
         expected = [f"{n} " + "x" * BIG for n in range(150)]
@@ -264,7 +264,7 @@ async def test_who_leaves_while_behind_leaves_nothing_behind(
             assert frames[-2].message["payload"] == {"data": {"count": 0}}
             assert all(text_of(frame) == "x" * BIG for frame in frames[:-2])
             await done.settled()
-            await wait_until(lambda: not service.topics._feeds)
+            await wait_until(lambda: not service.topics._live_topics)
         await wait_until(lambda: asyncio.all_tasks() <= before)
 
 
@@ -322,9 +322,9 @@ async def test_a_close_does_not_wait_long_for_a_peer_that_does_not_read(
     async with served(base, topic_linger=0) as service, service.socket(buffer=1024) as socket:
         tasks = asyncio.all_tasks()
         await stall(service, socket)
-        assert service.topics._feeds
+        assert service.topics._live_topics
         await socket.send({"type": "connection_init"})
-        await wait_until(lambda: not service.topics._feeds)
+        await wait_until(lambda: not service.topics._live_topics)
         await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 

@@ -30,7 +30,7 @@ _PASSING = (
 )
 # By the shared executions, the outcomes, the addresses that sent bad tokens, and the tokens that
 # were verified lately.
-_KEPT = {"Batch", "Lens", "Principal", "Rate", "Tail"}
+_KEPT = {"Batch", "Projection", "Principal", "Rate", "SharedBody"}
 
 
 @strawberry.type
@@ -117,6 +117,6 @@ async def held() -> dict[str, int]:
     return {
         "tasks": len(asyncio.all_tasks()),
         "file descriptors": len(os.listdir("/proc/self/fd")),
-        "topics": len(topics._feeds),
+        "topics": len(topics._live_topics),
         **{name: count for name, count in passing.items() if name not in _KEPT},
     }

@@ -14,7 +14,7 @@ from gqlnotify import Settings, Subscription, Topic, TopicManager
 from gqlnotify.brokers import MemoryBroker
 from gqlnotify.brokers.redis import RedisBroker
 from gqlnotify.errors import CursorExpired, EventUnreadable
-from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics import live_topic
 from gqlnotify.topics.conflation import SKIPPED, Skipped, conflate
 from tests.bad_brokers import LosingItsData
 from tests.streams import (
@@ -182,7 +182,7 @@ async def test_whoever_lags_behind_the_window_is_given_the_latest_of_each_page(
     first, *_ = await publish(manager, *["a", "b"] * 50)
     got = await read(manager.subscribe(PRICES, after=first), last=99)
 
-    assert len(got) <= 2 * (1 + 99 // feed.PAGE_SIZE)
+    assert len(got) <= 2 * (1 + 99 // live_topic.PAGE_SIZE)
     assert [value for value, _ in got][-2:] == [98, 99]
     assert len(got) + sum(number for _, number in got) == 99
 
@@ -276,5 +276,5 @@ async def test_over_redis_it_is_the_same(redis_url: str) -> None:
     await manager.close()
 
     assert [value for value, _ in got][-3:] == [597, 598, 599]
-    assert len(got) <= 3 * (1 + 599 // feed.PAGE_SIZE)
+    assert len(got) <= 3 * (1 + 599 // live_topic.PAGE_SIZE)
     assert len(got) + sum(number for _, number in got) == 599

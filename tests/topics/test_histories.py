@@ -6,9 +6,9 @@ import random
 import pytest
 
 from gqlnotify import Cursor, Event, Settings, Subscription, TopicManager
-from gqlnotify.brokers import Deliver, Recheck
+from gqlnotify.brokers import Deliver, OnPossibleGap
 from gqlnotify.errors import CursorExpired
-from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics import live_topic
 from tests.bad_brokers import Restarting, pause
 from tests.streams import (
     NUMBERS,
@@ -44,11 +44,11 @@ async def test_who_listens_while_the_epoch_changes_sees_no_gap_and_no_repeat() -
 
 
 @pytest.mark.parametrize("listened", [True, False])
-@pytest.mark.parametrize("window", [3, 256])
+@pytest.mark.parametrize("buffer", [3, 256])
 async def test_who_resumes_behind_any_cursor_of_any_epoch_sees_no_gap_and_no_repeat(
-    monkeypatch: pytest.MonkeyPatch, listened: bool, window: int
+    monkeypatch: pytest.MonkeyPatch, listened: bool, buffer: int
 ) -> None:
-    monkeypatch.setattr(feed, "WINDOW_SIZE", window)
+    monkeypatch.setattr(live_topic, "BUFFER_SIZE", buffer)
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
         other = manager.subscribe(NUMBERS)
@@ -98,8 +98,8 @@ async def test_when_a_history_forgot_its_newest_events_only_who_saw_them_is_told
 
         broker.restart(forgetting=2)
         newest = (await publish_all(manager, [12, 13, 14]))[-1]
-        window = manager._feeds[NUMBERS.name].window
-        await wait_until(lambda: str(window.last) == newest)
+        buffer = manager._live_topics[NUMBERS.name].buffer
+        await wait_until(lambda: str(buffer.last) == newest)
         assert await take(before, 4) == [1, 12, 13, 14]
         assert await take(at, 3) == [12, 13, 14]
         for stream in (beyond, far_beyond):
@@ -122,8 +122,8 @@ async def test_who_resumes_in_a_history_that_forgot_its_newest_events_goes_on_or
         broker.restart(forgetting=2)
         newest = (await publish_all(manager, [12, 13]))[-1]
         if listened:
-            window = manager._feeds[NUMBERS.name].window
-            await wait_until(lambda: str(window.last) == newest)
+            buffer = manager._live_topics[NUMBERS.name].buffer
+            await wait_until(lambda: str(buffer.last) == newest)
 
         for missed, cursor in enumerate(cursors[:3]):
             stream = manager.subscribe(NUMBERS, after=cursor)
@@ -143,14 +143,14 @@ async def test_who_waits_where_a_history_was_cut_off_goes_on_once_it_does() -> N
         assert await take(at, 1) == [0]
         broker.deaf = True
         await publish_all(manager, [1])
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         assert await take(beyond, 2) == [0, 1]
 
         broker.restart(forgetting=1)
         broker.deaf = False
-        window = manager._feeds[NUMBERS.name].window
-        broker.recheck(NUMBERS.name)
-        await wait_until(lambda: window.last.seq == 1)
+        buffer = manager._live_topics[NUMBERS.name].buffer
+        broker.on_possible_gap(NUMBERS.name)
+        await wait_until(lambda: buffer.last.seq == 1)
         reads = [await reading(stream) for stream in (at, beyond)]
         await publish_all(manager, [11])
         assert await reads[0] == 11
@@ -172,7 +172,7 @@ async def test_a_late_message_from_before_the_cut_does_not_hide_what_replaced_it
         await publish_all(manager, [11, 12])
 
         broker.hold_one_answer = True
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         await wait_until(lambda: not broker.hold_one_answer)
         manager._deliver(Event(NUMBERS.name, forgotten, b"1"))
         broker.answer.set()
@@ -193,7 +193,7 @@ class StormyWeather(Restarting):
         self.before: dict[Cursor, Cursor] = {}
         self._chance = chance
 
-    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+    async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         loop = asyncio.get_running_loop()
 
         def in_turns(turns: int, event: Event) -> None:
@@ -202,7 +202,9 @@ class StormyWeather(Restarting):
             else:
                 deliver(event)
 
-        await super().start(lambda event: in_turns(self._chance.randrange(6), event), recheck)
+        await super().start(
+            lambda event: in_turns(self._chance.randrange(6), event), on_possible_gap
+        )
 
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
         place = self.places()[-1]
@@ -228,11 +230,11 @@ class StormyWeather(Restarting):
         if self._chance.random() < 0.5:
             self.restart(forgetting=self._chance.choice([0, 1, 1, 2, 5]))
         if not self.deaf:
-            self.recheck(NUMBERS.name)
+            self.on_possible_gap(NUMBERS.name)
 
     def clear_up(self) -> None:
         self.deaf, self.down = False, set()
-        self.recheck(NUMBERS.name)
+        self.on_possible_gap(NUMBERS.name)
 
 
 THE_END = -1
@@ -276,7 +278,7 @@ async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_t
     linger = Settings(topic_linger=chance.choice([0, 0.002, 0.05]))
     async with leaving_nothing(TopicManager(broker, settings=linger)) as manager:
         await manager.cursor(NUMBERS)
-        readers = [asyncio.create_task(come_and_go(manager, broker, chance)) for _ in range(6)]
+        subscribers = [asyncio.create_task(come_and_go(manager, broker, chance)) for _ in range(6)]
         for number in range(150):
             await manager.publish(NUMBERS, number)
             await pause(chance.randrange(6))
@@ -286,4 +288,4 @@ async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_t
         await manager.publish(NUMBERS, THE_END)
 
         async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*readers)
+            await asyncio.gather(*subscribers)

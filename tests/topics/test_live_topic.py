@@ -119,7 +119,7 @@ async def test_a_topic_that_could_not_be_opened_leaves_nothing_and_can_be_tried_
         stream = manager.subscribe(NUMBERS)
         with pytest.raises(BrokerUnavailable):
             await stream.start()
-        await wait_until(lambda: not manager._feeds)
+        await wait_until(lambda: not manager._live_topics)
 
         broker.down.clear()
         await stream.start()
@@ -152,11 +152,11 @@ async def test_a_recheck_while_the_topic_opens_is_not_overlooked() -> None:
         waiting = asyncio.create_task(anext(stream))
         await wait_until(lambda: not broker.hold_one_answer)
         await publish_all(manager, [1])
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         broker.answer.set()
 
-        feed = manager._feeds[NUMBERS.name]
-        await wait_until(lambda: feed.window.last.seq == 1)
+        live_topic = manager._live_topics[NUMBERS.name]
+        await wait_until(lambda: live_topic.buffer.last.seq == 1)
         assert await waiting == 1
         await stream.aclose()
 
@@ -169,10 +169,10 @@ async def test_nothing_is_left_over_after_the_last_subscriber_leaves() -> None:
     async with leaving_nothing(TopicManager(broker)) as manager:
         streams = [await started(manager.subscribe(NUMBERS)) for _ in range(3)]
         for stream in streams:
-            assert manager._feeds
+            assert manager._live_topics
             assert not broker.calls["unsubscribe"]
             await stream.aclose()
-        await wait_until(lambda: not manager._feeds)
+        await wait_until(lambda: not manager._live_topics)
         assert broker.calls["unsubscribe"] == 1
         await publish_all(manager, [1])
 
@@ -189,38 +189,38 @@ async def test_who_comes_after_the_last_one_left_hears_everything() -> None:
 async def test_who_comes_while_the_last_one_leaves_hears_everything() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
-        leaver = await started(manager.subscribe(NUMBERS))
-        await leaver.aclose()
+        drainable = await started(manager.subscribe(NUMBERS))
+        await drainable.aclose()
         await wait_until(lambda: broker.held)
         coming = asyncio.create_task(started(manager.subscribe(NUMBERS)))
         await pause(3)
         broker.answer.set()
-        comer = await coming
+        subscriber = await coming
 
         await publish_all(manager, [1])
-        assert await take(comer, 1) == [1]
-        await comer.aclose()
+        assert await take(subscriber, 1) == [1]
+        await subscriber.aclose()
 
 
 async def test_who_resumes_while_the_last_one_leaves_misses_nothing() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
-        leaver = await started(manager.subscribe(NUMBERS))
+        drainable = await started(manager.subscribe(NUMBERS))
         cursors = await publish_all(manager, [1])
-        assert await take(leaver, 1) == [1]
-        await leaver.aclose()
+        assert await take(drainable, 1) == [1]
+        await drainable.aclose()
         await wait_until(lambda: broker.held)
-        comer = manager.subscribe(NUMBERS, after=cursors[0])
-        waiting = asyncio.create_task(take(comer, 3))
+        subscriber = manager.subscribe(NUMBERS, after=cursors[0])
+        waiting = asyncio.create_task(take(subscriber, 3))
         await publish_all(manager, [2])
         await pause(3)
         broker.answer.set()
         await publish_all(manager, [3])
-        await wait_until(lambda: comer.reader.waiting)
+        await wait_until(lambda: subscriber.subscriber.waiting)
         await publish_all(manager, [4])
 
         assert await waiting == [2, 3, 4]
-        await comer.aclose()
+        await subscriber.aclose()
 
 
 async def test_what_arrives_while_a_topic_that_just_closed_opens_again_is_not_overlooked() -> None:
@@ -231,12 +231,12 @@ async def test_what_arrives_while_a_topic_that_just_closed_opens_again_is_not_ov
 
     left, broker = asyncio.Event(), LeavingLate()
     async with leaving_nothing(TopicManager(broker)) as manager:
-        leaver = await started(manager.subscribe(NUMBERS))
+        drainable = await started(manager.subscribe(NUMBERS))
         cursors = await publish_all(manager, [1])
-        await leaver.aclose()
-        await wait_until(lambda: not manager._feeds[NUMBERS.name]._ready)
-        comer = manager.subscribe(NUMBERS, after=cursors[0])
-        waiting = asyncio.create_task(take(comer, 1))
+        await drainable.aclose()
+        await wait_until(lambda: not manager._live_topics[NUMBERS.name]._ready)
+        subscriber = manager.subscribe(NUMBERS, after=cursors[0])
+        waiting = asyncio.create_task(take(subscriber, 1))
         await pause(3)
         broker.hold_one_answer = True
         left.set()
@@ -246,14 +246,14 @@ async def test_what_arrives_while_a_topic_that_just_closed_opens_again_is_not_ov
         broker.answer.set()
 
         assert await waiting == [2]
-        await comer.aclose()
+        await subscriber.aclose()
 
 
 async def test_one_that_gives_up_while_the_last_one_leaves_does_not_hurt_who_comes_next() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
-        leaver = await started(manager.subscribe(NUMBERS))
-        await leaver.aclose()
+        drainable = await started(manager.subscribe(NUMBERS))
+        await drainable.aclose()
         await wait_until(lambda: broker.held)
         giving_up = asyncio.create_task(manager.subscribe(NUMBERS).start())
         await pause(3)
@@ -263,18 +263,18 @@ async def test_one_that_gives_up_while_the_last_one_leaves_does_not_hurt_who_com
         await pause(3)
         broker.answer.set()
         await asyncio.wait([giving_up])
-        comer = await coming
+        subscriber = await coming
 
         await publish_all(manager, [1])
-        assert await take(comer, 1) == [1]
-        await comer.aclose()
+        assert await take(subscriber, 1) == [1]
+        await subscriber.aclose()
 
 
 async def test_one_that_gives_up_while_the_last_one_leaves_leaves_nothing_either() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
-        leaver = await started(manager.subscribe(NUMBERS))
-        await leaver.aclose()
+        drainable = await started(manager.subscribe(NUMBERS))
+        await drainable.aclose()
         await wait_until(lambda: broker.held)
         giving_up = asyncio.create_task(manager.subscribe(NUMBERS).start())
         await pause(3)
@@ -310,7 +310,7 @@ async def test_a_stream_that_never_started_can_be_closed() -> None:
         await stream.aclose()
 
         assert [number async for number in stream] == []
-        assert not manager._feeds
+        assert not manager._live_topics
 
 
 async def test_a_read_that_is_cancelled_loses_nothing() -> None:
@@ -344,7 +344,7 @@ async def test_leaving_while_the_topic_catches_up_stops_it() -> None:
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         broker.down = {"read"}
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         await wait_until(lambda: broker.failed > 1)
         await stream.aclose()
 
@@ -359,7 +359,7 @@ async def test_a_topic_stays_open_for_its_time_after_the_last_subscriber_left() 
         left = now()
         await stream.aclose()
         await publish_all(manager, [1])
-        assert manager._feeds[NUMBERS.name].window.last.seq == 1
+        assert manager._live_topics[NUMBERS.name].buffer.last.seq == 1
 
         await wait_until(lambda: broker.calls["unsubscribe"])
         assert now() - left >= A_WHILE
@@ -472,12 +472,12 @@ async def test_readers_that_come_back_while_the_topic_opens_and_closes_miss_noth
     manager = lingering(TakingItsTime(), chance.choice([0, 0.0005]))
     async with leaving_nothing(manager):
         start = await manager.cursor(NUMBERS)
-        readers = [asyncio.create_task(coming_and_going(manager, start)) for _ in range(2)]
+        subscribers = [asyncio.create_task(coming_and_going(manager, start)) for _ in range(2)]
         for number in range(count + 1):
             await manager.publish(NUMBERS, number)
             await pause(chance.randrange(4))
         async with asyncio.timeout(PATIENCE):
-            assert await asyncio.gather(*readers) == [[*range(count + 1)]] * 2
+            assert await asyncio.gather(*subscribers) == [[*range(count + 1)]] * 2
 
 
 # a broker out of reach
@@ -568,7 +568,7 @@ async def test_a_stream_waits_for_its_broker_and_misses_nothing(stage: Stage) ->
         assert not read.done()
 
         broker.down.clear()
-        await wait_until(lambda: waiting.stream.reader.started)
+        await wait_until(lambda: waiting.stream.subscriber.started)
         await publish_all(manager, [100, 101])
         assert await read == [*waiting.missed, 100, 101]
         await waiting.stream.aclose()
@@ -694,9 +694,9 @@ async def test_a_topic_that_closed_while_it_caught_up_catches_up_when_it_opens_a
     async with leaving_nothing(TopicManager(broker)) as manager:
         waiting = await catching_up(broker, manager)
         await wait_until(lambda: broker.failed > 1)
-        start = str(waiting.stream.reader.position)
+        start = str(waiting.stream.subscriber.position)
         await waiting.stream.aclose()
-        await wait_until(lambda: not manager._feeds)
+        await wait_until(lambda: not manager._live_topics)
 
         broker.down.clear()
         back = manager.subscribe(NUMBERS, after=start)
@@ -722,7 +722,7 @@ async def test_a_topic_that_closed_and_opened_while_a_read_was_being_cancelled_c
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         broker.hold_one_answer = True
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         await wait_until(lambda: not broker.hold_one_answer)
         await stream.aclose()
         await pause(3)
@@ -732,7 +732,7 @@ async def test_a_topic_that_closed_and_opened_while_a_read_was_being_cancelled_c
         left.set()
         await wait_until(lambda: not broker.hold_one_answer)
         await publish_all(manager, [1])
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         broker.answer.set()
         await starting
 
@@ -754,7 +754,7 @@ async def test_a_recheck_brings_what_was_dropped_though_nothing_came_after_it() 
         await pause(10)
         assert not waiting.done()
 
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         assert [await waiting, *await take(stream, 1)] == [1, 2]
         await stream.aclose()
 
@@ -764,10 +764,10 @@ async def test_a_recheck_while_the_history_is_being_asked_asks_it_again() -> Non
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         broker.deaf = broker.hold_one_answer = True
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         await wait_until(lambda: not broker.hold_one_answer)
         await publish_all(manager, [1])
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         broker.answer.set()
 
         assert await take(stream, 1) == [1]
@@ -778,13 +778,13 @@ async def test_a_recheck_keeps_the_window_of_a_lingering_topic_whole() -> None:
     broker = OutOfReach()
     manager = lingering(broker, 3600)
     stream = await started(manager.subscribe(NUMBERS))
-    cursor = str(stream.reader.position)
+    cursor = str(stream.subscriber.position)
     await stream.aclose()
     broker.deaf = True
     await publish_all(manager, [1, 2])
-    broker.recheck(NUMBERS.name)
-    feed = manager._feeds[NUMBERS.name]
-    await wait_until(lambda: feed.window.last.seq == 2)
+    broker.on_possible_gap(NUMBERS.name)
+    live_topic = manager._live_topics[NUMBERS.name]
+    await wait_until(lambda: live_topic.buffer.last.seq == 2)
 
     broker.down = {"read"}
     assert await take(manager.subscribe(NUMBERS, after=cursor), 2) == [1, 2]
@@ -813,7 +813,7 @@ async def test_a_recheck_of_a_topic_that_nobody_listens_to_asks_nothing() -> Non
     async with leaving_nothing(TopicManager(broker)) as manager:
         await manager.start()
         broker.calls.clear()
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
 
         await pause(3)
         assert not broker.calls
@@ -824,7 +824,7 @@ async def test_a_recheck_that_finds_nothing_disturbs_nobody() -> None:
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         await publish_all(manager, [1])
-        broker.recheck(NUMBERS.name)
+        broker.on_possible_gap(NUMBERS.name)
         await wait_until(lambda: broker.calls["read"])
         await publish_all(manager, [2])
 

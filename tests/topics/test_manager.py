@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gqlnotify import Cursor, Event, Principal, Settings, Topic, TopicManager
 from gqlnotify.auth import Viewer, viewing
-from gqlnotify.brokers import Deliver, MemoryBroker, Recheck
+from gqlnotify.brokers import Deliver, MemoryBroker, OnPossibleGap
 from gqlnotify.errors import (
     BadUserInput,
     BrokerUnavailable,
@@ -23,7 +23,7 @@ from gqlnotify.errors import (
     Unauthenticated,
 )
 from gqlnotify.settings import Retention
-from gqlnotify.topics import live_topic as feed
+from gqlnotify.topics import live_topic
 from tests.bad_brokers import (
     AnsweringLate,
     LosingItsData,
@@ -144,12 +144,12 @@ async def test_readers_that_come_back_again_and_again_lose_and_repeat_nothing(se
 
     async with leaving_nothing(TopicManager(broker)) as manager:
         start = await manager.cursor(NUMBERS)
-        readers = [asyncio.create_task(coming_and_going(manager, start)) for _ in range(8)]
+        subscribers = [asyncio.create_task(coming_and_going(manager, start)) for _ in range(8)]
         for number in range(count + 1):
             await manager.publish(NUMBERS, number)
             await pause(chance.randrange(4))
         async with asyncio.timeout(PATIENCE):
-            for got in await asyncio.gather(*readers):
+            for got in await asyncio.gather(*subscribers):
                 assert Tally.of(got, range(count + 1)) == PERFECT
 
 
@@ -172,8 +172,8 @@ async def test_resuming_behind_any_cursor_while_others_publish_has_no_hole_and_n
 
         for first, got in enumerate(await asyncio.gather(*reads)):
             assert got == list(range(first, count + 1))
-        for feed in list(manager._feeds.values()):
-            for member in list(feed.members):
+        for live_topic in list(manager._live_topics.values()):
+            for member in list(live_topic.members):
                 member.close()
 
 
@@ -248,7 +248,7 @@ async def test_a_reader_costs_no_memory_for_what_it_has_not_taken(manager: Topic
     stream = await started(manager.subscribe(NUMBERS))
     await publish_all(manager, range(100))
 
-    assert not stream.reader._backlog
+    assert not stream.subscriber._backlog
 
 
 # histories that end
@@ -327,7 +327,7 @@ async def test_who_replays_the_new_history_goes_on_live_while_others_listen_to_t
 
         new = manager.subscribe(NUMBERS, after=cursor)
         waiting = asyncio.create_task(take(new, 3))
-        await wait_until(lambda: new.reader.waiting or waiting.done())
+        await wait_until(lambda: new.subscriber.waiting or waiting.done())
         await publish_all(manager, [4])
         assert await waiting == [2, 3, 4]
         for stream in (old, new):
@@ -346,8 +346,8 @@ async def test_what_comes_while_a_reader_finds_the_new_history_is_no_gap_either(
         waiting = asyncio.create_task(take(new, 2))
         await wait_until(lambda: not broker.hold_one_answer)
         cursors = await publish_all(manager, [2, 3])
-        feed = manager._feeds[NUMBERS.name]
-        await wait_until(lambda: str(feed.window.last) == cursors[-1])
+        live_topic = manager._live_topics[NUMBERS.name]
+        await wait_until(lambda: str(live_topic.buffer.last) == cursors[-1])
         broker.answer.set()
         assert await waiting == [2, 3]
         for stream in (old, new):
@@ -360,7 +360,7 @@ async def test_a_history_that_lost_what_was_already_delivered_is_no_silent_gap()
         behind = await started(manager.subscribe(NUMBERS))
         await publish_all(manager, [1])
         assert await take(behind, 1) == [1]
-        await publish_all(manager, range(2, feed.WINDOW_SIZE + 5))
+        await publish_all(manager, range(2, live_topic.BUFFER_SIZE + 5))
         while (await manager._broker.head(NUMBERS.name)).seq > 1:
             broker.lose_the_newest(NUMBERS.name)
 
@@ -768,8 +768,8 @@ async def test_close_during_the_start_leaves_no_connection_open() -> None:
     class Connecting(AnsweringLate):
         connected = False
 
-        async def start(self, deliver: Deliver, recheck: Recheck) -> None:
-            await super().start(deliver, recheck)
+        async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
+            await super().start(deliver, on_possible_gap)
             self.connected = True
 
         async def close(self) -> None:
@@ -826,7 +826,7 @@ async def test_close_ends_every_stream(manager: TopicManager) -> None:
     for read in waiting:
         with pytest.raises(StopAsyncIteration):
             await read
-    assert not manager._feeds
+    assert not manager._live_topics
 
 
 async def test_close_while_a_topic_opens_ends_that_stream_too() -> None:
@@ -840,7 +840,7 @@ async def test_close_while_a_topic_opens_ends_that_stream_too() -> None:
 
     with pytest.raises(StopAsyncIteration):
         await waiting
-    assert not manager._feeds
+    assert not manager._live_topics
 
 
 @pytest.mark.usefixtures("small")
@@ -850,7 +850,7 @@ async def test_close_stops_catching_up() -> None:
     tasks = asyncio.all_tasks()
     stream = await started(manager.subscribe(NUMBERS))
     broker.down = {"read"}
-    broker.recheck(NUMBERS.name)
+    broker.on_possible_gap(NUMBERS.name)
     await wait_until(lambda: broker.failed)
     await manager.close()
 
@@ -972,23 +972,23 @@ async def test_late_deliveries_of_a_topic_that_nobody_listens_to_are_dropped() -
     deliver: list[Callable[[Event], None]] = []
 
     class Remembering(MemoryBroker):
-        async def start(self, deliver_: Deliver, recheck: Recheck) -> None:
+        async def start(self, deliver_: Deliver, on_possible_gap: OnPossibleGap) -> None:
             deliver.append(deliver_)
-            await super().start(deliver_, recheck)
+            await super().start(deliver_, on_possible_gap)
 
     async with leaving_nothing(TopicManager(Remembering())) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         await stream.aclose()
-        await wait_until(lambda: not manager._feeds)
+        await wait_until(lambda: not manager._live_topics)
         deliver[0](Event("numbers", Cursor(1, 1), b"1"))
-        assert not manager._feeds
+        assert not manager._live_topics
 
 
 # a dropped iterator leaves
 
 
 def readers_of(manager: TopicManager) -> int:
-    return sum(len(feed.members) for feed in manager._feeds.values())
+    return sum(len(live_topic.members) for live_topic in manager._live_topics.values())
 
 
 async def own_generator(manager: TopicManager) -> AsyncIterator[int]:
@@ -1075,18 +1075,18 @@ async def test_a_thousand_dropped_iterators_leave_without_the_garbage_collector(
 
 async def test_a_publish_wakes_only_who_is_still_there(manager: TopicManager) -> None:
     stays = await started(manager.subscribe(NUMBERS))
-    feed = manager._feeds[NUMBERS.name]
+    live_topic = manager._live_topics[NUMBERS.name]
     for _ in range(100):
         gone = asyncio.ensure_future(anext(await started(manager.subscribe(NUMBERS))))
-        await wait_until(lambda: feed._listeners)
+        await wait_until(lambda: live_topic._listeners)
         gone.cancel()
         await asyncio.wait([gone])
     del gone
     gc.collect()
 
     reading = asyncio.ensure_future(anext(stays))
-    await wait_until(lambda: feed._listeners)
-    assert len(feed._listeners) == len(feed.members) == 1
+    await wait_until(lambda: live_topic._listeners)
+    assert len(live_topic._listeners) == len(live_topic.members) == 1
     reading.cancel()
     await asyncio.wait([reading])
 
@@ -1095,7 +1095,7 @@ async def test_a_topic_closes_after_its_last_iterator_was_dropped() -> None:
     manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
     await drop_after_the_start(manager)
 
-    await wait_until(lambda: not manager._feeds)
+    await wait_until(lambda: not manager._live_topics)
     await manager.close()
 
 
@@ -1104,7 +1104,7 @@ async def test_an_iterator_is_collected_by_another_thread() -> None:
     await drop_a_cycle(manager)
     await asyncio.to_thread(gc.collect)
 
-    await wait_until(lambda: not manager._feeds)
+    await wait_until(lambda: not manager._live_topics)
     await manager.close()
 
 

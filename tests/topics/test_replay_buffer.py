@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gqlnotify.event import Cursor, Event
-from gqlnotify.topics.replay_buffer import Behind, Window
+from gqlnotify.topics.replay_buffer import NotBuffered, ReplayBuffer
 
 EPOCH = 1_000
 
@@ -16,22 +16,22 @@ def event(seq: int, epoch: int = EPOCH) -> Event:
     return Event("t", Cursor(epoch, seq), b"%d" % seq)
 
 
-def window(last: int = 0, *, size: int = 5, holding: Iterable[int] = ()) -> Window:
-    window = Window(Cursor(EPOCH, last), size=size)
-    window.extend(event(seq) for seq in holding)
-    return window
+def buffer(last: int = 0, *, size: int = 5, holding: Iterable[int] = ()) -> ReplayBuffer:
+    buffer = ReplayBuffer(Cursor(EPOCH, last), size=size)
+    buffer.extend(event(seq) for seq in holding)
+    return buffer
 
 
-def read(window: Window, after: int) -> list[int]:
+def read(buffer: ReplayBuffer, after: int) -> list[int]:
     position, seen = Cursor(EPOCH, after), list[int]()
-    while (found := window.after(position)) is not None:
+    while (found := buffer.after(position)) is not None:
         position = found.cursor
         seen.append(position.seq)
     return seen
 
 
 def test_the_next_event_is_taken() -> None:
-    w = window(3)
+    w = buffer(3)
 
     assert w.offer(event(4))
     assert (w.last, w.stale) == (Cursor(EPOCH, 4), False)
@@ -39,7 +39,7 @@ def test_the_next_event_is_taken() -> None:
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 def test_a_repeat_is_dropped_and_is_no_gap(seq: int) -> None:
-    w = window(3)
+    w = buffer(3)
 
     assert not w.offer(event(seq))
     assert (w.last, w.stale) == (Cursor(EPOCH, 3), False)
@@ -47,14 +47,14 @@ def test_a_repeat_is_dropped_and_is_no_gap(seq: int) -> None:
 
 @pytest.mark.parametrize("later", [event(5), event(99), event(4, EPOCH + 1), event(1, EPOCH - 1)])
 def test_a_later_event_and_one_of_another_epoch_make_the_window_stale(later: Event) -> None:
-    w = window(3)
+    w = buffer(3)
 
     assert not w.offer(later)
     assert (w.last, w.stale) == (Cursor(EPOCH, 3), True)
 
 
 def test_a_stale_window_stays_stale_until_it_is_caught_up() -> None:
-    w = window(3)
+    w = buffer(3)
     w.offer(event(6))
 
     w.offer(event(4))
@@ -63,48 +63,48 @@ def test_a_stale_window_stays_stale_until_it_is_caught_up() -> None:
 
 
 def test_extending_leaves_out_what_arrived_meanwhile() -> None:
-    w = window(3, holding=[4, 5])
+    w = buffer(3, holding=[4, 5])
 
     w.extend(event(seq) for seq in (4, 5, 6))
     assert read(w, 3) == [4, 5, 6]
 
 
 def test_only_the_newest_events_are_held() -> None:
-    w = window(0, size=3, holding=range(1, 11))
+    w = buffer(0, size=3, holding=range(1, 11))
 
     assert read(w, 7) == [8, 9, 10]
-    with pytest.raises(Behind):
+    with pytest.raises(NotBuffered):
         w.after(Cursor(EPOCH, 6))
 
 
 def test_at_the_end_there_is_nothing_yet() -> None:
-    assert window(3).after(Cursor(EPOCH, 3)) is None
-    assert window(3).after(Cursor(EPOCH, 4)) is None
+    assert buffer(3).after(Cursor(EPOCH, 3)) is None
+    assert buffer(3).after(Cursor(EPOCH, 4)) is None
 
 
 def test_before_the_first_event_it_ever_saw_one_is_behind() -> None:
-    with pytest.raises(Behind):
-        window(3).after(Cursor(EPOCH, 2))
+    with pytest.raises(NotBuffered):
+        buffer(3).after(Cursor(EPOCH, 2))
 
 
 def test_in_another_epoch_one_is_behind() -> None:
     for epoch in (EPOCH - 1, EPOCH + 1):
-        with pytest.raises(Behind):
-            window(3).after(Cursor(epoch, 3))
+        with pytest.raises(NotBuffered):
+            buffer(3).after(Cursor(epoch, 3))
 
 
 def test_after_a_restart_the_positions_before_it_are_behind() -> None:
-    w = window(0, holding=[1, 2])
+    w = buffer(0, holding=[1, 2])
     w.restart(Cursor(EPOCH, 9))
 
-    with pytest.raises(Behind):
+    with pytest.raises(NotBuffered):
         w.after(Cursor(EPOCH, 2))
     assert w.offer(event(10))
     assert read(w, 9) == [10]
 
 
 def test_a_restart_leaves_the_window_as_stale_as_it_was() -> None:
-    w = window(3)
+    w = buffer(3)
     w.offer(event(1, EPOCH + 1))
     w.restart(Cursor(EPOCH + 1, 0))
 
@@ -112,7 +112,7 @@ def test_a_restart_leaves_the_window_as_stale_as_it_was() -> None:
 
 
 def test_extending_follows_the_history_into_another_epoch() -> None:
-    w = window(3, holding=[4])
+    w = buffer(3, holding=[4])
     w.extend([event(5), event(6, EPOCH + 7), event(7, EPOCH + 7), event(8, EPOCH + 9)])
 
     assert w.last == Cursor(EPOCH + 9, 8)
@@ -121,7 +121,7 @@ def test_extending_follows_the_history_into_another_epoch() -> None:
 
 
 def test_the_live_path_does_not_lead_into_another_epoch() -> None:
-    w = window(3)
+    w = buffer(3)
 
     assert not w.offer(event(4, EPOCH + 1))
     assert (w.last, w.stale) == (Cursor(EPOCH, 3), True)
@@ -131,21 +131,21 @@ def test_the_live_path_does_not_lead_into_another_epoch() -> None:
 
 
 def test_it_reaches_back_to_the_place_before_its_first_event_and_to_each_one_after() -> None:
-    w = window(3, holding=[4, 5])
+    w = buffer(3, holding=[4, 5])
 
     reached = [seq for seq in range(9) if w.reaches_back_to(Cursor(EPOCH, seq))]
     assert reached == [3, 4, 5]
 
 
 def test_what_was_evicted_is_out_of_reach_but_for_the_place_before_the_first_that_is_left() -> None:
-    w = window(0, size=3, holding=range(1, 11))
+    w = buffer(0, size=3, holding=range(1, 11))
 
     reached = [seq for seq in range(12) if w.reaches_back_to(Cursor(EPOCH, seq))]
     assert reached == [7, 8, 9, 10]
 
 
 def test_an_empty_window_reaches_back_to_its_own_place_only() -> None:
-    w = window(3)
+    w = buffer(3)
 
     assert w.reaches_back_to(Cursor(EPOCH, 3))
     for elsewhere in (Cursor(EPOCH, 2), Cursor(EPOCH, 4), Cursor(EPOCH + 1, 3)):
@@ -153,7 +153,7 @@ def test_an_empty_window_reaches_back_to_its_own_place_only() -> None:
 
 
 def test_it_reaches_back_across_epochs_and_each_place_has_its_own() -> None:
-    w = window(3, holding=[4])
+    w = buffer(3, holding=[4])
     w.extend([event(5, EPOCH + 7), event(6, EPOCH + 7)])
 
     places = {3: EPOCH, 4: EPOCH, 5: EPOCH + 7, 6: EPOCH + 7}
@@ -163,7 +163,7 @@ def test_it_reaches_back_across_epochs_and_each_place_has_its_own() -> None:
 
 
 def test_the_place_before_the_first_event_keeps_its_epoch_when_events_are_evicted() -> None:
-    w = window(3, size=2, holding=[4])
+    w = buffer(3, size=2, holding=[4])
     w.extend([event(5, EPOCH + 7), event(6, EPOCH + 7)])
 
     assert w.reaches_back_to(Cursor(EPOCH, 4))
@@ -172,7 +172,7 @@ def test_the_place_before_the_first_event_keeps_its_epoch_when_events_are_evicte
 
 
 def test_after_a_restart_it_reaches_back_to_that_place() -> None:
-    w = window(0, holding=[1, 2])
+    w = buffer(0, holding=[1, 2])
     w.restart(Cursor(EPOCH + 1, 9))
 
     assert w.reaches_back_to(Cursor(EPOCH + 1, 9))
@@ -181,10 +181,10 @@ def test_after_a_restart_it_reaches_back_to_that_place() -> None:
 
 
 def test_a_place_of_another_epoch_is_behind_though_the_window_has_its_number() -> None:
-    w = window(3, holding=[4, 5])
+    w = buffer(3, holding=[4, 5])
 
     for seq in (3, 4, 5):
-        with pytest.raises(Behind):
+        with pytest.raises(NotBuffered):
             w.after(Cursor(EPOCH + 1, seq))
 
 
@@ -240,7 +240,7 @@ def page(model: Model, back: int, epochs: Sequence[int]) -> list[Cursor]:
     return [*known, *(Cursor(e, model.last.seq + n) for n, e in enumerate(sorted(epochs), 1))]
 
 
-def act(step: tuple[Any, ...], w: Window, model: Model) -> None:
+def act(step: tuple[Any, ...], w: ReplayBuffer, model: Model) -> None:
     match step:
         case "offer", cursor:
             assert w.offer(at(cursor)) == model.offer(cursor)
@@ -262,10 +262,10 @@ def at(cursor: Cursor) -> Event:
     return event(cursor.seq, cursor.epoch)
 
 
-def found(w: Window, position: Cursor) -> Cursor | str | None:
+def found(w: ReplayBuffer, position: Cursor) -> Cursor | str | None:
     try:
         following = w.after(position)
-    except Behind:
+    except NotBuffered:
         return "behind"
     return None if following is None else following.cursor
 
@@ -274,7 +274,7 @@ def found(w: Window, position: Cursor) -> Cursor | str | None:
 def test_whatever_happens_to_it_a_window_says_what_a_list_of_its_places_would_say(
     size: int, start: Cursor, steps: list[tuple[Any, ...]]
 ) -> None:
-    w, model = Window(start, size=size), Model(size, [start])
+    w, model = ReplayBuffer(start, size=size), Model(size, [start])
     for step in steps:
         act(step, w, model)
         assert (w.last, w.stale) == (model.last, model.stale)
@@ -286,19 +286,21 @@ def test_whatever_happens_to_it_a_window_says_what_a_list_of_its_places_would_sa
 
 
 @st.composite
-def feeds(draw: st.DrawFn) -> tuple[int, list[int]]:
+def live_topics(draw: st.DrawFn) -> tuple[int, list[int]]:
     """The length of a history, and a live feed of it that drops, repeats and reorders."""
     length = draw(st.integers(min_value=1, max_value=40))
     return length, draw(st.lists(st.integers(min_value=1, max_value=length), max_size=80))
 
 
-@given(feed=feeds(), size=st.integers(min_value=1, max_value=50), page=st.integers(1, 7))
+@given(
+    live_topic=live_topics(), size=st.integers(min_value=1, max_value=50), page=st.integers(1, 7)
+)
 def test_whatever_the_live_feed_does_extending_from_the_truth_gives_the_truth_in_order(
-    feed: tuple[int, list[int]], size: int, page: int
+    live_topic: tuple[int, list[int]], size: int, page: int
 ) -> None:
-    length, live = feed
+    length, live = live_topic
     truth = [event(seq) for seq in range(1, length + 1)]
-    w, seen = window(size=size), list[int]()
+    w, seen = buffer(size=size), list[int]()
     position = Cursor(EPOCH, 0)
 
     def take() -> None:
@@ -320,12 +322,12 @@ def test_whatever_the_live_feed_does_extending_from_the_truth_gives_the_truth_in
     assert w.last.seq == length
 
 
-@given(feed=feeds(), size=st.integers(min_value=1, max_value=50))
+@given(live_topic=live_topics(), size=st.integers(min_value=1, max_value=50))
 def test_a_window_never_has_a_hole_and_never_goes_back(
-    feed: tuple[int, list[int]], size: int
+    live_topic: tuple[int, list[int]], size: int
 ) -> None:
-    _, live = feed
-    w = window(size=size)
+    _, live = live_topic
+    w = buffer(size=size)
     for seq in live:
         before = w.last.seq
         assert w.offer(event(seq)) == (seq == before + 1)
@@ -334,25 +336,25 @@ def test_a_window_never_has_a_hole_and_never_goes_back(
         assert read(w, oldest) == list(range(oldest + 1, w.last.seq + 1))
 
 
-def _after(w: Window, position: Cursor, truth: list[Event]) -> Event | None:
+def _after(w: ReplayBuffer, position: Cursor, truth: list[Event]) -> Event | None:
     try:
         return w.after(position)
-    except Behind:
+    except NotBuffered:
         return truth[position.seq]
 
 
 @pytest.mark.parametrize("position", [2, 3, 6, 7])
 def test_all_that_is_behind_a_position_is_given_at_once(position: int) -> None:
-    w = window(1, holding=range(2, 8))
+    w = buffer(1, holding=range(2, 8))
 
     behind = w.all_after(Cursor(EPOCH, position))
     assert [found.cursor.seq for found in behind] == list(range(position + 1, 8))
 
 
 def test_who_is_ahead_of_the_window_finds_nothing_and_who_is_behind_it_is_told() -> None:
-    w = window(1, holding=range(2, 8))
+    w = buffer(1, holding=range(2, 8))
 
     assert w.all_after(Cursor(EPOCH, 9)) == []
     for old in (Cursor(EPOCH, 1), Cursor(EPOCH - 1, 7)):
-        with pytest.raises(Behind):
+        with pytest.raises(NotBuffered):
             w.all_after(old)

@@ -346,7 +346,7 @@ async def test_what_is_known_stays_known_when_the_broker_loses_its_data() -> Non
         await wait_until(lambda: is_revoked(revocations, holder()))
         broker.lose_everything()
         await revocations.revoke(subject="bob")
-        broker.recheck(REVOCATIONS.name)
+        broker.on_possible_gap(REVOCATIONS.name)
 
         await wait_until(lambda: is_revoked(revocations, holder("bob")))
         assert is_revoked(revocations, holder())

@@ -1,10 +1,10 @@
 import asyncio
 
-from gqlnotify.websocket.primitives import Gate, Mailbox
+from gqlnotify.websocket.primitives import LightEvent, LightQueue
 
 
 async def test_those_who_wait_at_a_gate_go_on_when_it_opens() -> None:
-    gate = Gate()
+    gate = LightEvent()
     waiting = [asyncio.create_task(gate.wait()) for _ in range(3)]
     await asyncio.sleep(0)
     assert not any(task.done() for task in waiting)
@@ -14,14 +14,14 @@ async def test_those_who_wait_at_a_gate_go_on_when_it_opens() -> None:
 
 
 async def test_nobody_waits_at_an_open_gate() -> None:
-    gate = Gate(is_open=True)
+    gate = LightEvent(is_open=True)
     await gate.wait()
     gate.clear()
     assert not gate.is_set()
 
 
 async def test_who_gives_up_waiting_does_not_give_up_for_the_others() -> None:
-    gate = Gate()
+    gate = LightEvent()
     impatient, patient = asyncio.create_task(gate.wait()), asyncio.create_task(gate.wait())
     await asyncio.sleep(0)
     impatient.cancel()
@@ -32,7 +32,7 @@ async def test_who_gives_up_waiting_does_not_give_up_for_the_others() -> None:
 
 
 async def test_items_come_in_the_order_in_which_they_were_put() -> None:
-    mailbox: Mailbox[int] = Mailbox()
+    mailbox: LightQueue[int] = LightQueue()
     reading = asyncio.create_task(mailbox.get())
     await asyncio.sleep(0)
     assert mailbox.empty()
@@ -44,7 +44,7 @@ async def test_items_come_in_the_order_in_which_they_were_put() -> None:
 
 
 async def test_who_wants_to_is_told_of_each_item() -> None:
-    mailbox: Mailbox[int] = Mailbox()
+    mailbox: LightQueue[int] = LightQueue()
     told: list[bool] = []
     mailbox.on_put = lambda: told.append(mailbox.empty())
     mailbox.put_nowait(1)

@@ -12,26 +12,28 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Opcode
 
-from gqlnotify.protocol.frames import Batch, Head, Tail
+from gqlnotify.protocol.frames import Batch, Prefix, SharedBody
 from gqlnotify.server.websocket import WebSocketProtocol
-from gqlnotify.websocket.writer import FULL_BYTES, AsgiWire, DirectWire, Wire, frames_of
+from gqlnotify.websocket.writer import FULL_BYTES, AsgiWriter, DirectWriter, Writer, frames_of
 from tests.e2e.frames import Seen, frame_socket
 from tests.servers import patience, running
 from tests.waiting import wait_until
 
-Script = Callable[[Wire], Awaitable[None]]
-HEAD = Head(json.dumps('é"'))
-TAILS = [Tail(json.dumps({"n": n, "text": "é" * 10**n}, ensure_ascii=False)) for n in range(6)]
+Script = Callable[[Writer], Awaitable[None]]
+HEAD = Prefix(json.dumps('é"'))
+TAILS = [
+    SharedBody(json.dumps({"n": n, "text": "é" * 10**n}, ensure_ascii=False)) for n in range(6)
+]
 
 
-def wire_to(websocket: WebSocket) -> Wire:
+def wire_to(websocket: WebSocket) -> Writer:
     frames = frames_of(websocket)
     if frames is None:
-        return AsgiWire(websocket.send_text)
-    return DirectWire(frames, compress_above=1000)
+        return AsgiWriter(websocket.send_text)
+    return DirectWriter(frames, compress_above=1000)
 
 
-def is_full(wire: Wire) -> bool:
+def is_full(wire: Writer) -> bool:
     return wire.full
 
 
@@ -59,7 +61,7 @@ async def said(
         return await socket.until_closed()
 
 
-async def something_of_everything(wire: Wire) -> None:
+async def something_of_everything(wire: Writer) -> None:
     wire.write("first")
     assert wire.push(HEAD, Batch(TAILS[:1]))
     assert wire.push(HEAD, Batch(TAILS))
@@ -86,8 +88,8 @@ async def test_a_peer_that_inflates_reads_the_same() -> None:
 
 
 async def test_nothing_is_written_before_the_turn_is_over_unless_it_is_flushed() -> None:
-    async def script(wire: Wire) -> None:
-        assert isinstance(wire, DirectWire)
+    async def script(wire: Writer) -> None:
+        assert isinstance(wire, DirectWriter)
         wire.write("x" * FULL_BYTES)
         assert is_full(wire)
         await wire.flushed()
@@ -118,8 +120,8 @@ class Slow:
 
 
 @asynccontextmanager
-async def through(server: Slow) -> AsyncIterator[AsgiWire]:
-    wire = AsgiWire(server.send)
+async def through(server: Slow) -> AsyncIterator[AsgiWriter]:
+    wire = AsgiWriter(server.send)
     background = asyncio.create_task(wire.background())
     try:
         yield wire

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import ClusterError, NoScriptError
 
-from gqlnotify.brokers.base import Broker, Deliver, Recheck
+from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.login import Login
 from gqlnotify.brokers.redis.probe import Probe
@@ -70,9 +70,9 @@ class RedisBroker(Broker):
         self._names = Names(prefix)
         self._session: _Session | None = None
 
-    async def start(self, deliver: Deliver, recheck: Recheck) -> None:
+    async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         """See `Broker.start`."""
-        self._deliver, self._recheck = deliver, recheck
+        self._deliver, self._on_possible_gap = deliver, on_possible_gap
         servers = connect(self._address, self._timeout)
         self._session = _Session(servers, LivePath(servers, self, self._timeout))
         self._probe = Probe(self._prove)
@@ -144,7 +144,7 @@ class RedisBroker(Broker):
 
     def confirmed(self, channel: str) -> None:
         """Take note that the live path may have missed something until now."""
-        self._recheck(self._names.topic(channel))
+        self._on_possible_gap(self._names.topic(channel))
 
     async def _publish(
         self, topic: str, payload: bytes, event_id: str | None, bounds: Bounds
@@ -206,7 +206,7 @@ class RedisBroker(Broker):
             alive = await batch.execute(raise_on_error=False)
         for topic, is_alive in zip(topics, alive[::2], strict=True):
             if not is_alive:
-                self._recheck(topic)
+                self._on_possible_gap(topic)
 
 
 class _Session:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from gqlnotify.brokers.redis import connection as line
-from gqlnotify.brokers.redis import pubsub as live
-from gqlnotify.topics import live_topic as feed
+from gqlnotify.brokers.redis import connection, pubsub
+from gqlnotify.topics import live_topic
 from tests.redis_servers import (
     Cluster,
     RedisServer,
@@ -59,7 +58,7 @@ def _every_key_has_an_end(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (feed, line, live):
+    for module in (live_topic, connection, pubsub):
         monkeypatch.setattr(module, "RETRY_SECONDS", (0.01, 0.1), raising=False)
         monkeypatch.setattr(module, "_RETRY_SECONDS", (0.01, 0.1), raising=False)
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from gqlnotify import Publisher, Settings, Topic
-from gqlnotify.brokers.redis import RedisBroker
-from gqlnotify.brokers.redis import connection as line
+from gqlnotify.brokers.redis import RedisBroker, connection
 from gqlnotify.errors import BrokerUnavailable
 from tests.brokers.redis.conftest import Launch, master_and_replica
 from tests.brokers.redis.support import (
@@ -124,7 +123,7 @@ async def test_rights_that_another_server_gives_are_found_there(launch: Launch) 
 async def test_a_changed_password_does_not_make_a_process_hammer(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line, "_RETRY_SECONDS", (0.01, 60))
+    monkeypatch.setattr(connection, "_RETRY_SECONDS", (0.01, 60))
     server = launch()
     server.ask("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
     async with listening(f"redis://app:old@{HOST}:{server.port}") as ears:

@@ -112,13 +112,13 @@ async def test_who_gives_up_subscribing_leaves_no_channel_behind(launch: Launch)
         async with numbers(link.url) as stream:
             link.freeze()
             joining = asyncio.create_task(stream.reader())
-            await wait_until(lambda: stream.manager._feeds)
+            await wait_until(lambda: stream.manager._live_topics)
             joining.cancel()
             await asyncio.wait([joining])
             link.thaw()
             await stream.broker.subscribe("other")
 
-            await wait_until(lambda: not stream.manager._feeds)
+            await wait_until(lambda: not stream.manager._live_topics)
             await wait_until(
                 lambda: server.ask("PUBSUB", "CHANNELS") == [stream_key("other").encode()]
             )
