@@ -4,7 +4,6 @@ import asyncio
 import importlib.util
 import ipaddress
 import os
-import random
 import shutil
 import signal
 import socket
@@ -28,13 +27,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.ports import HOST, PortTaken, on_a_free_port
 from tests.waiting import SCALE, pauses
 
-HOST = "127.0.0.1"
 PATIENCE = 60.0 * SCALE
 SLOTS = 16384
 
-_BUS = 10_000  # a cluster node talks to the others on its port and this
 _NAME = "tasks"  # what the sentinel calls its master
 
 
@@ -127,16 +125,7 @@ class RedisServer:
     def start(self) -> Self:
         """Start, and return once it answers."""
         assert self.process is None, "the server is running"
-        if self.port:
-            return self._launch()
-        while True:
-            self._configure(free_port())
-            try:
-                return self._launch()
-            except AssertionError:
-                # It may have been taken since it was found free.
-                if "Address already in use" not in self.log:
-                    raise
+        return self._launch() if self.port else on_a_free_port(self._first_launch)
 
     def stop(self) -> None:
         """End it as an administrator does, and return once it has ended."""
@@ -174,6 +163,15 @@ class RedisServer:
         lines = [f"bind {HOST}", f"dir {self.directory}", *ports, *self.options]
         self._config_file.write_text("\n".join(lines) + "\n")
         self._log_file.write_text("")
+
+    def _first_launch(self, port: int) -> Self:
+        self._configure(port)
+        try:
+            return self._launch()
+        except AssertionError:
+            if "Address already in use" in self.log:
+                raise PortTaken from None
+            raise
 
     def _launch(self) -> Self:
         command = [str(self.program), str(self._config_file), *self.arguments]
@@ -387,7 +385,7 @@ class Link:
     """A TCP proxy in front of a port, with its own thread: a test may be sync or async."""
 
     def __init__(self, behind: int) -> None:
-        self.port = free_port()
+        self.port = 0
         self._behind = behind
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -403,7 +401,7 @@ class Link:
     def __enter__(self) -> Self:
         self._thread.start()
         self.thaw()
-        self.accept()
+        self.port = on_a_free_port(self._listen)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -438,7 +436,11 @@ class Link:
 
     def accept(self) -> None:
         """Accept new connections again, on the same port."""
-        self._run(self._accept())
+        self._listen(self.port)
+
+    def _listen(self, port: int) -> int:
+        self._run(self._accept(port))
+        return port
 
     def _run(self, action: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(action, self._loop).result(PATIENCE)
@@ -467,9 +469,9 @@ class Link:
             self._server.close()
             self._server = None
 
-    async def _accept(self) -> None:
+    async def _accept(self, port: int) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._connect, HOST, self.port)
+            self._server = await asyncio.start_server(self._connect, HOST, port)
 
     def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = self._loop.create_task(self._carry(reader, writer))
@@ -509,25 +511,6 @@ def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = PATIEN
             return
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(pause)
-
-
-def free_port() -> int:
-    """Return a port that is free, and that is free as the port of a cluster's bus as well.
-
-    It is below those that the kernel takes for outgoing connections: the port of a server that
-    is down for a moment goes to no client, least of all to one that tries to reach that server,
-    and would be connected to itself.
-    """
-    while True:
-        port = random.SystemRandom().randrange(10_000, 20_000)
-        if _is_free(port) and _is_free(port + _BUS):
-            return port
-
-
-def _is_free(port: int) -> bool:
-    with suppress(OSError), socket.create_server((HOST, port)):
-        return True
-    return False
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -22,8 +22,8 @@ from gqlnotify import Publisher, Settings
 from schema.mutation import notices
 from schema.types import Notice
 from tests.chaos.people import PATIENCE, SECRET, event_cursor, headers
-from tests.redis_servers import free_port, redis_server, wait_for
-from tests.servers import SERVE, Program, Server, node, serving
+from tests.redis_servers import redis_server, wait_for
+from tests.servers import SERVE, Server, node, serving
 
 _CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { version } }"
 _NOTICES = notices("rolling")
@@ -205,8 +205,7 @@ def _server(
     directory.mkdir()
     settings = {"jwt_secret": SECRET, "database_url": f"sqlite:///{logs}/tasks.db", **broker}
     settings |= {"drain_window": window, "max_connections_per_subject": 1000}
-    # Not a port that the kernel gives out: while the server is down, others look for it there.
-    program = Program(SERVE.command.replace("{port}", str(free_port())), SERVE.listening)
+    program = replace(SERVE, takes_a_free_port=False)
     with serving("schema.app:app", directory, program=program, **settings) as server:
         yield server
 

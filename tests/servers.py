@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 import uvicorn
 from starlette.types import ASGIApp
 
+from tests.ports import PortTaken, on_a_free_port
 from tests.waiting import SCALE
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,11 @@ _TROUBLE = (
 
 @dataclass(frozen=True)
 class Program:
-    """An ASGI server: its command line, and how it says that it listens."""
+    """An ASGI server: its command line, and how it says that it listens.
+
+    Where `takes_a_free_port` is False, one is chosen that the kernel gives to no client: while the
+    server is down, others may look for it there.
+    """
 
     command: str
     listening: str
@@ -116,22 +121,30 @@ class Server:
 
     def start(self) -> Self:
         """Start, and return once it listens."""
+        if self.port or self.program.takes_a_free_port:
+            return self._launch(self.port)
+        return on_a_free_port(self._launch)
+
+    def _launch(self, port: int) -> Self:
         seen = self.log_file.stat().st_size if self.log_file.exists() else 0
-        if not self.port and not self.program.takes_a_free_port:
-            self.port = _free_port()
-        command = [*self.program.run(self.application, self.port), *self.arguments]
+        command = [*self.program.run(self.application, port), *self.arguments]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.directory, env=dict(self.environment), stdout=log, stderr=log
             )
         deadline = time.monotonic() + PATIENCE
         while (listening := re.search(self.program.listening, self.log[seen:])) is None:
-            assert self.process.poll() is None, f"the server did not start:\n{self.log}"
+            self._assert_runs(seen)
             assert time.monotonic() < deadline, f"the server is slow to start:\n{self.log}"
             time.sleep(0.02)
-        if listening.groups():
-            self.port = int(listening[1])
+        self.port = int(listening[1]) if listening.groups() else port
         return self
+
+    def _assert_runs(self, seen: int) -> None:
+        assert self.process is not None
+        if self.process.poll() is not None and "in use" in self.log[seen:]:
+            raise PortTaken
+        assert self.process.poll() is None, f"the server did not start:\n{self.log}"
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         """End the process, and return once it has ended."""
@@ -224,8 +237,3 @@ async def running(
         finally:
             server.should_exit = True
             await task
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.ports import HOST, free_port
 from tests.redis_servers import (
-    HOST,
     PATIENCE,
     Link,
     RedisServer,
     connect,
-    free_port,
     redis_cluster,
     redis_server,
     sentinel,
@@ -118,7 +117,7 @@ def test_a_server_whose_port_was_taken_takes_another(monkeypatch: pytest.MonkeyP
     with socket.create_server((HOST, 0)) as silent, redis_server() as other:
         free = free_port()
         ports = iter([silent.getsockname()[1], other.port, free])
-        monkeypatch.setattr("tests.redis_servers.free_port", lambda: next(ports))
+        monkeypatch.setattr("tests.ports.free_port", lambda: next(ports))
         with redis_server() as server:
             assert server.port == free
             assert server.ask("PING")

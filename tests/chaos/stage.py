@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from sqlalchemy import Select, func, select
 from schema.database import Database
 from schema.models import OutboxRow, TaskRow
 from tests.chaos.people import PATIENCE, SECRET, Clients, Notices, Phase, Tasks, event_cursor
-from tests.redis_servers import Link, RedisServer, free_port, installed, redis_server, wait_for
-from tests.servers import DIRECT, Server, serving
+from tests.redis_servers import Link, RedisServer, installed, redis_server, wait_for
+from tests.servers import DIRECT, UVICORN, Server, serving
 
 # Long enough that no gap can ever be due to a slow machine.
 _BROKER = {"broker_timeout": 1.0, "history_length": 20_000}
@@ -170,15 +170,16 @@ def _start(one: Notices | Clients | Tasks, running: ExitStack) -> None:
 @contextmanager
 def _replica(redis: RedisServer, database_url: str, logs: Path) -> Iterator[Replica]:
     logs.mkdir()
-    # Not a port that the kernel gives out: while the server is down, others look for it there.
-    arguments = ("--factory", "--port", str(free_port()), *DIRECT)
+    program = replace(UVICORN, takes_a_free_port=False)
     with Link(redis.port) as link:
         settings: dict[str, Any] = {"jwt_secret": SECRET, "database_url": database_url, **_BROKER}
         settings |= {"broker_url": link.url}
-        with serving("tests.chaos.app:build", logs, *arguments, **settings) as server:
+        arguments = ("--factory", *DIRECT)
+        with serving(APP, logs, *arguments, program=program, **settings) as server:
             yield Replica(server, link)
 
 
+APP = "tests.chaos.app:build"
 _TITLES = select(TaskRow.title).order_by(TaskRow.position)
 _OUTBOX = select(func.count()).select_from(OutboxRow)
 

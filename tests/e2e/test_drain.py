@@ -32,7 +32,7 @@ from tests.e2e.app import NUMBERS, Number
 from tests.e2e.conftest import APP, SECRET
 from tests.e2e.frames import FrameSocket, Seen, frame_socket
 from tests.e2e.raw import Socket, open_socket
-from tests.redis_servers import free_port
+from tests.ports import refusing_port
 from tests.schema.client import operation
 from tests.servers import DRAINING_UVICORN, PATIENCE, SERVE, Program, Server, serving
 from tests.waiting import SCALE, wait_until
@@ -546,8 +546,14 @@ async def test_a_server_without_clients_is_gone_at_once(number: int, start: Star
     assert trouble(server) == []
 
 
-async def test_a_second_signal_ends_a_start_as_well(tmp_path: Path) -> None:
-    nobody = f"redis://127.0.0.1:{free_port()}"
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """The URL of a Redis that is down."""
+    with refusing_port() as port:
+        yield f"redis://127.0.0.1:{port}"
+
+
+async def test_a_second_signal_ends_a_start_as_well(nobody: str, tmp_path: Path) -> None:
     settings = {"broker_url": nobody, "broker_wait": 600, "jwt_secret": SECRET}
     said = Program(SERVE.command, "Waiting for application startup")
     with serving(APP, tmp_path, program=said, **settings) as server:
@@ -559,9 +565,8 @@ async def test_a_second_signal_ends_a_start_as_well(tmp_path: Path) -> None:
 
 @each_of_ours
 async def test_a_signal_during_the_start_ends_it_when_it_has_started(
-    arguments: Sequence[str], tmp_path: Path
+    arguments: Sequence[str], nobody: str, tmp_path: Path
 ) -> None:
-    nobody = f"redis://127.0.0.1:{free_port()}"
     settings = {"broker_url": nobody, "broker_wait": 1, "jwt_secret": SECRET}
     said = Program(SERVE.command, "Waiting for application startup")
     with serving(APP, tmp_path, *arguments, program=said, **settings) as server:

@@ -25,7 +25,8 @@ from tests.brokers.redis.support import (
     refusal,
     stream_key,
 )
-from tests.redis_servers import HOST, Link, RedisServer, free_port, redis_server
+from tests.ports import HOST, refusing_port
+from tests.redis_servers import Link, RedisServer, redis_server
 from tests.waiting import PATIENCE, wait_until
 
 PASSWORD = "pa55word"
@@ -35,9 +36,9 @@ PASSWORD = "pa55word"
 
 
 async def test_no_server_at_the_start_is_said_at_once() -> None:
-    port = free_port()
-    async with asyncio.timeout(TIMEOUT):
-        assert str(port) in await refusal(f"redis://{HOST}:{port}")
+    with refusing_port() as port:
+        async with asyncio.timeout(TIMEOUT):
+            assert str(port) in await refusal(f"redis://{HOST}:{port}")
 
 
 async def test_a_frozen_server_at_the_start_is_said_in_time(launch: Launch) -> None:

@@ -21,7 +21,8 @@ from tests.brokers.redis.support import (
     published,
     stream_key,
 )
-from tests.redis_servers import HOST, PATIENCE, Cluster, RedisServer, redis_cluster, wait_for
+from tests.ports import HOST
+from tests.redis_servers import PATIENCE, Cluster, RedisServer, redis_cluster, wait_for
 from tests.waiting import wait_until
 
 

@@ -19,7 +19,8 @@ from tests.brokers.redis.support import (
     new_topic,
     numbers,
 )
-from tests.redis_servers import HOST, Link, RedisServer, connect, wait_for
+from tests.ports import HOST
+from tests.redis_servers import Link, RedisServer, connect, wait_for
 from tests.waiting import wait_until
 
 

@@ -9,7 +9,8 @@ from gqlnotify.brokers.redis import RedisBroker, probe
 from gqlnotify.errors import BrokerUnavailable
 from tests.brokers.redis.conftest import Launch, master_and_replica
 from tests.brokers.redis.support import ALL, calls, listening
-from tests.redis_servers import HOST, Cluster, Link, RedisServer
+from tests.ports import HOST
+from tests.redis_servers import Cluster, Link, RedisServer
 from tests.waiting import wait_until
 
 

@@ -8,7 +8,8 @@ import pytest
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor
 from tests.brokers.redis.support import ALL, listening, new_topic, numbers, refusal
-from tests.redis_servers import HOST, Sentinel, free_port, sentinel
+from tests.ports import HOST, refusing_port
+from tests.redis_servers import Sentinel, sentinel
 from tests.waiting import wait_until
 
 
@@ -46,12 +47,13 @@ async def test_a_service_that_nobody_knows_is_said(redis_program: Path) -> None:
 
 
 async def test_no_sentinel_is_said() -> None:
-    assert "tasks" in await refusal(f"redis+sentinel://{HOST}:{free_port()}/tasks")
+    with refusing_port() as port:
+        assert "tasks" in await refusal(f"redis+sentinel://{HOST}:{port}/tasks")
 
 
 async def test_a_sentinel_that_is_down_is_passed_over(redis_program: Path) -> None:
-    with sentinel(redis_program) as watched:
-        url = watched.url.replace(HOST, f"{HOST}:{free_port()},{HOST}")
+    with sentinel(redis_program) as watched, refusing_port() as port:
+        url = watched.url.replace(HOST, f"{HOST}:{port},{HOST}")
         topic = new_topic()
         async with listening(url) as ears:
             await ears.broker.subscribe(topic)
