@@ -35,6 +35,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert f"| `GQLNOTIFY_{name.upper()}` | {default} | {field.description} |" in table
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/settings.md"])
+def test_every_setting_that_a_page_names_exists(page: str) -> None:
+    # A name that ends in an asterisk stands for several settings.
+    names = re.findall(r"GQLNOTIFY_([A-Z_]*[A-Z])\b(?!_?\*)", (ROOT / page).read_text())
+
+    assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
 def test_every_limit_in_the_table_is_a_setting_with_its_default_and_a_code_that_exists() -> None:
     _, _, section = (DOCS / "settings.md").read_text().partition("## Limits")
     rows = re.findall(r"^\| (`.*?`) \| (`.*?`) \| .* \| (.*) \|$", section, re.MULTILINE)

@@ -60,6 +60,15 @@ def test_the_index_names_every_page() -> None:
     assert {name for name in named if "/" not in name} == pages
 
 
+def test_what_is_quoted_of_the_proxys_configuration_is_in_it() -> None:
+    page = (HOW_TO / "proxies.md").read_text()
+    quoted = re.search(r"^```haproxy\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert quoted is not None
+    assert set(quoted[1].splitlines()) <= set(
+        (ROOT / "deploy" / "haproxy.cfg").read_text().splitlines()
+    )
+
+
 @of("topics-with-parameters")
 async def test_members_of_a_family_are_apart(page: Any) -> None:
     async with socket_of(page.app) as socket:
