@@ -31,7 +31,7 @@ from gqlnotify.auth.attempts import FailedAttempts
 from gqlnotify.callables import plain_result
 from gqlnotify.connections.limits import ConnectionLimits
 from gqlnotify.connections.origin import Refusals, foreign_origin
-from gqlnotify.connections.router_state import RouterState
+from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.connections.verified_tokens import VerifiedTokens
 from gqlnotify.errors import NotifyError
@@ -180,6 +180,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     viewer=current_viewer(),
                     allowed=frozenset(transport.allowed_operation_types(allowed)),
                     document_id=document_id_of(request_data),
+                    asker=asker_of(current_viewer(), request.client),
                 )
                 executions = self._gqlnotify.executions(self.schema)
                 budget = executions.budgets.of(_subject(operation.viewer))

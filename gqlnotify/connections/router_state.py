@@ -4,7 +4,7 @@ A subclass of the router may use any name for attributes and methods of its own,
 all this under the one name `_gqlnotify`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Any
@@ -103,6 +103,14 @@ class RouterState:
         if self.verified is not None:
             self.verified.add(token, principal)
         return principal
+
+
+def asker_of(viewer: Viewer | None, client: Hashable) -> Hashable:
+    """Return whose documents wait for each other: those of a subject, or else of a connection.
+
+    `client` is the peer's address and port.
+    """
+    return client if viewer is None else viewer.principal.subject
 
 
 def _nothing() -> None:

@@ -4,7 +4,9 @@ operation.py      one operation and the stream of its results
 documents.py      each document is parsed and validated once
 limits.py         how large it may be
 merging.py        whether its fields can be merged
+validation.py     validates in steps, with the event loop's turns between them
 pace.py           when an unknown document may be parsed
+fair_queue.py     whose document is next
 persisted.py      which documents are known by their names
 shared.py         each event is executed and encoded once for all who ask the same
 replay_budget.py  how fast the past is executed again for one subject

@@ -1,9 +1,10 @@
 """Each document is parsed and measured once, and validated once against each set of rules."""
 
+import asyncio
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,7 +23,6 @@ from graphql import (
     VariableDefinitionNode,
     VariableNode,
     parse,
-    validate,
 )
 from strawberry import Schema
 from strawberry.extensions import SchemaExtension
@@ -37,6 +37,7 @@ from gqlnotify.execution.limits import NO_LIMITS, Limits, measure
 from gqlnotify.execution.merging import FieldsCanMergeRule
 from gqlnotify.execution.pace import Pace
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
+from gqlnotify.execution.validation import Validation
 from gqlnotify.observability.metrics import refused
 
 # What is kept: documents that were accepted, and lately refused ones with their errors.
@@ -45,6 +46,8 @@ MAX_REFUSED_BYTES = 8 * 1024 * 1024
 MAX_SETS_OF_RULES = 16
 # An error can spell a whole argument, so many of them cost more than the document.
 MAX_ERRORS = 10
+# Visits of nodes before everything else gets its turn: about 10 ms with the specification's rules.
+VISITS_PER_STEP = 250
 # Measured: a token, its node and their places take 320 to 610 bytes.
 _TOKEN_BYTES = 650
 _DOCUMENT_BYTES = 2000
@@ -67,18 +70,28 @@ class Document:
     breaks: dict[Hashable, list[GraphQLError]] = field(default_factory=dict)
     resuming: dict[str | None, Mapping[str, bool]] = field(default_factory=dict)
 
+    def errors(self, rules: tuple[Any, ...], key: Hashable) -> list[GraphQLError] | None:
+        """Return what is wrong by these rules, which `key` describes; None if it is not known."""
+        return [] if rules in self.obeys or key in self.obeys else self.breaks.get(key)
 
-def remembering(schema: Schema, documents: "Documents") -> Schema:
-    """Return `schema`, but one that remembers in `documents` what it has parsed and validated."""
+
+def remembering(schema: Schema, documents: "Documents", asker: Hashable) -> Schema:
+    """Return `schema`, but one that remembers in `documents` what it has parsed and validated.
+
+    What is not known yet waits for the turn of `asker`.
+    """
     copied = copy(schema)
 
     def get_extensions(sync: bool = False) -> list[SchemaExtension]:
+        if sync:
+            # Only the application itself executes without waiting.
+            return schema.get_extensions(sync)
         return [
             # First: an extension that validates by itself would pay for what is refused here.
-            ValidateDocuments(documents),
+            ValidateDocuments(documents, asker),
             *schema.get_extensions(sync),
             # Last: an extension may provide the document, or another query.
-            ProvideDocuments(documents),
+            ProvideDocuments(documents, asker),
         ]
 
     # Not by `extensions`: a subclass that overrides this method may ignore them.
@@ -113,8 +126,9 @@ def _silent(executor: Any) -> Any:
 class ValidateDocuments(SchemaExtension):
     """Validates a document unless it is known, within the limits."""
 
-    def __init__(self, documents: "Documents") -> None:
+    def __init__(self, documents: "Documents", asker: Hashable) -> None:
         self._documents = documents
+        self._asker = asker
 
     def on_operation(self) -> Iterator[None]:
         """See `SchemaExtension.on_operation`."""
@@ -122,9 +136,9 @@ class ValidateDocuments(SchemaExtension):
         self._documents.bound(self.execution_context)
         yield
 
-    def on_validate(self) -> Iterator[None]:
+    async def on_validate(self) -> AsyncIterator[None]:
         """See `SchemaExtension.on_validate`."""
-        self._documents.validate(self.execution_context)
+        await self._documents.validate(self.execution_context, self._asker)
         yield
         # Another extension may have validated as well.
         self._documents.hide_suggestions(self.execution_context)
@@ -133,17 +147,21 @@ class ValidateDocuments(SchemaExtension):
 class ProvideDocuments(SchemaExtension):
     """Takes the document from those that are known, unless another extension has provided it."""
 
-    def __init__(self, documents: "Documents") -> None:
+    def __init__(self, documents: "Documents", asker: Hashable) -> None:
         self._documents = documents
+        self._asker = asker
 
-    def on_parse(self) -> Iterator[None]:
+    async def on_parse(self) -> AsyncIterator[None]:
         """See `SchemaExtension.on_parse`."""
-        self._documents.provide(self.execution_context)
+        await self._documents.provide(self.execution_context, self._asker)
         yield
 
 
 class Documents:
     """The documents that clients of one schema have sent lately, a bounded number of bytes.
+
+    A document that is not known waits for the turn of its `asker`: anything that can be hashed, and
+    is the same for all that should wait for each other.
 
     Args:
         schema: what they are validated against.
@@ -163,7 +181,6 @@ class Documents:
         self._schema = schema
         self._limits = limits
         self._persisted = persisted
-        self._pace = Pace()
         self._cache: Cache[Hashable, Document] = Cache(max_bytes)
         self._refused: Cache[Hashable, Document | Exception] = Cache(MAX_REFUSED_BYTES)
 
@@ -172,18 +189,13 @@ class Documents:
         """How many bytes are remembered."""
         return self._cache.weight + self._refused.weight
 
-    async def wait_for_turn(self, query: str | None) -> None:
-        """Wait before a document that is not known, while others have had too little time."""
-        if query and self._remembered(_key(query, self._options)) is None:
-            await self._pace.rest()
-
     def bound(self, context: ExecutionContext) -> None:
         """Keep what others do with the document of `context` within the limits."""
         context.parse_options["max_tokens"] = self._max_tokens(context.parse_options)
         if OverlappingFieldsCanBeMergedRule in context.validation_rules:
             context.validation_rules = tuple(map(_linear, context.validation_rules))
 
-    def provide(self, context: ExecutionContext) -> None:
+    async def provide(self, context: ExecutionContext, asker: Hashable) -> None:
         """Give `context` the document that its query spells, unless it has one.
 
         Raises:
@@ -196,10 +208,11 @@ class Documents:
         self.bound(context)
         if context.graphql_document is None and context.query:
             with _counting_refusals():
-                context.graphql_document = self._parse(context.query, context.parse_options).ast
+                document = await self._parse(context.query, context.parse_options, asker)
+            context.graphql_document = document.ast
         self._check_size(context)
 
-    def validate(self, context: ExecutionContext) -> None:
+    async def validate(self, context: ExecutionContext, asker: Hashable) -> None:
         """Note in `context` what is wrong with its document, unless that is known.
 
         Raises:
@@ -210,7 +223,9 @@ class Documents:
             # Again, as an extension may have put another one in its place.
             self._check_size(context)
             self.bound(context)
-            context.pre_execution_errors = self._errors_in(context, context.graphql_document)
+            context.pre_execution_errors = await self._errors_in(
+                context, context.graphql_document, asker
+            )
 
     def hide_suggestions(self, context: ExecutionContext) -> None:
         """Name nothing of the schema in the errors of `context`, where it may not be asked for."""
@@ -218,7 +233,9 @@ class Documents:
             for error in context.pre_execution_errors or ():
                 error.message = _SUGGESTION.sub("", error.message)
 
-    def is_ambiguous(self, query: str | None, operation_name: str | None) -> bool:
+    async def is_ambiguous(
+        self, query: str | None, operation_name: str | None, asker: Hashable
+    ) -> bool:
         """Tell whether nothing says which of a document's operations is meant.
 
         "If operationName is null [...] if document contains exactly one operation, return [it];
@@ -226,14 +243,31 @@ class Documents:
         """
         if not query or operation_name is not None or len(_OPERATION_WORD.findall(query)) < 2:
             return False
-        document = self.find(query)
+        document = await self.find(query, asker)
         return document is not None and len(_operations(document)) > 1
 
-    def find(self, query: str) -> DocumentNode | None:
+    async def find(self, query: str, asker: Hashable) -> DocumentNode | None:
         """Return the document that `query` spells; None if it is refused."""
         try:
-            return self._parse(query, self._options).ast
+            return (await self._parse(query, self._options, asker)).ast
         except (GraphQLError, NotifyError):
+            return None
+
+    async def read(self, query: str, asker: Hashable) -> DocumentNode | None:
+        """Return what `find` does, and also a document that is refused for its size."""
+        try:
+            return (await self._parse(query, self._options, asker)).ast
+        except GraphQLError:
+            return None
+        except NotifyError:
+            async with _turn(asker, query):
+                return self._read(query)
+
+    def _read(self, query: str) -> DocumentNode | None:
+        try:
+            with _pace().costly():
+                return parse(query, **self._options)
+        except (GraphQLError, RecursionError):
             return None
 
     def _max_tokens(self, options: Mapping[str, Any]) -> int:
@@ -247,19 +281,27 @@ class Documents:
     def _remembered(self, key: Hashable) -> Document | Exception | None:
         return self._cache.get(key) or self._refused.get(key)
 
-    def _parse(self, query: str, options: Mapping[str, Any]) -> Document:
+    async def _parse(self, query: str, options: Mapping[str, Any], asker: Hashable) -> Document:
         key = _key(query, options)
         found = self._remembered(key)
+        if found is None:
+            async with _turn(asker, query):
+                # Somebody else may have sent the same meanwhile.
+                found = self._remembered(key) or self._parse_and_remember(key, query, options)
         if isinstance(found, Exception):
             raise _alone(found)
-        if found is not None:
-            return found
+        return found
+
+    def _parse_and_remember(
+        self, key: Hashable, query: str, options: Mapping[str, Any]
+    ) -> Document | Exception:
         try:
-            with self._pace.costly():
+            with _pace().costly():
                 document = self._parse_anew(query, options)
         except (GraphQLError, NotifyError) as error:
-            self._refused.put(key, _alone(error), getsizeof(query) + _DOCUMENT_BYTES)
-            raise _alone(error) from None
+            refusal = _alone(error)
+            self._refused.put(key, refusal, getsizeof(query) + _DOCUMENT_BYTES)
+            return refusal
         self._cache.put(key, document, document.bytes)
         return document
 
@@ -280,34 +322,46 @@ class Documents:
         with _counting_refusals():
             self._limits.check(measure(context.graphql_document))
 
-    def _errors_in(self, context: ExecutionContext, ast: DocumentNode) -> list[GraphQLError]:
+    async def _errors_in(
+        self, context: ExecutionContext, ast: DocumentNode, asker: Hashable
+    ) -> list[GraphQLError]:
         rules = tuple(context.validation_rules)
+        if not rules:
+            return []
         document = self._known(context)
-        if document is None:
-            return self._validate(ast, rules)
-        if rules in document.obeys:
+        if document is not None and rules in document.obeys:
             return []
         # A rule that is made again for each operation is known by what it is made of.
         key: Hashable = tuple(fingerprint_of_class(rule) for rule in rules)
-        if key in document.obeys:
-            return []
-        if key not in document.breaks:
-            errors = self._validate(ast, rules)
-            self._note(context, document, rules, key, errors)
-        return [_with_its_nodes(error) for error in document.breaks.get(key, ())]
+        errors = None if document is None else document.errors(rules, key)
+        if errors is None:
+            async with _turn(asker, context.query):
+                # Somebody else may have sent the same meanwhile.
+                errors = None if document is None else document.errors(rules, key)
+                if errors is None:
+                    errors = await self._validate(ast, rules)
+                    if document is not None:
+                        self._note(context, document, rules, key, errors)
+        return [_with_its_nodes(error) for error in errors]
 
-    def _validate(self, ast: DocumentNode, rules: tuple[Any, ...]) -> list[GraphQLError]:
-        if not rules:
-            return []
-        with _counting_refusals(), self._pace.costly():
-            return validate(
-                self._schema._schema,
-                ast,
-                # Strawberry validates by these in any case.
-                (*rules, MaybeNullValidationRule, OneOfInputValidationRule),
-                max_errors=MAX_ERRORS,
-                hide_suggestions=not self._limits.introspection,
-            )
+    async def _validate(self, ast: DocumentNode, rules: tuple[Any, ...]) -> list[GraphQLError]:
+        pace = _pace()
+        with _counting_refusals():
+            with pace.costly():
+                validation = Validation(
+                    self._schema._schema,
+                    ast,
+                    # Strawberry validates by these in any case.
+                    (*rules, MaybeNullValidationRule, OneOfInputValidationRule),
+                    max_errors=MAX_ERRORS,
+                    hide_suggestions=not self._limits.introspection,
+                )
+                more = validation.step(VISITS_PER_STEP)
+            while more:
+                await pace.rest()
+                with pace.costly():
+                    more = validation.step(VISITS_PER_STEP)
+        return validation.errors
 
     def _note(
         self,
@@ -351,6 +405,15 @@ class Documents:
 
 def _key(query: str, options: Mapping[str, Any]) -> Hashable:
     return (query, *sorted(options.items()))
+
+
+def _pace() -> Pace:
+    return Pace.of(asyncio.get_running_loop())
+
+
+def _turn(asker: Hashable, query: str | None) -> AbstractAsyncContextManager[None]:
+    # The length is known before anything is done, and what it costs grows with it.
+    return _pace().turn(asker, len(query or ""))
 
 
 @contextmanager

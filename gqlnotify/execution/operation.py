@@ -8,7 +8,14 @@ who ask the same, unless it says `per_viewer`.
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Hashable,
+    Iterable,
+    Mapping,
+)
 from contextlib import AbstractContextManager, aclosing
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -23,7 +30,6 @@ from graphql import (
     execute_subscription_event,
     get_operation_ast,
     map_source_to_response_event,
-    parse,
 )
 from graphql import OperationType as CoreOperationType
 from graphql.execution import Executor, async_iterables
@@ -72,7 +78,11 @@ _PLURALS = {
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a client asks for, and as whom. `document_id` names a persisted document."""
+    """What a client asks for, and as whom.
+
+    `document_id` names a persisted document. All that one `asker` sends waits for each other, if it
+    has to wait.
+    """
 
     query: str | None
     operation_name: str | None = None
@@ -81,6 +91,7 @@ class Operation:
     viewer: Viewer | None = None
     allowed: Iterable[OperationType] = ALL_OPERATIONS
     document_id: str | None = None
+    asker: Hashable = None
 
 
 async def stream(
@@ -92,11 +103,14 @@ async def stream(
     To be iterated in a task of its own, which then runs as the operation's viewer.
     """
     view_as(operation.viewer)
-    await executions.documents.wait_for_turn(operation.query)
     try:
         executions.limits.check_extensions(operation.extensions)
-        query = find_document(
-            executions, operation.query, operation.document_id, operation.operation_name
+        query = await find_document(
+            executions,
+            operation.query,
+            operation.document_id,
+            operation.operation_name,
+            operation.asker,
         )
     except NotifyError as error:
         yield error_result(error)
@@ -123,8 +137,12 @@ async def stream(
         yield shareable
 
 
-def find_document(
-    executions: Executions, query: str | None, document_id: str | None, operation_name: str | None
+async def find_document(
+    executions: Executions,
+    query: str | None,
+    document_id: str | None,
+    operation_name: str | None,
+    asker: Hashable,
 ) -> str | None:
     """Return the document that a client asks for by its text or its name.
 
@@ -133,7 +151,7 @@ def find_document(
         BadUserInput: nothing says which of its operations is meant.
     """
     document = executions.persisted.find(query, document_id)
-    if executions.documents.is_ambiguous(document, operation_name):
+    if await executions.documents.is_ambiguous(document, operation_name, asker):
         raise BadUserInput(AMBIGUOUS)
     return document
 
@@ -167,16 +185,13 @@ async def unshared(
             shareable.subscriber.close()
 
 
-def is_subscription(executions: Executions, query: str | None, operation_name: str | None) -> bool:
+async def is_subscription(
+    executions: Executions, query: str | None, operation_name: str | None, asker: Hashable
+) -> bool:
     """Tell whether the operation goes on until somebody ends it."""
-    try:
-        # A refused document has its answer in the same form as any other.
-        document = executions.documents.find(query or "") or parse(
-            query or "", max_tokens=executions.limits.tokens
-        )
-    except (GraphQLError, RecursionError):
-        return False
-    found = get_operation_ast(document, operation_name)
+    # A refused document has its answer in the same form as any other.
+    document = await executions.documents.read(query or "", asker)
+    found = None if document is None else get_operation_ast(document, operation_name)
     return found is not None and found.operation is CoreOperationType.SUBSCRIPTION
 
 
@@ -188,7 +203,9 @@ class _Run:
     ) -> None:
         self._executions = executions
         self._extended = executions.extended
-        self._schema = executions.schema if self._extended else executions.event_schema
+        self._schema = (
+            executions.schema(operation.asker) if self._extended else executions.event_schema
+        )
         self._operation = operation
         self._context = ExecutionContext(
             query=operation.query,
@@ -210,8 +227,9 @@ class _Run:
         try:
             if not self._extended:
                 # No other extension takes part: this does the same in fewer steps.
-                self._executions.documents.provide(self._context)
-                self._executions.documents.validate(self._context)
+                documents, asker = self._executions.documents, self._operation.asker
+                await documents.provide(self._context, asker)
+                await documents.validate(self._context, asker)
             with only_own_cancellation():
                 refusal = await self._schema._prepare_operation_async(self._context, self.runner)
         except Exception as error:

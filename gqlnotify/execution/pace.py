@@ -1,16 +1,41 @@
-"""Documents that no one has sent before take at most half of the event loop's time."""
+"""Documents that no one has sent before take at most half of the event loop's time, in turns."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
+from weakref import WeakKeyDictionary
+
+from gqlnotify.execution.fair_queue import FairQueue
 
 
 class Pace:
-    """After each costly step, leaves as much time to everything else as the step took."""
+    """Lets one in at a time, and leaves as much time to everything else as each step takes."""
 
     def __init__(self) -> None:
         self._rest_until = 0.0
+        self._taken = False
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "Pace":
+        """Return the one of `loop`, whose time all routers share."""
+        if loop not in _paces:
+            _paces[loop] = cls()
+        return _paces[loop]
+
+    @asynccontextmanager
+    async def turn(self, asker: Hashable, cost: float) -> AsyncIterator[None]:
+        """Wait until nobody else has the turn, and keep it to the end of the block.
+
+        Those who wait get it by `FairQueue`.
+        """
+        await self._take(asker, cost)
+        try:
+            await self.rest()
+            yield
+        finally:
+            self._pass_on()
 
     @contextmanager
     def costly(self) -> Iterator[None]:
@@ -24,6 +49,31 @@ class Pace:
 
     async def rest(self) -> None:
         """Wait until the next costly step may begin."""
-        # Others who wait for the same moment may take their step first, so this looks again.
         while (left := self._rest_until - monotonic()) > 0:  # noqa: ASYNC110 - a time, no event
             await asyncio.sleep(left)
+
+    async def _take(self, asker: Hashable, cost: float) -> None:
+        if not self._taken:
+            self._taken = True
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.add(turn, asker, cost)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._queue.discard(turn)
+            if not turn.cancelled():
+                # The turn came in the same moment.
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        while (turn := self._queue.take()) is not None:
+            # Not to a task that was cancelled, and had no time yet to leave the queue.
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken = False
+
+
+_paces: WeakKeyDictionary[asyncio.AbstractEventLoop, Pace] = WeakKeyDictionary()

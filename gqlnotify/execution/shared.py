@@ -122,13 +122,12 @@ class Executions:
         """Whether operations may have extensions."""
         return has_extensions(self._schema)
 
-    @property
-    def schema(self) -> Schema:
-        """A copy that knows the documents and their limits, for callers that execute it directly.
+    def schema(self, asker: Hashable) -> Schema:
+        """Return a copy that knows the documents and their limits, to execute what `asker` sends.
 
         Made for each operation, so that what the application changes in its schema takes effect.
         """
-        return remembering(self.event_schema, self.documents)
+        return remembering(self.event_schema, self.documents, asker)
 
     def share(
         self, context: ExecutionContext, subscription: Subscription[Any]

@@ -5,7 +5,15 @@ Strawberry's views do the work; what is here mends where they stray from the dra
 
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Hashable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -13,6 +21,7 @@ from typing import Any, cast
 
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from fastapi import Request, Response
+from starlette.datastructures import Address
 from strawberry import Schema
 from strawberry.exceptions import MissingQueryError
 from strawberry.fastapi import GraphQLRouter as StrawberryRouter
@@ -31,7 +40,7 @@ from typing_extensions import TypeVar
 from gqlnotify import execution
 from gqlnotify.auth import current_viewer
 from gqlnotify.cancellation import only_own_cancellation
-from gqlnotify.connections.router_state import RouterState
+from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.errors import (
     BadUserInput,
     ExecutionCancelled,
@@ -74,7 +83,12 @@ class RequestData(GraphQLRequestData):
 
 
 class RequestAdapter(StarletteRequestAdapter):
-    """Tells the media type of a body in lower case, as Strawberry compares it."""
+    """Tells the media type of a body in lower case, as Strawberry compares it, and the peer."""
+
+    @property
+    def client(self) -> Address | None:
+        """The peer's address and port, if they are known."""
+        return self._request.client
 
     @property
     def content_type(self) -> str | None:
@@ -116,9 +130,9 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
 
     async def execute_single(
         self,
-        request: Request,  # noqa: ARG002 - Strawberry passes these by name
+        request: Request,
         request_adapter: AsyncHTTPRequestAdapter,
-        sub_response: Response,  # noqa: ARG002
+        sub_response: Response,  # noqa: ARG002 - Strawberry passes it by name
         context: Any,
         root_value: Any,
         request_data: GraphQLRequestData,
@@ -129,19 +143,20 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
         operation, or a subscription from a transport that does not stream.
         """
         executions = self._gqlnotify.executions(self.schema)
-        await executions.documents.wait_for_turn(request_data.query)
+        asker = asker_of(current_viewer(), request.client)
         try:
-            query = execution.find_document(
+            query = await execution.find_document(
                 executions,
                 request_data.query,
                 document_id_of(request_data),
                 request_data.operation_name,
+                asker,
             )
         except NotifyError as error:
             return execution.error_result(error)
         try:
             with only_own_cancellation():
-                result = await executions.schema.execute(
+                result = await executions.schema(asker).execute(
                     query,
                     root_value=root_value,
                     variable_values=request_data.variables,
@@ -188,7 +203,10 @@ class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
                 if stream_quality(accept, stream.accepts) > single_quality(accept):
                     raise HTTPException(400, stream.batching_error)
             return operations
-        return replace(operations[0], protocol=_protocol_for(self, operations[0], accept))
+        # Not all adapters of an application's own know the peer.
+        asker = asker_of(current_viewer(), getattr(request, "client", None))
+        protocol = await _protocol_for(self, operations[0], accept, asker)
+        return replace(operations[0], protocol=protocol)
 
     def parse_json(self, data: str | bytes) -> Any:
         """Parse JSON.
@@ -383,8 +401,8 @@ def _streams(router: Router) -> Collection[HTTPStreamTransport]:
     return router._stream_transport_map.values()
 
 
-def _protocol_for(
-    router: Router, data: GraphQLRequestData, accept: str | None
+async def _protocol_for(
+    router: Router, data: GraphQLRequestData, accept: str | None, asker: Hashable
 ) -> GraphQLRequestProtocol:
     """Return how to answer: a subscription by a stream, all else by JSON if both are accepted."""
     streams = [(stream_quality(accept, each.accepts), each) for each in _streams(router)]
@@ -393,7 +411,7 @@ def _protocol_for(
         return "http"
     executions = router._gqlnotify.executions(router.schema)
     query = executions.persisted.peek(data.query, document_id_of(data))
-    if execution.is_subscription(executions, query, data.operation_name):
+    if await execution.is_subscription(executions, query, data.operation_name, asker):
         return stream.protocol
     takes_all = OperationType.QUERY in stream.allowed_operation_types(set(OperationType))
     return stream.protocol if takes_all and quality > single_quality(accept) else "http"

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from strawberry.types.unset import UnsetType
 from gqlnotify import execution
 from gqlnotify.auth import Viewer, find_token, renewed, view_as
 from gqlnotify.cancellation import only_own_cancellation
-from gqlnotify.connections.router_state import RouterState
+from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.deadline import Deadline
 from gqlnotify.drain import Drain
 from gqlnotify.errors import (
@@ -260,20 +260,31 @@ class GraphQLTransportWSHandler:
 
     async def _leave(self) -> None:
         """Let queries and mutations finish, then send the client to another server."""
-        loop = asyncio.get_running_loop()
-        finite = [task for task, request in self._requests.items() if not self._is_endless(request)]
-        if finite:
-            await asyncio.wait(finite, timeout=Drain.of(loop).finish_by - loop.time())
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(Drain.of(asyncio.get_running_loop()).finish_by):
+                await self._finite_operations_end()
         await self._fail(Draining("The server is about to stop"))
 
-    def _is_endless(self, request: Subscribe) -> bool:
+    async def _finite_operations_end(self) -> None:
+        request = list(self._requests.items())
+        finite = [task for task, operation in request if not await self._is_endless(operation)]
+        if finite:
+            await asyncio.wait(finite)
+
+    async def _is_endless(self, request: Subscribe) -> bool:
         name = request.operation_name
         executions = self._router.executions(self._view.schema)
         try:
-            query = execution.find_document(executions, request.query, request.document_id, name)
+            query = await execution.find_document(
+                executions, request.query, request.document_id, name, self._asker
+            )
         except NotifyError:
             return False
-        return execution.is_subscription(executions, query, name)
+        return await execution.is_subscription(executions, query, name, self._asker)
+
+    @property
+    def _asker(self) -> Hashable:
+        return asker_of(self._viewer, self._connection.websocket.client)
 
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._execute(commands))
@@ -440,6 +451,7 @@ class GraphQLTransportWSHandler:
                 extensions=operation.extensions,
                 viewer=self._viewer,
                 document_id=operation.document_id,
+                asker=self._asker,
             ),
             context=self._context,
             root_value=self._root_value,

@@ -60,6 +60,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
             ("parse_document", counted.parsed, 0),
             ("validate", counted.validated, 1),
             ("validate_document", counted.validated, 1),
+            ("Validation", counted.validated, 1),
         ):
             target = f"{module}.{name}"
             real = _found(target)
@@ -288,11 +289,11 @@ async def test_documents_are_forgotten_and_huge_ones_not_kept(counted: Counted) 
     stage = Stage()
     known = Documents(stage.schema, max_bytes=100_000)
     for number in range(500):
-        _provided(known, f"{{ a{number}: hello }}")
+        await _provided(known, f"{{ a{number}: hello }}")
     assert len(known._cache) < 100
     huge = "{ hello }" + " " * 100_000
     for _ in range(2):
-        assert _provided(known, huge).graphql_document is not None
+        assert (await _provided(known, huge)).graphql_document is not None
     assert counted.parsed.count(huge) == 2
 
 
@@ -314,15 +315,15 @@ async def test_a_refusal_is_remembered(
     assert len(counted.validated) <= 1
 
 
-def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MAX_REFUSED_BYTES", 1_000_000)
     known = Documents(Stage().schema)
     for number in range(25):
-        context = _provided(known, f"{{ a{number}" + " hello" * 500 + " }")
-        known.validate(context)
+        context = await _provided(known, f"{{ a{number}" + " hello" * 500 + " }")
+        await known.validate(context, "somebody")
         assert context.pre_execution_errors
         with pytest.raises(GraphQLError):
-            _provided(known, "{" * (number + 1))
+            await _provided(known, "{" * (number + 1))
     assert len(known._cache) == 0
     assert 0 < known.weight <= documents.MAX_REFUSED_BYTES
 
@@ -330,14 +331,14 @@ def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "document", ["{ " + "nested { hello } " * 500 + "}", "{" + " hello" * 2000 + "}"]
 )
-def test_a_document_weighs_no_less_than_it_takes(document: str) -> None:
+async def test_a_document_weighs_no_less_than_it_takes(document: str) -> None:
     known = Documents(Stage().schema)
-    _provided(known, "{ hello }")
+    await _provided(known, "{ hello }")
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     weight = known.weight
-    _provided(known, document)
+    await _provided(known, document)
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -425,13 +426,13 @@ async def test_without_introspection_a_subscription_suggests_no_value() -> None:
         assert "RED'" not in (await socket.error("1"))[0]["message"].replace("REDD'", "")
 
 
-def _provided(known: Documents, query: str) -> Any:
+async def _provided(known: Documents, query: str) -> Any:
     context = ExecutionContext(
         query=query,
         schema=known._schema,
         allowed_operations=frozenset(OperationType),
     )
-    known.provide(context)
+    await known.provide(context, "somebody")
     return context
 
 

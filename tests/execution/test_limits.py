@@ -215,7 +215,7 @@ async def test_a_refused_document_is_not_validated(monkeypatch: pytest.MonkeyPat
         raise AssertionError("it was validated")
 
     for module in (
-        "gqlnotify.execution.documents.validate",
+        "gqlnotify.execution.documents.Validation",
         "strawberry.schema.schema.validate_document",
     ):
         monkeypatch.setattr(module, fail)

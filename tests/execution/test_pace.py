@@ -1,11 +1,25 @@
 """What holds the event loop leaves as much time to everything else."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from time import monotonic
+from typing import Any
 
+import graphql
+import pytest
+from strawberry.extensions import MaxAliasesLimiter
+from strawberry.types import ExecutionContext
+from strawberry.types.graphql import OperationType
+
+from gqlnotify import Settings
+from gqlnotify.execution import documents
+from gqlnotify.execution.documents import Documents
 from gqlnotify.execution.pace import Pace
-from tests.applications import HELLO
+from gqlnotify.execution.validation import Validation
+from tests.applications import HELLO, application, bearer, client_of, post
 from tests.execution import Stage, audience
+from tests.servers import running
+from tests.waiting import PATIENCE, wait_until
 
 COST = 0.02
 
@@ -42,12 +56,165 @@ async def test_those_who_wait_together_leave_time_between_their_steps() -> None:
     await asyncio.gather(*(wait_and_work() for _ in range(4)))
 
 
+async def test_those_who_wait_for_the_turn_get_it_fairly() -> None:
+    pace = Pace()
+    order: list[str] = []
+
+    async def take(name: str, asker: str) -> None:
+        async with pace.turn(asker, 10):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, pace.turn("somebody", 1):
+        for number in range(100):
+            group.create_task(take(f"hostile {number}", "mallory"))
+        await asyncio.sleep(0)
+        group.create_task(take("honest", "alice"))
+        await asyncio.sleep(0)
+    assert len(order) == 101
+    assert order.index("honest") <= 1
+
+
+async def test_one_that_gives_up_keeps_no_turn() -> None:
+    pace = Pace()
+    served: list[int] = []
+
+    async def take(number: int) -> None:
+        async with pace.turn("somebody", 1):
+            served.append(number)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(take(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    # One waits, one would be next, and one gets the turn while it is cancelled.
+    tasks[3].cancel()
+    tasks[0].cancel()
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    assert served == [0, 2, 4]
+    async with asyncio.timeout(PATIENCE), pace.turn("anybody", 1):
+        pass
+
+
 async def test_a_known_document_does_not_wait() -> None:
     router = Stage().router()
     async with audience(router, "alice") as (alice,):
         assert await alice.query(HELLO) == {"hello": "world"}
-        documents = router._gqlnotify.executions(router.schema).documents
-        documents._pace._rest_until = monotonic() + 3600
-        assert await alice.query(HELLO) == {"hello": "world"}
-        await alice.subscribe("1", "{ unknown: hello }")
-        await alice.is_silent()
+        async with Pace.of(asyncio.get_running_loop()).turn("mallory", 1):
+            assert await alice.query(HELLO) == {"hello": "world"}
+            await alice.subscribe("1", "{ unknown: hello }")
+            await alice.is_silent()
+
+
+# An honest client beside a hostile one
+
+HOSTILE = 100
+
+
+def hostile(number: int) -> str:
+    return f"{{ a{number}: hello " + "hello " * 200 + "}"
+
+
+def honest(number: int) -> str:
+    return f"{{ b{number}: hello }}"
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was parsed, in this order."""
+    order: list[str] = []
+
+    def parse(query: str, **options: Any) -> Any:
+        order.append(query)
+        return graphql.parse(query, **options)
+
+    monkeypatch.setattr(documents, "parse", parse)
+    return order
+
+
+def waited(parsed: list[str], document: str, since: int) -> int:
+    """How many documents were parsed before this one since then."""
+    return parsed.index(document) - since
+
+
+@pytest.mark.parametrize("sockets", [1, 4])
+@pytest.mark.parametrize(
+    "extensions", [(), (lambda: MaxAliasesLimiter(50),)], ids=["plain", "extended"]
+)
+async def test_an_honest_document_waits_for_few_of_a_flood_over_websocket(
+    sockets: int, extensions: Any, parsed: list[str]
+) -> None:
+    router = Stage(extensions=extensions).router()
+    async with audience(router, "alice", *["mallory"] * sockets) as (alice, *attackers):
+        for number in range(HOSTILE):
+            await attackers[number % sockets].subscribe(f"{number}", hostile(number))
+        await wait_until(lambda: parsed)
+        for number in range(3):
+            since = len(parsed)
+            await alice.query(honest(number))
+            assert waited(parsed, honest(number), since) <= 3
+        assert len(parsed) < HOSTILE
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+async def test_an_honest_document_waits_for_few_of_a_flood_over_http(
+    tokens: bool, parsed: list[str]
+) -> None:
+    stage = Stage()
+    router = stage.router() if tokens else stage.router(settings=Settings())
+    async with AsyncExitStack() as stack:
+        origin = await stack.enter_async_context(running(application(router)))
+        attacker = await stack.enter_async_context(client_of(origin, headers=bearer(subject="m")))
+        alice = await stack.enter_async_context(client_of(origin, headers=bearer(subject="a")))
+        flood = [asyncio.create_task(post(attacker, hostile(n))) for n in range(HOSTILE)]
+        await wait_until(lambda: len(parsed) > 2)
+        for number in range(3):
+            since = len(parsed)
+            assert "errors" not in await post(alice, honest(number))
+            assert waited(parsed, honest(number), since) <= 5
+        assert len(parsed) < HOSTILE
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_others_have_turns_while_a_document_is_validated() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    known = Documents(Stage().schema)
+    query = "{" + " hello" * 2000 + "}"
+    context = ExecutionContext(
+        query=query, schema=known._schema, allowed_operations=frozenset(OperationType)
+    )
+    await known.provide(context, "alice")
+    counting = asyncio.create_task(count())
+    await known.validate(context, "alice")
+    counting.cancel()
+    assert context.pre_execution_errors == []
+    assert turns >= 4000 // documents.VISITS_PER_STEP
+
+
+async def test_a_document_that_many_send_at_once_is_validated_once(
+    monkeypatch: pytest.MonkeyPatch, parsed: list[str]
+) -> None:
+    validated: list[Any] = []
+
+    class Counting(Validation):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            validated.append(args)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(documents, "Validation", Counting)
+    query = "{" + " hello" * 1000 + "}"
+    async with audience(Stage().router(), *["alice", "bob"] * 3) as sockets:
+        for socket in sockets:
+            await socket.subscribe("1", query)
+        for socket in sockets:
+            assert (await socket.next("1"))["data"] == {"hello": "world"}
+    assert parsed == [query]
+    assert len(validated) == 1

@@ -1,0 +1,91 @@
+"""Nobody's items delay those of others for longer than a fair share would."""
+
+from collections.abc import Hashable, Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gqlnotify.execution.fair_queue import FairQueue
+
+
+def queue_of(*added: tuple[str, Hashable, float]) -> FairQueue[str]:
+    queue: FairQueue[str] = FairQueue()
+    for item in added:
+        queue.add(*item)
+    return queue
+
+
+def taken(queue: FairQueue[str]) -> list[str]:
+    return list(iter(queue.take, None))
+
+
+def hundred(cost: float, askers: Iterable[Hashable]) -> list[tuple[str, Hashable, float]]:
+    return [(f"hostile {number}", asker, cost) for number, asker in enumerate(askers)]
+
+
+def test_one_asker_is_served_in_order() -> None:
+    assert taken(queue_of(("a", "x", 9), ("b", "x", 1), ("c", "x", 5))) == ["a", "b", "c"]
+
+
+def test_two_askers_take_turns() -> None:
+    queue = queue_of(("a1", "a", 5), ("a2", "a", 5), ("a3", "a", 5), ("b1", "b", 5), ("b2", "b", 5))
+    assert taken(queue) == ["a1", "b1", "a2", "b2", "a3"]
+
+
+def test_an_honest_item_waits_for_no_more_than_one_of_a_hundred() -> None:
+    queue = queue_of(*hundred(10, ["mallory"] * 100), ("honest", "alice", 10))
+    assert taken(queue).index("honest") <= 1
+
+
+def test_an_asker_that_was_served_comes_behind_those_who_were_not() -> None:
+    queue = queue_of(*hundred(10, ["mallory"] * 100))
+    for _ in range(50):
+        queue.take()
+    queue.add("honest", "alice", 10)
+    assert taken(queue).index("honest") <= 1
+
+
+def test_a_small_item_overtakes_large_ones_of_a_hundred_askers() -> None:
+    queue = queue_of(*hundred(10_000, range(100)))
+    queue.take()
+    queue.add("honest", "alice", 200)
+    assert queue.take() == "honest"
+
+
+def test_small_items_of_ever_new_askers_do_not_hold_up_a_large_one_for_ever() -> None:
+    queue = queue_of(("large", "alice", 1000))
+    for number in range(201):
+        queue.add(f"small {number}", number, 10)
+        if queue.take() == "large":
+            return
+    raise AssertionError("the large item was never taken")
+
+
+def test_what_was_discarded_is_not_taken() -> None:
+    queue = queue_of(("a", "x", 1), ("b", "x", 1))
+    queue.discard("a")
+    queue.discard("unknown")
+    assert taken(queue) == ["b"]
+
+
+def test_nothing_is_kept_of_askers_that_wait_no_more() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(100):
+        queue.add(f"item {number}", number, 10)
+        queue.take()
+    assert queue.take() is None
+    assert not queue._busy_until
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1000)), max_size=30))
+def test_each_item_is_taken_once_and_in_the_order_of_its_asker(
+    added: list[tuple[int, int]],
+) -> None:
+    queue: FairQueue[tuple[int, int]] = FairQueue()
+    for number, (asker, cost) in enumerate(added):
+        queue.add((asker, number), asker, cost)
+    order = list(iter(queue.take, None))
+    assert sorted(order) == sorted((asker, number) for number, (asker, _) in enumerate(added))
+    for asker in range(4):
+        own = [number for who, number in order if who == asker]
+        assert own == sorted(own)
