@@ -70,8 +70,8 @@ class Broker(ABC):
         """Have events of `topic` delivered live.
 
         Whatever is published after this has returned is either delivered or, where the live path
-        drops it, in the history. A subscribed topic's history does not end by idleness alone. A
-        broker that can't be reached is waited for.
+        drops it, in the history. A subscribed topic's history does not end by idleness alone, and
+        the cursor of one that has none stays good. A broker that can't be reached is waited for.
         """
 
     @abstractmethod
@@ -82,8 +82,9 @@ class Broker(ABC):
     async def head(self, topic: str) -> Cursor:
         """Return the cursor of the topic's newest event.
 
-        A topic without a history gets one: a new epoch, at `seq` 0. So what is published after
-        this has returned can be read back from the cursor returned.
+        That of a topic without a history has `seq` 0. A broker need not keep anything for it, and
+        may return another cursor the next time, with a later epoch. In any case, what is published
+        after this has returned can be read back from the cursor returned.
 
         Raises:
             BrokerUnavailable: the history can't be asked.
@@ -93,7 +94,7 @@ class Broker(ABC):
     async def oldest(self, topic: str) -> Cursor:
         """Return the cursor from which `read` returns all that the topic still remembers.
 
-        A topic without a history gets one, as from `head`.
+        For a topic without a history this is a cursor as from `head`.
 
         Raises:
             BrokerUnavailable: the history can't be asked.
@@ -105,6 +106,7 @@ class Broker(ABC):
 
         Raises:
             CursorExpired: the event right behind `after` is no longer there, or the topic's
-                history is not the one that `after` was taken from. Never a list with a hole.
+                history is not the one that `after` was taken from, or nobody can tell. Never a
+                list with a hole.
             BrokerUnavailable: the history can't be asked.
         """

@@ -181,7 +181,7 @@ class Subscriber:
         epoch = live_topic.buffer.last.epoch
         if not await self._read():
             return await self.wait()
-        if self._backlog:
+        if self._backlog or self.position == live_topic.buffer.last:
             return None
         if epoch == self.position.epoch:
             raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
@@ -240,8 +240,28 @@ class Subscriber:
     async def _read(self) -> bool:
         try:
             self._backlog = await self._open_topic.read(self.position)
+            if not self._backlog:
+                await self._join_window()
         except BrokerUnavailable:
             # Catching up tries again until it works, and wakes everybody then.
             self._open_topic.refresh()
             return False
         return True
+
+    async def _join_window(self) -> None:
+        """Move to the window's position if both come before the topic's first event.
+
+        A broker may give a topic without a history another cursor each time. All mean the same
+        place, provided that the history is still the one in which the earlier was given.
+        """
+        live_topic = self._open_topic
+        place = live_topic.buffer.last
+        if place.seq or self.position.seq:
+            return
+        if self.position > place:
+            try:
+                await live_topic.read(place)
+            except CursorExpired:
+                return
+        if live_topic.buffer.last == place:
+            self.position = place

@@ -17,7 +17,8 @@ _HOUR = 3600.0
 class TopicBudget:
     """A leaky bucket for each subject, for topics that this process does not know yet.
 
-    Each such topic may cost the broker a history, and a right such as `user.*` opens any number.
+    Each costs memory in this process, and in a Redis cluster a short-lived history. A right such as
+    `user.*` opens any number.
     A topic that anyone has asked for lately is known and free.
 
     Args:

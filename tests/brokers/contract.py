@@ -138,13 +138,37 @@ class BrokerContract(ABC):
 
     # head
 
-    async def test_head_gives_a_new_topic_a_history_at_seq_0(
+    @pytest.mark.parametrize("ask", ["head", "oldest"])
+    async def test_a_topic_without_an_event_is_at_seq_0_with_nothing_after_it(
+        self, broker: Broker, topic: str, ask: str
+    ) -> None:
+        cursor = await getattr(broker, ask)(topic)
+
+        assert cursor.seq == 0
+        assert list(await broker.read(topic, cursor, ALL)) == []
+
+    async def test_each_cursor_of_a_topic_without_an_event_brings_all_that_is_published_later(
         self, broker: Broker, topic: str
     ) -> None:
-        head = await broker.head(topic)
+        cursors = [await broker.head(topic), await broker.oldest(topic), await broker.head(topic)]
+        for cursor in cursors:
+            assert list(await broker.read(topic, cursor, ALL)) == []
+        events = await _publish(broker, topic, 3)
 
-        assert head.seq == 0
-        assert await broker.head(topic) == head
+        for cursor in cursors:
+            assert await broker.read(topic, cursor, ALL) == events
+            assert await broker.read(topic, cursor, 2) == events[:2]
+        assert cursors == sorted(cursors)
+        assert events[0].cursor > cursors[-1]
+
+    async def test_a_cursor_of_a_topic_without_an_event_expires_with_the_first_one(
+        self, broker: Broker, topic: str
+    ) -> None:
+        start = await broker.head(topic)
+        await _publish(broker, topic, LENGTH + SLACK)
+
+        with pytest.raises(CursorExpired):
+            await broker.read(topic, start, ALL)
 
     async def test_head_is_the_cursor_of_the_newest_event(self, broker: Broker, topic: str) -> None:
         await broker.publish(topic, b"1")
@@ -163,12 +187,13 @@ class BrokerContract(ABC):
         second = await broker.publish(topic, b"2")
         assert await broker.read(topic, head, ALL) == [Event(topic, second, b"2")]
 
-    async def test_concurrent_calls_of_head_make_one_history(
+    async def test_concurrent_calls_of_head_mean_one_place(
         self, broker: Broker, topic: str
     ) -> None:
         heads = await asyncio.gather(*(broker.head(topic) for _ in range(10)))
+        events = await _publish(broker, topic, 1)
 
-        assert len(set(heads)) == 1
+        assert [await broker.read(topic, head, ALL) for head in heads] == [events] * 10
 
     # read
 
@@ -217,11 +242,22 @@ class BrokerContract(ABC):
     async def test_a_cursor_of_another_epoch_is_expired(
         self, broker: Broker, topic: str, distance: int
     ) -> None:
-        head = (await _publish(broker, topic, 3))[-1].cursor
+        first, *_, last = await _publish(broker, topic, 3)
 
-        for seq in (0, head.seq):
+        for seq in (first.cursor.seq, last.cursor.seq):
             with pytest.raises(CursorExpired):
-                await broker.read(topic, Cursor(head.epoch + distance, seq), ALL)
+                await broker.read(topic, Cursor(first.cursor.epoch + distance, seq), ALL)
+
+    async def test_a_cursor_from_a_future_without_events_is_expired(
+        self, broker: Broker, topic: str
+    ) -> None:
+        future = 9_999_999_999_999_999
+        for _ in range(2):
+            with pytest.raises(CursorExpired):
+                await broker.read(topic, Cursor(future, 0), ALL)
+            head = await broker.publish(topic, b"x")
+        with pytest.raises(CursorExpired):
+            await broker.read(topic, Cursor(head.epoch + 1, 0), ALL)
 
     async def test_a_cursor_of_a_topic_without_a_history_is_expired(
         self, broker: Broker, topic: str
@@ -350,7 +386,9 @@ class BrokerContract(ABC):
         for _ in range(2):
             await _until_an_idle_topic_has_ended(forgetful)
 
-        assert await forgetful.publish(topic, b"x") == head.next()
+        cursor = await forgetful.publish(topic, b"x")
+        assert cursor.seq == 1
+        assert await forgetful.read(topic, head, ALL) == [Event(topic, cursor, b"x")]
 
     # the live path
 

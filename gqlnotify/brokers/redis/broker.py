@@ -31,6 +31,9 @@ from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
 _COMMANDS_AT_ONCE = 32
 _KEEP_SECONDS = 15.0
 _KEEP_AT_ONCE = 1000
+# The cursor of a topic that does not exist is outrun by enough newer topics. So a topic that is
+# listened to for long gets a history.
+_BEGIN_SECONDS = 600.0
 _MOVING_SECONDS = 0.05
 
 # One event, and a key that ends a minute after the last check.
@@ -67,7 +70,8 @@ class RedisBroker(Broker):
         self._address = Address.parse(url)
         self._retention = Retention(length, seconds, per_topic or {}, longest_life=longest_life)
         self._timeout = timeout
-        self._names = Names(prefix)
+        self._names = Names(prefix, self._address.kind == "cluster")
+        self._missing: dict[str, float] = {}
         self._session: _Session | None = None
 
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
@@ -113,19 +117,20 @@ class RedisBroker(Broker):
 
     async def head(self, topic: str) -> Cursor:
         """See `Broker.head`."""
-        call = scripts.head(self._names.keys(topic), self._retention.of(topic))
+        call = scripts.head(self._names.script_keys(topic), self._retention.of(topic))
         async with self._answer() as session:
             return scripts.parse_cursor(await session.run(call))
 
     async def oldest(self, topic: str) -> Cursor:
         """See `Broker.oldest`."""
-        call = scripts.oldest(self._names.keys(topic), self._retention.of(topic))
+        call = scripts.oldest(self._names.script_keys(topic), self._retention.of(topic))
         async with self._answer() as session:
             return scripts.parse_cursor(await session.run(call))
 
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """See `Broker.read`."""
-        call = scripts.read(self._names.stream(topic), after, limit, self._retention.of(topic))
+        bounds = self._retention.of(topic)
+        call = scripts.read(self._names.script_keys(topic), after, limit, bounds)
         async with self._answer() as session:
             return scripts.parse_page(topic, await session.run(call))
 
@@ -151,7 +156,8 @@ class RedisBroker(Broker):
     ) -> Cursor:
         async with self._answer() as session:
             command = session.servers.publish
-            call = scripts.publish(self._names.keys(topic), payload, event_id, bounds, command)
+            keys = self._names.script_keys(topic)
+            call = scripts.publish(keys, payload, event_id, bounds, command)
             return scripts.parse_cursor(await session.run(call))
 
     async def _prove(self, probe: Probe) -> None:
@@ -193,10 +199,13 @@ class RedisBroker(Broker):
     async def _extend_all(self) -> None:
         own = self._names.stream(self._probe.topic)
         channels = [channel for channel in self._started().live.channels if channel != own]
+        missing = list[str]()
         for start in range(0, len(channels), _KEEP_AT_ONCE):
-            await self._extend(channels[start : start + _KEEP_AT_ONCE])
+            missing += await self._extend(channels[start : start + _KEEP_AT_ONCE])
+        await self._look_after(missing)
 
-    async def _extend(self, channels: Sequence[str]) -> None:
+    async def _extend(self, channels: Sequence[str]) -> list[str]:
+        """Extend the topics of these channels, and return those that do not exist."""
         topics = [self._names.topic(channel) for channel in channels]
         async with self._answer() as session:
             batch = session.servers.client.pipeline(transaction=False)
@@ -204,9 +213,23 @@ class RedisBroker(Broker):
                 for key in self._names.keys(topic):
                     batch.pexpire(key, scripts.lifetime(self._retention.of(topic)))
             alive = await batch.execute(raise_on_error=False)
-        for topic, is_alive in zip(topics, alive[::2], strict=True):
-            if not is_alive:
+        return [topic for topic, exists in zip(topics, alive[::2], strict=True) if not exists]
+
+    async def _look_after(self, missing: Sequence[str]) -> None:
+        now = time.monotonic()
+        known, self._missing = self._missing, {}
+        for topic in missing:
+            self._missing[topic] = known.get(topic, now)
+            if topic not in known:
+                # It may have existed until now, and lost what it held.
                 self._on_possible_gap(topic)
+            elif now - self._missing[topic] >= _BEGIN_SECONDS:
+                await self._begin(topic)
+
+    async def _begin(self, topic: str) -> None:
+        call = scripts.begin(self._names.script_keys(topic), self._retention.of(topic))
+        async with self._answer() as session:
+            await session.run(call)
 
 
 class _Session:

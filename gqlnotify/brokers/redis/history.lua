@@ -11,8 +11,19 @@
 --
 -- The set beside the stream knows the seq of each event id. It always exists, with one member that
 -- is no id: while a cluster moves a slot, it refuses a script one of whose keys is nowhere.
+--
+-- A topic that does not exist has no entry to read after. The cursor of such a topic is a time,
+-- `<us>-0`, and nothing is written for it. It is good for as long as these scripts can prove that
+-- the stream holds all that was published since. The proof is `begun`: one sorted set for all topics
+-- that knows when each stream began, and that is lost when the server loses its data. The lowest
+-- time in it tells how far back it is complete. A cluster has no such set, because a script reaches
+-- the keys of one slot only: there a topic that is asked for begins at once, and ends soon.
 
-local stream, ids = KEYS[1], KEYS[2]
+local stream, ids, begun = KEYS[1], KEYS[2], KEYS[3]
+
+-- Some 16 MB at most, far less than the streams of as many topics take.
+local REMEMBERED = 100000
+local WEEK = 7 * 24 * 3600 * 1000
 
 local function clock()
   local time = redis.call('TIME')
@@ -57,18 +68,59 @@ local function append(epoch, seq, id, payload, now)
   return cursor
 end
 
+-- The last time at which the stream may have begun, or nil if nothing is known about that.
+local function last_begun()
+  local oldest = redis.call('ZRANGE', begun, 0, 0, 'WITHSCORES')[2]
+  if oldest then
+    local own = redis.call('ZSCORE', begun, stream)
+    return math.max(tonumber(oldest), tonumber(own or 0))
+  end
+end
+
+local function note(member, us)
+  redis.call('ZADD', begun, digits(us), member)
+  redis.call('ZREMRANGEBYRANK', begun, 0, -REMEMBERED - 1)
+  redis.call('PEXPIRE', begun, WEEK)
+end
+
+-- The same, but from now on something is known. The member '' stands for no stream.
+local function last_begun_for_certain(now)
+  local last = last_begun()
+  if not last then
+    last = now.us - 1
+    note('', last)
+  end
+  return last
+end
+
+-- The cursor of a topic that does not exist: now, or later if the clock was set back.
+local function place(now)
+  return digits(math.max(now.us, last_begun_for_certain(now) + 1)) .. '-0'
+end
+
 -- A topic that is new, or whose history has ended, begins one with nothing but a place to start at.
+-- This entry's payload tells since when there was none.
 local function begin(now)
-  -- First the command that a full server refuses: it no longer checks once a script has written.
-  append(now.us, 0, '', '', now)
+  -- First a command that a full server refuses: it no longer checks once a script has written.
+  local epoch, since = now.us, ''
+  if begun then
+    local last = last_begun_for_certain(now)
+    epoch, since = math.max(now.us, last + 1), digits(last)
+    note(stream, epoch)
+  end
+  append(epoch, 0, '', since, now)
   redis.call('DEL', ids)
   redis.call('ZADD', ids, '+inf', '')
 end
 
+-- What Redis tells of the stream, or nil if it does not exist.
 local function inspect()
   local reply = redis.pcall('XINFO', 'STREAM', stream)
   if reply.err then
-    return nil, reply
+    if not string.find(reply.err, 'no such key', 1, true) then
+      error(reply)
+    end
+    return nil
   end
   local info = {}
   for at = 1, #reply, 2 do
@@ -78,15 +130,12 @@ local function inspect()
 end
 
 local function history(now)
-  local info, refusal = inspect()
-  if info then
-    return info
+  local info = inspect()
+  if not info then
+    begin(now)
+    info = inspect()
   end
-  if not string.find(refusal.err, 'no such key', 1, true) then
-    error(refusal)
-  end
-  begin(now)
-  return inspect()
+  return info
 end
 
 local function extend(lifetime)
@@ -94,8 +143,8 @@ local function extend(lifetime)
   redis.call('PEXPIRE', ids, lifetime)
 end
 
--- Until its first event, a history lives for `empty` only, or for as long as a process that listens
--- has extended it.
+-- Until its first event, a history that began in a cluster lives for `empty` only, or for as long as
+-- a process that listens has extended it.
 local function extend_by_content(lifetime, empty)
   if not string.match(inspect()['last-entry'][1], '%-0$') then
     return extend(lifetime)

@@ -1,8 +1,11 @@
--- The oldest place to read after. A topic without a history gets an empty one.
+-- The oldest cursor to read after, or the cursor of a topic that does not exist.
 
 local age, lifetime, empty = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
 local now = here_and_now()
+if begun and not inspect() then
+  return place(now)
+end
 history(now)
 drop_older(now.ms - age)
 extend_by_content(lifetime, empty)

@@ -55,7 +55,7 @@ class Sender:
         self._address = Address.parse(url)
         self._retention = retention
         self._timeout = timeout
-        self._names = Names(prefix)
+        self._names = Names(prefix, self._address.kind == "cluster")
         self._login = Login()
         self._servers: Servers | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,7 +138,7 @@ class Sender:
     def _call(self, message: Message) -> Call:
         command = SHARDED if self._address.kind == "cluster" else ONE_SERVER
         bounds = self._retention.of(message.topic)
-        keys = self._names.keys(message.topic)
+        keys = self._names.script_keys(message.topic)
         return scripts.publish(keys, message.payload, message.event_id, bounds, command)
 
     def _connected(self) -> Servers:

@@ -15,7 +15,8 @@ from gqlnotify.settings import Bounds
 # away, finds that nothing was missed.
 _GRACE_SECONDS = 60.0
 
-# Anyone who may subscribe can make empty histories, so one that no process listens to ends soon.
+# In a cluster anyone who may subscribe can make empty histories: one that no process listens to
+# ends soon.
 _EMPTY_SECONDS = 120.0
 
 
@@ -61,6 +62,7 @@ def _script(name: str, *, first: str = "") -> Script:
 # they serve the topics that a full Redis has.
 PUBLISH = _script("publish", first="#!lua\n")
 HEAD, READ, OLDEST = _script("head"), _script("read"), _script("oldest")
+BEGIN = _script("begin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Names:
     """The keys of topics. A topic's keys and its channel are in one hash slot of a cluster."""
 
     prefix: str
+    clustered: bool
 
     def stream(self, topic: str) -> str:
         """Return the key of the topic's history, which is its channel's name as well."""
@@ -76,6 +79,11 @@ class Names:
     def keys(self, topic: str) -> tuple[str, str]:
         """Return both keys: the history and the set of its event ids."""
         return self.stream(topic), f"{self.stream(topic)}:ids"
+
+    def script_keys(self, topic: str) -> tuple[str, ...]:
+        """Return what every script takes: both keys, and when all topics began if that is kept."""
+        begun = () if self.clustered else (f"{self.prefix}:begun",)
+        return *self.keys(topic), *begun
 
     def topic(self, channel: str) -> str:
         """Return the topic of a channel."""
@@ -105,9 +113,14 @@ def oldest(keys: tuple[str, ...], bounds: Bounds) -> Call:
     return Call(OLDEST, keys, _ages(bounds))
 
 
-def read(stream: str, after: Cursor, limit: int, bounds: Bounds) -> Call:
+def begin(keys: tuple[str, ...], bounds: Bounds) -> Call:
+    """Call begin.lua."""
+    return Call(BEGIN, keys, (lifetime(bounds),))
+
+
+def read(keys: tuple[str, ...], after: Cursor, limit: int, bounds: Bounds) -> Call:
     """Call read.lua."""
-    return Call(READ, (stream,), (str(after), limit, _milliseconds(bounds)))
+    return Call(READ, keys, (str(after), limit, _milliseconds(bounds)))
 
 
 def parse_cursor(reply: bytes) -> Cursor:

@@ -10,6 +10,7 @@ import pytest
 
 from gqlnotify.brokers import Broker
 from gqlnotify.brokers.redis import RedisBroker
+from gqlnotify.brokers.redis import broker as redis_broker
 from gqlnotify.errors import BrokerUnavailable
 from tests.brokers.contract import BrokerContract
 from tests.brokers.redis.support import (
@@ -98,6 +99,41 @@ async def test_there_is_no_line_to_a_node_that_has_no_topic_of_ours(each_cluster
         await ears.broker.subscribe(topic_on(each_cluster, node))
 
         assert [len(clients(one, pubsub=True)) for one in each_cluster.nodes] == [0, 1, 0]
+
+
+# topics without an event
+
+
+@pytest.mark.parametrize("place", ["head", "oldest"])
+async def test_a_history_without_an_event_ends_soon_and_the_first_event_extends_it(
+    each_cluster: Cluster, place: str
+) -> None:
+    topic = new_topic()
+    server, keys = home(each_cluster, topic), (stream_key(topic), stream_key(topic) + ":ids")
+    async with listening(each_cluster.url, seconds=100) as ears:
+        await getattr(ears.broker, place)(topic)
+        for key in keys:
+            assert 0 < server.ask("TTL", key) <= 120
+        await ears.broker.publish(topic, b"x")
+        await getattr(ears.broker, place)(topic)
+        for key in keys:
+            assert server.ask("TTL", key) > 120
+
+
+async def test_a_history_without_an_event_lives_on_while_a_process_listens(
+    each_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_broker, "_KEEP_SECONDS", 0.05)
+    topic = new_topic()
+    server, keys = home(each_cluster, topic), (stream_key(topic), stream_key(topic) + ":ids")
+    async with listening(each_cluster.url, seconds=100) as ears:
+        start = await ears.broker.head(topic)
+        await ears.broker.subscribe(topic)
+        await wait_until(lambda: all(server.ask("TTL", key) > 120 for key in keys))
+        await ears.broker.unsubscribe(topic)
+
+        assert await ears.broker.head(topic) == start
+        assert all(server.ask("TTL", key) > 120 for key in keys)
 
 
 # slots that move

@@ -220,6 +220,7 @@ async def test_a_subscriber_that_redis_hangs_up_on_for_slowness_catches_up(launc
     async with numbers(server.url) as stream:
         await stream.reader()
         await stream.publish_all(range(3))
+        await stream.everybody_has(range(3))
         [before] = clients(server, pubsub=True)
         # More than the sockets hold, all in one turn of the loop: nobody reads meanwhile.
         _burst(server, stream.topic.name)
@@ -347,6 +348,92 @@ async def test_the_keep_alive_extends_the_life_of_a_topic_that_somebody_listens_
         await stream.publish(2)
 
         await stream.everybody_has([1, 2])
+
+
+@pytest.mark.usefixtures("keeping")
+async def test_the_keep_alive_looks_once_at_a_topic_without_an_event(launch: Launch) -> None:
+    server = launch()
+    async with listening(server.url) as ears:
+        await ears.broker.subscribe("quiet")
+        await ears.broker.head("quiet")
+        await wait_until(lambda: ears.rechecked.count("quiet") == 2)  # one was the confirmation
+        extended = calls(server, "pexpire")
+        await wait_until(lambda: calls(server, "pexpire") >= extended + 10)
+
+        assert ears.rechecked.count("quiet") == 2
+        assert not server.ask("EXISTS", stream_key("quiet"))
+
+
+@pytest.mark.usefixtures("keeping")
+async def test_a_topic_that_is_listened_to_for_long_is_not_outrun_by_newer_ones(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_BEGIN_SECONDS", 0.1)
+    server = launch()
+    async with numbers(server.url) as stream:
+        start = await stream.manager.cursor(stream.topic)
+        await stream.reader()
+        await wait_until(lambda: server.ask("EXISTS", stream_key(stream.topic.name)))
+        server.ask("DEL", "gqlnotify:begun")
+        await stream.reader(after=start)
+        kill_clients(server, pubsub=True)
+        await stream.publish_all([1, 2])
+
+        await stream.everybody_has([1, 2])
+
+
+async def test_cursors_of_a_topic_without_an_event_become_one_position(launch: Launch) -> None:
+    server = launch()
+    async with numbers(server.url) as stream, numbers(server.url) as other:
+        before = await stream.manager.cursor(stream.topic)
+        await stream.reader()
+        after = [await other.manager.cursor(stream.topic) for _ in range(20)]
+        for cursor in [before, *after]:
+            await stream.reader(after=cursor)
+        asked = calls(server, "evalsha")
+        await stream.publish(1)
+        await stream.everybody_has([1])
+        await stream.publish_all([2, 3])
+        await stream.everybody_has([1, 2, 3])
+
+        # Three events, and one look into the history for all readers.
+        assert calls(server, "evalsha") - asked == 4
+
+
+async def test_a_cursor_of_a_topic_without_an_event_does_not_suffer_from_lost_data(
+    launch: Launch,
+) -> None:
+    server = launch()
+    async with numbers(server.url) as stream:
+        early = await stream.reader()
+        old = await stream.manager.cursor(stream.topic)
+        server.ask("FLUSHALL")
+        new = await stream.manager.cursor(stream.topic)
+        with pytest.raises(CursorExpired):
+            await stream.manager.subscribe(stream.topic, after=old).start()
+        late = await stream.reader(after=new)
+        await stream.publish_all([1, 2])
+
+        await wait_until(lambda: early.told is not None)
+        await wait_until(lambda: late.got == [1, 2] or late.told)
+        assert late.told is None
+
+
+async def test_what_is_published_while_the_line_is_down_reaches_a_topic_without_an_event(
+    launch: Launch,
+) -> None:
+    server = launch()
+    with Link(server.port) as link:
+        async with numbers(link.url) as stream, numbers(server.url) as other:
+            await stream.reader()
+            link.refuse()
+            link.cut()
+            await other.manager.publish(stream.topic, 1)
+            link.accept()
+
+            await stream.everybody_has([1])
+            await other.manager.publish(stream.topic, 2)
+            await stream.everybody_has([1, 2])
 
 
 async def test_a_topic_that_ran_out_of_age_goes_on_without_a_gap(launch: Launch) -> None:

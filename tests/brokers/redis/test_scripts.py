@@ -4,15 +4,18 @@ import asyncio
 
 import pytest
 
-from gqlnotify.brokers.redis import broker as redis_broker
+from gqlnotify import Topic
+from gqlnotify.brokers.redis import Message, Sender, scripts
 from gqlnotify.event import Cursor
-from gqlnotify.settings import Bounds
+from gqlnotify.settings import Bounds, Retention
 from tests.brokers.redis.conftest import Launch, master_and_replica
 from tests.brokers.redis.support import (
     ALL,
+    TIMEOUT,
     is_expired,
     listening,
     new_topic,
+    numbers,
     published,
     stream_key,
 )
@@ -22,46 +25,19 @@ from tests.waiting import wait_until
 # Redis trims whole blocks of a stream: so many entries.
 BLOCK = 100
 
+# What the scripts know about when topics began.
+BEGUN = "gqlnotify:begun"
+WEEK = 7 * 24 * 3600
+
 
 async def test_every_key_has_an_end_from_its_first_moment(each_redis: RedisServer) -> None:
     topic = new_topic()
     async with listening(each_redis.url, seconds=100) as ears:
         await ears.broker.head(topic)
-        assert 0 < each_redis.ask("TTL", stream_key(topic)) <= 2 * 100 + 60
+        assert 0 < each_redis.ask("TTL", BEGUN) <= WEEK
         await ears.broker.publish(topic, b"x", event_id="a")
         for key in (stream_key(topic), stream_key(topic) + ":ids"):
             assert 0 < each_redis.ask("TTL", key) <= 2 * 100 + 60
-
-
-@pytest.mark.parametrize("place", ["head", "oldest"])
-async def test_a_history_without_an_event_ends_soon_and_the_first_event_extends_it(
-    each_redis: RedisServer, place: str
-) -> None:
-    topic = new_topic()
-    async with listening(each_redis.url, seconds=100) as ears:
-        await getattr(ears.broker, place)(topic)
-        for key in (stream_key(topic), stream_key(topic) + ":ids"):
-            assert 0 < each_redis.ask("TTL", key) <= 120
-        await ears.broker.publish(topic, b"x")
-        await getattr(ears.broker, place)(topic)
-        for key in (stream_key(topic), stream_key(topic) + ":ids"):
-            assert each_redis.ask("TTL", key) > 120
-
-
-async def test_a_history_without_an_event_lives_on_while_a_process_listens(
-    each_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_broker, "_KEEP_SECONDS", 0.05)
-    topic = new_topic()
-    keys = (stream_key(topic), stream_key(topic) + ":ids")
-    async with listening(each_redis.url, seconds=100) as ears:
-        start = await ears.broker.head(topic)
-        await ears.broker.subscribe(topic)
-        await wait_until(lambda: all(each_redis.ask("TTL", key) > 120 for key in keys))
-        await ears.broker.unsubscribe(topic)
-
-        assert await ears.broker.head(topic) == start
-        assert all(each_redis.ask("TTL", key) > 120 for key in keys)
 
 
 async def test_each_event_makes_its_topic_live_on(each_redis: RedisServer) -> None:
@@ -232,11 +208,196 @@ async def test_the_scripts_are_loaded_again_where_they_were_forgotten(
 async def test_a_huge_seq_is_counted_on_exactly(each_redis: RedisServer) -> None:
     topic, epoch, seq = new_topic(), 1_700_000_000_000_000, 3_000_000_000_000
     async with listening(each_redis.url) as ears:
-        await ears.broker.head(topic)
+        await ears.broker.publish(topic, b"x")
         key = stream_key(topic)
-        [[_, fields]] = each_redis.ask("XRANGE", key, "-", "+")
+        [[_, fields], _] = each_redis.ask("XRANGE", key, "-", "+")
         each_redis.ask("DEL", key)
         pairs = [part for pair in fields.items() for part in pair]
         each_redis.ask("XADD", key, f"{epoch}-{seq}", *pairs)
 
         assert await ears.broker.publish(topic, b"x") == Cursor(epoch, seq + 1)
+
+
+# topics without an event
+
+
+async def test_asking_for_topics_without_an_event_leaves_one_key_for_them_all(
+    launch: Launch,
+) -> None:
+    server = launch()
+    async with numbers(server.url) as stream:
+        topics = [Topic(new_topic(), int) for _ in range(1000)]
+        streams = [stream.manager.subscribe(topic) for topic in topics]
+        for topic, one in zip(topics, streams, strict=True):
+            await stream.manager.oldest(topic)
+            await one.start()
+        for one in streams:
+            await one.aclose()
+
+        assert server.ask("KEYS", "*") == [BEGUN.encode()]
+
+
+async def test_a_full_server_still_tells_where_a_topic_without_an_event_is(launch: Launch) -> None:
+    server, topic = launch(), new_topic()
+    async with listening(server.url) as ears:
+        await ears.broker.head(new_topic())
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        start = await ears.broker.head(topic)
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        [event] = await published(ears.broker, topic, [b"1"])
+
+        assert await ears.broker.read(topic, start, ALL) == [event]
+
+
+@pytest.mark.parametrize("ask", ["head", "oldest"])
+async def test_who_left_before_the_first_event_gets_it_at_another_process(
+    each_redis: RedisServer, ask: str
+) -> None:
+    topic = new_topic()
+    async with listening(each_redis.url) as ears:
+        start = await getattr(ears.broker, ask)(topic)
+    retention = Retention(1000, 3600, {})
+    sender = Sender(each_redis.url, retention=retention, timeout=TIMEOUT, prefix="gqlnotify")
+    cursors = await sender.send([Message(topic, b"1", None), Message(topic, b"2", "an id")])
+    await sender.aclose()
+    async with listening(each_redis.url) as ears:
+        events = await ears.broker.read(topic, start, ALL)
+
+        assert [event.cursor for event in events] == cursors
+        assert await ears.broker.read(topic, start, 1) == events[:1]
+
+
+@pytest.mark.parametrize("lost", ["all data", "the topic", "when topics began", "topic and when"])
+@pytest.mark.parametrize("again", [False, True], ids=["for good", "and published again"])
+async def test_no_event_that_was_lost_with_its_topic_is_passed_over(
+    launch: Launch, lost: str, again: bool
+) -> None:
+    server, topic = launch(), new_topic()
+    keys = (stream_key(topic), stream_key(topic) + ":ids")
+    command = {
+        "all data": ("FLUSHALL",),
+        "the topic": ("DEL", *keys),
+        "when topics began": ("DEL", BEGUN),
+        "topic and when": ("DEL", *keys, BEGUN),
+    }[lost]
+    async with listening(server.url) as ears:
+        start = await ears.broker.head(topic)
+        [first] = await published(ears.broker, topic, [b"1"])
+        server.ask(*command)
+        kept = [first] if lost == "when topics began" else []
+        if again:
+            kept += await published(ears.broker, topic, [b"2"])
+        if lost == "when topics began":
+            assert await ears.broker.read(topic, start, ALL) == kept
+        else:
+            assert await is_expired(ears.broker, topic, start)
+            assert await is_expired(ears.broker, topic, Cursor(first.cursor.epoch, 0))
+
+        late = await ears.broker.head(topic)
+        later = await published(ears.broker, topic, [b"3"])
+        assert await ears.broker.read(topic, late, ALL) == later
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("event", [True, False], ids=["an event", "no event"])
+async def test_a_restart_keeps_the_cursor_of_a_topic_without_an_event_if_it_keeps_the_data(
+    launch: Launch, persistent: bool, event: bool
+) -> None:
+    server, topic = launch(persistent=persistent), new_topic()
+    async with listening(server.url) as ears:
+        start = await ears.broker.head(topic)
+        events = await published(ears.broker, topic, [b"1"] if event else [])
+    server.restart()
+    async with listening(server.url) as ears:
+        if not persistent:
+            assert await is_expired(ears.broker, topic, start)
+        events += await published(ears.broker, topic, [b"2"])
+
+        if persistent:
+            assert await ears.broker.read(topic, start, ALL) == events
+        else:
+            assert await is_expired(ears.broker, topic, start)
+
+
+@pytest.mark.parametrize("event", [True, False], ids=["an event", "no event"])
+async def test_a_promoted_replica_knows_the_cursor_of_a_topic_without_an_event(
+    launch: Launch, event: bool
+) -> None:
+    master, replica, topic = *master_and_replica(launch), new_topic()
+    async with listening(master.url) as ears:
+        start = await ears.broker.head(topic)
+        events = await published(ears.broker, topic, [b"1"] if event else [])
+        # Without a write there is nothing to wait for.
+        await wait_until(lambda: replica.ask("EXISTS", BEGUN))
+        master.ask("WAIT", 1, 0)
+    replica.ask("REPLICAOF", "NO", "ONE")
+    async with listening(replica.url) as ears:
+        events += await published(ears.broker, topic, [b"2"])
+
+        assert await ears.broker.read(topic, start, ALL) == events
+
+
+async def test_a_topic_that_ended_and_began_again_has_only_the_later_cursors(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts, "_GRACE_SECONDS", 0.1)
+    server, topic = launch(), new_topic()
+    async with listening(server.url, seconds=0.05) as ears:
+        early = await ears.broker.head(topic)
+        await ears.broker.publish(topic, b"old")
+        await wait_until(lambda: not server.ask("EXISTS", stream_key(topic)))
+        assert await is_expired(ears.broker, topic, early)
+        late = await ears.broker.head(topic)
+        assert await ears.broker.read(topic, late, ALL) == []
+    async with listening(server.url, seconds=100) as ears:
+        [new] = await published(ears.broker, topic, [b"new"])
+
+        assert await ears.broker.read(topic, late, ALL) == [new]
+        assert await is_expired(ears.broker, topic, early)
+
+
+async def test_the_cursor_of_a_topic_without_an_event_expires_with_its_first_event(
+    each_redis: RedisServer,
+) -> None:
+    topic = new_topic()
+    async with listening(each_redis.url, seconds=0.1) as ears:
+        start = await ears.broker.head(topic)
+        await ears.broker.publish(topic, b"old")
+        await wait_until(lambda: is_expired(ears.broker, topic, start))
+        await ears.broker.publish(topic, b"new")
+
+        assert await is_expired(ears.broker, topic, start)
+
+
+async def test_the_cursor_of_a_topic_without_an_event_is_outrun_by_so_many_newer_topics(
+    launch: Launch,
+) -> None:
+    server, topic, quiet = launch(), new_topic(), new_topic()
+    async with listening(server.url) as ears:
+        start, other = await ears.broker.head(topic), await ears.broker.head(quiet)
+        events = await published(ears.broker, topic, [b"1"])
+        newer = [part for n in range(100_000) for part in (events[0].cursor.epoch + n, f"x{n}")]
+        server.ask("ZADD", BEGUN, *newer)
+        events += await published(ears.broker, topic, [b"2"])
+        await ears.broker.publish(new_topic(), b"x")
+
+        assert server.ask("ZCARD", BEGUN) == 100_000
+        assert await ears.broker.read(topic, start, ALL) == events
+        assert await is_expired(ears.broker, quiet, other)
+        fresh = await ears.broker.head(quiet)
+        assert await ears.broker.read(quiet, fresh, ALL) == []
+
+
+async def test_a_clock_that_was_set_back_puts_no_cursor_before_what_was_published(
+    launch: Launch,
+) -> None:
+    server, topic = launch(), new_topic()
+    async with listening(server.url) as ears:
+        future = (await ears.broker.head(topic)).epoch + 1_000_000_000
+        server.ask("ZADD", BEGUN, future, stream_key(topic))
+        start = await ears.broker.head(topic)
+        assert start.epoch > future
+        events = await published(ears.broker, topic, [b"1"])
+
+        assert await ears.broker.read(topic, start, ALL) == events
+        assert await is_expired(ears.broker, topic, Cursor(future, 0))
