@@ -13,6 +13,7 @@ from graphql import (
     SKIP,
     ASTValidationRule,
     DocumentNode,
+    FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
     Node,
@@ -49,8 +50,9 @@ class Validation:
         max_errors: int,
         hide_suggestions: bool,
     ) -> None:
+        spreads = any(isinstance(each, FragmentDefinitionNode) for each in ast.definitions)
         # Without rules, this refuses fragments that are nested too deeply for them.
-        self.errors = validate(schema, ast, ())
+        self.errors = validate(schema, ast, ()) if spreads else []
         self._max_errors = max_errors
         types = TypeInfo(schema)
         context = ValidationContext(schema, ast, types, self._report, hide_suggestions)
