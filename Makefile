@@ -30,7 +30,7 @@ $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json
 serve: install  ## Run the task service on http://127.0.0.1:8000
 	$(BIN)/gqlnotify serve
 
-unit: install  ## Run the tests that start no process and no server program, in about a minute
+unit: install  ## Run the tests that start no process and no server, in less than a minute
 	$(BIN)/python -m pytest -m "not processes"
 
 test: install $(CLIENTS)/node_modules/.installed  ## Run every test (TEST_PATIENCE=3: with longer deadlines)

@@ -59,8 +59,9 @@ def pytest_runtest_teardown() -> None:
     _processes.allowed = True
 
 
-# The fixtures that start a server program, of all folders.
+# The fixtures that start a server, of all folders.
 _STARTED = {
+    "client",
     "cluster_url",
     "exchange",
     "hasty",

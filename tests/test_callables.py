@@ -99,6 +99,7 @@ async def test_a_filter_that_returns_an_awaitable_lets_nothing_through(function:
     await manager.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("per_viewer", [False, True], ids=["shared", "per viewer"])
 @pytest.mark.parametrize("function", [refuses, HIDDEN[0]], ids=["known", "hidden"])
 async def test_clients_of_such_a_filter_get_an_error_and_no_event(
@@ -128,6 +129,7 @@ async def test_clients_of_such_a_filter_get_an_error_and_no_event(
     assert "hidden" not in caplog.text
 
 
+@pytest.mark.processes
 async def test_an_origin_is_not_allowed_by_an_awaitable(caplog: pytest.LogCaptureFixture) -> None:
     class Router(GraphQLRouter[Any, Any]):
         async def is_websocket_origin_allowed(  # type: ignore[override]

@@ -161,6 +161,7 @@ class Watching(SchemaExtension):
     """An extension that does nothing takes all events through the hooks of extensions."""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "document", ["{ cancelled }", "{ hello cancelledAtOnce }", "mutation { cancelled }"]
 )
@@ -187,6 +188,7 @@ async def test_a_query_and_a_mutation_are_answered_over_every_transport(document
         assert events(streamed.text)[0][1]["errors"][0]["extensions"]["code"] == CANCELLED
 
 
+@pytest.mark.processes
 async def test_a_resolver_that_cancels_its_own_task_is_answered_and_leaves_its_id_free() -> None:
     async with websocket(Stage().router) as socket:
         await socket.init()
@@ -195,6 +197,7 @@ async def test_a_resolver_that_cancels_its_own_task_is_answered_and_leaves_its_i
             assert (await socket.error("1"))[0]["extensions"]["code"] == CANCELLED
 
 
+@pytest.mark.processes
 async def test_in_a_batch_the_other_operations_are_answered() -> None:
     stage = Stage()
     async with running(application(stage.router)) as origin, client_of(origin) as client:
@@ -204,12 +207,14 @@ async def test_in_a_batch_the_other_operations_are_answered() -> None:
     assert second["errors"][0]["extensions"]["code"] == CANCELLED
 
 
+@pytest.mark.processes
 async def test_a_task_group_and_a_timeout_in_a_resolver_work() -> None:
     async with websocket(Stage().router) as socket:
         await socket.init()
         assert await socket.query("{ scoped }") == {"scoped": "in time"}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("document", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("extensions", [(), (Watching,)], ids=["plain", "extended"])
 async def test_an_event_costs_a_subscription_one_error(
@@ -231,6 +236,7 @@ async def test_an_event_costs_a_subscription_one_error(
         await socket.is_silent()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("source", ["shared", "alone", "generated"])
 @pytest.mark.parametrize("field", ["breaks", "breaksLater"])
 @pytest.mark.parametrize("extensions", [(), (Watching,)], ids=["plain", "extended"])
@@ -252,6 +258,7 @@ async def test_what_is_not_an_exception_costs_a_subscription_one_error(
         assert [result["extensions"]["cursor"] for result in results] == cursors
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", range(len(NO_EXCEPTIONS)))
 async def test_what_is_not_an_exception_is_an_answer_over_every_transport(number: int) -> None:
     document = f"{{ breaks(number: {number}) }}"
@@ -275,6 +282,7 @@ def code_of(result: Any) -> Any:
 HOOKS = ("on_operation", "on_parse", "on_validate", "on_execute", "get_results")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("document", ["{ hello }", STREAMS["per viewer"]])
 async def test_a_hook_of_an_extension_ends_its_operation_only(hook: str, document: str) -> None:
@@ -298,6 +306,7 @@ async def test_a_hook_of_an_extension_ends_its_operation_only(hook: str, documen
         assert CANCELLED in answer.text
 
 
+@pytest.mark.processes
 async def test_a_decision_on_a_connection_is_a_failure() -> None:
     async def cancelled(token: str | None, connection: object) -> Any:
         await await_a_cancelled_task()
@@ -311,6 +320,7 @@ async def test_a_decision_on_a_connection_is_a_failure() -> None:
             assert answer.status_code == 500
 
 
+@pytest.mark.processes
 async def test_a_context_getter_is_a_failure() -> None:
     async def context_getter(connection: WebSocket = None) -> Any:  # type: ignore[assignment]
         await await_a_cancelled_task()
@@ -321,6 +331,7 @@ async def test_a_context_getter_is_a_failure() -> None:
         assert answer.status_code == 500
 
 
+@pytest.mark.processes
 async def test_a_streams_shared_event_costs_one_error_over_http() -> None:
     stage = Stage(subscription_protocols=(SSE, "multipart-subscription"))
     async with running(application(stage.router)) as origin, client_of(origin) as client:

@@ -34,6 +34,8 @@ from tests.applications import (
 from tests.e2e.raw import open_socket
 from tests.servers import running
 
+pytestmark = pytest.mark.processes
+
 Router = Any
 
 

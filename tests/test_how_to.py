@@ -14,6 +14,8 @@ from tests.applications import client_of, http, post, schema_of
 from tests.e2e.raw import Socket, open_socket
 from tests.servers import ROOT, running
 
+pytestmark = pytest.mark.processes
+
 HOW_TO = ROOT / "docs" / "how-to"
 _BLOCK = re.compile(r"^```python(?: title=\"([\w.]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

@@ -51,6 +51,7 @@ def router(request: pytest.FixtureRequest) -> Router:
 # What stays as it is
 
 
+@pytest.mark.processes
 async def test_queries_and_mutations_over_http_stay_as_they_are(router: Router) -> None:
     async with http(router(schema_of())) as client:
         assert await post(client, HELLO) == {"data": {"hello": "world"}}
@@ -64,6 +65,7 @@ async def test_queries_and_mutations_over_http_stay_as_they_are(router: Router) 
         assert (await post(client, "{ unknown }"))["data"] is None
 
 
+@pytest.mark.processes
 async def test_operations_over_websocket_stay_as_they_are(router: Router) -> None:
     async with websocket(router(schema_of())) as socket:
         await socket.init()
@@ -93,6 +95,7 @@ def greeting_in_an_object(context: Annotated[Greeting, Depends()]) -> Greeting:
     return context
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "getter", [greeting_in_a_dict, greeting_later, greeting_in_an_object, Greeting]
 )
@@ -118,6 +121,7 @@ async def test_an_unusable_context_is_refused(router: Router) -> None:
         assert (await client.post("/graphql", json={"query": HELLO})).status_code == 500
 
 
+@pytest.mark.processes
 async def test_the_root_value_getter_has_its_dependencies(router: Router) -> None:
     async def root_value(greeting: Annotated[Any, Depends(greeting_in_a_dict)]) -> str:
         return str(greeting["greeting"])
@@ -130,6 +134,7 @@ async def test_the_root_value_getter_has_its_dependencies(router: Router) -> Non
             assert await socket.query("{ root }") == {"root": "hello in en"}
 
 
+@pytest.mark.processes
 async def test_a_resolver_sets_cookies_and_the_status(router: Router) -> None:
     async with http(router(schema_of())) as client:
         answer = await client.post("/graphql", json={"query": "{ withCookie }"})
@@ -137,6 +142,7 @@ async def test_a_resolver_sets_cookies_and_the_status(router: Router) -> None:
     assert answer.cookies["flavour"] == "vanilla"
 
 
+@pytest.mark.processes
 async def test_the_page_of_the_ide_is_served(router: Router) -> None:
     async with http(router(schema_of())) as client:
         page = await client.get("/graphql", headers={"accept": "text/html"})
@@ -145,11 +151,13 @@ async def test_the_page_of_the_ide_is_served(router: Router) -> None:
     assert "GraphiQL" in page.text
 
 
+@pytest.mark.processes
 async def test_without_an_ide_its_page_is_not_found(router: Router) -> None:
     async with http(router(schema_of(), graphql_ide=None)) as client:
         assert (await client.get("/graphql", headers={"accept": "text/html"})).status_code == 404
 
 
+@pytest.mark.processes
 async def test_server_sent_events_stay_as_they_are(router: Router) -> None:
     async with http(router(schema_of(), subscription_protocols=[SSE])) as client:
         answer = await client.post("/graphql", json={"query": COUNT}, headers=EVENT_STREAM)
@@ -170,6 +178,7 @@ async def test_server_sent_events_stay_as_they_are(router: Router) -> None:
     assert '"echo":"a"' not in mutation.text
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_queries_by_get_are_refused_where_the_application_says_so(
     router: Router, method: str
@@ -206,6 +215,7 @@ async def test_a_stream_that_cannot_begin_answers_the_same(query: str | None) ->
         ]
 
 
+@pytest.mark.processes
 async def test_a_stream_says_that_the_query_is_missing(router: Router) -> None:
     async with http(router(schema_of(), subscription_protocols=[SSE])) as client:
         answer = await client.post("/graphql", json={}, headers=EVENT_STREAM)
@@ -219,6 +229,7 @@ def _outline(result: Any) -> Any:
     return result and {**result, "errors": len(result.get("errors", ()))}
 
 
+@pytest.mark.processes
 async def test_multipart_subscriptions_stay_as_they_are(router: Router) -> None:
     made = router(schema_of(), subscription_protocols=["multipart-subscription"])
     async with http(made) as client:
@@ -227,6 +238,7 @@ async def test_multipart_subscriptions_stay_as_they_are(router: Router) -> None:
     assert [part["data"] for part in parts(answer.text)] == [{"count": 1}, {"count": 2}]
 
 
+@pytest.mark.processes
 async def test_the_legacy_protocol_is_spoken_where_it_is_asked_for(router: Router) -> None:
     made = router(schema_of(), subscription_protocols=["graphql-ws", "graphql-transport-ws"])
     async with websocket(made, subprotocols=["graphql-ws"]) as socket:
@@ -238,6 +250,7 @@ async def test_the_legacy_protocol_is_spoken_where_it_is_asked_for(router: Route
     assert [message["type"] for message in received] == ["data", "data", "complete"]
 
 
+@pytest.mark.processes
 async def test_files_are_uploaded(router: Router) -> None:
     query = "mutation ($file: Upload!) { read(file: $file) }"
     operations = json.dumps({"query": query, "variables": {"file": None}})
@@ -247,6 +260,7 @@ async def test_files_are_uploaded(router: Router) -> None:
     assert answer.json() == {"data": {"read": "content"}}
 
 
+@pytest.mark.processes
 async def test_batches_are_answered_in_their_order(router: Router) -> None:
     config = StrawberryConfig(batching_config={"max_operations": 2})
     batch = [{"query": HELLO}, {"query": 'mutation { echo(text: "a") }'}]
@@ -256,11 +270,13 @@ async def test_batches_are_answered_in_their_order(router: Router) -> None:
         assert (await client.post("/graphql", json=[*batch, *batch])).status_code == 400
 
 
+@pytest.mark.processes
 async def test_a_batch_is_refused_where_batching_is_off(router: Router) -> None:
     async with http(router(schema_of())) as client:
         assert (await client.post("/graphql", json=[{"query": HELLO}])).status_code == 400
 
 
+@pytest.mark.processes
 async def test_positional_arguments_are_strawberrys(router: Router) -> None:
     made = router(schema_of(), "/api", None, False, False, 1, None, greeting_in_a_dict)
     async with running(application(made)) as origin, client_of(origin) as client:
@@ -269,6 +285,7 @@ async def test_positional_arguments_are_strawberrys(router: Router) -> None:
         assert (await client.get("/graphql/api", params={"query": HELLO})).status_code in {400, 405}
 
 
+@pytest.mark.processes
 async def test_the_routers_dependencies_guard_http(router: Router) -> None:
     def refuse() -> None:
         raise HTTPException(418)
@@ -277,6 +294,7 @@ async def test_the_routers_dependencies_guard_http(router: Router) -> None:
         assert (await client.post("/graphql", json={"query": HELLO})).status_code == 418
 
 
+@pytest.mark.processes
 async def test_a_socket_of_a_strange_origin_is_refused(router: Router) -> None:
     app = application(router(schema_of(), allowed_origins=["https://friend.example"]))
     async with running(app) as origin:
@@ -290,6 +308,7 @@ async def test_a_socket_of_a_strange_origin_is_refused(router: Router) -> None:
                 pass
 
 
+@pytest.mark.processes
 async def test_the_limits_given_to_the_constructor_apply(router: Router) -> None:
     made = router(
         schema_of(),
@@ -305,6 +324,7 @@ async def test_the_limits_given_to_the_constructor_apply(router: Router) -> None
             assert (await socket.closed()).code == 4408
 
 
+@pytest.mark.processes
 async def test_everybodys_lifespan_runs(router: Router) -> None:
     ran: list[str] = []
 
@@ -323,6 +343,7 @@ async def test_everybodys_lifespan_runs(router: Router) -> None:
     assert sorted(ran[2:]) == ["app ends", "router ends"]
 
 
+@pytest.mark.processes
 async def test_the_state_of_a_lifespan_reaches_the_request() -> None:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
@@ -349,6 +370,7 @@ def connecting(router: Router, decide: Callable[[Any], Any]) -> Any:
     return Deciding(schema_of())
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("payload", [UNSET, {"since": 1}, {}, None])
 async def test_on_ws_connect_gives_the_payload_of_the_ack(router: Router, payload: Any) -> None:
     async with websocket(connecting(router, lambda context: payload)) as socket:
@@ -358,12 +380,14 @@ async def test_on_ws_connect_gives_the_payload_of_the_ack(router: Router, payloa
     assert acknowledgement.get("payload") == (None if payload is UNSET else payload)
 
 
+@pytest.mark.processes
 async def test_on_ws_connect_sees_the_connection_params(router: Router) -> None:
     made = connecting(router, lambda context: {"seen": context["connection_params"]})
     async with websocket(made) as socket:
         assert (await socket.init({"a": 1}))["payload"] == {"seen": {"a": 1}}
 
 
+@pytest.mark.processes
 async def test_on_ws_connect_rejects(router: Router) -> None:
     def reject(context: Any) -> None:
         raise ConnectionRejectionError
@@ -373,6 +397,7 @@ async def test_on_ws_connect_rejects(router: Router) -> None:
         assert (await socket.closed()).code == 4403
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("error", [KeyError, AttributeError, RuntimeError, ValueError])
 async def test_an_error_in_on_ws_connect_is_the_servers(error: type[Exception]) -> None:
     def fail(context: Any) -> None:
@@ -385,6 +410,7 @@ async def test_an_error_in_on_ws_connect_is_the_servers(error: type[Exception]) 
     assert "on purpose" not in close.reason
 
 
+@pytest.mark.processes
 async def test_process_result_shapes_every_http_answer(router: Router) -> None:
     class Marking(router):  # type: ignore[misc]
         async def process_result(self, request: Any, result: Any) -> Any:
@@ -396,6 +422,7 @@ async def test_process_result_shapes_every_http_answer(router: Router) -> None:
     assert [data["marked"] for name, data in events(answer.text) if name == "next"] == [True] * 2
 
 
+@pytest.mark.processes
 async def test_an_encoder_may_give_bytes(router: Router) -> None:
     class Bytes(router):  # type: ignore[misc]
         def encode_json(self, data: object) -> bytes:
@@ -407,6 +434,7 @@ async def test_an_encoder_may_give_bytes(router: Router) -> None:
         assert len(events(answer.text)) == 3
 
 
+@pytest.mark.processes
 async def test_an_encoder_that_gives_bytes_still_makes_text_frames() -> None:
     class Bytes(GraphQLRouter[Any, Any]):
         def encode_json(self, data: object) -> bytes:
@@ -417,6 +445,7 @@ async def test_an_encoder_that_gives_bytes_still_makes_text_frames() -> None:
         assert await socket.query('mutation { echo(text: "é") }') == {"echo": "é"}
 
 
+@pytest.mark.processes
 async def test_an_answer_that_cannot_be_encoded_ends_its_operation_alone() -> None:
     class Strict(GraphQLRouter[Any, Any]):
         def encode_json(self, data: object) -> str:
@@ -434,6 +463,7 @@ async def test_an_answer_that_cannot_be_encoded_ends_its_operation_alone() -> No
         assert await socket.query(HELLO) == {"hello": "world"}
 
 
+@pytest.mark.processes
 async def test_a_decoder_is_used_on_every_transport(router: Router) -> None:
     class Deciding(router):  # type: ignore[misc]
         def decode_json(self, data: str | bytes) -> Any:
@@ -452,6 +482,7 @@ async def test_a_decoder_is_used_on_every_transport(router: Router) -> None:
 # Strawberry's extensions
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("document", [HELLO, COUNT, "subscription { nested { hello } }", "{ no }"])
 async def test_extensions_run_as_under_strawberry(document: str) -> None:
     records, payloads = [], []
@@ -470,6 +501,7 @@ async def test_extensions_run_as_under_strawberry(document: str) -> None:
     assert payloads[1] == payloads[0]
 
 
+@pytest.mark.processes
 async def test_masked_errors_stay_masked(router: Router) -> None:
     made = router(schema_of(extensions=[MaskErrors]), subscription_protocols=[
         "graphql-transport-ws", SSE,
@@ -491,6 +523,7 @@ async def test_masked_errors_stay_masked(router: Router) -> None:
         assert "secret" not in answer.text
 
 
+@pytest.mark.processes
 async def test_the_depth_limiter_limits_subscriptions_too(router: Router) -> None:
     made = router(schema_of(extensions=[lambda: QueryDepthLimiter(max_depth=1)]))
     deep = "nested { nested { nested { hello } } }"

@@ -61,6 +61,7 @@ def _anybody(token: Any, _connection: Any) -> Principal:
     return Principal(subject=str(token))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("router", [WithAttributes, WithMethods, WithProperties])
 async def test_a_subclass_may_use_any_name_of_its_own(router: Any) -> None:
     made = router(
@@ -128,6 +129,7 @@ class OwnRun(GraphQLRouter):
         return await super().execute_single(*args, **kwargs)
 
 
+@pytest.mark.processes
 async def test_hooks_that_call_ours_work_and_keep_the_token() -> None:
     async def nobody(_token: Any, _connection: Any) -> Principal:
         raise Unauthenticated("not you")

@@ -55,6 +55,7 @@ def house() -> House:
 # Over HTTP
 
 
+@pytest.mark.processes
 async def test_a_query_needs_a_token(house: House) -> None:
     async with http(house.locked()) as client:
         assert await post(client, "{ me }", headers=bearer()) == {"data": {"me": "alice"}}
@@ -71,6 +72,7 @@ async def test_a_query_needs_a_token(house: House) -> None:
                 assert error["extensions"]["code"] == "UNAUTHENTICATED"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_needs_a_token_with_the_right(
     house: House, kind: str, headers: dict[str, str]
@@ -93,6 +95,7 @@ async def test_a_stream_over_http_needs_a_token_with_the_right(
             assert result["data"] == {"messages": {"text": "second"}}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_keeps_its_viewer(
     house: House, kind: str, headers: dict[str, str]
@@ -111,6 +114,7 @@ async def test_a_stream_over_http_keeps_its_viewer(
             assert (await anext(results))["data"] == {"mine": "alice: third"}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_ends_with_its_token(
     house: House, kind: str, headers: dict[str, str]
@@ -137,6 +141,7 @@ def torrent(**options: Any) -> GraphQLRouter[Any, Any]:
     )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_that_never_pauses_ends_with_its_token(
     kind: str, headers: dict[str, str]
@@ -150,6 +155,7 @@ async def test_a_stream_over_http_that_never_pauses_ends_with_its_token(
     assert results[-1]["errors"][0]["message"] == "The token has expired"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_that_never_pauses_ends_when_its_token_is_revoked(
     kind: str, headers: dict[str, str]
@@ -167,6 +173,7 @@ async def test_a_stream_over_http_that_never_pauses_ends_when_its_token_is_revok
     assert last["errors"][0]["extensions"]["code"] == "TOKEN_REVOKED"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("ws", ["auto", WebSocketProtocol])
 @pytest.mark.parametrize("how", ["expires", "is revoked"])
 async def test_a_socket_that_never_pauses_ends_with_its_token(ws: Any, how: str) -> None:
@@ -186,6 +193,7 @@ async def test_a_socket_that_never_pauses_ends_with_its_token(ws: Any, how: str)
         assert (await socket.closed()).code == 4403
 
 
+@pytest.mark.processes
 async def test_publishing_needs_the_right(house: House) -> None:
     async with http(house.locked()) as client:
         say = 'mutation { say(text: "hi") }'
@@ -277,6 +285,7 @@ class Workshop:
 LOCKED = Settings(jwt_secret=SECRET)  # type: ignore[arg-type]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("field", ["bare", "bareWithALoopOfItsOwn"])
 @pytest.mark.parametrize("rights", [["messages"], []])
 async def test_a_thread_that_does_not_know_its_viewer_publishes_nothing(
@@ -291,6 +300,7 @@ async def test_a_thread_that_does_not_know_its_viewer_publishes_nothing(
     assert "asyncio.to_thread" in caplog.text
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("field", ["toThread", "trustedToThread", "copied", "worker", "later"])
 async def test_a_thread_that_knows_its_viewer_needs_the_right_and_no_more(field: str) -> None:
     workshop = Workshop()
@@ -304,6 +314,7 @@ async def test_a_thread_that_knows_its_viewer_needs_the_right_and_no_more(field:
         assert done["data"] == {field: await workshop.topics.cursor(MESSAGES)}
 
 
+@pytest.mark.processes
 async def test_the_applications_own_code_publishes_from_its_threads() -> None:
     workshop = Workshop()
     async with running(workshop.application()) as origin, client_of(origin) as client:
@@ -317,6 +328,7 @@ async def test_the_applications_own_code_publishes_from_its_threads() -> None:
             await loop.run_in_executor(None, workshop.publish)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("field", ["madeInABareThread", "wrapped"])
 async def test_a_stream_that_was_made_in_a_bare_thread_needs_the_right(field: str) -> None:
     workshop = Workshop()
@@ -334,6 +346,7 @@ async def test_a_stream_that_was_made_in_a_bare_thread_needs_the_right(field: st
             assert (await socket.next("1"))["data"] == {field: {"text": "hi"}}
 
 
+@pytest.mark.processes
 async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(house: House) -> None:
     async with http(house.locked()) as client:
         page = await client.get("/graphql", headers={"accept": "text/html"})
@@ -342,6 +355,7 @@ async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(house: House) -
     assert "shouldPersistHeaders: true" not in page.text
 
 
+@pytest.mark.processes
 async def test_asking_for_html_opens_no_query_without_a_token(house: House) -> None:
     async with http(house.locked()) as client:
         for accept in ("text/html", "*/*"):
@@ -353,6 +367,7 @@ async def test_asking_for_html_opens_no_query_without_a_token(house: House) -> N
             assert empty.status_code == 401
 
 
+@pytest.mark.processes
 async def test_a_refused_request_reveals_nothing_of_the_schema(house: House) -> None:
     async with http(house.locked()) as client:
         answer = await client.post("/graphql", json={"query": "{ mee }"})
@@ -362,6 +377,7 @@ async def test_a_refused_request_reveals_nothing_of_the_schema(house: House) -> 
 # Rights on sockets
 
 
+@pytest.mark.processes
 async def test_a_topic_that_is_wrapped_is_still_refused_without_the_right(house: House) -> None:
     async with websocket(house.locked()) as socket:
         await socket.init({"token": token(subscribe=["elsewhere"])})
@@ -370,6 +386,7 @@ async def test_a_topic_that_is_wrapped_is_still_refused_without_the_right(house:
         assert error["extensions"]["code"] == "FORBIDDEN"
 
 
+@pytest.mark.processes
 async def test_a_topic_that_is_wrapped_streams_with_the_right(house: House) -> None:
     async with websocket(house.locked()) as socket:
         await socket.init({"token": token(subscribe=["messages"])})
@@ -377,6 +394,7 @@ async def test_a_topic_that_is_wrapped_streams_with_the_right(house: House) -> N
         assert (await next_message(house, socket, "hi"))["data"] == {"wrapped": "HI"}
 
 
+@pytest.mark.processes
 async def test_authorize_refuses_in_a_resolver(house: House) -> None:
     async with websocket(house.locked()) as socket:
         await socket.init({"token": token(subscribe=["messages"])})
@@ -385,6 +403,7 @@ async def test_authorize_refuses_in_a_resolver(house: House) -> None:
         assert error["extensions"]["code"] == "FORBIDDEN"
 
 
+@pytest.mark.processes
 async def test_each_socket_keeps_its_own_viewer(house: House) -> None:
     async with (
         running(application(house.locked())) as origin,
@@ -398,12 +417,14 @@ async def test_each_socket_keeps_its_own_viewer(house: House) -> None:
         assert await one.query("{ me }") == {"me": "one"}
 
 
+@pytest.mark.processes
 async def test_a_token_in_the_headers_of_the_handshake_will_do(house: House) -> None:
     async with websocket(house.locked(), additional_headers=bearer()) as socket:
         await socket.init()
         assert await socket.query("{ me }") == {"me": "alice"}
 
 
+@pytest.mark.processes
 async def test_a_token_that_outlives_every_timer_will_do(house: House) -> None:
     settings = Settings(jwt_secret=SECRET, jwt_max_lifetime=1e12)  # type: ignore[arg-type]
     async with websocket(house.router(settings=settings)) as socket:
@@ -411,6 +432,7 @@ async def test_a_token_that_outlives_every_timer_will_do(house: House) -> None:
         assert await socket.query("{ me }") == {"me": "alice"}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("exp", [10**20, -1, 1e308, "soon", None, True])
 async def test_an_expiry_that_is_no_time_is_refused(house: House, exp: Any) -> None:
     async with websocket(house.locked()) as socket:
@@ -418,6 +440,7 @@ async def test_an_expiry_that_is_no_time_is_refused(house: House, exp: Any) -> N
         assert (await socket.closed()).code in {4401, 4403}
 
 
+@pytest.mark.processes
 async def test_an_open_server_has_no_viewer(house: House) -> None:
     async with http(house.router()) as client:
         result = await post(client, "{ me }")
@@ -444,6 +467,7 @@ async def by_name_later(given: str | None, connection: Any) -> Principal:
     return by_name(given, connection)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("authenticate", [by_name, by_name_later])
 async def test_a_hook_replaces_the_check_of_the_token(house: House, authenticate: Any) -> None:
     app = application(house.router(authenticate=authenticate))
@@ -471,6 +495,7 @@ async def only_alice_later(principal: Principal, action: str, topic: str) -> boo
     return only_alice(principal, action, topic)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("may", [only_alice, only_alice_later])
 async def test_a_hook_replaces_the_decision_on_rights(house: House, may: Any) -> None:
     async with running(application(house.locked(may=may))) as origin:
@@ -485,6 +510,7 @@ async def test_a_hook_replaces_the_decision_on_rights(house: House, may: Any) ->
             await socket.complete("1")
 
 
+@pytest.mark.processes
 async def test_a_hook_that_waits_does_not_mix_up_two_answers(house: House) -> None:
     both = asyncio.Barrier(2)
 
@@ -520,6 +546,7 @@ async def test_a_hooks_failure_is_not_a_pass(house: House) -> None:
     assert "data" not in answer.text
 
 
+@pytest.mark.processes
 async def test_a_socket_ends_with_its_principal(house: House) -> None:
     def briefly(given: str | None, connection: Any) -> Principal:
         return Principal("brief", expires_at=datetime.now(UTC) + timedelta(milliseconds=100))

@@ -42,6 +42,7 @@ def house() -> House:
     return House()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("field", ["messages", "atOnce"])
 async def test_a_topic_streams_with_cursors(house: House, field: str) -> None:
     async with websocket(house.router()) as socket:
@@ -52,6 +53,7 @@ async def test_a_topic_streams_with_cursors(house: House, field: str) -> None:
     assert result["extensions"]["cursor"].startswith(f"{epoch}-")
 
 
+@pytest.mark.processes
 async def test_a_topic_streams_under_strawberrys_router_too(house: House) -> None:
     async with websocket(StrawberryRouter(house.schema)) as socket:
         await subscribed(socket)
@@ -59,6 +61,7 @@ async def test_a_topic_streams_under_strawberrys_router_too(house: House) -> Non
     assert result["data"] == {"messages": {"text": "hi"}}
 
 
+@pytest.mark.processes
 async def test_a_mapped_stream_sees_the_event_and_keeps_the_cursor(house: House) -> None:
     async with websocket(house.router()) as socket:
         first = await house.say("first")
@@ -68,6 +71,7 @@ async def test_a_mapped_stream_sees_the_event_and_keeps_the_cursor(house: House)
     assert result == {"data": {"texts": "2 second"}, "extensions": {"cursor": second}}
 
 
+@pytest.mark.processes
 async def test_a_permission_class_guards_a_topic_stream(house: House) -> None:
     async with running(application(house.router())) as origin:
         async with open_socket(f"ws://{origin}") as socket:
@@ -81,6 +85,7 @@ async def test_a_permission_class_guards_a_topic_stream(house: House) -> None:
     assert "cursor" in result["extensions"]
 
 
+@pytest.mark.processes
 async def test_extensions_run_around_a_topic_stream() -> None:
     record, extension = recording()
     house = House(extensions=[extension])
@@ -112,6 +117,7 @@ async def test_extensions_run_around_a_topic_stream() -> None:
     assert record == joining + event
 
 
+@pytest.mark.processes
 async def test_an_error_of_ours_goes_through_mask_errors_as_any_other() -> None:
     house = House(extensions=[MaskErrors])
     async with websocket(house.router()) as socket:
@@ -122,6 +128,7 @@ async def test_an_error_of_ours_goes_through_mask_errors_as_any_other() -> None:
 # Publishing from anywhere
 
 
+@pytest.mark.processes
 async def test_a_route_a_background_task_and_a_thread_publish(house: House) -> None:
     app = application(house.router())
 
@@ -152,6 +159,7 @@ async def test_a_route_a_background_task_and_a_thread_publish(house: House) -> N
             assert (await socket.next("1"))["data"] == {"messages": {"text": "later"}}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("extensions", [(), (MaskErrors,)], ids=["plain", "masked"])
 async def test_a_value_that_is_no_event_is_the_servers_mistake(
     extensions: tuple[type[SchemaExtension], ...], caplog: pytest.LogCaptureFixture
@@ -191,6 +199,7 @@ async def test_a_value_that_is_no_event_is_the_servers_mistake(
     assert secret not in caplog.text
 
 
+@pytest.mark.processes
 async def test_an_event_published_by_name_reaches_the_topics_subscribers(house: House) -> None:
     async with websocket(house.router()) as socket:
         before = await house.topics.cursor(MESSAGES)
@@ -216,6 +225,7 @@ async def test_a_publish_that_nobody_awaits_is_reported_with_its_line(house: Hou
 # Resuming over HTTP streams
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_carries_cursors_and_resumes(
     house: House, kind: str, headers: dict[str, str]
@@ -233,6 +243,7 @@ async def test_a_stream_over_http_carries_cursors_and_resumes(
             assert (await anext(results))["extensions"] == {"cursor": third}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_cursor_that_expired_is_told_over_http(
     house: House, kind: str, headers: dict[str, str]
@@ -244,6 +255,7 @@ async def test_a_cursor_that_expired_is_told_over_http(
     assert results[0]["errors"][0]["extensions"]["code"] == "CURSOR_EXPIRED"
 
 
+@pytest.mark.processes
 async def test_a_client_that_leaves_an_http_stream_leaves_nothing_behind(house: House) -> None:
     async with http(house.router(subscription_protocols=ALL_PROTOCOLS)) as client:
         first = await house.say("first")

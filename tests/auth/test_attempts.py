@@ -77,6 +77,7 @@ def test_a_bounded_number_of_addresses_is_remembered() -> None:
         attempts.check("192.0.2.1")
 
 
+@pytest.mark.processes
 async def test_an_address_with_too_many_bad_tokens_has_to_wait() -> None:
     settings = Settings(jwt_secret=SECRET, max_failed_authentications=2)  # type: ignore[arg-type]
     app = application(GraphQLRouter(schema_of(), settings=settings))

@@ -105,6 +105,7 @@ async def assert_refused(token: Any, by: KeySetVerifier) -> Unauthenticated:
 # which key
 
 
+@pytest.mark.processes
 async def test_each_token_is_checked_with_the_key_that_it_names() -> None:
     async with serving(described(RSA_PUBLIC), described(OTHER_PUBLIC, "b")) as server:
         by = server.verifier()
@@ -113,6 +114,7 @@ async def test_each_token_is_checked_with_the_key_that_it_names() -> None:
         assert server.asked == 1
 
 
+@pytest.mark.processes
 async def test_id_tokens_work_with_keys_from_an_address() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier()
@@ -122,6 +124,7 @@ async def test_id_tokens_work_with_keys_from_an_address() -> None:
         await assert_refused(rs(OTHER_PRIVATE, nbf=time() + 60), by)
 
 
+@pytest.mark.processes
 async def test_a_key_does_not_sign_under_the_name_of_another() -> None:
     async with serving(described(RSA_PUBLIC), described(OTHER_PUBLIC, "b")) as server:
         by = server.verifier()
@@ -129,6 +132,7 @@ async def test_a_key_does_not_sign_under_the_name_of_another() -> None:
         await assert_refused(rs(OTHER_PRIVATE, "a"), by)
 
 
+@pytest.mark.processes
 async def test_a_token_that_names_no_key_means_the_only_one_there_is() -> None:
     async with serving(described(RSA_PUBLIC), described(EC_PUBLIC, "b", "ES256")) as server:
         assert (await server.verifier().verify(rs(kid=None))).subject == "alice"
@@ -136,11 +140,13 @@ async def test_a_token_that_names_no_key_means_the_only_one_there_is() -> None:
         await assert_refused(rs(kid=None), server.verifier())
 
 
+@pytest.mark.processes
 async def test_two_keys_of_one_name_are_none() -> None:
     async with serving(described(RSA_PUBLIC), described(OTHER_PUBLIC)) as server:
         await assert_refused(rs(), server.verifier())
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kid", [None, 5, [], {}, ["a"], True])
 async def test_a_name_that_is_no_string_is_refused_and_nobody_is_asked(kid: Any) -> None:
     async with serving(described(RSA_PUBLIC)) as server:
@@ -149,6 +155,7 @@ async def test_a_name_that_is_no_string_is_refused_and_nobody_is_asked(kid: Any)
         assert server.asked == 0
 
 
+@pytest.mark.processes
 async def test_elliptic_curves_are_read_as_well() -> None:
     async with serving(described(EC_PUBLIC, "a", "ES256")) as server:
         token = jwt.encode(CLAIMS, EC_PRIVATE, algorithm="ES256", headers={"kid": "a"})
@@ -175,6 +182,7 @@ UNFIT: Mapping[str, Any] = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("unfit", UNFIT.values(), ids=UNFIT.keys())
 async def test_a_key_that_does_not_fit_the_algorithm_is_no_key(unfit: Any) -> None:
     async with serving(unfit, described(OTHER_PUBLIC, "b")) as server:
@@ -188,6 +196,7 @@ async def test_a_key_that_does_not_fit_the_algorithm_is_no_key(unfit: Any) -> No
         assert (await by.verify(rs(OTHER_PRIVATE, "b"))).subject == "alice"
 
 
+@pytest.mark.processes
 async def test_a_curve_of_another_size_does_not_fit() -> None:
     other = described(EC_384_PUBLIC, "b", "ES384", alg=None)
     async with serving(described(EC_PUBLIC, "a", "ES256"), other) as server:
@@ -195,6 +204,7 @@ async def test_a_curve_of_another_size_does_not_fit() -> None:
         await assert_refused(token, server.verifier("ES256"))
 
 
+@pytest.mark.processes
 async def test_the_private_part_of_a_key_is_not_even_read() -> None:
     numbers = load_pem_private_key(RSA_PRIVATE.encode(), None)
     assert isinstance(numbers, rsa.RSAPrivateKey)
@@ -202,6 +212,7 @@ async def test_the_private_part_of_a_key_is_not_even_read() -> None:
         assert (await server.verifier().verify(rs())).subject == "alice"
 
 
+@pytest.mark.processes
 async def test_a_key_or_an_address_that_the_token_brings_along_is_not_used() -> None:
     async with (
         serving(described(OTHER_PUBLIC, "b")) as evil,
@@ -217,6 +228,7 @@ async def test_a_key_or_an_address_that_the_token_brings_along_is_not_used() -> 
         assert evil.asked == 0
 
 
+@pytest.mark.processes
 async def test_the_other_rules_are_those_of_a_single_key() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier()
@@ -233,6 +245,7 @@ async def test_the_other_rules_are_those_of_a_single_key() -> None:
 # when they are fetched
 
 
+@pytest.mark.processes
 async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier(again=0)
@@ -243,6 +256,7 @@ async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
         assert server.asked == 2
 
 
+@pytest.mark.processes
 async def test_a_key_that_is_gone_is_refused_once_the_cache_is_old() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier(cache=0.001, again=0)
@@ -252,6 +266,7 @@ async def test_a_key_that_is_gone_is_refused_once_the_cache_is_old() -> None:
         await assert_refused(rs(), by)
 
 
+@pytest.mark.processes
 async def test_a_flood_of_unknown_names_is_no_flood_of_requests() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier()
@@ -262,6 +277,7 @@ async def test_a_flood_of_unknown_names_is_no_flood_of_requests() -> None:
         assert server.asked == 1
 
 
+@pytest.mark.processes
 async def test_all_who_come_meanwhile_wait_for_one_answer() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         server.answers.clear()
@@ -297,6 +313,7 @@ FAILURES: Mapping[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
 async def test_without_keys_nobody_can_tell_and_the_client_may_come_back(
     failure: dict[str, Any],
@@ -311,6 +328,7 @@ async def test_without_keys_nobody_can_tell_and_the_client_may_come_back(
         assert server.asked == 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
 async def test_while_the_address_fails_the_last_good_keys_are_used(failure: dict[str, Any]) -> None:
     async with serving(described(RSA_PUBLIC)) as server:
@@ -325,6 +343,7 @@ async def test_while_the_address_fails_the_last_good_keys_are_used(failure: dict
             await by.verify(rs(OTHER_PRIVATE, "b"))
 
 
+@pytest.mark.processes
 async def test_once_the_address_answers_again_its_keys_are_used() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         server.status = 500
@@ -336,6 +355,7 @@ async def test_once_the_address_answers_again_its_keys_are_used() -> None:
         assert (await by.verify(rs())).subject == "alice"
 
 
+@pytest.mark.processes
 async def test_a_slow_address_is_given_up() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         server.answers.clear()
@@ -343,6 +363,7 @@ async def test_a_slow_address_is_given_up() -> None:
             await server.verifier(timeout=0.1).verify(rs())
 
 
+@pytest.mark.processes
 async def test_those_whose_key_is_known_do_not_wait_for_an_address_that_fails() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier(cache=0.001, again=0)
@@ -356,6 +377,7 @@ async def test_those_whose_key_is_known_do_not_wait_for_an_address_that_fails() 
             assert (await by.verify(rs())).subject == "alice"
 
 
+@pytest.mark.processes
 async def test_nobody_listens_at_the_address() -> None:
     async with serving() as server:
         url = server.url
@@ -404,6 +426,7 @@ def test_https_and_this_machine_are_trusted(url: str) -> None:
 # the settings
 
 
+@pytest.mark.processes
 async def test_the_settings_make_the_verifier() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = verifier_from(
@@ -440,6 +463,7 @@ def test_a_secret_needs_no_http_client() -> None:
 # what is not told
 
 
+@pytest.mark.processes
 async def test_a_failure_repeats_neither_the_token_nor_the_answer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -38,6 +38,7 @@ def test_a_page_is_foreign_unless_it_came_from_this_host(
     assert (foreign_origin(Headers(raw=raw)) is None) == own
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("allowed", "origin", "enters"),
     [
@@ -69,6 +70,7 @@ async def test_a_socket_is_opened_only_for_pages_that_may(
         assert refusal.value.response.status_code == 403
 
 
+@pytest.mark.processes
 async def test_the_operator_is_told_once_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     router: Any = GraphQLRouter(schema_of(), settings=Settings())
     async with running(application(router)) as host:

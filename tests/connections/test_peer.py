@@ -190,6 +190,7 @@ CASES: list[Callable[[], Coroutine[Any, Any, None]]] = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_it_is_so(run: Callable[[Awaitable[None]], None], case: Callable[[], Any]) -> None:

@@ -7,6 +7,8 @@ import pytest
 from gqlnotify import GraphQLRouter
 from tests.applications import schema_of, websocket
 
+pytestmark = pytest.mark.processes
+
 MODERN = "graphql-transport-ws"
 LEGACY = "graphql-ws"
 

@@ -94,6 +94,7 @@ def test_no_token_is_kept() -> None:
     assert sys.getrefcount(text) == before
 
 
+@pytest.mark.processes
 async def test_a_token_that_was_verified_before_passes_while_its_address_waits() -> None:
     settings = Settings(jwt_secret=SECRET, max_failed_authentications=2)  # type: ignore[arg-type]
     app = application(GraphQLRouter(schema_of(), settings=settings))
@@ -114,6 +115,7 @@ async def test_a_token_that_was_verified_before_passes_while_its_address_waits()
             assert (await socket.closed()).code == 1013
 
 
+@pytest.mark.processes
 async def test_a_token_that_was_verified_before_is_still_revoked() -> None:
     house = House()
     router = house.locked()
@@ -131,6 +133,7 @@ async def test_a_token_that_was_verified_before_is_still_revoked() -> None:
         await wait_until(is_refused)
 
 
+@pytest.mark.processes
 async def test_a_hook_of_the_application_decides_each_time() -> None:
     asked: list[str | None] = []
 

@@ -22,6 +22,8 @@ from tests.e2e.raw import MODERN
 from tests.e2e.service import SUBSCRIBE, Service, served
 from tests.servers import CLIENTS, PATIENCE, patience
 
+pytestmark = pytest.mark.processes
+
 IDS = ("1", 'é"😀')
 THRESHOLD = 1024
 SIZES = (1, 900, 1100, 4095, 4097, 70_000, 200 * 1024)

@@ -43,6 +43,7 @@ def marks(result: dict[str, Any]) -> tuple[Any, Any]:
     return result["data"]["notes"]["told"], result["extensions"].get("conflated")
 
 
+@pytest.mark.processes
 async def test_who_returns_gets_the_latest_and_then_all(stage: Stage) -> None:
     router = stage.router()
     before = await stage.now()
@@ -63,6 +64,7 @@ async def test_who_returns_gets_the_latest_and_then_all(stage: Stage) -> None:
     assert stage.executed == ["b1", "a3", "a4", "a5", "a6"]
 
 
+@pytest.mark.processes
 async def test_a_mark_is_for_those_who_lag_and_not_kept_for_others(stage: Stage) -> None:
     router = stage.router()
     first = await stage.say("b1")
@@ -77,6 +79,7 @@ async def test_a_mark_is_for_those_who_lag_and_not_kept_for_others(stage: Stage)
     assert stage.executed == ["a2"]
 
 
+@pytest.mark.processes
 async def test_errors_and_results_that_take_their_time_are_marked_as_well(stage: Stage) -> None:
     async def slowly(text: str, _info: Info) -> object:
         await asyncio.sleep(0)
@@ -93,6 +96,7 @@ async def test_errors_and_results_that_take_their_time_are_marked_as_well(stage:
         assert result["extensions"] == {"cursor": await stage.now(), "conflated": 1}
 
 
+@pytest.mark.processes
 async def test_who_reads_another_topic_of_this_name_shares_nothing(stage: Stage) -> None:
     every = Topic("notes", stage.note)
     request = iter([stage.notes, every, stage.notes])
@@ -107,6 +111,7 @@ async def test_who_reads_another_topic_of_this_name_shares_nothing(stage: Stage)
         assert len(executions(router)) == 2
 
 
+@pytest.mark.processes
 async def test_a_key_that_fails_ends_who_lags_and_nobody_else(stage: Stage) -> None:
     def fails(note: Any) -> Any:
         return [note.text]
@@ -125,6 +130,7 @@ async def test_a_key_that_fails_ends_who_lags_and_nobody_else(stage: Stage) -> N
         assert await told([alice]) == ["a3"]
 
 
+@pytest.mark.processes
 async def test_an_execution_for_each_viewer_and_a_generator_of_ones_own_know_the_mark(
     stage: Stage,
 ) -> None:
@@ -136,6 +142,7 @@ async def test_an_execution_for_each_viewer_and_a_generator_of_ones_own_know_the
         assert [marks(await alice.next("1")) for _ in "12"] == [("b1", 1), ("a2", None)]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_is_marked_as_well(
     stage: Stage, kind: str, headers: dict[str, str]

@@ -101,6 +101,7 @@ DOCUMENTS = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("document", DOCUMENTS)
 @pytest.mark.parametrize("extensions", EXTENSIONS[:-1], ids=range(len(EXTENSIONS) - 1))
 async def test_a_document_is_parsed_and_validated_once_however_it_comes(
@@ -115,6 +116,7 @@ async def test_a_document_is_parsed_and_validated_once_however_it_comes(
     assert len(counted.validated) == 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("extensions", EXTENSIONS[:-1], ids=range(len(EXTENSIONS) - 1))
 async def test_a_subscription_is_parsed_and_validated_once_for_all(
     counted: Counted, extensions: tuple[Any, ...]
@@ -144,6 +146,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("document", WRONG)
 @pytest.mark.parametrize("extensions", EXTENSIONS, ids=range(len(EXTENSIONS)))
 async def test_what_is_wrong_is_told_as_strawberry_tells_it(
@@ -167,6 +170,7 @@ LIMITED: list[tuple[Any, str, str]] = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("limit", "document", "word"), LIMITED)
 async def test_a_limit_refuses_each_time(limit: Any, document: str, word: str) -> None:
     async with both_ways(Stage(extensions=[limit])) as (client, socket):
@@ -232,6 +236,7 @@ class Inheriting(ByName):
         return (Shorter,)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("extension", [Closing, Defaulting, Attributing, Inheriting])
 async def test_one_limit_is_not_taken_for_another(extension: type[ByName]) -> None:
     router = Stage(extensions=[extension]).router()
@@ -250,11 +255,13 @@ class Listing(SchemaExtension):
         yield
 
 
+@pytest.mark.processes
 async def test_rules_in_a_list_will_do() -> None:
     async with both_ways(Stage(extensions=[Listing])) as (_client, socket):
         assert await socket.query("{ hello }") == {"hello": "world"}
 
 
+@pytest.mark.processes
 async def test_validation_that_is_switched_off_stays_off(counted: Counted) -> None:
     async with both_ways(Stage(extensions=[DisableValidation])) as (client, _socket):
         for _ in range(2):
@@ -275,6 +282,7 @@ class Noting(QueryDepthLimiter):
         self.depths = depths
 
 
+@pytest.mark.processes
 async def test_rules_that_are_always_new_do_not_pile_up() -> None:
     stage = Stage(extensions=[Noting])
     router = stage.router()
@@ -297,6 +305,7 @@ async def test_documents_are_forgotten_and_huge_ones_not_kept(counted: Counted) 
     assert counted.parsed.count(huge) == 2
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "document", ["{ hello", "{ unknown }", "{ hello hello(word: 1) }", "{" + " hello" * 9999 + "}"]
 )
@@ -387,6 +396,7 @@ class SuggestiveFeed:
         yield choice.value
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("document", "variables"), SUGGESTING)
 @pytest.mark.parametrize(
     "extensions", [(), (ParserCache, ValidationCache)], ids=["plain", "cached"]
@@ -416,6 +426,7 @@ async def test_without_introspection_no_error_suggests_a_name(
             assert ("Did you mean" in text) is allowed
 
 
+@pytest.mark.processes
 async def test_without_introspection_a_subscription_suggests_no_value() -> None:
     schema = strawberry.Schema(Suggestive, subscription=SuggestiveFeed)
     router = GraphQLRouter(schema, settings=Settings(introspection=False))
@@ -457,6 +468,7 @@ class Replacing(SchemaExtension):
             context.graphql_document = parse(query)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", ["document", "query", "late"])
 async def test_an_extension_that_replaces_the_document_confuses_nobody(
     how: str, monkeypatch: pytest.MonkeyPatch
@@ -477,6 +489,7 @@ class ReplacingSubscriptions(SchemaExtension):
             context.graphql_document = parse("subscription { notes { told text } }")
 
 
+@pytest.mark.processes
 async def test_who_was_given_another_document_does_not_share() -> None:
     stage = Stage(extensions=[ReplacingSubscriptions])
     router = stage.router()
@@ -490,6 +503,7 @@ async def test_who_was_given_another_document_does_not_share() -> None:
 # Documents that are too deep
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("depth", [50, 90, 120, 160, 200, 300, 3000])
 async def test_a_document_of_any_depth_has_an_answer_and_harms_no_other(depth: int) -> None:
     document = "{ nested " * depth + "{ hello }" + "}" * depth
@@ -546,6 +560,7 @@ def test_the_named_operation_says_where_it_begins() -> None:
     assert set(resume_variables(document, "C")) == set()
 
 
+@pytest.mark.processes
 async def test_a_required_position_is_shared_too() -> None:
     stage = Stage()
     router = stage.router()
@@ -557,6 +572,7 @@ async def test_a_required_position_is_shared_too() -> None:
         assert sizes(router) == [2]
 
 
+@pytest.mark.processes
 async def test_a_document_is_known_under_each_of_its_operations() -> None:
     stage = Stage()
     router = stage.router()

@@ -18,6 +18,8 @@ from tests.execution import LATER, PLAIN, TOLD, Stage, audience, codes, subscrib
 from tests.servers import running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 
 class Extension(SchemaExtension):
     """With an extension, events take another way."""

@@ -43,6 +43,8 @@ from tests.execution import (
 from tests.servers import running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 secret: ContextVar[str] = ContextVar("secret", default="nothing")
 
 

@@ -170,6 +170,7 @@ async def both(stage: Stage, settings: Settings) -> AsyncIterator[tuple[Any, Soc
         yield client, socket
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("code", "document", "says"), REFUSED)
 async def test_too_much_is_refused_over_websocket_and_over_http_and_counted(
     stage: Stage, code: str, document: str, says: str
@@ -190,6 +191,7 @@ async def test_too_much_is_refused_over_websocket_and_over_http_and_counted(
             assert await socket.query("{ hello }") == {"hello": "world"}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("document", ALLOWED)
 async def test_what_is_just_within_the_limits_is_answered(stage: Stage, document: str) -> None:
     async with both(stage, SMALL) as (client, socket):
@@ -197,6 +199,7 @@ async def test_what_is_just_within_the_limits_is_answered(stage: Stage, document
         assert "errors" not in await post(client, document)
 
 
+@pytest.mark.processes
 async def test_too_much_is_refused_in_streams_and_subscriptions() -> None:
     document = "subscription { notes { a: text b: text c: text d: text } }"
     protocols = ("graphql-transport-ws", SSE, "multipart-subscription")
@@ -210,6 +213,7 @@ async def test_too_much_is_refused_in_streams_and_subscriptions() -> None:
     assert [t["errors"][0]["extensions"]["code"] for t in told] == ["TOO_MANY_ALIASES"] * 2
 
 
+@pytest.mark.processes
 async def test_a_refused_document_is_not_validated(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: Any) -> None:
         raise AssertionError("it was validated")
@@ -229,6 +233,7 @@ async def test_a_refused_document_is_not_validated(monkeypatch: pytest.MonkeyPat
 # Introspection
 
 
+@pytest.mark.processes
 async def test_where_introspection_is_off_the_schema_is_not_told_in_any_way() -> None:
     settings = Settings(jwt_secret=SECRET, introspection=False)  # type: ignore[arg-type]
     documents = [
@@ -247,6 +252,7 @@ async def test_where_introspection_is_off_the_schema_is_not_told_in_any_way() ->
         assert page.status_code == 404
 
 
+@pytest.mark.processes
 async def test_where_introspection_is_on_graphiql_has_its_answer_and_its_page() -> None:
     settings = Settings(jwt_secret=SECRET)  # type: ignore[arg-type]
     async with both(Stage(), settings) as (client, socket):

@@ -16,6 +16,7 @@ from tests.waiting import wait_until
 JUNK: dict[str, Any] = {"junk": [[]] * 2000}
 
 
+@pytest.mark.processes
 async def test_undeclared_variables_are_neither_kept_nor_a_difference() -> None:
     stage = Stage()
     router = stage.router()
@@ -28,6 +29,7 @@ async def test_undeclared_variables_are_neither_kept_nor_a_difference() -> None:
         assert await told([alice, bob]) == ["hi"] * 2
 
 
+@pytest.mark.processes
 async def test_a_subscription_by_itself_keeps_no_undeclared_variable() -> None:
     found = list[Any]()
     stage = Stage()
@@ -45,6 +47,7 @@ async def test_a_subscription_by_itself_keeps_no_undeclared_variable() -> None:
         await alice.is_silent()
 
 
+@pytest.mark.processes
 async def test_executions_that_nobody_uses_weigh_no_more_than_their_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -72,6 +75,7 @@ async def refused(socket: Socket, extensions: Any) -> str:
     return str((await socket.error("1"))[0]["extensions"]["code"])
 
 
+@pytest.mark.processes
 async def test_extensions_that_are_too_large_are_refused() -> None:
     router = Stage().router()
     async with audience(router, "alice") as (alice,):
@@ -90,6 +94,7 @@ def test_the_limit_is_the_size_as_json(over: int) -> None:
         limits.check_extensions(extensions)
 
 
+@pytest.mark.processes
 async def test_a_long_operation_id_closes_the_socket() -> None:
     stage = Stage()
     router = stage.router()
@@ -101,6 +106,7 @@ async def test_a_long_operation_id_closes_the_socket() -> None:
         assert (closed.code, closed.reason) == (4400, "'id' must have at most 256 characters")
 
 
+@pytest.mark.processes
 async def test_a_refused_document_keeps_nothing_of_who_sent_it() -> None:
     # A value of the wrong type: graphql-core raises and catches the error itself.
     router = Stage().router()

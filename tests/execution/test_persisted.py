@@ -70,6 +70,7 @@ async def ask(socket: Socket, payload: dict[str, Any]) -> dict[str, Any]:
     return await socket.receive()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("naming", NAMINGS)
 async def test_a_document_can_be_named_whatever_the_transport(naming: Any, file: Path) -> None:
     async with both(file) as (client, socket):
@@ -91,6 +92,7 @@ async def test_a_document_can_be_named_whatever_the_transport(naming: Any, file:
         assert multiparts(by_parts.text)[0]["data"] == {"count": 1}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("naming", NAMINGS)
 async def test_an_unknown_name_is_told_so_in_the_words_that_clients_know(
     naming: Any, file: Path
@@ -104,6 +106,7 @@ async def test_an_unknown_name_is_told_so_in_the_words_that_clients_know(
         assert await socket.query(OTHER) == {"nested": {"hello": "world"}}
 
 
+@pytest.mark.processes
 async def test_where_only_persisted_ones_are_allowed_no_other_gets_through(file: Path) -> None:
     async with both(file, only_persisted=True) as (client, socket):
         assert await post(client, HELLO) == {"data": {"hello": "world"}}

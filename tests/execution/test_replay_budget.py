@@ -58,6 +58,7 @@ async def test_a_budget_is_forgotten_with_its_last_user() -> None:
     assert list(budgets._by_subject) == []
 
 
+@pytest.mark.processes
 async def test_replayed_events_are_paid_for_once_by_whoever_has_them_executed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

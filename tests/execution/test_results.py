@@ -157,6 +157,7 @@ class Idle(SchemaExtension):
 # Events that can't be read
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
 @pytest.mark.parametrize("field", ["shared", "alone", "optional", "scalar"])
 @pytest.mark.parametrize("live", [True, False], ids=["live", "replayed"])
@@ -186,6 +187,7 @@ async def test_an_unreadable_event_is_an_error_with_its_cursor_and_the_stream_go
     assert all(isinstance(item, Item) for item in shop.seen)
 
 
+@pytest.mark.processes
 async def test_a_client_resumes_after_an_unreadable_event() -> None:
     shop = Shop()
     async with websocket(shop.router()) as socket:
@@ -207,6 +209,7 @@ async def test_a_generator_of_the_application_goes_on_with_the_next_event() -> N
     await shop.topics.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 @pytest.mark.parametrize("field", ["shared", "alone"])
 async def test_over_http_an_unreadable_event_is_the_same(
@@ -229,6 +232,7 @@ async def test_over_http_an_unreadable_event_is_the_same(
     assert good["data"] == {field: {"number": 2}}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_generator_s_client_gets_the_errors_of_unreadable_events_in_order(
@@ -250,6 +254,7 @@ async def test_a_generator_s_client_gets_the_errors_of_unreadable_events_in_orde
     assert results[1]["errors"][0]["path"] == ["until"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_over_http_a_generator_s_client_gets_the_same_errors(
     kind: str, headers: dict[str, str]
@@ -266,6 +271,7 @@ async def test_over_http_a_generator_s_client_gets_the_same_errors(
     assert found == [bad, 1]
 
 
+@pytest.mark.processes
 async def test_a_generator_that_yields_nothing_collects_no_end_of_errors() -> None:
     shop = Shop()
     async with websocket(shop.router()) as socket:
@@ -277,6 +283,7 @@ async def test_a_generator_that_yields_nothing_collects_no_end_of_errors() -> No
         assert found_in(await socket.next("1")) == bad[1]
 
 
+@pytest.mark.processes
 async def test_mask_errors_hides_the_code_and_not_the_cursor() -> None:
     shop = Shop(extensions=[MaskErrors])
     async with websocket(shop.router()) as socket:
@@ -290,6 +297,7 @@ async def test_mask_errors_hides_the_code_and_not_the_cursor() -> None:
     assert result["extensions"] == {"cursor": bad}
 
 
+@pytest.mark.processes
 async def test_an_unreadable_event_is_logged_and_counted_once_without_what_it_holds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -314,6 +322,7 @@ async def test_an_unreadable_event_is_logged_and_counted_once_without_what_it_ho
 # Results that can't be encoded
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("field", ["shared", "alone", "own"])
 @pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
 async def test_a_result_with_nan_is_an_error_and_the_stream_goes_on(
@@ -353,6 +362,7 @@ def test_a_result_that_is_nested_too_deeply_is_an_error_of_its_field() -> None:
     assert error.extensions == {"code": "INTERNAL_SERVER_ERROR"}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_over_http_streams_nan_is_an_error_too(kind: str, headers: dict[str, str]) -> None:
     shop = Shop()
@@ -368,6 +378,7 @@ async def test_over_http_streams_nan_is_an_error_too(kind: str, headers: dict[st
     assert good["data"] == {"shared": {"stats": {"values": []}}}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("accept", ["application/json", "application/graphql-response+json"])
 async def test_a_query_with_nan_is_answered_with_an_error(accept: str) -> None:
     async with http(Shop().router()) as client:
@@ -381,6 +392,7 @@ async def test_a_query_with_nan_is_answered_with_an_error(accept: str) -> None:
     assert told["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
 
 
+@pytest.mark.processes
 async def test_in_a_batch_nan_spoils_one_result_alone() -> None:
     shop = Shop(config=StrawberryConfig(batching_config={"max_operations": 3}))
     async with http(shop.router()) as client:
@@ -390,6 +402,7 @@ async def test_in_a_batch_nan_spoils_one_result_alone() -> None:
     assert (bad["data"], len(bad["errors"])) == (None, 1)
 
 
+@pytest.mark.processes
 async def test_a_connection_ack_with_nan_closes_the_socket_and_says_nothing_else() -> None:
     class Router(GraphQLRouter[Any, Any]):
         async def on_ws_connect(self, context: Any) -> Any:
@@ -401,6 +414,7 @@ async def test_a_connection_ack_with_nan_closes_the_socket_and_says_nothing_else
         assert (await socket.closed()).code == 4500
 
 
+@pytest.mark.processes
 async def test_an_error_with_nan_still_ends_its_operation() -> None:
     shop = Shop()
     async with websocket(shop.router()) as socket:
@@ -412,6 +426,7 @@ async def test_an_error_with_nan_still_ends_its_operation() -> None:
         assert (await socket.next("1"))["data"] == {"fine": 1}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_over_http_an_error_with_nan_is_told_as_well(
     kind: str, headers: dict[str, str]
@@ -460,6 +475,7 @@ TRANSPORTS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize(("transport", "status"), TRANSPORTS.items())
 async def test_an_exception_before_the_execution_is_the_server_s_fault_and_stays_there(
@@ -473,6 +489,7 @@ async def test_an_exception_before_the_execution_is_the_server_s_fault_and_stays
     assert SECRET in caplog.text
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("transport", ["text/event-stream", "websocket"])
 async def test_the_same_goes_for_a_subscription(hook: str, transport: str) -> None:
@@ -481,6 +498,7 @@ async def test_the_same_goes_for_a_subscription(hook: str, transport: str) -> No
     assert [error["message"] for error in errors] == ["Internal server error"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_an_error_that_a_hook_has_for_the_client_arrives(transport: str) -> None:
     shop = Shop(extensions=[failing("on_validate", GraphQLError("not today"))])
@@ -489,6 +507,7 @@ async def test_an_error_that_a_hook_has_for_the_client_arrives(transport: str) -
     assert status in {400, 200, None}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("transport", [GRAPHQL_RESPONSE, "application/json"])
 async def test_what_a_scalar_refuses_is_the_client_s_fault(transport: str) -> None:
     query = """query { until: __type(name: 7) { name } }"""

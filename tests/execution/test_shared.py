@@ -40,6 +40,8 @@ from tests.recorder import Recorder, recording
 from tests.servers import patience, running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def stage() -> Stage:

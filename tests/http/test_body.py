@@ -7,6 +7,8 @@ from gqlnotify import GraphQLRouter, Settings
 from tests.applications import HELLO, application, client_of, post, schema_of
 from tests.servers import running
 
+pytestmark = pytest.mark.processes
+
 LIMIT = 1000
 JSON = {"content-type": "application/json"}
 

@@ -105,6 +105,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("accept", "kind", "expected"),
     [
@@ -154,6 +155,7 @@ async def test_an_operation_is_answered_as_the_client_likes_best(
         assert answer.headers["x-accel-buffering"] == "no"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_subscription_without_a_stream_leaves_no_traceback(
     client: httpx.AsyncClient, method: str, caplog: pytest.LogCaptureFixture
@@ -164,6 +166,7 @@ async def test_a_subscription_without_a_stream_leaves_no_traceback(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("content_type", "status"),
     [
@@ -185,6 +188,7 @@ async def test_a_body_is_read_as_json_only_where_it_says_so(
     assert answer.status_code == status
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("accept", "status"), [(URQL, 200), (APOLLO, 200), (STREAM, 400)])
 async def test_a_batch_is_answered_in_json_alone(accept: str, status: int) -> None:
     batching = StrawberryConfig(batching_config={"max_operations": 2})

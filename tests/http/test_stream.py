@@ -61,6 +61,7 @@ async def house() -> House:
     return House()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_streams_and_sockets_of_a_subject_are_counted_together(
     house: House, kind: str, headers: dict[str, str]
@@ -92,6 +93,7 @@ async def test_streams_and_sockets_of_a_subject_are_counted_together(
             assert (await socket.closed()).code == 1013
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_full_process_takes_no_stream_and_counts_those_that_it_has(
     house: House, kind: str, headers: dict[str, str]
@@ -113,6 +115,7 @@ async def test_a_full_process_takes_no_stream_and_counts_those_that_it_has(
     assert metrics._refusals.labels("too_many_connections")._value.get() == before + 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 @pytest.mark.parametrize(
     ("query", "options"),
@@ -136,6 +139,7 @@ async def test_a_stream_that_ends_by_itself_is_counted_no_longer(
     assert not router._gqlnotify.connection_limits._of_subject
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_whose_client_leaves_is_counted_no_longer(
     house: House, kind: str, headers: dict[str, str]

@@ -74,6 +74,7 @@ def named(exporter: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
     return [span for span in exporter.get_finished_spans() if span.name == name]
 
 
+@pytest.mark.processes
 async def test_one_event_for_many_subscribers_is_one_span(exporter: InMemorySpanExporter) -> None:
     async with (
         serving_here() as address,
@@ -97,6 +98,7 @@ async def test_one_event_for_many_subscribers_is_one_span(exporter: InMemorySpan
     assert len(named(exporter, "connection_init")) == 2
 
 
+@pytest.mark.processes
 async def test_a_publish_is_within_the_mutation_that_does_it(
     exporter: InMemorySpanExporter,
 ) -> None:
@@ -112,6 +114,7 @@ async def test_a_publish_is_within_the_mutation_that_does_it(
     assert mutation.attributes["graphql.operation.type"] == "mutation"
 
 
+@pytest.mark.processes
 async def test_resolvers_run_within_the_span_of_their_operation(
     exporter: InMemorySpanExporter,
 ) -> None:
@@ -124,6 +127,7 @@ async def test_resolvers_run_within_the_span_of_their_operation(
             assert answer.json() == {"data": {"inside": "operation"}}
 
 
+@pytest.mark.processes
 async def test_a_span_holds_no_document_no_value_and_no_token(
     exporter: InMemorySpanExporter,
 ) -> None:

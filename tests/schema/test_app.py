@@ -62,6 +62,7 @@ async def test_the_root_leads_to_graphql(settings: Settings) -> None:
     assert (answer.status_code, answer.headers["location"]) == (307, "/graphql")
 
 
+@pytest.mark.processes
 async def test_a_restart_keeps_the_tasks(settings: Settings, socket: Path) -> None:
     async with serving(create_app(settings), socket) as client:
         task = await client.create("kept")
@@ -69,6 +70,7 @@ async def test_a_restart_keeps_the_tasks(settings: Settings, socket: Path) -> No
         assert await client.data("task", {"id": task["id"]}) == task
 
 
+@pytest.mark.processes
 async def test_two_applications_share_a_process_and_nothing_else(
     settings: Settings, socket: Path, tmp_path: Path
 ) -> None:

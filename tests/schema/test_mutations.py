@@ -6,6 +6,8 @@ import pytest
 
 from tests.schema.client import Client, operation, token
 
+pytestmark = pytest.mark.processes
+
 
 async def refused(client: Client, name: str, variables: dict[str, Any], argument: str) -> None:
     error = await client.error(name, variables)

@@ -10,6 +10,8 @@ from schema.app import create_app
 from tests.schema.client import Client, operation, token
 from tests.schema.conftest import serving
 
+pytestmark = pytest.mark.processes
+
 
 def nested(levels: int) -> Any:
     value: Any = 1

@@ -6,6 +6,8 @@ import pytest
 
 from tests.schema.client import Client, token
 
+pytestmark = pytest.mark.processes
+
 
 async def pages(client: Client, **variables: Any) -> list[dict[str, Any]]:
     """Follow the cursors from the first page to the last."""

@@ -6,6 +6,8 @@ import pytest
 
 from tests.schema.client import PATIENCE, Client, Stream, token
 
+pytestmark = pytest.mark.processes
+
 
 def seen(event: dict[str, Any]) -> tuple[str, str, int]:
     return event["kind"], event["task"]["title"], event["task"]["version"]

@@ -17,6 +17,8 @@ from tests.e2e.raw import Socket, open_socket
 from tests.servers import running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 NUMBERS = Topic("numbers", int)
 COUNT = "subscription { count }"
 

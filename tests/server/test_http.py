@@ -18,6 +18,8 @@ from gqlnotify.server.http import Watched
 from gqlnotify.server.websocket import WebSocketProtocol
 from tests.servers import patience, running
 
+pytestmark = pytest.mark.processes
+
 TIMEOUT = 0.5
 HEAD = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 100000\r\n\r\n"
 ASK = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"

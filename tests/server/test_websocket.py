@@ -34,6 +34,8 @@ from tests.e2e.service import SUBSCRIBE, Service, follow, ready, served, text_of
 from tests.servers import PATIENCE, patience, running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 BIG = 100 * 1024
 Promise = Callable[[Service], Coroutine[Any, Any, None]]
 DEFLATE = "permessage-deflate; client_max_window_bits"

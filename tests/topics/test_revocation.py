@@ -393,6 +393,7 @@ async def test_a_slow_broker_holds_up_neither_start_nor_end(
         broker.answer.set()
 
 
+@pytest.mark.processes
 async def test_those_who_come_while_nobody_can_tell_are_refused_until_somebody_can(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +450,7 @@ def mounted_deeply(router: Any) -> Any:
     return Starlette(routes=[Mount("/", middle)]), {}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("topics", ["given", "its own"])
 @pytest.mark.parametrize("serve", [included, without_lifespan, mounted, mounted_deeply])
 async def test_a_revoked_token_is_refused_however_the_router_is_served(
@@ -648,6 +650,7 @@ async def test_a_token_that_outlives_the_longest_life_is_refused(
         revocations.check(principal)
 
 
+@pytest.mark.processes
 async def test_a_token_that_lives_too_long_is_told_so_and_is_no_guess(house: House) -> None:
     settings = locked(jwt_max_lifetime=60, max_failed_authentications=1)
     async with http(house.router(settings=settings)) as client:
@@ -672,6 +675,7 @@ async def test_it_may_be_started_again() -> None:
 # over HTTP
 
 
+@pytest.mark.processes
 async def test_a_socket_leaves_nothing_to_be_told(house: House) -> None:
     router = house.locked()
     async with running(application(router)) as origin:
@@ -681,6 +685,7 @@ async def test_a_socket_leaves_nothing_to_be_told(house: House) -> None:
         await wait_until(lambda: not watches(router))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_ends_when_its_token_is_revoked(
     house: House, kind: str, headers: dict[str, str]

@@ -71,6 +71,7 @@ async def something_of_everything(wire: Writer) -> None:
     wire.write("last")
 
 
+@pytest.mark.processes
 async def test_both_ways_have_the_same_bytes() -> None:
     direct = await said(something_of_everything, WebSocketProtocol)
     portable = await said(something_of_everything, WebSocketsSansIOProtocol)
@@ -80,6 +81,7 @@ async def test_both_ways_have_the_same_bytes() -> None:
     assert json.loads(direct[1].data) == {"id": 'é"', "n": 0, "text": "é"}
 
 
+@pytest.mark.processes
 async def test_a_peer_that_inflates_reads_the_same() -> None:
     plain = await said(something_of_everything, WebSocketProtocol)
     inflated = await said(something_of_everything, WebSocketProtocol, offer="permessage-deflate")
@@ -87,6 +89,7 @@ async def test_a_peer_that_inflates_reads_the_same() -> None:
     assert [frame.text for frame in inflated] == [frame.text for frame in plain]
 
 
+@pytest.mark.processes
 async def test_nothing_is_written_before_the_turn_is_over_unless_it_is_flushed() -> None:
     async def script(wire: Writer) -> None:
         assert isinstance(wire, DirectWriter)
