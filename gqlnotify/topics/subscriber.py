@@ -241,15 +241,15 @@ class Subscriber:
         try:
             self._backlog = await self._open_topic.read(self.position)
             if not self._backlog:
-                await self._join_window()
+                await self._join_buffer()
         except BrokerUnavailable:
             # Catching up tries again until it works, and wakes everybody then.
             self._open_topic.refresh()
             return False
         return True
 
-    async def _join_window(self) -> None:
-        """Move to the window's position if both come before the topic's first event.
+    async def _join_buffer(self) -> None:
+        """Move to the buffer's position if both come before the topic's first event.
 
         A broker may give a topic without a history another cursor each time. All mean the same
         place, provided that the history is still the one in which the earlier was given.
