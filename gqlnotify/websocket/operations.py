@@ -1,0 +1,204 @@
+"""The operations of one socket: each runs in a task, or as a member of a group of subscriptions."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from strawberry.types import ExecutionResult
+
+from gqlnotify import execution
+from gqlnotify.cancellation import only_own_cancellation
+from gqlnotify.errors import BadUserInput, ExecutionCancelled, InternalError, NotifyError
+from gqlnotify.observability import metrics
+from gqlnotify.protocol import messages
+from gqlnotify.protocol.connection import Command, ServerConnection
+from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.topics.subscriber import Subscriber
+from gqlnotify.websocket.connection import Connection
+from gqlnotify.websocket.shared_operation import SharedOperation
+
+_NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
+
+logger = logging.getLogger("gqlnotify.transports")
+
+
+class Operations:
+    """Starts and stops operations, and sends what comes of them.
+
+    Args:
+        connection: where the results go.
+        protocol: says which messages may be sent.
+        execute: carries out what the protocol commands.
+        stream: executes an operation.
+        budget: returns how fast the subject's replay may be executed.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        protocol: ServerConnection,
+        execute: Callable[[Sequence[Command]], Awaitable[None]],
+        stream: Callable[[Subscribe], AsyncGenerator[Any, None]],
+        budget: Callable[[], execution.ReplayBudget | None],
+    ) -> None:
+        self._connection = connection
+        self._protocol = protocol
+        self._execute = execute
+        self._stream = stream
+        self._make_budget = budget
+        self._budget: execution.ReplayBudget | None = None
+        self._running: dict[str, asyncio.Task[None] | SharedOperation] = {}
+        self._requests: dict[asyncio.Task[None], Subscribe] = {}
+
+    def load(self) -> metrics.Load:
+        """See `metrics.Sampled`."""
+        shared = sum(isinstance(each, SharedOperation) for each in self._running.values())
+        yield metrics.shared_operations, shared
+        yield metrics.own_operations, len(self._running) - shared
+
+    def start(self, operation: Subscribe) -> None:
+        """Run `operation` in a task."""
+        task = self._connection.spawn(self._run(operation))
+        self._running[operation.id] = task
+        self._requests[task] = operation
+        task.add_done_callback(self._requests.pop)
+
+    def stop(self, id_: str) -> None:
+        """Stop the operation of this id, unless it has ended by itself."""
+        running = self._running.pop(id_, None)
+        if running is not None:
+            running.cancel()
+
+    def stop_all(self) -> None:
+        """Stop every operation."""
+        for id_ in list(self._running):
+            self.stop(id_)
+
+    async def finish(self, is_endless: Callable[[Subscribe], Awaitable[bool]]) -> None:
+        """Wait for the operations that end by themselves."""
+        running = list(self._requests.items())
+        finite = [task for task, request in running if not await is_endless(request)]
+        if finite:
+            await asyncio.wait(finite)
+
+    async def _run(self, operation: Subscribe) -> None:
+        # Its result would have to wait as well, and be kept meanwhile.
+        await self._connection.room()
+        await self._conclude(operation.id, partial(self._answer, operation))
+
+    async def _conclude(
+        self, id_: str, work: Callable[[], Awaitable[Sequence[Json] | None]]
+    ) -> None:
+        """Do `work`, and end the operation with the errors that it returns, unless it lives on."""
+        try:
+            with only_own_cancellation():
+                errors = await work()
+        except execution.Ended as ended:
+            errors = ended.errors
+        except NotifyError as error:
+            metrics.refused(error.code)
+            errors = [error.formatted()]
+        except asyncio.CancelledError:
+            # A stop forgets the operation before it cancels the task: this one cancelled itself.
+            if not self._runs(id_) or self._connection.is_over:
+                raise
+            errors = [ExecutionCancelled("The operation was cancelled").formatted()]
+        except Exception:
+            logger.exception("An operation failed")
+            errors = [InternalError("An operation failed").formatted()]
+        if errors is not None and self._runs(id_):
+            del self._running[id_]
+            await self._send_terminal(id_, errors)
+
+    async def _send_terminal(self, id_: str, errors: Sequence[Json]) -> None:
+        if not errors:
+            await self._execute(self._protocol.complete(id_))
+            return
+        try:
+            await self._execute(self._protocol.error(id_, errors))
+        except execution.NOT_JSON:
+            logger.exception("An error can't be encoded")
+            told = InternalError("An error can't be encoded").formatted()
+            await self._connection.send(messages.error(id_, [told]))
+
+    async def _answer(self, operation: Subscribe) -> Sequence[Json] | None:
+        """Send the results; return the errors that end them, or None: it has joined a group."""
+        end = await self._send_results(operation)
+        if not isinstance(end, execution.Shareable):
+            return end
+        if not self._runs(operation.id):
+            # It was stopped, and a resolver has swallowed that.
+            end.subscriber.close()
+            return []
+        member = SharedOperation(operation.id, end.execution, self._connection, self)
+        return await self._join(member, end.subscriber)
+
+    async def _send_results(self, operation: Subscribe) -> Sequence[Json] | execution.Shareable:
+        shareable: execution.Shareable | None = None
+        try:
+            async with aclosing(self._stream(operation)) as results:
+                async for result in results:
+                    if isinstance(result, execution.Shareable):
+                        shareable = result
+                        break
+                    errors = await self._send_result(operation.id, result)
+                    if errors:
+                        return errors
+        except BaseException:
+            # An extension may make the end of the results wait, and so be cancelled there.
+            if shareable is not None:
+                shareable.subscriber.close()
+            raise
+        return [] if shareable is None else shareable
+
+    async def _send_result(self, id_: str, result: Any) -> Sequence[Json]:
+        """Send one result, or return the errors that it ends the operation with."""
+        if not isinstance(result, ExecutionResult):
+            # A `next` message has no words for the frames of `@defer` and `@stream`.
+            return [_NO_INCREMENTAL.formatted()]
+        payload = execution.payload_of(result)
+        if execution.ends_the_operation(result):
+            return list(payload.get("errors", ()))
+        # All operations wait for their turn here: only one result at a time goes beyond the bound.
+        await self._connection.drained()
+        commands = self._protocol.next(id_, payload) if self._runs(id_) else []
+        try:
+            await self._execute(commands)
+        except execution.NOT_JSON:
+            logger.exception("A result can't be encoded")
+            told = execution.payload_of(execution.unencodable(result))
+            await self._execute(self._protocol.next(id_, told))
+        if not commands:
+            # The peer no longer reads this, and a generator that never waits could not be stopped.
+            await asyncio.sleep(0)
+        return []
+
+    async def _join(self, member: SharedOperation, subscriber: Subscriber) -> Sequence[Json] | None:
+        if self._budget is None:
+            self._budget = self._make_budget()
+        member.group = await member.execution.join(member, subscriber, self._budget)
+        if member.group is None:
+            return []
+        self._running[member.id] = member
+        return None
+
+    def fell_behind(self, operation: SharedOperation, subscriber: Subscriber) -> None:
+        """See `Owner.fell_behind`."""
+        joining = self._conclude(operation.id, partial(self._join, operation, subscriber))
+        task = self._running[operation.id] = self._connection.spawn(joining)
+        # A task that is cancelled before its first step never closes the subscriber itself.
+        task.add_done_callback(lambda _task: subscriber.close())
+
+    def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
+        """See `Owner.ended`."""
+        if self._running.get(operation.id) is operation:
+            del self._running[operation.id]
+            self._connection.spawn(self._send_terminal(operation.id, errors))
+
+    def _runs(self, id_: str) -> bool:
+        # By task and not by id alone: the client may have stopped this operation and given its
+        # id to another while this one was still on its way out.
+        return self._running.get(id_) is asyncio.current_task()

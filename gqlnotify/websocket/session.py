@@ -1,0 +1,105 @@
+"""For whom a socket is open: its token's viewer, and the token's renewal, expiry and revocation."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from gqlnotify.auth import Viewer, find_token, renewed, view_as
+from gqlnotify.connections.router_state import RouterState
+from gqlnotify.errors import ConnectionClosed, NotifyError, TokenExpired, TokenRevoked
+from gqlnotify.protocol.messages import Json
+from gqlnotify.websocket.connection import Connection
+
+
+class Session:
+    """Who a connection speaks for. Calls `on_end` when its token expires or is revoked."""
+
+    __slots__ = ("_connection", "_expiry", "_on_end", "_router", "_unwatch", "subject", "viewer")
+
+    def __init__(
+        self,
+        router: RouterState,
+        connection: Connection,
+        on_end: Callable[[ConnectionClosed], None],
+    ) -> None:
+        self.viewer: Viewer | None = None
+        self.subject: str | None = None
+        """Whose connection this counts as; None where no token is asked for."""
+        self._router = router
+        self._connection = connection
+        self._on_end = on_end
+        self._expiry: asyncio.TimerHandle | None = None
+        self._unwatch: Callable[[], None] | None = None
+
+    async def begin(self, payload: Json) -> None:
+        """Find the token of `connection_init`, or of the handshake's headers, and admit it.
+
+        What the calling task does next, it does for the viewer.
+
+        Raises:
+            NotifyError: see `RouterState.admit`.
+            TokenRevoked: it was revoked just now.
+            ConnectionClosed: the subject has too many connections.
+        """
+        websocket = self._connection.websocket
+        token = find_token(payload)
+        if token is None:
+            token = find_token({"authorization": websocket.headers.get("authorization")})
+        self.viewer = await self._router.admit(token, websocket)
+        view_as(self.viewer)
+        self._count()
+        self._end_with_the_token()
+
+    async def renew(self, payload: Json) -> Json:
+        """Go on with the token in the payload of a `ping`, and return the payload of the `pong`.
+
+        Raises:
+            NotifyError: it is refused, and the earlier token stays.
+        """
+        fresh = await self._router.admit(find_token(payload), self._connection.websocket)
+        if fresh is None or self.viewer is None:
+            # No token is asked for here: a ping like any other.
+            return payload
+        self.viewer = renewed(self.viewer, fresh)
+        self._end_with_the_token()
+        expires_at = fresh.principal.expires_at
+        return {"renewed": True, "expiresAt": expires_at and expires_at.isoformat()}
+
+    def end(self) -> None:
+        """Watch the token no longer, and count the connection no longer."""
+        self._stop_watching()
+        if self.subject is not None:
+            self._router.connection_limits.leave_as(self.subject)
+
+    def _count(self) -> None:
+        # Not if the peer has gone meanwhile: the connection would be counted for ever.
+        if self.viewer is not None and not self._connection.is_over:
+            subject = self.viewer.principal.subject
+            self._router.connection_limits.enter_as(subject)
+            self.subject = subject
+
+    def _end_with_the_token(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        expires_at = None if self.viewer is None else self.viewer.principal.expires_at
+        if expires_at is not None:
+            remaining = (expires_at - datetime.now(UTC)).total_seconds()
+            self._expiry = self._connection.after(remaining, self._expired)
+        self._stop_watching()
+        self._unwatch = self._router.watch(self.viewer, self._revoked)
+
+    async def _expired(self) -> None:
+        self._on_end(closed_by(TokenExpired("The token has expired"), TokenExpired.close_code))
+
+    def _revoked(self) -> None:
+        self._on_end(closed_by(TokenRevoked("The token was revoked"), TokenExpired.close_code))
+
+    def _stop_watching(self) -> None:
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
+
+
+def closed_by(error: NotifyError, code: int) -> ConnectionClosed:
+    """Return what closes a socket with `code` because of `error`."""
+    return ConnectionClosed(error.message, code=code, label=error.code)
