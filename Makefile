@@ -7,7 +7,7 @@ ROUNDS := 20
 MINUTES := 20
 SECONDS := 60
 # Most tests wait for other processes: more of them at once than there are cores.
-PROCESSES := 3
+PROCESSES := 4
 
 .PHONY: help install serve unit test chaos rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help

@@ -1,5 +1,6 @@
 """The servers that the tests of several folders share, and which tests need any."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _STARTED.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("processes")
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over what stays to the end: modules, tests, schemas."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,9 +14,11 @@ import uvloop
 from prometheus_client import REGISTRY
 
 from gqlnotify.connections.peer import LettingGo, ReadWatch, let_go, taken, unread
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, SCALE, wait_until
 
 SIZE = 20_000_000
+STALL = 1.0 * SCALE
+"""Seconds without progress after which a peer is let go, many times those between two reads."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
 
@@ -63,6 +65,8 @@ async def connected() -> AsyncIterator[Pair]:
 
     server = await loop.create_server(Accepting, "127.0.0.1", 0)
     with socket.socket() as peer:
+        # Else the kernel takes ever more for a peer that reads, and in the end all of it.
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18)
         peer.setblocking(False)
         await loop.sock_connect(peer, server.sockets[0].getsockname())
         ends = [_kernel_name(peer.getpeername()), _kernel_name(peer.getsockname())]
@@ -112,10 +116,10 @@ async def a_peer_that_reads_nothing_makes_no_progress() -> None:
 async def who_still_reads_is_not_let_go() -> None:
     async with connected() as pair:
         pair.transport.write(b"x" * SIZE)
-        LettingGo(asyncio.get_running_loop(), pair.transport, 0.2)
+        LettingGo(asyncio.get_running_loop(), pair.transport, STALL)
         for _ in range(10):
             await pair.read(SIZE // 10)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(STALL / 8)
         await pair.lost.wait()
 
 
@@ -123,7 +127,7 @@ async def who_stops_reading_is_let_go() -> None:
     async with connected() as pair:
         pair.transport.write(b"x" * SIZE)
         LettingGo(asyncio.get_running_loop(), pair.transport, 0.1)
-        await asyncio.wait_for(pair.lost.wait(), 5)
+        await asyncio.wait_for(pair.lost.wait(), PATIENCE)
 
 
 async def a_peer_that_leaves_something_unread_is_let_go_and_counted() -> None:
@@ -131,19 +135,19 @@ async def a_peer_that_leaves_something_unread_is_let_go_and_counted() -> None:
     async with connected() as pair:
         pair.transport.write(b"x" * SIZE)
         ReadWatch(asyncio.get_running_loop(), pair.transport, 0.1)
-        await asyncio.wait_for(pair.lost.wait(), 5)
+        await asyncio.wait_for(pair.lost.wait(), PATIENCE)
     assert slow_readers() == before + 1
 
 
 async def a_peer_that_has_read_everything_may_wait() -> None:
     before = slow_readers()
     async with connected() as pair:
-        watch = ReadWatch(asyncio.get_running_loop(), pair.transport, 0.04)
+        watch = ReadWatch(asyncio.get_running_loop(), pair.transport, STALL / 4)
         for _ in range(20):
             # What is written just before a look is no reason to let go.
             pair.transport.write(b"x")
             await pair.read(1)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(STALL / 20)
         assert not pair.lost.is_set()
         watch.cancel()
     assert slow_readers() == before
@@ -152,10 +156,10 @@ async def a_peer_that_has_read_everything_may_wait() -> None:
 async def a_peer_that_reads_slowly_has_the_time_that_it_needs() -> None:
     async with connected() as pair:
         pair.transport.write(b"x" * SIZE)
-        watch = ReadWatch(asyncio.get_running_loop(), pair.transport, 0.4)
+        watch = ReadWatch(asyncio.get_running_loop(), pair.transport, STALL)
         for _ in range(20):
             await pair.read(SIZE // 20)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(STALL / 10)
         assert not pair.lost.is_set()
         watch.cancel()
 

@@ -136,6 +136,7 @@ def waited(parsed: list[str], document: str, since: int) -> int:
     return parsed.index(document) - since
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("sockets", [1, 4])
 @pytest.mark.parametrize(
     "extensions", [(), (lambda: MaxAliasesLimiter(50),)], ids=["plain", "extended"]
@@ -155,6 +156,7 @@ async def test_an_honest_document_waits_for_few_of_a_flood_over_websocket(
         assert len(parsed) < HOSTILE
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("tokens", [True, False])
 async def test_an_honest_document_waits_for_few_of_a_flood_over_http(
     tokens: bool, parsed: list[str]

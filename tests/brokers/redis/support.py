@@ -17,7 +17,7 @@ from gqlnotify.event import Cursor, Event
 from tests.redis_servers import RedisServer
 from tests.waiting import PATIENCE, SCALE, wait_until
 
-TIMEOUT = 1.2 * SCALE
+TIMEOUT = 2.5 * SCALE
 ALL = 1_000_000
 
 _HANGING = PATIENCE
