@@ -10,7 +10,8 @@ from gqlnotify.drain import is_draining
 from gqlnotify.event import Cursor, Event, Topic, escape_segment, unescape_segment
 from gqlnotify.observability import metrics
 from gqlnotify.settings import Settings
-from gqlnotify.topics.manager import Subscription, TopicManager
+from gqlnotify.topics.manager import TopicManager
+from gqlnotify.topics.subscription import Subscription
 
 if TYPE_CHECKING:
     from gqlnotify.router import GraphQLRouter

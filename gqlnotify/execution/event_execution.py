@@ -52,7 +52,7 @@ from gqlnotify.execution.results import (
 )
 from gqlnotify.protocol.frames import Batch, SharedBody
 from gqlnotify.topics.conflation import Skipped
-from gqlnotify.topics.manager import Projection
+from gqlnotify.topics.projection import Projection
 
 logger = logging.getLogger("gqlnotify.execution")
 

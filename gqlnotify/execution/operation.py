@@ -62,7 +62,7 @@ from gqlnotify.execution.results import (
 )
 from gqlnotify.execution.shared import Executions, Shareable
 from gqlnotify.observability import metrics, tracing
-from gqlnotify.topics.manager import Subscription, note_unreadable
+from gqlnotify.topics.subscription import Subscription, note_unreadable
 
 logger = logging.getLogger("gqlnotify.execution")
 

@@ -44,8 +44,8 @@ from gqlnotify.execution.limits import NO_LIMITS, Limits
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
 from gqlnotify.observability import metrics, tracing
-from gqlnotify.topics.manager import Subscription
 from gqlnotify.topics.subscriber import Subscriber
+from gqlnotify.topics.subscription import Subscription
 
 EXECUTION_TIMEOUT = 30.0
 CACHE_BYTES = 8 * 1024 * 1024

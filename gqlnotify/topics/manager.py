@@ -1,26 +1,18 @@
-"""From the broker to the subscribers: order, history-to-live handover, gaps.
-
-A `Subscription` is a reader of a topic, a right that was checked, and what is made of each event.
-"""
+"""Publishes to topics, and hands out subscriptions to them."""
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from gqlnotify import brokers
-from gqlnotify.auth import Viewer, authorize, check_right, current_viewer, knows_its_viewer
+from gqlnotify.auth import Viewer, authorize, current_viewer, knows_its_viewer
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
-from gqlnotify.callables import plain_result, require_plain
+from gqlnotify.callables import require_plain
 from gqlnotify.errors import (
     BrokerUnavailable,
-    EventUnreadable,
     NoViewer,
     TopicsClosed,
     UnknownViewer,
@@ -28,80 +20,15 @@ from gqlnotify.errors import (
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.settings import Settings
-from gqlnotify.topics.conflation import SKIPPED, Skipped
 from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
 from gqlnotify.topics.subscriber import Subscriber
+from gqlnotify.topics.subscription import Subscription
 from gqlnotify.topics.topic_budget import TopicBudget
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 logger = logging.getLogger("gqlnotify.topics")
-
-# A generator that yields nothing for hours must not collect errors without end.
-MAX_NOTED = 100
-
-_noted: ContextVar[deque[EventUnreadable] | None] = ContextVar("unreadable_events", default=None)
-
-
-def note_unreadable() -> deque[EventUnreadable]:
-    """Return where the streams iterated in this context put the events that they can't read.
-
-    It keeps the latest `MAX_NOTED`. Whoever iterates such a stream gets readable values only.
-    """
-    noted: deque[EventUnreadable] = deque(maxlen=MAX_NOTED)
-    _noted.set(noted)
-    return noted
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """What is made of each event: its value, filtered, and made into something else."""
-
-    topic: Topic[Any]
-    where: Callable[[Any], bool] | None = None
-    select: Callable[[Any, Event], Any] | None = None
-
-    def apply(self, event: Event) -> Any:
-        """Return what is made of `event`; `SKIPPED` where it is left out.
-
-        An event that can't be read makes an `EventUnreadable`, returned and not raised: executing
-        it gives an error for this one event, as for any exception in place of a value.
-        """
-        try:
-            value = self.topic.decode(event.payload)
-        except ValueError as error:
-            _report_unreadable(event.topic, event.cursor, str(error))
-            return EventUnreadable(event.cursor)
-        if not self._lets_through(value):
-            return SKIPPED
-        return value if self.select is None else plain_result(self.select(value, event), "map")
-
-    def _lets_through(self, value: Any) -> bool:
-        return self.where is None or bool(plain_result(self.where(value), "where"))
-
-    def key_of(self, event: Event) -> Hashable | Skipped:
-        """Return the key that the topic gives to `event`; `SKIPPED` where it is left out.
-
-        What is left out makes nothing old news: whoever lags ends up where all others are.
-        """
-        assert self.topic.latest_by is not None
-        try:
-            value = self.topic.decode(event.payload)
-            if not self._lets_through(value):
-                return SKIPPED
-        except Exception:
-            # It comes, and is told of when it is its turn.
-            return None
-        key: Hashable = plain_result(self.topic.latest_by(value), "latest_by")
-        return key
-
-
-@lru_cache(maxsize=1024)
-def _report_unreadable(topic: str, cursor: Cursor, why: str) -> None:
-    """Log and count an event once, however many subscriptions meet it."""
-    metrics.unreadable_events.inc()
-    logger.error("The event of %r at %s can't be read: %s", topic, cursor, why)
 
 
 class TopicManager:
@@ -480,132 +407,6 @@ class TopicManager:
         live_topic = self._live_topics.get(event.topic)
         if live_topic is not None:
             live_topic.deliver(event)
-
-
-class Subscription(Generic[T]):
-    """A topic's values from one position on: what a subscription resolver returns.
-
-    An asynchronous iterator. Under gqlnotify's own transports each value's result carries its
-    cursor, and subscriptions that ask the same share each event's execution; under any other
-    transport it is just the stream.
-
-    Clients get an error for an event that can't be read. Your own `async for` goes on with the
-    next event, because an exception would end it. If it runs in a subscription's generator, the
-    client gets the error before the generator's next result.
-
-    `cursor` is that of the value that was returned last, and `conflated` says how many the topic's
-    `latest_by` has left out right before it.
-
-    A stream that is dropped leaves its topic: a `break`, a cancel or a client that goes needs no
-    `aclose`.
-    """
-
-    def __init__(
-        self,
-        manager: TopicManager,
-        topic: Topic[Any],
-        *,
-        after: str | None = None,
-        where: Callable[[Any], bool] | None = None,
-        view: str | None = None,
-        scope: Hashable = None,
-        per_viewer: bool = False,
-        viewer: Viewer | None = None,
-        select: Callable[[Any, Event], T] | None = None,
-    ) -> None:
-        self.manager = manager
-        self.projection = Projection(topic, where, select)
-        self.scope = scope
-        self.per_viewer = per_viewer
-        self.cursor: Cursor | None = None
-        self.conflated = 0
-        self.yields_unreadable = False
-        """Whether an `EventUnreadable` comes in place of an event that can't be read."""
-        key_of = None if topic.latest_by is None else self.projection.key_of
-        self.subscriber = Subscriber(manager, topic.concrete(), key_of=key_of)
-        self._after = after
-        self._view = view
-        self._viewer = viewer
-
-    def map(self, select: Callable[[T, Event], U]) -> "Subscription[U]":
-        """Return the stream of what `select` makes of each value and its event.
-
-        Raises:
-            RuntimeError: the stream has started.
-            InternalError: `select` is an `async def`.
-        """
-        require_plain(select, "map")
-        if self.subscriber.started:
-            raise RuntimeError("The subscription has started")
-        return Subscription(
-            self.manager,
-            self.projection.topic,
-            after=self._after,
-            where=self.projection.where,
-            view=self._view,
-            scope=self.scope,
-            per_viewer=self.per_viewer,
-            viewer=self._viewer,
-            select=_compose(self.projection.select, select),
-        )
-
-    def resume(self, after: str) -> None:
-        """Begin behind this cursor instead; only before the start."""
-        self._after = after
-
-    async def start(self) -> None:
-        """Check the right and take the position. Whatever is published from here on will come.
-
-        Iterating does it too; starting by hand tells a refusal from a failure later on.
-
-        Raises:
-            Forbidden: the viewer has no right to the topic.
-            TooManyTopics: the viewer's subject has asked for too many topics that are new here.
-            BadUserInput: `after` is no cursor.
-            CursorExpired: the history no longer reaches back to `after`.
-            BrokerUnavailable: the broker has never been reached; later on, it is waited for.
-        """
-        if self.subscriber.started or self.subscriber.closed:
-            return
-        views = () if self._view is None else (self._view,)
-        # One that was made for no viewer, as in a bare thread, is checked where it is used.
-        viewer = self._viewer or current_viewer()
-        await check_right(viewer, "subscribe", self.subscriber.topic, *views)
-        self.manager.count_topic(viewer, self.subscriber.topic)
-        await self.subscriber.open(None if self._after is None else Cursor.parse(self._after))
-
-    async def aclose(self) -> None:
-        """Leave the topic. A pending `__anext__` ends the iteration."""
-        self.subscriber.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        await self.start()
-        while (event := await self.subscriber.next()) is not None:
-            value: T | Skipped | EventUnreadable = self.projection.apply(event)
-            if isinstance(value, EventUnreadable) and not self.yields_unreadable:
-                _note(value)
-                continue
-            if not isinstance(value, Skipped):
-                self.cursor, self.conflated = event.cursor, self.subscriber.left_out
-                return value  # type: ignore[return-value]  # only who asked for it gets the other
-        raise StopAsyncIteration
-
-
-def _note(unreadable: EventUnreadable) -> None:
-    noted = _noted.get()
-    if noted is not None:
-        noted.append(unreadable)
-
-
-def _compose(
-    inner: Callable[[Any, Event], Any] | None, outer: Callable[[Any, Event], U]
-) -> Callable[[Any, Event], U]:
-    if inner is None:
-        return outer
-    return lambda value, event: outer(inner(value, event), event)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -14,7 +14,7 @@ from strawberry.schema.config import StrawberryConfig
 from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager
 from gqlnotify.execution.results import encoding_error
 from gqlnotify.observability import metrics
-from gqlnotify.topics.manager import MAX_NOTED
+from gqlnotify.topics.subscription import MAX_NOTED
 from tests.applications import ALL_PROTOCOLS, STREAMS, events, http, post, stream_of, websocket
 from tests.e2e.raw import Socket
 from tests.servers import patience
