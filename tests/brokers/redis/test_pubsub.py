@@ -25,7 +25,7 @@ from tests.brokers.redis.support import (
     stream_key,
 )
 from tests.redis_servers import Link, RedisServer
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, SCALE, wait_until
 
 
 @pytest.fixture
@@ -438,7 +438,7 @@ async def test_what_is_published_while_the_line_is_down_reaches_a_topic_without_
 
 async def test_a_topic_that_ran_out_of_age_goes_on_without_a_gap(launch: Launch) -> None:
     server = launch()
-    async with numbers(server.url, seconds=0.1) as stream:
+    async with numbers(server.url, seconds=1.0 * SCALE) as stream:
         reader = await stream.reader()
         cursors = await stream.publish_all([1, 2])
         await stream.everybody_has([1, 2])
