@@ -40,6 +40,7 @@ class Watched(_Base):  # type: ignore[misc]
         self._reading: ReadWatch | None = None
         self._received = 0
         self._parsed = b""
+        self._unparsed = b""
 
     def connection_made(self, transport: Any) -> None:
         """Expect a request soon."""
@@ -81,6 +82,10 @@ class Watched(_Base):  # type: ignore[misc]
         httptools would take the body for the next request. So it reads the head again without the
         header, and then the body.
         """
+        if self.scope["method"] == "CONNECT":
+            # It asks for a tunnel even without the header.
+            self.send_400_response("CONNECT is not supported.")
+            return
         stop = sys.exception()
         assert stop is not None
         (length,) = stop.args
@@ -91,11 +96,14 @@ class Watched(_Base):  # type: ignore[misc]
         # The old one may be at the end of what it reads, as after `Connection: close`.
         self.parser = type(self.parser)(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._parse(head + self._parsed[length:])
+        self._unparsed = head + self._parsed[length:]
 
     def _parse(self, data: bytes) -> None:
-        self._parsed = data
-        super().data_received(data)
+        # A loop: each of many pipelined requests may have an upgrade that is ignored.
+        self._unparsed = data
+        while self._unparsed:
+            self._parsed, self._unparsed = self._unparsed, b""
+            super().data_received(self._parsed)
         self._parsed = b""
 
     def connection_lost(self, exc: Exception | None) -> None:

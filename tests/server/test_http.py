@@ -182,3 +182,17 @@ async def test_http_1_0_knows_no_upgrade(address: str, method: bytes) -> None:
         head = b" / HTTP/1.0\r\ncontent-length: 5\r\n"
         writer.write(method + head + WEBSOCKET + b"\r\nhello")
         assert await answer(reader) == b"5"
+
+
+async def test_any_number_of_upgrades_may_come_at_once(address: str) -> None:
+    async with peer(address) as (reader, writer):
+        writer.write((b"GET / HTTP/1.1\r\n" + HTTP_2 + b"\r\n") * 1000)
+        for _ in range(1000):
+            assert await answer(reader) == b"0"
+
+
+async def test_a_request_for_a_tunnel_is_refused(address: str) -> None:
+    async with peer(address) as (reader, writer):
+        writer.write(b"CONNECT elsewhere:80 HTTP/1.1\r\nhost: elsewhere\r\n\r\n")
+        async with patience():
+            assert (await reader.readline()).startswith(b"HTTP/1.1 4")
