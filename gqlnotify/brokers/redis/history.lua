@@ -95,7 +95,12 @@ end
 
 -- The cursor of a topic that does not exist: now, or later if the clock was set back.
 local function place(now)
-  return digits(math.max(now.us, last_begun_for_certain(now) + 1)) .. '-0'
+  local us = math.max(now.us, last_begun_for_certain(now) + 1)
+  -- The proof has to outlive the cursor, also where no topic begins for a week.
+  if redis.call('PTTL', begun) < WEEK / 2 then
+    redis.call('PEXPIRE', begun, WEEK)
+  end
+  return digits(us) .. '-0'
 end
 
 -- A topic that is new, or whose history has ended, begins one with nothing but a place to start at.

@@ -249,6 +249,18 @@ async def test_a_full_server_still_tells_where_a_topic_without_an_event_is(launc
         assert await ears.broker.read(topic, start, ALL) == [event]
 
 
+async def test_the_cursor_of_a_topic_without_an_event_outlives_a_week_in_which_no_topic_begins(
+    launch: Launch,
+) -> None:
+    server = launch()
+    async with listening(server.url) as ears:
+        await ears.broker.head(new_topic())
+        server.ask("EXPIRE", BEGUN, 100)
+        await ears.broker.head(new_topic())
+
+        assert server.ask("TTL", BEGUN) > WEEK - 100
+
+
 @pytest.mark.parametrize("ask", ["head", "oldest"])
 async def test_who_left_before_the_first_event_gets_it_at_another_process(
     each_redis: RedisServer, ask: str
