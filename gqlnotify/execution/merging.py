@@ -9,8 +9,9 @@ fields is the next group.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from graphql import (
@@ -23,10 +24,13 @@ from graphql import (
     GraphQLOutputType,
     GraphQLSchema,
     InlineFragmentNode,
+    ListValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
     ValidationContext,
     ValidationRule,
+    ValueNode,
     get_named_type,
     is_interface_type,
     is_leaf_type,
@@ -93,6 +97,7 @@ class FieldsCanMergeRule(ValidationRule):
         self._steps = 0
         self._checked: set[Hashable] = set()
         self._spread_somewhere: set[str] = set()
+        self._calls: dict[int, str] = {}
 
     def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
         """Check an operation, with the fragments that it spreads."""
@@ -118,7 +123,7 @@ class FieldsCanMergeRule(ValidationRule):
                     left.extend(self._check_fields(group, name, fields))
 
     def _check_fields(self, group: _Group, name: str, fields: list[_Field]) -> Iterable[_Group]:
-        conflict = _find_conflict(fields, group.exclusive)
+        conflict = _find_conflict(fields, group.exclusive, self._call)
         path = (*group.path, name)
         if conflict is None:
             return _groups_below(fields, group.exclusive, path)
@@ -155,6 +160,13 @@ class FieldsCanMergeRule(ValidationRule):
         if fragment is not None:
             yield _of_fragment(self.context.schema, fragment)
 
+    def _call(self, node: FieldNode) -> str:
+        # A field can be in many groups, and its arguments can be most of the document.
+        call = self._calls.get(id(node))
+        if call is None:
+            call = self._calls[id(node)] = _call(node)
+        return call
+
     def _count(self, steps: int) -> None:
         self._steps += steps + 1
         if self._steps > MAX_STEPS:
@@ -175,13 +187,15 @@ def _field_of(parent: GraphQLNamedType | None, node: FieldNode) -> _Field:
     return _Field(parent, node, definition and definition.type)
 
 
-def _find_conflict(fields: Sequence[_Field], exclusive: bool) -> _Conflict | None:
+def _find_conflict(
+    fields: Sequence[_Field], exclusive: bool, call_of: Callable[[FieldNode], str]
+) -> _Conflict | None:
     """Return the first conflict among fields of one response name."""
     if len(fields) == 1:
         return None
     found = _conflicting_streams(fields)
     if found is None and not exclusive:
-        found = _conflicting_calls(fields)
+        found = _conflicting_calls(fields, call_of)
     return found or _conflicting_shapes(fields)
 
 
@@ -193,7 +207,9 @@ def _conflicting_streams(fields: Sequence[_Field]) -> _Conflict | None:
     return None
 
 
-def _conflicting_calls(fields: Sequence[_Field]) -> _Conflict | None:
+def _conflicting_calls(
+    fields: Sequence[_Field], call_of: Callable[[FieldNode], str]
+) -> _Conflict | None:
     """Compare names and arguments of the fields that may answer for the same object.
 
     Those of two object types never do. An interface may have any object.
@@ -202,25 +218,39 @@ def _conflicting_calls(fields: Sequence[_Field]) -> _Conflict | None:
     first: dict[GraphQLNamedType | None, _Field] = {}
     for field in fields:
         other = anywhere or first.setdefault(field.parent, field)
-        reason = None if other is field else _different_call(other.node, field.node)
+        reason = None if other is field else _different_call(other.node, field.node, call_of)
         if reason is not None:
             return _Conflict(reason, other.node, field.node)
     return None
 
 
-def _different_call(one: FieldNode, other: FieldNode) -> str | None:
+def _different_call(
+    one: FieldNode, other: FieldNode, call_of: Callable[[FieldNode], str]
+) -> str | None:
     if one.name.value != other.name.value:
         return f"'{one.name.value}' and '{other.name.value}' are different fields"
     if not one.arguments and not other.arguments:
         return None
-    return None if _call(one) == _call(other) else "they have differing arguments"
+    return None if call_of(one) == call_of(other) else "they have differing arguments"
 
 
-def _call(node: FieldNode) -> Hashable:
+def _call(node: FieldNode) -> str:
     """Return what is equal for the same arguments, in any order."""
-    return frozenset(
-        (argument.name.value, print_ast(argument.value)) for argument in node.arguments or ()
-    )
+    return _in_order((each.name.value, each.value) for each in node.arguments or ())
+
+
+def _in_order(values: Iterable[tuple[str, ValueNode]]) -> str:
+    ordered = sorted(values, key=itemgetter(0))
+    return "{" + ",".join(f"{name}:{_text(value)}" for name, value in ordered) + "}"
+
+
+def _text(value: ValueNode) -> str:
+    """Return what is equal for the same values: the fields of an object have no order."""
+    if isinstance(value, ListValueNode):
+        return "[" + ",".join(map(_text, value.values)) + "]"
+    if isinstance(value, ObjectValueNode):
+        return _in_order((each.name.value, each.value) for each in value.fields)
+    return print_ast(value)
 
 
 def _conflicting_shapes(fields: Sequence[_Field]) -> _Conflict | None:

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import pytest
 from graphql import (
     GraphQLError,
+    Node,
     OverlappingFieldsCanBeMergedRule,
     build_schema,
     parse,
+    print_ast,
     validate,
 )
 from hypothesis import given, note
@@ -30,7 +32,8 @@ SCHEMA = build_schema(
     """
 )
 TYPES = ["Node", "P", "Q", "R", "Query", "Any", "Unknown"]
-LEAVES = ["s", "s(x: 1)", "s(x: $v)", "t", "own", "__typename", "unknown"]
+OBJECTS = ["s(x: {a: 1, b: [$v]})", "s(x: {b: [$v], a: 1})", "s(x: {a: 1, b: [1]})"]
+LEAVES = ["s", "s(x: 1)", "s(x: $v)", *OBJECTS, "t", "own", "__typename", "unknown"]
 BRANCHES = ["n", "p", "list", "any", "s", "t: n", "n: p", "own: list", "n: list"]
 RENAMED = ["s: t", "t: s", "s: own", "own: t", "t: __typename", "n: t"]
 
@@ -112,6 +115,7 @@ def test_a_conflict_is_told_in_the_words_of_graphql_core(document: str) -> None:
     "document",
     [
         "{ p { s(x: 1) s(x: 1) s(x: 1) } }",
+        "{ p { s(x: [{a: 1, b: 2}], y: 3) s(y: 3, x: [{b: 2, a: 1}]) } }",
         "{ n { ... on P { v: s } ... on R { v: s(x: 1) } } }",
         "{ any { ... on P { list { t } } } }",
         "{ p { a: s(x: 1) } ...F } fragment F on Query { p { a: s(x: 1) } }",
@@ -139,6 +143,23 @@ def test_a_document_takes_as_many_steps_as_it_has_fields(
 ) -> None:
     monkeypatch.setattr(merging, "MAX_STEPS", 6000)
     assert errors_of(FieldsCanMergeRule, list(repeated(1000))[number]) == []
+
+
+def test_arguments_are_looked_at_once_however_often_their_field_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[Node] = []
+
+    def noting(node: Node) -> str:
+        looked_at.append(node)
+        return print_ast(node)
+
+    monkeypatch.setattr(merging, "print_ast", noting)
+    spreads = " ".join(f"p{number}: p {{ ...F ...G }}" for number in range(100))
+    fragments = " ".join(f"fragment {name} on P {{ s(x: 1) }}" for name in "FG")
+
+    assert errors_of(FieldsCanMergeRule, f"{{ {spreads} }} {fragments}") == []
+    assert len(looked_at) == 2
 
 
 def diverging(depth: int) -> str:
