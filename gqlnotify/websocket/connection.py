@@ -11,7 +11,6 @@ from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
 from gqlnotify.deadline import time_limit
 from gqlnotify.observability import metrics
 from gqlnotify.observability.connection_log import ConnectionLog
-from gqlnotify.protocol.frames import Batch, Prefix
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent
 from gqlnotify.websocket.writer import AsgiWriter, DirectWriter, frames_of, transport_of
@@ -27,8 +26,8 @@ class Connection:
     """Sends until it is over, and leaves no task and no timer behind."""
 
     __slots__ = (
-        *("_closed", "_encode", "_frames", "_log", "_on_end", "_on_slow", "_over", "_settings"),
-        *("_taken", "_tasks", "_timers", "_transport", "_writer", "websocket"),
+        *("_encode", "_frames", "_log", "_on_end", "_on_slow", "_over", "_settings"),
+        *("_taken", "_tasks", "_timers", "_transport", "websocket", "writer"),
     )
 
     def __init__(
@@ -48,15 +47,13 @@ class Connection:
         self._on_slow = on_slow
         self._frames = frames_of(websocket)
         self._transport = transport_of(websocket, self._frames)
-        self._writer = (
+        self.writer = (
             AsgiWriter(websocket.send_text, self._transport)
             if self._frames is None
             else DirectWriter(self._frames, compress_above=settings.compress_above)
         )
         self._taken = 0
         self._on_end: Callable[[], Coroutine[Any, Any, None]] | None = None
-        # Nothing more may be sent: a close frame is on its way, or the peer has gone.
-        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -73,7 +70,7 @@ class Connection:
     def open(self) -> None:
         """Begin to write."""
         self._log.began()
-        background = self._writer.background()
+        background = self.writer.background()
         if background is not None:
             self.spawn(self._write(background))
 
@@ -126,18 +123,14 @@ class Connection:
         text = encoded.decode() if isinstance(encoded, bytes) else encoded
         if not text.isascii():
             text.encode()
-        if not self._closed:
-            self._writer.write(text)
+        if not self.writer.closed:
+            self.writer.write(text)
             metrics.sent_bytes.inc(len(text))
         await self.drained()
 
-    def push(self, prefix: Prefix, batch: Batch) -> bool:
-        """Send what is shared with others; or nothing, and return False while the peer is slow."""
-        return self._closed or self._writer.push(prefix, batch)
-
     async def drained(self) -> None:
         """Wait while the peer is slow to read."""
-        if self._closed:
+        if self.writer.closed:
             # Nobody reads this any more. Whoever sends is cancelled with the connection; were it to
             # go on at once, an endless generator would hold up the whole event loop.
             await asyncio.get_running_loop().create_future()
@@ -146,16 +139,16 @@ class Connection:
 
     async def room(self) -> None:
         """Wait while so much is held for the peer that nothing more may be begun for it."""
-        while self._writer.full and self._writer.held > self._settings.outgoing_max_bytes:
+        while self.writer.full and self.writer.held > self._settings.outgoing_max_bytes:
             await self.drained()
 
     async def _has_drained(self, patience: float) -> bool:
         """Wait for room; return False once the peer has read nothing for `patience` seconds."""
-        while self._writer.full:
+        while self.writer.full:
             before = self._progress()
             try:
                 async with time_limit(patience):
-                    await self._writer.drained()
+                    await self.writer.drained()
             except TimeoutError:
                 if self._progress() <= before:
                     return False
@@ -167,16 +160,16 @@ class Connection:
         return self._taken > before and self._unread() > 0
 
     def _progress(self) -> int:
-        return -self._writer.held if self._transport is None else taken(self._transport)
+        return -self.writer.held if self._transport is None else taken(self._transport)
 
     def _unread(self) -> int:
-        return self._writer.held if self._transport is None else unread(self._transport)
+        return self.writer.held if self._transport is None else unread(self._transport)
 
     async def close(self, code: int, reason: str) -> None:
         """Close the socket, without waiting for long on a peer that does not read."""
-        if self._closed:
+        if self.writer.closed:
             return
-        self._closed = True
+        self.writer.closed = True
         self._log.closed(code, reason)
         try:
             if not (await self._has_drained(CLOSE_SECONDS) and await self._say(code, reason)):
@@ -190,7 +183,7 @@ class Connection:
         """Send the close frame; return False if that can't be done in time."""
         try:
             async with time_limit(CLOSE_SECONDS):
-                await self._writer.flushed()
+                await self.writer.flushed()
                 await self.websocket.close(code, reason)
         except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
             return False
@@ -201,7 +194,7 @@ class Connection:
 
     def end(self) -> None:
         """Note that the socket is no more."""
-        self._closed = True
+        self.writer.closed = True
         self._over.set()
         on_end, self._on_end = self._on_end, None
         if on_end is not None and self._frames is not None:
@@ -210,7 +203,7 @@ class Connection:
     @property
     def held(self) -> int:
         """How many bytes wait for the peer, as far as that can be known."""
-        return self._writer.held
+        return self.writer.held
 
     @property
     def is_over(self) -> bool:

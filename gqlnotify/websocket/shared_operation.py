@@ -37,11 +37,11 @@ class SharedOperation:
 
     def push(self, batch: Batch) -> bool:
         """See `Member.push`."""
-        return self._connection.push(self._prefix, batch)
+        return self._connection.writer.push(self._prefix, batch)
 
     async def send(self, batch: Batch) -> None:
         """See `Member.send`."""
-        while not self._connection.push(self._prefix, batch):
+        while not self._connection.writer.push(self._prefix, batch):
             await self._connection.drained()
         await self._connection.drained()
 

@@ -71,6 +71,9 @@ class Frames(Protocol):
 class Writer(Protocol):
     """One way out."""
 
+    closed: bool
+    """Whether nothing more may be sent: a close frame is on its way, or the peer has gone."""
+
     @property
     def full(self) -> bool:
         """Whether more is held for the peer than is good."""
@@ -83,7 +86,10 @@ class Writer(Protocol):
         """Send one message."""
 
     def push(self, prefix: Prefix, batch: Batch) -> bool:
-        """Send all messages of `batch` under the id of `prefix`; or none if the wire is full."""
+        """Send all messages of `batch` under the id of `prefix`; return False if there is no room.
+
+        A closed writer takes them and drops them: no one waits for room there.
+        """
 
     async def drained(self) -> None:
         """Return when the wire is no longer full, or lost."""
@@ -114,9 +120,10 @@ def transport_of(websocket: WebSocket, frames: Frames | None) -> Transport | Non
 class DirectWriter:
     """Hands over finished frames; what they share is compressed once for all."""
 
-    __slots__ = ("_compress_above", "_frames")
+    __slots__ = ("_compress_above", "_frames", "closed")
 
     def __init__(self, frames: Frames, *, compress_above: int) -> None:
+        self.closed = False
         self._frames = frames
         self._compress_above = compress_above if frames.deflates else 0
 
@@ -136,6 +143,8 @@ class DirectWriter:
 
     def push(self, prefix: Prefix, batch: Batch) -> bool:
         """See `Writer.push`."""
+        if self.closed:
+            return True
         frames = self._frames
         if frames.full:
             return False
@@ -161,6 +170,7 @@ class AsgiWriter:
     def __init__(
         self, send: Callable[[str], Awaitable[None]], transport: Transport | None = None
     ) -> None:
+        self.closed = False
         self._send = send
         self._transport = transport
         self._outbox: deque[str] = deque()
@@ -190,6 +200,8 @@ class AsgiWriter:
 
     def push(self, prefix: Prefix, batch: Batch) -> bool:
         """See `Writer.push`."""
+        if self.closed:
+            return True
         if self.full:
             return False
         start = prefix.text
