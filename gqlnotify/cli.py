@@ -23,7 +23,6 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from starlette.routing import NoMatchFound
-from uvicorn.importer import ImportFromStringError, import_from_string
 
 from gqlnotify import brokers
 from gqlnotify.auth import sign, too_short, verifier_from
@@ -31,6 +30,7 @@ from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Cursor, Event, Topic, is_reserved
 from gqlnotify.observability import logs, metrics
 from gqlnotify.server import process
+from gqlnotify.server.uvicorn_adapter import ImportFromStringError, import_from_string
 from gqlnotify.server.websocket import MARGIN_SECONDS
 from gqlnotify.settings import Settings, did_you_mean, is_loopback, unknown_variables
 from gqlnotify.topics.manager import TopicManager

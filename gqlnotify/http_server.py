@@ -1,5 +1,5 @@
 """`uvicorn --http gqlnotify.http_server:HttpProtocol`."""
 
-from gqlnotify.server.http import HttpProtocol
+from gqlnotify.server import HttpProtocol
 
 __all__ = ["HttpProtocol"]

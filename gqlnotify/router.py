@@ -35,6 +35,7 @@ from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.connections.verified_tokens import VerifiedTokens
 from gqlnotify.errors import NotifyError
+from gqlnotify.execution.strawberry_adapter import stream_transport
 from gqlnotify.http.handler import Context, GraphQLOverHTTP, RootValue, document_id_of, refusal
 from gqlnotify.observability import tracing
 from gqlnotify.settings import Settings
@@ -167,7 +168,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     ) -> Any:
         """Execute; what is streamed carries cursors and can be resumed, as over WebSocket."""
         if not isinstance(request_data, list):
-            transport = self._get_stream_transport(request_data.protocol)
+            transport = stream_transport(self, request_data.protocol)
             if transport is not None:
                 allowed = OperationType.from_http(request_adapter.method)
                 if not self.allow_queries_via_get and request_adapter.method == "GET":

@@ -1,15 +1,17 @@
 """The layers of docs/architecture.md: imports go down only."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backoff", "callables", "cancellation", "codec", "deadline", "drain", "errors", "event"}
-    | {"event_loop", "observability", "rate", "settings"},
+    | {"event_loop", "frameworks", "observability", "rate", "settings"},
     {"auth", "brokers", "protocol"},
     {"topics"},
     {"execution"},
@@ -26,6 +28,24 @@ ALIASES = {"http_server", "logs"}
 PURE = ["callables.py", "codec/codec.py", "event.py", "execution/fingerprint.py", "protocol/*"]
 PURE += ["rate.py", "topics/conflation.py", "topics/replay_buffer.py"]
 IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "strawberry"}
+
+# What no package documents is imported in its adapter only. `server/` is one adapter as a whole.
+ADAPTERS = {
+    "strawberry.extensions.runner": "execution/strawberry_adapter.py",
+    "strawberry.http.websocket_origin": "execution/strawberry_adapter.py",
+    "strawberry.resolvers": "execution/strawberry_adapter.py",
+    "strawberry.schema.validation_rules": "execution/strawberry_adapter.py",
+    "graphql.": "execution/strawberry_adapter.py",
+    "starlette.routing.Mount": "connections/asgi_adapter.py",
+    "redis.asyncio.connection": "brokers/redis/redis_adapter.py",
+    "redis.maint_notifications": "brokers/redis/redis_adapter.py",
+    "uvicorn.": "server/uvicorn_adapter.py",
+    "websockets.server": "server/uvicorn_adapter.py",
+    "websockets.": "server/",
+}
+ADAPTER_FILES = {name for name in ADAPTERS.values() if name.endswith(".py")}
+# Private by name alone: our router's one attribute, and the standard library's public names.
+NOT_PRIVATE = {"_gqlnotify", "_replace", "_exit"}
 
 
 def test_imports_within_the_library_go_down_only() -> None:
@@ -56,6 +76,29 @@ def test_each_of_these_is_imported_in_one_place_only() -> None:
     }
     for room, file, module in library_imports():
         assert only.get(module.split(".")[0], room) == room, f"{file}: {module}"
+
+
+def test_private_modules_of_frameworks_are_imported_in_their_adapters_only() -> None:
+    for _, file, module in library_imports():
+        for prefix, adapter in ADAPTERS.items():
+            # `from graphql import parse` is public, and `from graphql.language.ast import ...` not.
+            inside = module.startswith(prefix) and module.count(".") > prefix.count(".")
+            if inside or module == prefix:
+                assert name_of(file).startswith(adapter), f"{file}: {module}"
+                break
+
+
+def test_private_attributes_are_used_in_adapters_only() -> None:
+    for file in sorted((ROOT / "gqlnotify").rglob("*.py")):
+        if name_of(file) not in ADAPTER_FILES:
+            assert list(private_uses(file)) == [], file
+
+
+def test_the_map_says_what_each_adapter_takes() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+
+    for adapter in ADAPTER_FILES:
+        assert f"| `{adapter}` |" in page
 
 
 def test_the_pure_files_know_no_loop_no_clock_and_no_framework() -> None:
@@ -93,3 +136,39 @@ def imported(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative imports hide their layer"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT / "gqlnotify").as_posix()
+
+
+def private_uses(file: Path) -> Iterator[str]:
+    """Yield the private names that a file uses of what it has not defined itself."""
+    nodes: list[Any] = list(ast.walk(ast.parse(file.read_text())))
+    own = NOT_PRIVATE | {name for node in nodes for name in defined_by(node)}
+    for node in nodes:
+        name = used_by(node)
+        if re.match("_[^_]|__self__", name) and name not in own:
+            yield f"line {node.lineno}: {name}"
+
+
+def defined_by(node: Any) -> Iterator[str]:
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            yield node.name
+        case ast.Attribute(value=ast.Name(id="self" | "cls")):
+            yield node.attr
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+
+
+def used_by(node: Any) -> str:
+    match node:
+        case ast.Attribute(attr=name) if name != "__self__":
+            return str(name)
+        case ast.Call(
+            func=ast.Name(id="getattr" | "hasattr" | "setattr"),
+            args=[_, ast.Constant(value=name), *_],
+        ):
+            return str(name)
+    return ""

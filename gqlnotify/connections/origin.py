@@ -7,8 +7,8 @@ verify the |Origin| field is an origin they expect" (RFC 6455, section 10.2).
 import logging
 
 from starlette.datastructures import Headers
-from strawberry.http.websocket_origin import is_same_origin
 
+from gqlnotify.execution.strawberry_adapter import is_same_origin
 from gqlnotify.observability.metrics import refused
 
 logger = logging.getLogger("gqlnotify.transports")

@@ -38,14 +38,6 @@ class Transport(Protocol):
         """Close without writing what waits in this process."""
 
 
-def asgi_transport(receive: Any) -> Transport | None:
-    """Return the transport under the ASGI callable `receive`.
-
-    Each of uvicorn's protocol classes gives a method of its own as `receive`: None elsewhere.
-    """
-    return transport_under(getattr(receive, "__self__", None))
-
-
 def transport_under(protocol: Any) -> Transport | None:
     """Return the transport that `protocol` writes to; None where it has none."""
     transport: Any = getattr(protocol, "transport", None)

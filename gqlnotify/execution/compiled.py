@@ -17,12 +17,15 @@ from graphql import (
     Undefined,
     is_leaf_type,
 )
-from graphql.execution import Executor
-from graphql.execution.collect_fields import (
+
+from gqlnotify.execution.strawberry_adapter import (
+    Executor,
     FieldDetailsList,
     GroupedFieldSet,
-    collect_fields,
+    collect_root_fields,
     collect_subfields,
+    is_default_resolver,
+    root_type,
 )
 
 Render = Callable[[Any], Any]
@@ -39,7 +42,7 @@ def compile_plain(executor: Executor[Any]) -> Render | None:
     if len(collected) != 1:
         return None
     ((name, fields),) = collected.items()
-    field = executor.schema.get_field(_root_type(executor), fields[0].node.name.value)
+    field = executor.schema.get_field(root_type(executor), fields[0].node.name.value)
     if field is None:
         return None
     try:
@@ -48,24 +51,6 @@ def compile_plain(executor: Executor[Any]) -> Render | None:
         return None
     # Strawberry resolves the field of an event to the event.
     return lambda value: {name: complete(value)}
-
-
-def collect_root_fields(executor: Executor[Any]) -> GroupedFieldSet:
-    """Return the fields of the operation itself by their response names."""
-    return collect_fields(
-        executor.schema,
-        executor.fragments,
-        executor.variable_values,
-        _root_type(executor),
-        executor.operation,
-        executor.hide_suggestions,
-    ).grouped_field_set
-
-
-def _root_type(executor: Executor[Any]) -> GraphQLObjectType:
-    root = executor.schema.get_root_type(executor.operation.operation)
-    assert root is not None
-    return root
 
 
 class _Compiler:
@@ -84,16 +69,7 @@ class _Compiler:
         raise NotPlain
 
     def _object(self, type_: GraphQLObjectType, fields: FieldDetailsList) -> Render:
-        executor = self._executor
-        collected = collect_subfields(
-            executor.schema,
-            executor.fragments,
-            executor.variable_values,
-            executor.operation,
-            type_,
-            fields,
-            executor.hide_suggestions,
-        )
+        collected = collect_subfields(self._executor, type_, fields)
         members = self._members(type_, collected.grouped_field_set)
 
         def render(value: Any) -> Any:
@@ -113,10 +89,10 @@ class _Compiler:
         if field_name == "__typename":
             return (lambda _value: type_.name), str
         field = self._executor.schema.get_field(type_, field_name)
-        # Strawberry marks so what does nothing but read an attribute.
-        if field is None or field.args or not getattr(field.resolve, "_is_default", False):
+        resolve: Any = None if field is None or field.args else field.resolve
+        # A default resolver does nothing but read an attribute.
+        if field is None or resolve is None or not is_default_resolver(resolve):
             raise NotPlain
-        resolve: Any = field.resolve
         return resolve, self.complete(field.type, fields)
 
 

@@ -26,8 +26,6 @@ from graphql import (
 )
 from strawberry import Schema
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
-from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from strawberry.types import ExecutionContext
 
 from gqlnotify.errors import NotifyError, QueryTooDeep
@@ -37,6 +35,7 @@ from gqlnotify.execution.limits import NO_LIMITS, Limits, measure
 from gqlnotify.execution.merging import FieldsCanMergeRule
 from gqlnotify.execution.pace import Pace
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
+from gqlnotify.execution.strawberry_adapter import RULES, core_schema
 from gqlnotify.execution.validation import Validation
 from gqlnotify.observability.metrics import refused
 
@@ -349,10 +348,9 @@ class Documents:
         with _counting_refusals():
             with pace.costly():
                 validation = Validation(
-                    self._schema._schema,
+                    core_schema(self._schema),
                     ast,
-                    # Strawberry validates by these in any case.
-                    (*rules, MaybeNullValidationRule, OneOfInputValidationRule),
+                    (*rules, *RULES),
                     max_errors=MAX_ERRORS,
                     hide_suggestions=not self._limits.introspection,
                 )

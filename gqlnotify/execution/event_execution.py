@@ -21,16 +21,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from graphql import GraphQLError, GraphQLObjectType
-from graphql.execution import Executor
-from graphql.execution.collect_fields import (
-    CollectedFields,
-    FieldDetailsList,
-    collect_subfields,
-)
-from graphql.pyutils import is_awaitable
+from graphql import GraphQLError
 from strawberry import Schema
-from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
@@ -41,7 +33,6 @@ from gqlnotify.errors import InternalError, NoViewer
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.compiled import compile_plain
 from gqlnotify.execution.documents import has_extensions
-from gqlnotify.execution.fingerprint import Same
 from gqlnotify.execution.results import (
     ends_the_operation,
     error_result,
@@ -49,6 +40,16 @@ from gqlnotify.execution.results import (
     is_expected,
     payload_of,
     unencodable,
+)
+from gqlnotify.execution.strawberry_adapter import (
+    Executor,
+    SchemaExtensionsRunner,
+    build_executor,
+    execute_event,
+    finish,
+    is_awaitable,
+    keep_subfields,
+    log_errors,
 )
 from gqlnotify.protocol.frames import Batch, SharedBody
 from gqlnotify.topics.conflation import Skipped
@@ -231,8 +232,8 @@ class EventExecution:
         runner = self._schema.create_extensions_runner(context, extensions)
         async with runner.operation():
             result = await self._result_among_extensions(context, runner, value)
-            finished = await self._schema._handle_execution_result(
-                context, result, runner, skip_process_errors=is_expected(result)
+            finished = await finish(
+                self._schema, context, result, runner, quiet=is_expected(result)
             )
             async with runner.on_stream_result(finished):
                 return self._encoded(event, finished)
@@ -243,31 +244,29 @@ class EventExecution:
     ) -> ExecutionResult:
         if isinstance(value, ExecutionResult):
             return value
-        middleware = self._schema._get_middleware_manager(runner.extensions)
         try:
             with only_own_cancellation():
                 async with runner.executing():
-                    made = self._execute(value, context.context, middleware)
+                    made = self._execute(value, context.context, runner)
                     result = await made if is_awaitable(made) else made
         except Exception as error:
             return event_error(self._executor, error)
         return ExecutionResult(data=result.data, errors=result.errors)
 
-    def _execute(self, value: Any, context: Any, middleware: Any = None) -> Any:
+    def _execute(
+        self, value: Any, context: Any, runner: SchemaExtensionsRunner | None = None
+    ) -> Any:
         # With variables it is made again: a resolver may have changed what they hold.
         request = self._request.context
         base = _executor(self._schema, request) if request.variables else self._executor
-        executor = base.build_per_event_executor(value)
-        executor.context_value = context
-        executor.middleware_manager = middleware
-        return executor.execute_operation(False)
+        return execute_event(base, value, context, self._schema, runner)
 
     def _conclude(self, event: Event, result: Any) -> EncodedResult:
         """Log what is to be logged, and encode."""
         if not isinstance(result, ExecutionResult):
             result = ExecutionResult(data=result.data, errors=result.errors)
         if result.errors and not is_expected(result):
-            self._schema._process_errors(result.errors, self._request.context)
+            log_errors(self._schema, result.errors, self._request.context)
         return self._encoded(event, result)
 
     def _encoded(self, event: Event, result: ExecutionResult) -> EncodedResult:
@@ -351,53 +350,16 @@ def viewerless(
 
 
 def _executor(schema: Schema, context: ExecutionContext) -> Executor[Any]:
-    assert context.graphql_document is not None
-    executor = schema.execution_context_class.build(
-        schema._schema,
-        context.graphql_document,
-        None,
-        None,
-        _copied(context.variables),
-        context.operation_name,
-        operation_extensions=_copied(context.operation_extensions),
+    executor = build_executor(
+        schema,
+        context,
+        variables=_copied(context.variables),
+        extensions=_copied(context.operation_extensions),
     )
     if isinstance(executor, list):
         raise executor[0]
-    built: Executor[Any] = executor
-    built.collect_subfields = _SubfieldsOnce(built)  # type: ignore[method-assign, assignment]
-    return built
-
-
-class _SubfieldsOnce:
-    """Collects the fields below a field once for all events, whose document is always the same.
-
-    graphql-core does so once for each event, and keeps what it collected for as long as the
-    executor lives, which is very long here.
-    """
-
-    def __init__(self, executor: Executor[Any]) -> None:
-        self._executor = executor
-        self._collected: dict[Hashable, CollectedFields] = {}
-
-    def __call__(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
-        if any(field.fragment_variable_values is not None for field in fields):
-            return self._collect(return_type, fields)
-        key = (return_type, *(Same(field.node) for field in fields))
-        if key not in self._collected:
-            self._collected[key] = self._collect(return_type, fields)
-        return self._collected[key]
-
-    def _collect(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
-        executor = self._executor
-        return collect_subfields(
-            executor.schema,
-            executor.fragments,
-            executor.variable_values,
-            executor.operation,
-            return_type,
-            fields,
-            executor.hide_suggestions,
-        )
+    keep_subfields(executor)
+    return executor
 
 
 def _copied(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

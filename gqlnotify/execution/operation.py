@@ -32,7 +32,6 @@ from graphql import (
     map_source_to_response_event,
 )
 from graphql import OperationType as CoreOperationType
-from graphql.execution import Executor, async_iterables
 from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
@@ -61,6 +60,14 @@ from gqlnotify.execution.results import (
     without_details,
 )
 from gqlnotify.execution.shared import Executions, Shareable
+from gqlnotify.execution.strawberry_adapter import (
+    Executor,
+    answers,
+    build_executor,
+    closing_any,
+    finish,
+    prepare,
+)
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.topics.subscription import Subscription, note_unreadable
 
@@ -231,7 +238,7 @@ class _Run:
                 await documents.provide(self._context, asker)
                 await documents.validate(self._context, asker)
             with only_own_cancellation():
-                refusal = await self._schema._prepare_operation_async(self._context, self.runner)
+                refusal = await prepare(self._schema, self._context, self.runner)
         except Exception as error:
             refusal = failed_result(_readable(error))
         if refusal is not None:
@@ -247,12 +254,7 @@ class _Run:
         return self._context.operation_type is not OperationType.SUBSCRIPTION
 
     async def _answers(self) -> AsyncGenerator[Any, None]:
-        results: Any = self._schema._stream_non_subscription(
-            self._context,
-            self.runner,
-            self._schema._get_middleware_manager(self.runner.extensions),
-            self._context.operation_extensions,
-        )
+        results = answers(self._schema, self._context, self.runner)
         async with aclosing(results):
             try:
                 with only_own_cancellation(), self._span():
@@ -315,22 +317,18 @@ class _Run:
         return None if execution is None else Shareable(execution, source.subscriber)
 
     def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
-        assert self._context.graphql_document is not None
-        return self._schema.execution_context_class.build(
-            self._schema._schema,
-            self._context.graphql_document,
-            self._context.root_value,
-            self._context.context,
-            self._context.variables,
-            self._context.operation_name,
-            middleware=self._schema._get_middleware_manager(self.runner.extensions),
-            operation_extensions=self._context.operation_extensions,
+        return build_executor(
+            self._schema,
+            self._context,
+            variables=self._context.variables,
+            extensions=self._context.operation_extensions,
+            runner=self.runner,
         )
 
     async def _finish(self, result: ExecutionResult) -> ExecutionResult:
         ours = result.extensions or {}
-        finished = await self._schema._handle_execution_result(
-            self._context, result, self.runner, skip_process_errors=is_expected(result)
+        finished = await finish(
+            self._schema, self._context, result, self.runner, quiet=is_expected(result)
         )
         if ours:
             finished.extensions = {**(finished.extensions or {}), **ours}
@@ -388,8 +386,7 @@ async def _telling_of(
     Each of those is an exception in place of a value: executing it gives an error.
     """
     failure: Exception | None = None
-    # A source of any class may have no `aclose`, which the standard library's would call.
-    async with async_iterables.aclosing(aiter(source)) as values:
+    async with closing_any(aiter(source)) as values:
         try:
             async for value in values:
                 while unreadable:

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graphql import GraphQLError, located_error
-from graphql.execution import Executor
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
 from gqlnotify.errors import InternalError, NotifyError, server_error_status
-from gqlnotify.execution.compiled import collect_root_fields
+from gqlnotify.execution.strawberry_adapter import Executor, collect_root_fields
 
 NOT_JSON = (TypeError, ValueError, RecursionError)
 """What encoders raise for a value that JSON can't spell."""

@@ -24,8 +24,8 @@ from graphql import (
     Visitor,
     validate,
 )
-from graphql.language.ast import QUERY_DOCUMENT_KEYS
-from graphql.validation.validate import ValidationAbortedError
+
+from gqlnotify.execution.strawberry_adapter import QUERY_DOCUMENT_KEYS, ValidationAbortedError
 
 
 class Validation:

@@ -3,6 +3,7 @@
 from fastapi import Request
 from starlette.types import Message, Receive
 
+from gqlnotify.connections.asgi_adapter import bound_receive
 from gqlnotify.errors import BodyTooBig
 
 _MOST_DIGITS = 18
@@ -16,7 +17,7 @@ def bound_body(request: Request, limit: int, setting: str) -> None:
     """
     if _length(request.headers.get("content-length", "")) > limit:
         raise _too_big(limit, setting)
-    request._receive = _bounded(request.receive, limit, setting)
+    bound_receive(request, _bounded(request.receive, limit, setting))
 
 
 def _length(header: str) -> int:

@@ -48,6 +48,7 @@ from gqlnotify.errors import (
     NotifyError,
     Unauthenticated,
 )
+from gqlnotify.execution.strawberry_adapter import stream_transports
 from gqlnotify.http.body import bound_body
 from gqlnotify.http.negotiation import (
     FORM,
@@ -85,10 +86,9 @@ class RequestData(GraphQLRequestData):
 class RequestAdapter(StarletteRequestAdapter):
     """Tells the media type of a body in lower case, as Strawberry compares it, and the peer."""
 
-    @property
-    def client(self) -> Address | None:
-        """The peer's address and port, if they are known."""
-        return self._request.client
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.client: Address | None = request.client
 
     @property
     def content_type(self) -> str | None:
@@ -398,7 +398,7 @@ def _needs_a_stream(router: Router) -> BadUserInput:
 
 
 def _streams(router: Router) -> Collection[HTTPStreamTransport]:
-    return router._stream_transport_map.values()
+    return stream_transports(router)
 
 
 async def _protocol_for(

@@ -8,8 +8,9 @@ from functools import partial
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from gqlnotify.connections.asgi_adapter import asgi_transport
 from gqlnotify.connections.limits import ConnectionLimits
-from gqlnotify.connections.peer import ReadWatch, asgi_transport, watches_reading
+from gqlnotify.connections.peer import ReadWatch, watches_reading
 from gqlnotify.errors import (
     NotifyError,
     TooManyConnections,

@@ -1,6 +1,9 @@
 """Protocol classes for uvicorn, and the server process that uses them."""
 
-from gqlnotify.server.http import HttpProtocol
-from gqlnotify.server.websocket import WebSocketProtocol
+from gqlnotify.server import http, websocket
+from gqlnotify.server.uvicorn_adapter import usable_http, usable_websocket
+
+HttpProtocol = usable_http(http.HttpProtocol)
+WebSocketProtocol = usable_websocket(websocket.WebSocketProtocol)
 
 __all__ = ["HttpProtocol", "WebSocketProtocol"]

@@ -9,12 +9,11 @@ import sys
 from functools import cache
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
 from gqlnotify.connections.peer import ReadWatch, let_go
 from gqlnotify.deadline import Deadline
 from gqlnotify.drain import Drain
 from gqlnotify.observability.metrics import refused
+from gqlnotify.server.uvicorn_adapter import AutoHTTPProtocol
 from gqlnotify.server.websocket import drain_times
 from gqlnotify.settings import Settings
 

@@ -17,13 +17,16 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.lifespan.on import LifespanOn
-from uvicorn.supervisors import ChangeReload, multiprocess
 
 from gqlnotify.drain import Drain
 from gqlnotify.errors import NotifyError
 from gqlnotify.server.http import HttpProtocol
+from gqlnotify.server.uvicorn_adapter import (
+    STARTUP_FAILURE,
+    ChangeReload,
+    LifespanOn,
+    multiprocess,
+)
 from gqlnotify.server.websocket import WebSocketProtocol, drain_times
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

@@ -5,14 +5,12 @@ the scope extension `gqlnotify.frames`, which takes finished frames.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import Any
 
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
     ServerPerMessageDeflateFactory,
@@ -20,6 +18,7 @@ from websockets.extensions.permessage_deflate import (
 from websockets.frames import Frame
 from websockets.http11 import Request
 
+from gqlnotify.connections.asgi_adapter import forget_stacks, is_unattended
 from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
 from gqlnotify.deadline import Deadline
 from gqlnotify.drain import Drain
@@ -28,6 +27,7 @@ from gqlnotify.event_loop import TickBatcher
 from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.rate import Rate
+from gqlnotify.server.uvicorn_adapter import WebSocketBase, without_proxy_headers
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent, LightQueue
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
@@ -38,15 +38,9 @@ RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
 _SLICE_BYTES = 4096
 _MEMORY_LEVEL = 5
-# Where FastAPI keeps what its dependencies have to clean up.
-_FASTAPI_STACKS = (
-    "fastapi_inner_astack",
-    "fastapi_function_astack",
-    "fastapi_middleware_astack",
-)
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(WebSocketBase):
     """One WebSocket connection."""
 
     # Some of uvicorn's are among them: an instance of 30 attributes and less keeps them in a third
@@ -132,10 +126,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         False, and do nothing, where somebody is to be told of the connection's end by that of the
         call: a middleware, or a dependency that cleans up behind it.
         """
-        if not _is_unattended(scope, self.config.loaded_app):
+        if not is_unattended(scope, without_proxy_headers(self.config.loaded_app)):
             return False
-        for name in _FASTAPI_STACKS:
-            scope.pop(name, None)
+        forget_stacks(scope)
         timer: Any = _NoTimer()
         self.close_timer = timer
         mailbox: Any = self.queue
@@ -390,24 +383,6 @@ class _NoTimer:
 
     def cancel(self) -> None:
         """Do nothing: there is none."""
-
-
-def _is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
-    """Tell whether nobody between the server and the route waits for the end of the ASGI call."""
-    while isinstance(served, ProxyHeadersMiddleware):
-        served = served.app
-    application = scope.get("app")
-    return (
-        served is application
-        and getattr(application, "user_middleware", None) == []
-        # Inside of a `Mount`, which may have a middleware of its own.
-        and "app_root_path" not in scope
-        and all(_is_empty(scope.get(name)) for name in _FASTAPI_STACKS)
-    )
-
-
-def _is_empty(stack: Any) -> bool:
-    return stack is None or not getattr(stack, "_exit_callbacks", True)
 
 
 def _is_utf8(data: bytes) -> bool:

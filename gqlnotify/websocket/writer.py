@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 
-from gqlnotify.connections.peer import Transport, asgi_transport, transport_under
+from gqlnotify.connections.asgi_adapter import socket_transport
+from gqlnotify.connections.peer import Transport, transport_under
 from gqlnotify.protocol.frames import Batch, Prefix, text_frame
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent
@@ -109,12 +110,8 @@ def frames_of(websocket: WebSocket) -> Frames | None:
 
 
 def transport_of(websocket: WebSocket, frames: Frames | None) -> Transport | None:
-    """Return the transport under `websocket`; None where the server does not let it be seen.
-
-    ASGI knows no way to let go of a peer that does not read: `close` waits behind what it has not
-    read. Each of uvicorn's protocol classes gives a method of its own as `receive`.
-    """
-    return transport_under(frames) if frames is not None else asgi_transport(websocket._receive)
+    """Return the transport under `websocket`; None where the server does not let it be seen."""
+    return socket_transport(websocket) if frames is None else transport_under(frames)
 
 
 class DirectWriter:

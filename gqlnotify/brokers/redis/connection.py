@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError
 
 from gqlnotify.backoff import Backoff
+from gqlnotify.brokers.redis.redis_adapter import AbstractConnection, next_reply, ping, write
 from gqlnotify.brokers.redis.topology import Servers, is_trouble
 from gqlnotify.observability import metrics
 
@@ -152,9 +152,7 @@ class Line:
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
             try:
-                reply = await connection.read_response(
-                    timeout=math.inf, push_request=True, disconnect_on_error=False
-                )
+                reply = await next_reply(connection)
             except MovedError:
                 self._forget(self._expected.popleft())
             else:
@@ -193,8 +191,7 @@ class Line:
             await self._changed.wait()
             self._changed.clear()
             dirty, self._dirty = self._dirty, set()
-            commands = connection.pack_commands(self._commands(dirty))
-            await connection.send_packed_command(commands, check_health=False)
+            await write(connection, self._commands(dirty))
 
     def _commands(self, dirty: set[str]) -> Iterator[tuple[str, ...]]:
         more = sorted(dirty & self.channels - self._asked)
@@ -218,7 +215,7 @@ class Line:
             if silent >= self._timeout and pinged > self._heard:
                 raise TimeoutError(f"no answer for {silent:.1f} s")
             if silent >= interval:
-                await connection.send_command("PING", check_health=False)
+                await ping(connection)
                 pinged = _now()
 
     async def _turn_away(self, _connection: AbstractConnection) -> None:

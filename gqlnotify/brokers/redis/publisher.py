@@ -11,6 +11,7 @@ from redis.exceptions import NoScriptError
 
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.login import Login
+from gqlnotify.brokers.redis.redis_adapter import renew_sync
 from gqlnotify.brokers.redis.scripts import Call, Names
 from gqlnotify.brokers.redis.topology import (
     ONE_SERVER,
@@ -21,7 +22,6 @@ from gqlnotify.brokers.redis.topology import (
     is_misled,
     reaching,
     refused_unwritten,
-    renew_sync,
 )
 from gqlnotify.brokers.redis.url import Address
 from gqlnotify.event import Cursor

@@ -10,7 +10,6 @@ from typing import Any
 import redis
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -22,9 +21,18 @@ from redis.exceptions import (
     RedisClusterException,
     RedisError,
 )
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.maint_notifications import MaintNotificationsConfig
 
+from gqlnotify.brokers.redis.redis_adapter import (
+    AbstractConnection,
+    MaintNotificationsConfig,
+    cluster_connection,
+    home,
+    new_connection,
+    reload_topology,
+    renew_pool,
+    says_broken,
+    says_not_master,
+)
 from gqlnotify.brokers.redis.url import Address
 from gqlnotify.errors import BrokerUnavailable
 
@@ -35,15 +43,12 @@ TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 _RENEW_SECONDS = 1.0
-_PREVIOUS_MASTER = "The previous master is now a slave"
 
 
 def refused_unwritten(error: object) -> bool:
     """Tell whether a server that takes no writes refused the command: nothing was written."""
-    if isinstance(error, RedisConnectionError) and str(error) == _PREVIOUS_MASTER:
-        # What the library's Sentinel client makes of a ReadOnlyError.
-        return True
-    return isinstance(error, ReadOnlyError | MasterDownError | BusyLoadingError)
+    refusals = ReadOnlyError | MasterDownError | BusyLoadingError
+    return isinstance(error, refusals) or says_not_master(error)
 
 
 def is_misled(error: object) -> bool:
@@ -52,14 +57,8 @@ def is_misled(error: object) -> bool:
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Tell whether `error` is no fault of ours: one of `TROUBLE`, or what uvloop makes of it."""
-    if isinstance(error, RuntimeError):
-        # What uvloop says of writing to a connection that has just broken.
-        return "the handler is closed" in str(error)
-    if isinstance(error, AttributeError):
-        # The library's cluster client closes connections that others are about to write to.
-        return "'NoneType' object has no attribute 'write" in str(error)
-    return isinstance(error, TROUBLE)
+    """Tell whether `error` is no fault of ours: one of `TROUBLE`, or a connection that broke."""
+    return isinstance(error, TROUBLE) or says_broken(error)
 
 
 @contextmanager
@@ -135,9 +134,7 @@ class OneServer(Servers):
 
     async def _renew(self) -> None:
         old, self.client = self.client, self._make()
-        pool: Any = old.connection_pool
-        await pool.update_active_connections_for_reconnect()
-        await pool.disconnect(inuse_connections=False)
+        await renew_pool(old)
 
     def home(self, _channel: str) -> str:
         """See `Servers.home`."""
@@ -145,9 +142,7 @@ class OneServer(Servers):
 
     def connection(self, _name: str) -> AbstractConnection:
         """See `Servers.connection`."""
-        pool: Any = self.client.connection_pool
-        connection: AbstractConnection = pool.make_connection()
-        return connection
+        return new_connection(self.client)
 
     async def refresh(self) -> None:
         """See `Servers.refresh`. Every connection asks Sentinel anew."""
@@ -180,19 +175,15 @@ class Cluster(Servers):
         Raises:
             SlotNotCoveredError: no server has it at present.
         """
-        node = self.client.nodes_manager.get_node_from_slot(self.client.keyslot(channel))
-        return str(node.name)
+        return home(self.client, channel)
 
     def connection(self, name: str) -> AbstractConnection:
         """See `Servers.connection`."""
-        node = self.client.get_node(node_name=name)
-        if node is None:
-            raise RedisConnectionError(f"{name} is no longer in the cluster")
-        return node.connection_class(**node.connection_kwargs)
+        return cluster_connection(self.client, name)
 
     async def refresh(self) -> None:
         """See `Servers.refresh`."""
-        await self.client.nodes_manager.initialize()
+        await reload_topology(self.client)
 
     async def aclose(self) -> None:
         """See `Servers.aclose`."""
@@ -243,16 +234,6 @@ def connect_sync(address: Address, timeout: float) -> "redis.Redis | redis.Redis
     sentinel: Any = redis.sentinel.Sentinel(address.hosts, sentinel_kwargs=waits)  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinel.master_for(address.service, ssl=address.tls, **options)
     return client
-
-
-def renew_sync(client: "redis.Redis | redis.RedisCluster") -> None:
-    """Close the connections that no other thread is using; the others close soon after."""
-    if isinstance(client, redis.RedisCluster):
-        client.nodes_manager.initialize()
-        return
-    pool: Any = client.connection_pool
-    pool.update_active_connections_for_reconnect()
-    pool.disconnect(inuse_connections=False)
 
 
 def _options(timeout: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from redis.asyncio.connection import parse_url
+from gqlnotify.brokers.redis.redis_adapter import parse_url
 
 Kind = Literal["server", "sentinel", "cluster"]
 

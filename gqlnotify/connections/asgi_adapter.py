@@ -1,0 +1,108 @@
+"""The one file on the private parts of FastAPI and Starlette, and of the ASGI callables they pass.
+
+It checks at import what can be checked without an application. What it can't be sure of counts as
+"somebody waits for the end of the ASGI call", which is slower and always right.
+"""
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import Request
+from starlette.routing import Match, Mount
+from starlette.types import Receive
+from starlette.websockets import WebSocket
+
+from gqlnotify.connections.peer import Transport, transport_under
+from gqlnotify.frameworks import missing, require, warn_of_fallback
+
+# Where FastAPI keeps what its dependencies and uploads have to clean up after the call.
+STACKS = ("fastapi_inner_astack", "fastapi_function_astack", "fastapi_middleware_astack")
+
+_MOUNTED = "app_root_path"
+_COST = "Each WebSocket keeps its ASGI call, half of its memory"
+
+logger = logging.getLogger("gqlnotify.transports")
+
+# Without it, nothing would bound the body of a request.
+require("starlette", missing(Request, "_receive"))
+
+
+def bound_receive(request: Request, receive: Receive) -> None:
+    """Have `request` read its body through `receive`."""
+    request._receive = receive
+
+
+def asgi_transport(receive: Any) -> Transport | None:
+    """Return the transport under the ASGI callable `receive`; None where it can't be seen.
+
+    ASGI has no way to drop a peer that does not read: `close` waits until the peer has read
+    everything. Each of uvicorn's protocol classes passes a method of its own as `receive`.
+    """
+    return transport_under(getattr(receive, "__self__", None))
+
+
+def socket_transport(websocket: WebSocket) -> Transport | None:
+    """Return the transport under `websocket`; None where it can't be seen. See `asgi_transport`."""
+    return asgi_transport(getattr(websocket, "_receive", None))
+
+
+def is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
+    """Tell whether nobody between the server and the route waits for the end of the ASGI call.
+
+    Args:
+        scope: of a WebSocket, as the route sees it.
+        served: the application that the server calls.
+    """
+    application = scope.get("app")
+    return (
+        served is application
+        and getattr(application, "user_middleware", None) == []
+        # A `Mount` may have a middleware of its own.
+        and _MOUNTED not in scope
+        and _mounts_are_seen()
+        and _cleans_up_nothing(scope)
+    )
+
+
+def forget_stacks(scope: MutableMapping[str, Any]) -> None:
+    """Let go of FastAPI's stacks, which hold nothing."""
+    for name in STACKS:
+        scope.pop(name, None)
+
+
+def _cleans_up_nothing(scope: Mapping[str, Any]) -> bool:
+    absent = tuple(f"scope[{name!r}]" for name in STACKS if name not in scope)
+    if absent:
+        warn_of_fallback(logger, "fastapi", absent, _COST)
+        return False
+    # Another version may have more of them.
+    return not any(_holds(each) for each in scope.values() if isinstance(each, AsyncExitStack))
+
+
+def _holds(stack: AsyncExitStack) -> bool:
+    return bool(getattr(stack, "_exit_callbacks", True))
+
+
+def _mounts_are_seen() -> bool:
+    if not _MOUNT_LACKS:
+        return True
+    warn_of_fallback(logger, "starlette", _MOUNT_LACKS, _COST)
+    return False
+
+
+def _mount_lacks() -> tuple[str, ...]:
+    """Try whether a `Mount` leaves its sign in the scope."""
+    match, child = Mount("/a", app=_nothing).matches(
+        {"type": "websocket", "path": "/a/b", "root_path": ""}
+    )
+    seen = match is Match.FULL and _MOUNTED in child
+    return () if seen else (f"scope[{_MOUNTED!r}]",)
+
+
+async def _nothing(*_: Any) -> None:
+    pass
+
+
+_MOUNT_LACKS = _mount_lacks()

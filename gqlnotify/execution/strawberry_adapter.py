@@ -1,0 +1,257 @@
+"""The one file on the private parts of Strawberry and graphql-core.
+
+What these packages document is used where it is needed. What they do not is used through this file,
+which checks at import that it is there.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Hashable, Sequence
+from typing import Any
+
+from graphql import GraphQLError, GraphQLObjectType, GraphQLSchema
+from graphql.execution import Executor, async_iterables
+from graphql.execution.collect_fields import (
+    CollectedFields,
+    FieldDetailsList,
+    GroupedFieldSet,
+    collect_fields,
+)
+from graphql.execution.collect_fields import collect_subfields as core_collect_subfields
+from graphql.language.ast import QUERY_DOCUMENT_KEYS
+from graphql.pyutils import is_awaitable
+from graphql.validation.validate import ValidationAbortedError
+from strawberry import Schema
+from strawberry.extensions.runner import SchemaExtensionsRunner
+from strawberry.fastapi import GraphQLRouter
+from strawberry.http.streaming import HTTPStreamTransport
+from strawberry.http.websocket_origin import is_same_origin
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.execution import PreExecutionError
+
+from gqlnotify.execution.fingerprint import Same
+from gqlnotify.frameworks import missing, require, warn_of_fallback
+
+__all__ = [
+    "QUERY_DOCUMENT_KEYS",
+    "RULES",
+    "Executor",
+    "FieldDetailsList",
+    "GroupedFieldSet",
+    "SchemaExtensionsRunner",
+    "ValidationAbortedError",
+    "answers",
+    "build_executor",
+    "closing_any",
+    "collect_root_fields",
+    "collect_subfields",
+    "core_schema",
+    "execute_event",
+    "finish",
+    "is_awaitable",
+    "is_default_resolver",
+    "is_same_origin",
+    "keep_subfields",
+    "log_errors",
+    "prepare",
+    "root_type",
+    "stream_transport",
+    "stream_transports",
+]
+
+RULES = (MaybeNullValidationRule, OneOfInputValidationRule)
+"""The rules that Strawberry validates by in any case."""
+
+# Closes a source of any class. The standard library's calls an `aclose` that it may not have.
+closing_any = async_iterables.aclosing
+
+_PREPARATIONS = ("_prepare_operation_async", "_stream_non_subscription", "_handle_execution_result")
+# The router overrides the last two. Under other names, they would have no effect.
+_OF_A_VIEW = (
+    "_stream_transport_map",
+    "_get_stream_transport_from_headers",
+    "_check_websocket_origin",
+)
+_OF_AN_EXECUTOR = ("build", "build_per_event_executor", "execute_operation", "collect_subfields")
+_STATE = ("schema", "fragments", "variable_values", "operation", "hide_suggestions")
+_PER_EVENT = ("context_value", "middleware_manager")
+
+require(
+    "strawberry-graphql",
+    [
+        *missing(Schema, "_schema", "_get_middleware_manager", "_process_errors", *_PREPARATIONS),
+        *missing(GraphQLRouter, *_OF_A_VIEW),
+    ],
+)
+require("graphql-core", missing(Executor, *_OF_AN_EXECUTOR, *_STATE, *_PER_EVENT))
+
+try:
+    from strawberry.resolvers import is_default_resolver
+except ImportError:
+    warn_of_fallback(
+        logging.getLogger("gqlnotify.execution"),
+        "strawberry-graphql",
+        ("resolvers.is_default_resolver",),
+        "graphql-core executes each event, which costs ten times as much for plain ones",
+    )
+
+    def is_default_resolver(func: Callable[..., Any]) -> bool:  # noqa: ARG001
+        """Return False: nothing tells a resolver that only reads an attribute from others."""
+        return False
+
+
+def core_schema(schema: Schema) -> GraphQLSchema:
+    """Return graphql-core's schema under Strawberry's."""
+    return schema._schema
+
+
+def prepare(
+    schema: Schema, context: ExecutionContext, runner: SchemaExtensionsRunner
+) -> Awaitable[PreExecutionError | None]:
+    """Parse and validate among the extensions; the outcome is why nothing can be executed."""
+    return schema._prepare_operation_async(context, runner)
+
+
+def answers(
+    schema: Schema, context: ExecutionContext, runner: SchemaExtensionsRunner
+) -> AsyncGenerator[Any, None]:
+    """Execute a query or a mutation that was prepared: one result, or the parts of one."""
+    results: Any = schema._stream_non_subscription(
+        context,
+        runner,
+        schema._get_middleware_manager(runner.extensions),
+        context.operation_extensions,
+    )
+    made: AsyncGenerator[Any, None] = results
+    return made
+
+
+def finish(
+    schema: Schema,
+    context: ExecutionContext,
+    result: ExecutionResult,
+    runner: SchemaExtensionsRunner,
+    *,
+    quiet: bool,
+) -> Awaitable[ExecutionResult]:
+    """Let the extensions add to `result`, and the schema log its errors unless `quiet`."""
+    return schema._handle_execution_result(context, result, runner, skip_process_errors=quiet)
+
+
+def log_errors(
+    schema: Schema, errors: Sequence[GraphQLError], context: ExecutionContext | None
+) -> None:
+    """Let the schema log errors."""
+    schema._process_errors([*errors], context)
+
+
+def build_executor(
+    schema: Schema,
+    context: ExecutionContext,
+    *,
+    variables: dict[str, Any] | None,
+    extensions: dict[str, Any] | None,
+    runner: SchemaExtensionsRunner | None = None,
+) -> Executor[Any] | list[GraphQLError]:
+    """Return the executor of an operation that was prepared, or what is wrong with its variables.
+
+    Without a `runner` it has nothing of the one who asks: no context and no root value.
+    """
+    assert context.graphql_document is not None
+    shared = runner is None
+    built: Executor[Any] | list[GraphQLError] = schema.execution_context_class.build(
+        schema._schema,
+        context.graphql_document,
+        None if shared else context.root_value,
+        None if shared else context.context,
+        variables,
+        context.operation_name,
+        middleware=None if runner is None else schema._get_middleware_manager(runner.extensions),
+        operation_extensions=extensions,
+    )
+    return built
+
+
+def execute_event(
+    executor: Executor[Any],
+    value: Any,
+    context: Any,
+    schema: Schema,
+    runner: SchemaExtensionsRunner | None,
+) -> Any:
+    """Execute the operation for one event; return the result, or an awaitable of it."""
+    once = executor.build_per_event_executor(value)
+    once.context_value = context
+    if runner is not None:
+        once.middleware_manager = schema._get_middleware_manager(runner.extensions)
+    return once.execute_operation(False)
+
+
+def root_type(executor: Executor[Any]) -> GraphQLObjectType:
+    """Return the type that the operation selects from."""
+    root = executor.schema.get_root_type(executor.operation.operation)
+    assert root is not None
+    return root
+
+
+def collect_root_fields(executor: Executor[Any]) -> GroupedFieldSet:
+    """Return the fields of the operation itself by their response names."""
+    return collect_fields(
+        executor.schema,
+        executor.fragments,
+        executor.variable_values,
+        root_type(executor),
+        executor.operation,
+        executor.hide_suggestions,
+    ).grouped_field_set
+
+
+def collect_subfields(
+    executor: Executor[Any], return_type: GraphQLObjectType, fields: FieldDetailsList
+) -> CollectedFields:
+    """Return the fields below `fields` by their response names."""
+    return core_collect_subfields(
+        executor.schema,
+        executor.fragments,
+        executor.variable_values,
+        executor.operation,
+        return_type,
+        fields,
+        executor.hide_suggestions,
+    )
+
+
+def keep_subfields(executor: Executor[Any]) -> None:
+    """Have `executor` collect the fields below a field once for all events.
+
+    graphql-core does so once for each event, and keeps what it collected for as long as the
+    executor lives. This one lives for as long as its subscription.
+    """
+    executor.collect_subfields = _SubfieldsOnce(executor)  # type: ignore[method-assign, assignment]
+
+
+class _SubfieldsOnce:
+    def __init__(self, executor: Executor[Any]) -> None:
+        self._executor = executor
+        self._collected: dict[Hashable, CollectedFields] = {}
+
+    def __call__(self, return_type: GraphQLObjectType, fields: FieldDetailsList) -> CollectedFields:
+        if any(field.fragment_variable_values is not None for field in fields):
+            return collect_subfields(self._executor, return_type, fields)
+        key = (return_type, *(Same(field.node) for field in fields))
+        if key not in self._collected:
+            self._collected[key] = collect_subfields(self._executor, return_type, fields)
+        return self._collected[key]
+
+
+def stream_transports(view: Any) -> Collection[HTTPStreamTransport]:
+    """Return the ways in which a view streams over HTTP."""
+    found: Collection[HTTPStreamTransport] = view._stream_transport_map.values()
+    return found
+
+
+def stream_transport(view: Any, protocol: str) -> HTTPStreamTransport | None:
+    """Return how a view streams over HTTP by the protocol of that name; None if it does not."""
+    found: HTTPStreamTransport | None = view._stream_transport_map.get(protocol)
+    return found
