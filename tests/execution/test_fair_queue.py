@@ -77,6 +77,33 @@ def test_nothing_is_kept_of_askers_that_wait_no_more() -> None:
     assert not queue._busy_until
 
 
+def test_nothing_is_kept_of_items_that_wait_no_more() -> None:
+    queue = queue_of(("large", "alice", 1e9))
+    for number in range(10_000):
+        queue.add(f"item {number}", number, 10)
+        queue.discard(f"item {number}")
+    assert len(queue._order) + len(queue._busy_until) < 5000
+
+
+class Item:
+    """Counts how often a queue looks at it."""
+
+    looks = 0
+
+    def __hash__(self) -> int:
+        Item.looks += 1
+        return id(self)
+
+
+def test_to_take_one_of_many_is_to_look_at_few() -> None:
+    queue: FairQueue[Item] = FairQueue()
+    for number in range(5000):
+        queue.add(Item(), number, 10)
+    Item.looks = 0
+    queue.take()
+    assert Item.looks < 10
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1000)), max_size=30))
 def test_each_item_is_taken_once_and_in_the_order_of_its_asker(
     added: list[tuple[int, int]],
