@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from gqlnotify.execution.fair_queue import FairQueue
 
 # Ordinary documents cost less. They never wait, so what a client sends after one is read after it.
-BURST_SECONDS = 0.01
+BURST_SECONDS = 0.03
 
 
 class Pace:
