@@ -223,8 +223,10 @@ async def test_a_batch_takes_one_command_an_entry_and_one_round_trip(
             calls = watching.info("commandstats")
             writes = watching.info("stats")["total_writes_processed"]
 
-    assert calls["cmdstat_evalsha"]["calls"] == TOO_MANY_FOR_ONE_BATCH
-    assert "cmdstat_eval" not in calls
+    # The first message of a batch brings the script along.
+    batches = calls["cmdstat_eval"]["calls"]
+    assert batches < 5
+    assert batches + calls["cmdstat_evalsha"]["calls"] == TOO_MANY_FOR_ONE_BATCH
     # A long answer goes out in a few pieces, and those who watch get some as well.
     assert writes < TOO_MANY_FOR_ONE_BATCH / 10
 

@@ -44,6 +44,18 @@ def _was_not_run(reply: object) -> bool:
     return isinstance(reply, NoScriptError) or refused_unwritten(reply)
 
 
+def _leading(messages: Sequence[Message]) -> set[int]:
+    """Return the first message of each topic that has several.
+
+    It brings the script along. Otherwise the script may become known between two messages of the
+    topic, by another publisher, and the later one would be appended first.
+    """
+    first: dict[str, int] = {}
+    return {
+        at for n, message in enumerate(messages) if (at := first.setdefault(message.topic, n)) < n
+    }
+
+
 class Sender:
     """Appends to the histories that `RedisBroker` keeps, from any process.
 
@@ -122,9 +134,11 @@ class Sender:
 
     def _dialogue(self, messages: Sequence[Message]) -> Dialogue:
         calls = [self._call(message) for message in messages]
-        replies = yield [call.evalsha for call in calls]
-        # A server that knows no script or takes no writes has run none of what it refused, so the
-        # order of each topic is kept.
+        leading = _leading(messages)
+        replies = yield [
+            call.eval if n in leading else call.evalsha for n, call in enumerate(calls)
+        ]
+        # A server that knows no script or takes no writes has run none of what it refused.
         refused = [n for n, reply in enumerate(replies) if _was_not_run(reply)]
         if refused:
             again = yield [calls[n].eval for n in refused]

@@ -205,6 +205,17 @@ async def test_the_scripts_are_loaded_again_where_they_were_forgotten(
         assert (await ears.broker.head(topic)).seq == 41
 
 
+async def test_no_part_of_a_batch_waits_for_the_script(launch: Launch) -> None:
+    server, several = launch(), [new_topic(), new_topic()]
+    retention = Retention(1000, 3600, {})
+    sender = Sender(server.url, retention=retention, timeout=TIMEOUT, prefix="gqlnotify")
+    cursors = await sender.send([Message(topic, b"x", None) for topic in several * 100])
+    await sender.aclose()
+
+    assert [cursor.seq for cursor in cursors[::2]] == list(range(1, 101))
+    assert "errorstat_NOSCRIPT" not in server.ask("INFO", "errorstats")
+
+
 async def test_a_huge_seq_is_counted_on_exactly(each_redis: RedisServer) -> None:
     topic, epoch, seq = new_topic(), 1_700_000_000_000_000, 3_000_000_000_000
     async with listening(each_redis.url) as ears:
