@@ -6,7 +6,7 @@ WORKDIR /app
 
 # First an empty package, for what it depends on: this layer outlives changes of the code.
 COPY pyproject.toml ./
-RUN mkdir gqlnotify && touch gqlnotify/__init__.py README.md LICENSE && pip install --group tasks .
+RUN mkdir gqlnotify && touch gqlnotify/__init__.py README.md LICENSE && pip install --group tasks '.[all]'
 
 COPY README.md LICENSE ./
 COPY gqlnotify gqlnotify

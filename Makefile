@@ -20,7 +20,7 @@ install: $(VENV)/.installed  ## Make .venv with everything that development need
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --group dev --editable .
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[all]'
 	@touch $@
 
 $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json

@@ -1,5 +1,19 @@
-"""`python -m gqlnotify` is the command line."""
+"""The command line, as `gqlnotify` and as `python -m gqlnotify`."""
 
-from gqlnotify.cli import app
+import sys
 
-app(prog_name="gqlnotify")
+from gqlnotify.extras import MissingExtra, needs
+
+
+def main() -> None:
+    """Run the command line, or say what to install for it."""
+    try:
+        with needs("server", "The command line"):
+            from gqlnotify.cli import app  # noqa: PLC0415
+    except MissingExtra as missing:
+        sys.exit(f"gqlnotify: {missing}")
+    app(prog_name="gqlnotify")
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,7 @@ from gqlnotify import brokers
 from gqlnotify.auth import sign, too_short, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Cursor, Event, Topic, is_reserved
-from gqlnotify.observability import logs, metrics
+from gqlnotify.observability import logs, prometheus
 from gqlnotify.server import process
 from gqlnotify.server.uvicorn_adapter import ImportFromStringError, import_from_string
 from gqlnotify.server.websocket import MARGIN_SECONDS
@@ -409,15 +409,15 @@ def _require_key_that_fits(settings: Settings) -> None:
 @contextmanager
 def _counting_together(workers: int) -> Iterator[None]:
     """Have whichever worker is asked for the metrics answer for all of them."""
-    if workers == 1 or metrics.DIRECTORY in os.environ:
+    if workers == 1 or prometheus.DIRECTORY in os.environ:
         yield
         return
     with TemporaryDirectory(prefix="gqlnotify-") as directory:
-        os.environ[metrics.DIRECTORY] = directory
+        os.environ[prometheus.DIRECTORY] = directory
         try:
             yield
         finally:
-            del os.environ[metrics.DIRECTORY]
+            del os.environ[prometheus.DIRECTORY]
 
 
 def _require_strong_key(settings: Settings, host: str) -> None:

@@ -11,7 +11,7 @@ import gqlnotify
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backoff", "callables", "cancellation", "codec", "deadline", "drain", "errors", "event"}
-    | {"event_loop", "frameworks", "observability", "rate", "settings"},
+    | {"event_loop", "extras", "frameworks", "observability", "rate", "settings"},
     {"auth", "brokers", "protocol"},
     {"topics"},
     {"execution"},

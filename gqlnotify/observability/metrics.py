@@ -10,25 +10,17 @@ import os
 import time
 from collections import Counter as Sums
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from contextvars import Context
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from gqlnotify.extras import MissingExtra
+from gqlnotify.observability.prometheus import DIRECTORY, Counter, Gauge, Histogram, exposition
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-# Where processes share what they count; to be set before this is imported.
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-if DIRECTORY in os.environ:
-    # The first metric below opens a file there.
-    Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
 _SAMPLE_SECONDS = 5.0
 _DELAYS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -213,38 +205,15 @@ async def endpoint(request: "Request") -> "Response":
     """Answer a scrape by Prometheus, in the format that it accepts.
 
     To be mounted with `app.add_route("/metrics", metrics.endpoint)`. It asks for no token, so it
-    should not be reached from outside.
+    should not be reached from outside. Without the extra `metrics`, nothing is counted, and the
+    answer is a 501 that says what to install.
     """
     # A process that only publishes counts as well, and need not load Starlette.
     from starlette.responses import Response  # noqa: PLC0415
 
     _watch.sample()
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(_registry()), headers={"content-type": content_type})
-
-
-def _registry() -> CollectorRegistry:
-    directory = os.environ.get(DIRECTORY)
-    if directory is None:
-        return REGISTRY
-    _forget_the_dead(Path(directory))
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry
-
-
-def _forget_the_dead(directory: Path) -> None:
-    """Drop what processes that are no more have left in gauges; their counters stay."""
-    for file in directory.glob("gauge_live*_*.db"):
-        process = int(file.stem.rpartition("_")[2])
-        if not _is_alive(process):
-            mark_process_dead(process)  # type: ignore[no-untyped-call]
-
-
-def _is_alive(process: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-    return True
+    try:
+        told, content_type = exposition(request.headers.get("accept", ""))
+    except MissingExtra as missing:
+        return Response(f"{missing}\n", 501, media_type="text/plain")
+    return Response(told, headers={"content-type": content_type})

@@ -1,7 +1,10 @@
 """Protocol classes for uvicorn, and the server process that uses them."""
 
-from gqlnotify.server import http, websocket
-from gqlnotify.server.uvicorn_adapter import usable_http, usable_websocket
+from gqlnotify.extras import needs
+
+with needs("server", "gqlnotify.server"):
+    from gqlnotify.server import http, websocket
+    from gqlnotify.server.uvicorn_adapter import usable_http, usable_websocket
 
 HttpProtocol = usable_http(http.HttpProtocol)
 WebSocketProtocol = usable_websocket(websocket.WebSocketProtocol)

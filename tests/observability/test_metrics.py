@@ -19,7 +19,7 @@ from prometheus_client.samples import Sample
 import schema.outbox  # noqa: F401  # it has metrics of its own
 from gqlnotify import TopicManager
 from gqlnotify.errors import CursorExpired
-from gqlnotify.observability import metrics
+from gqlnotify.observability import metrics, prometheus
 from tests.bad_brokers import LosingItsData, OutOfReach
 from tests.e2e.raw import Socket, open_socket
 from tests.servers import DIRECT, Program, Server, serving
@@ -204,7 +204,7 @@ def test_what_a_dead_process_had_is_not_counted_any_more(tmp_path: Path) -> None
         "from gqlnotify import metrics; metrics.connections.set(5); metrics.gaps.inc();"
         "metrics.topics.set(2); import os; os.kill(os.getpid(), 9)"
     )
-    environment = {**os.environ, metrics.DIRECTORY: str(tmp_path)}
+    environment = {**os.environ, prometheus.DIRECTORY: str(tmp_path)}
     subprocess.run([sys.executable, "-c", script], env=environment, cwd=ROOT, check=False)
     ask = (
         "import asyncio; from starlette.requests import Request; from gqlnotify import metrics;"
