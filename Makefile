@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 CLIENTS := tests/clients
 ROUNDS := 20
 MINUTES := 20
+COMPAT := .venv-compat
+COMPAT_TESTS := tests/test_router*.py tests/connections tests/execution tests/http tests/websocket
 SECONDS := 60
 # Most tests wait for other processes: more of them at once than there are cores.
 PROCESSES := 4
 
-.PHONY: help install serve unit test chaos rolling soak fuzz conformance bench check fmt cov clean
+.PHONY: help install serve unit test compat chaos rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -35,6 +37,17 @@ unit: install  ## Run the tests that start no process and no server, in less tha
 
 test: install $(CLIENTS)/node_modules/.installed  ## Run every test (TEST_PATIENCE=3: with longer deadlines)
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
+compat: $(COMPAT)/oldest/.installed $(COMPAT)/newest/.installed  ## Test with the oldest and the newest frameworks
+	$(COMPAT)/oldest/bin/python -m pytest -m "not processes" $(COMPAT_TESTS)
+	$(COMPAT)/newest/bin/python -m pytest -m "not processes" $(COMPAT_TESTS)
+
+$(COMPAT)/oldest/.installed: OLDEST := --constraint tests/oldest.txt
+$(COMPAT)/%/.installed: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --group dev --editable '.[all]' $(OLDEST)
+	@touch $@
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
@@ -69,4 +82,4 @@ fmt: install  ## Format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(CLIENTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(COMPAT) $(CLIENTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,7 +36,8 @@ from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.connections.verified_tokens import VerifiedTokens
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
-from gqlnotify.http.handler import Context, GraphQLOverHTTP, RootValue, document_id_of, refusal
+from gqlnotify.http.handler import GraphQLOverHTTP, document_id_of, refusal
+from gqlnotify.http.view import Context, RootValue
 from gqlnotify.observability import tracing
 from gqlnotify.settings import Settings
 from gqlnotify.topics.manager import TopicManager

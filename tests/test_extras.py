@@ -144,3 +144,16 @@ def imported_roots(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             roots.add(node.module.partition(".")[0])
     return roots
+
+
+def test_the_oldest_versions_that_are_tested_are_the_lower_bounds() -> None:
+    lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    oldest = {pin.replace("==", ">=").removesuffix(".0") for pin in pins}
+    bounds = {
+        re.sub(r"\[.*\]", "", each).partition(",")[0]
+        for each in [*PROJECT["dependencies"], *EXTRAS["server"]]
+    }
+
+    assert len(oldest) == 5
+    assert oldest <= bounds

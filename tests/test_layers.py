@@ -32,7 +32,6 @@ IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "s
 # What no package documents is imported in its adapter only. `server/` is one adapter as a whole.
 ADAPTERS = {
     "strawberry.extensions.runner": "execution/strawberry_adapter.py",
-    "strawberry.http.websocket_origin": "execution/strawberry_adapter.py",
     "strawberry.resolvers": "execution/strawberry_adapter.py",
     "strawberry.schema.validation_rules": "execution/strawberry_adapter.py",
     "graphql.": "execution/strawberry_adapter.py",

@@ -5,15 +5,17 @@ verify the |Origin| field is an origin they expect" (RFC 6455, section 10.2).
 """
 
 import logging
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from gqlnotify.execution.strawberry_adapter import is_same_origin
 from gqlnotify.observability.metrics import refused
 
 logger = logging.getLogger("gqlnotify.transports")
 
 REASON = "ORIGIN"
+_PORTS = {"http": 80, "https": 443}
 
 
 def foreign_origin(headers: Headers) -> str | None:
@@ -28,8 +30,41 @@ def foreign_origin(headers: Headers) -> str | None:
         return None
     if len(origins) > 1:
         return ", ".join(origins)
-    own = is_same_origin(origins[0], headers.get("host"))
+    own = _is_of(headers.get("host", ""), origins[0])
     return None if own or headers.get("sec-fetch-site") == "same-origin" else origins[0]
+
+
+class Origin(NamedTuple):
+    """An origin in one spelling (RFC 6454): names in lower case, and a port in any case."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Origin":
+        """Read an origin.
+
+        Raises:
+            ValueError: it is none.
+        """
+        parts = urlsplit(text.strip())
+        beyond = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+        if not parts.scheme or not parts.hostname or beyond:
+            raise ValueError(
+                f"{text!r} in allowed_origins is no origin: write scheme, host and port alone, "
+                "as in https://example.com"
+            )
+        return cls(parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme))
+
+
+def _is_of(host: str, text: str) -> bool:
+    """Tell whether an origin is that of the host which the request names."""
+    try:
+        origin = Origin.parse(text)
+        return origin == Origin.parse(f"{origin.scheme}://{host.strip()}")
+    except ValueError:
+        return False
 
 
 class Refusals:

@@ -24,7 +24,6 @@ from strawberry import Schema
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.fastapi import GraphQLRouter
 from strawberry.http.streaming import HTTPStreamTransport
-from strawberry.http.websocket_origin import is_same_origin
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from strawberry.types import ExecutionContext, ExecutionResult
@@ -51,7 +50,6 @@ __all__ = [
     "finish",
     "is_awaitable",
     "is_default_resolver",
-    "is_same_origin",
     "keep_subfields",
     "log_errors",
     "prepare",
@@ -67,12 +65,8 @@ RULES = (MaybeNullValidationRule, OneOfInputValidationRule)
 closing_any = async_iterables.aclosing
 
 _PREPARATIONS = ("_prepare_operation_async", "_stream_non_subscription", "_handle_execution_result")
-# The router overrides the last two. Under other names, they would have no effect.
-_OF_A_VIEW = (
-    "_stream_transport_map",
-    "_get_stream_transport_from_headers",
-    "_check_websocket_origin",
-)
+# The router overrides the last one. Under another name, that would have no effect.
+_OF_A_VIEW = ("_stream_transport_map", "_get_stream_transport_from_headers")
 _OF_AN_EXECUTOR = ("build", "build_per_event_executor", "execute_operation", "collect_subfields")
 _STATE = ("schema", "fragments", "variable_values", "operation", "hide_suggestions")
 _PER_EVENT = ("context_value", "middleware_manager")

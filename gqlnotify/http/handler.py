@@ -24,8 +24,6 @@ from fastapi import Request, Response
 from starlette.datastructures import Address
 from strawberry import Schema
 from strawberry.exceptions import MissingQueryError
-from strawberry.fastapi import GraphQLRouter as StrawberryRouter
-from strawberry.fastapi.context import CustomContext
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData, GraphQLRequestProtocol
 from strawberry.http.base import BaseRequestProtocol
 from strawberry.http.streaming import HTTPStreamTransport
@@ -35,7 +33,6 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, MULTIPART_SUBSCRIPTIO
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
-from typing_extensions import TypeVar
 
 from gqlnotify import execution
 from gqlnotify.auth import current_viewer
@@ -61,11 +58,9 @@ from gqlnotify.http.negotiation import (
 )
 from gqlnotify.http.stream import Stream
 from gqlnotify.http.stream_formats import MultipartSubscription, ServerSentEvents
+from gqlnotify.http.view import Context, RootValue, View
 from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.messages import find_document_id, strict_json
-
-Context = TypeVar("Context", default=CustomContext)
-RootValue = TypeVar("RootValue", default=None)
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 logger = logging.getLogger("gqlnotify.transports")
@@ -100,7 +95,7 @@ class RequestAdapter(StarletteRequestAdapter):
         return media_type(header) + semicolon + parameters
 
 
-class GraphQLOverHTTP(StrawberryRouter[Context, RootValue]):
+class GraphQLOverHTTP(View[Context, RootValue]):
     """Strawberry's router, answering requests as the draft says."""
 
     schema: Schema

@@ -1,0 +1,57 @@
+"""Strawberry's router. Older versions of it have no `allowed_origins`; here, all have it."""
+
+from collections.abc import Sequence
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Any
+
+from starlette.websockets import WebSocket
+from strawberry.fastapi import GraphQLRouter
+from strawberry.fastapi.context import CustomContext
+from typing_extensions import TypeVar
+
+from gqlnotify.connections.origin import Origin
+
+Context = TypeVar("Context", default=CustomContext)
+RootValue = TypeVar("RootValue", default=None)
+
+_OPTION = Parameter("allowed_origins", Parameter.KEYWORD_ONLY, default=())
+_POLICY_VIOLATION = 1008
+
+
+class WithOrigins(GraphQLRouter[Context, RootValue]):
+    """Takes `allowed_origins`, and says which page may open a socket; another asks and refuses.
+
+    Raises:
+        ValueError: one of them is no origin.
+    """
+
+    def __init__(self, *args: Any, allowed_origins: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allowed_origins: Any = frozenset(
+            each if each == "*" else Origin.parse(each) for each in allowed_origins
+        )
+
+    def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002
+        """Tell whether a page of another origin may open a socket."""
+        try:
+            return "*" in self.allowed_origins or Origin.parse(origin) in self.allowed_origins
+        except ValueError:
+            return False
+
+    async def reject_websocket(self, request: WebSocket) -> WebSocket:
+        """Refuse the handshake: the server answers it with 403."""
+        await request.close(_POLICY_VIOLATION)
+        return request
+
+
+def _with_option(known: Signature) -> Signature:
+    *others, keywords = known.parameters.values()
+    return known.replace(parameters=[*others, _OPTION, keywords])
+
+
+if TYPE_CHECKING or hasattr(GraphQLRouter, "is_websocket_origin_allowed"):
+    View = GraphQLRouter
+else:
+    View = WithOrigins
+    # Our router fills in its defaults by the signature.
+    View.__init__.__signature__ = _with_option(signature(GraphQLRouter.__init__))
