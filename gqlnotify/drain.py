@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Protocol
-from weakref import WeakKeyDictionary
+
+from gqlnotify.event_loop import OnePerLoop
 
 # Of the time that is left behind the window: until when running operations may go on, and when
 # the peers that are still there are let go. The rest is for the application's own end.
@@ -29,7 +30,7 @@ class Drainable(Protocol):
         """End, whatever the peer has not read."""
 
 
-class Drain:
+class Drain(OnePerLoop):
     """The drain of one event loop, which is that of one server process."""
 
     def __init__(self) -> None:
@@ -39,13 +40,6 @@ class Drain:
         self._drainables: dict[Drainable, None] = {}
         self._spread = False
         self._work: asyncio.Task[None] | None = None
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "Drain":
-        """Return the one of `loop`."""
-        if loop not in _drains:
-            _drains[loop] = cls()
-        return _drains[loop]
 
     def add(self, drainable: Drainable) -> None:
         """Have `drainable` leave in its turn; at once, if the turns have been given already."""
@@ -110,6 +104,3 @@ def _leave(drainable: Drainable) -> None:
     except Exception:
         logger.exception("A connection failed to leave")
         drainable.abort()
-
-
-_drains: WeakKeyDictionary[asyncio.AbstractEventLoop, Drain] = WeakKeyDictionary()

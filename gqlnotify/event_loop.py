@@ -1,12 +1,33 @@
-"""What is put off to the next turn of the event loop, where all of it is done at once."""
+"""What exists once for each event loop, and what is put off to its next tick."""
 
 import asyncio
 import logging
 from contextvars import Context
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, Self
 from weakref import WeakKeyDictionary
 
 logger = logging.getLogger("gqlnotify")
+
+
+class OnePerLoop:
+    """Base of classes that have one instance for each event loop, made when it is first asked for.
+
+    It lasts as long as its loop.
+    """
+
+    _known: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Any]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._known = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Self:
+        """Return the one of `loop`."""
+        found: Self | None = cls._known.get(loop)
+        if found is None:
+            found = cls._known[loop] = cls()
+        return found
 
 
 class Waiting(Protocol):
@@ -16,7 +37,7 @@ class Waiting(Protocol):
         """Do it. It returns at once."""
 
 
-class TickBatcher:
+class TickBatcher(OnePerLoop):
     """The next turn of one event loop: one call, however many have something to do.
 
     It runs in a `contextvars` context of its own, and not in that of whoever came first.
@@ -24,13 +45,6 @@ class TickBatcher:
 
     def __init__(self) -> None:
         self._waiting: list[Waiting] = []
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "TickBatcher":
-        """Return the one of `loop`."""
-        if loop not in _batchers:
-            _batchers[loop] = cls()
-        return _batchers[loop]
 
     def add(self, waiting: Waiting) -> None:
         """Call `waiting.on_tick()` in the next turn."""
@@ -45,6 +59,3 @@ class TickBatcher:
                 one.on_tick()
             except Exception:
                 logger.exception("A turn failed")
-
-
-_batchers: WeakKeyDictionary[asyncio.AbstractEventLoop, TickBatcher] = WeakKeyDictionary()

@@ -1,5 +1,6 @@
 """The router: a drop-in for `strawberry.fastapi.GraphQLRouter`. The one file that wires it all."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
@@ -39,6 +40,7 @@ from gqlnotify.execution.strawberry_adapter import stream_transport
 from gqlnotify.http.handler import GraphQLOverHTTP, document_id_of, refusal
 from gqlnotify.http.view import Context, RootValue
 from gqlnotify.observability import tracing
+from gqlnotify.server_settings import ServerSettings
 from gqlnotify.settings import Settings
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.revocation import Revocations
@@ -127,8 +129,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             revocations=revocations,
             detachable=type(self).run is GraphQLRouter.run,
         )
-        if topics is not None:
-            self.lifespan_context = _with_topics(topics, revocations, self.lifespan_context)
+        self.lifespan_context = _lifespan(settings, topics, revocations, self.lifespan_context)
 
     # Not a property: a subclass may assign an attribute of this name.
     @cached_property
@@ -138,6 +139,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
 
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request; over HTTP, only to those with a token where one is asked for."""
+        # Not every server runs the lifespan, and none runs that of a mounted application.
+        _tell_the_server(self._gqlnotify.settings)
         if self.is_websocket_request(request):
             if self._gqlnotify.authenticate is not None:
                 # Again, as an application may change these after the construction.
@@ -269,12 +272,21 @@ async def _no_context() -> None:
     return None
 
 
-def _with_topics(
-    topics: TopicManager, revocations: Revocations | None, inner: Lifespan[Any]
+def _lifespan(
+    settings: Settings,
+    topics: TopicManager | None,
+    revocations: Revocations | None,
+    inner: Lifespan[Any],
 ) -> Lifespan[Any]:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
-        async with topics.held_open(), revocations or nullcontext(), inner(app) as state:
+        _tell_the_server(settings)
+        opened = nullcontext() if topics is None else topics.held_open()
+        async with opened, revocations or nullcontext(), inner(app) as state:
             yield state
 
     return lifespan
+
+
+def _tell_the_server(settings: Settings) -> None:
+    ServerSettings.of(asyncio.get_running_loop()).add(settings)

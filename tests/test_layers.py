@@ -11,7 +11,15 @@ import gqlnotify
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backoff", "callables", "cancellation", "codec", "deadline", "drain", "errors", "event"}
-    | {"event_loop", "extras", "frameworks", "observability", "rate", "settings"},
+    | {
+        "event_loop",
+        "extras",
+        "frameworks",
+        "observability",
+        "rate",
+        "server_settings",
+        "settings",
+    },
     {"auth", "brokers", "protocol"},
     {"topics"},
     {"execution"},

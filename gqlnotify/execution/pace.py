@@ -4,31 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from time import monotonic, thread_time
-from weakref import WeakKeyDictionary
 
+from gqlnotify.event_loop import OnePerLoop
 from gqlnotify.execution.fair_queue import FairQueue
 
 # Ordinary documents cost less. They never wait, so what a client sends after one is read after it.
 BURST_SECONDS = 0.03
 
 
-class Pace:
+class Pace(OnePerLoop):
     """Lets one in at a time, and leaves as much time to everything else as the steps take.
 
-    A short burst of work needs no rest: see the generic cell rate algorithm.
+    All routers of an event loop share one. A short burst of work needs no rest, as in the generic
+    cell rate algorithm.
     """
 
     def __init__(self) -> None:
         self._rest_until = 0.0
         self._taken = False
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "Pace":
-        """Return the one of `loop`, whose time all routers share."""
-        if loop not in _paces:
-            _paces[loop] = cls()
-        return _paces[loop]
 
     @asynccontextmanager
     async def turn(self, asker: Hashable, cost: float) -> AsyncIterator[None]:
@@ -83,6 +77,3 @@ class Pace:
                 turn.set_result(None)
                 return
         self._taken = False
-
-
-_paces: WeakKeyDictionary[asyncio.AbstractEventLoop, Pace] = WeakKeyDictionary()

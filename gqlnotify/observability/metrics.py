@@ -12,8 +12,9 @@ from collections import Counter as Sums
 from collections.abc import Iterator, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
+from gqlnotify.event_loop import OnePerLoop
 from gqlnotify.extras import MissingExtra
 from gqlnotify.observability.prometheus import DIRECTORY, Counter, Gauge, Histogram, exposition
 
@@ -99,19 +100,12 @@ def delivered(messages: int, size: int) -> None:
     sent_bytes.inc(size)
 
 
-class DeliveryCounter:
+class DeliveryCounter(OnePerLoop):
     """What the groups of one event loop hand over in a turn: counted once, after the writes."""
 
     def __init__(self) -> None:
         self._messages = self._size = self._saved = 0
         self._published_at: list[float] = []
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "DeliveryCounter":
-        """Return the one of `loop`."""
-        if loop not in _delivery_counters:
-            _delivery_counters[loop] = cls()
-        return _delivery_counters[loop]
 
     def add(self, members: int, events: int, size: int, published_at: Sequence[float]) -> None:
         """Note that each of so many `members` got so many `events`, together of `size` bytes.
@@ -134,11 +128,6 @@ class DeliveryCounter:
             publish_to_write.observe(max(now - then, 0.0))
         self._messages = self._size = self._saved = 0
         self._published_at = []
-
-
-_delivery_counters: WeakKeyDictionary[asyncio.AbstractEventLoop, DeliveryCounter] = (
-    WeakKeyDictionary()
-)
 
 
 Load = Iterator[tuple[Gauge, float]]

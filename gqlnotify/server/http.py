@@ -6,7 +6,6 @@ under way to a server that stops.
 """
 
 import sys
-from functools import cache
 from typing import Any
 
 from gqlnotify.connections.peer import ReadWatch, let_go
@@ -15,7 +14,7 @@ from gqlnotify.drain import Drain
 from gqlnotify.observability.metrics import refused
 from gqlnotify.server.uvicorn_adapter import AutoHTTPProtocol
 from gqlnotify.server.websocket import drain_times
-from gqlnotify.settings import Settings
+from gqlnotify.server_settings import ServerSettings
 
 HANDSHAKE_TIMEOUT = "HANDSHAKE_TIMEOUT"
 # Slower than this nobody sends a body in earnest.
@@ -136,7 +135,7 @@ class Watched(_Base):  # type: ignore[misc]
         drain = Drain.of(self.loop)
         self.retire()
         if not drain.begun:
-            drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
+            drain.begin(*drain_times(self.loop, self.config.timeout_graceful_shutdown))
         if self._is_between_requests:
             self.loop.call_later(_GRACE_SECONDS, self._end)
         elif not self._streams:
@@ -145,12 +144,12 @@ class Watched(_Base):  # type: ignore[misc]
     @property
     def handshake_timeout(self) -> float:
         """How long a request may take to come."""
-        return _settings().handshake_timeout
+        return ServerSettings.of(self.loop).handshake_timeout
 
     @property
     def send_timeout(self) -> float:
         """How long a peer may take nothing of what waits for it."""
-        return _settings().send_timeout
+        return ServerSettings.of(self.loop).send_timeout
 
     @property
     def gone(self) -> bool:
@@ -224,8 +223,3 @@ class HttpProtocol(Watched, AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 def _takes_a_stream(headers: list[tuple[bytes, bytes]]) -> bool:
     accept = b",".join(value.lower() for name, value in headers if name == b"accept")
     return b"text/event-stream" in accept or b"subscriptionspec" in accept
-
-
-@cache
-def _settings() -> Settings:
-    return Settings()

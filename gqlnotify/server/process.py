@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then end as uvicorn does, in what is left of the time for both."""
         loop = asyncio.get_running_loop()
-        window, margin = drain_times(self.config.timeout_graceful_shutdown)
+        window, margin = drain_times(loop, self.config.timeout_graceful_shutdown)
         end = loop.time() + window + margin
         logger.info("Draining over %g seconds", window)
         for connection in list(self.server_state.connections):

@@ -28,6 +28,7 @@ from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.rate import Rate
 from gqlnotify.server.uvicorn_adapter import WebSocketBase, without_proxy_headers
+from gqlnotify.server_settings import ServerSettings
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent, LightQueue
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
@@ -310,7 +311,7 @@ class WebSocketProtocol(WebSocketBase):
         drain = Drain.of(self.loop)
         drain.add(self)
         if not drain.begun:
-            drain.begin(*drain_times(self.config.timeout_graceful_shutdown))
+            drain.begin(*drain_times(self.loop, self.config.timeout_graceful_shutdown))
 
     @property
     def gone(self) -> bool:
@@ -365,14 +366,15 @@ class WebSocketProtocol(WebSocketBase):
                 self.transport.resume_reading()
 
 
-def drain_times(graceful: float | None) -> tuple[float, float]:
+def drain_times(loop: asyncio.AbstractEventLoop, graceful: float | None) -> tuple[float, float]:
     """Return the window and the margin of a drain, in seconds.
 
     Args:
+        loop: the one that serves.
         graceful: the time that uvicorn takes for all of it (`timeout_graceful_shutdown`), None for
             as long as it takes. Behind it nothing is waited for, so the drain fits into it.
     """
-    window = Settings().drain_window
+    window = ServerSettings.of(loop).drain_window
     if graceful is None:
         return window, MARGIN_SECONDS
     return min(window, max(graceful - MARGIN_SECONDS, 0)), min(graceful, MARGIN_SECONDS)
