@@ -185,7 +185,7 @@ async def test_a_user_with_exactly_the_rights_that_are_needed_can_do_everything(
 ) -> None:
     server = launch()
     rights = (
-        "ping subscribe unsubscribe publish evalsha eval pexpire hello client"
+        "ping subscribe unsubscribe publish evalsha eval pexpire pttl hello client"
         " time info del xadd xinfo|stream xrange xrevrange xtrim"
         " zadd zrange zremrangebyrank zremrangebyscore zscore"
     )
