@@ -198,7 +198,9 @@ class LiveTopic:
                 )
             # Whatever is heard of the broker in the meantime is reason enough to ask at once.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), delay)
+                # On Python 3.11 `wait_for` would drop a cancel that comes in the same tick.
+                async with asyncio.timeout(delay):
+                    await self._nudged.wait()
 
     async def _catch_up_page(self, topic: str) -> None:
         # Cleared before the history is asked: a live event that arrives while the answer is under

@@ -8,6 +8,7 @@ import pytest
 from gqlnotify import Cursor, Event, Settings, Subscription, TopicManager
 from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
+from gqlnotify.topics.live_topic import LiveTopic
 from tests.bad_brokers import AnsweringLate, LosingItsData, OutOfReach, pause
 from tests.streams import (
     NUMBERS,
@@ -830,3 +831,24 @@ async def test_a_recheck_that_finds_nothing_disturbs_nobody() -> None:
 
         assert await take(stream, 2) == [1, 2]
         await stream.aclose()
+
+
+async def test_news_of_the_broker_in_the_same_tick_does_not_undo_an_end() -> None:
+    class Away(MemoryBroker):
+        asked = 0
+
+        async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
+            self.asked += 1
+            raise BrokerUnavailable("away")
+
+    broker = Away()
+    await broker.start(lambda _event: None, lambda _topic: None)
+    before = asyncio.all_tasks()
+    topic = LiveTopic("numbers", broker)
+    await topic.open()
+    topic.refresh()
+    await wait_until(lambda: broker.asked == 1)
+    topic.refresh()
+    topic.cancel()
+    await wait_until(lambda: asyncio.all_tasks() <= before)
+    assert broker.asked == 1
