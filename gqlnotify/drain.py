@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gqlnotify.event_loop import OnePerLoop
 
-# Of the time that is left behind the window: until when running operations may go on, and when
+# Of the time that is left after the window: until when running operations may go on, and when
 # the peers that are still there are let go. The rest is for the application's own end.
 FINISH = 0.4
 ABORT = 0.8
@@ -54,7 +54,7 @@ class Drain(OnePerLoop):
 
         Args:
             window: the seconds over which they leave, evenly.
-            margin: the seconds behind it after which the process has to be gone.
+            margin: the seconds after it until which the process has to be gone.
         """
         if self._work is None:
             self.begun = True

@@ -215,7 +215,7 @@ class NotFound(NotifyError):
 
 
 class Conflict(NotifyError):
-    """Somebody else changed the thing first."""
+    """Another client changed it first."""
 
     code = "CONFLICT"
     http_status = 409

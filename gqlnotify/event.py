@@ -34,8 +34,8 @@ class Cursor(NamedTuple):
     """A position in one topic's history.
 
     `seq` counts without a hole within one `epoch`, so the next event is always `seq + 1` and a
-    hole is visible. A new epoch, a number that only grows, begins when a history is created anew
-    or when nobody can tell whether it still ends where it did.
+    hole is visible. A new epoch, a number that only grows, begins when a history is created
+    again, or when it may have lost its newest events.
 
     It is a tuple because each replayed event compares and hashes it several times.
     """
@@ -58,7 +58,7 @@ class Cursor(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
     def next(self) -> Self:
-        """Return the position right behind this one."""
+        """Return the position right after this one."""
         return type(self)(self.epoch, self.seq + 1)
 
     def __str__(self) -> str:

@@ -31,23 +31,23 @@ class OnePerLoop:
 
 
 class Waiting(Protocol):
-    """Has something to do in the next turn."""
+    """Has something to do in the next tick."""
 
     def on_tick(self) -> None:
         """Do it. It returns at once."""
 
 
 class TickBatcher(OnePerLoop):
-    """The next turn of one event loop: one call, however many have something to do.
+    """The next tick of one event loop: one call, however many have something to do.
 
-    It runs in a `contextvars` context of its own, and not in that of whoever came first.
+    It runs in a `contextvars` context of its own, and not in that of the first caller.
     """
 
     def __init__(self) -> None:
         self._waiting: list[Waiting] = []
 
     def add(self, waiting: Waiting) -> None:
-        """Call `waiting.on_tick()` in the next turn."""
+        """Call `waiting.on_tick()` in the next tick."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._run, context=Context())
         self._waiting.append(waiting)
@@ -58,4 +58,4 @@ class TickBatcher(OnePerLoop):
             try:
                 one.on_tick()
             except Exception:
-                logger.exception("A turn failed")
+                logger.exception("Work of a tick failed")

@@ -1,4 +1,4 @@
-"""The database behind its URL: who may read, who may write, and who may drain."""
+"""The database at a URL, and the locks for reading, writing and sending the outbox."""
 
 import asyncio
 import math

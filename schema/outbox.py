@@ -21,7 +21,7 @@ _LONGEST_PAUSE = 1.0
 
 logger = logging.getLogger("schema.outbox")
 
-# Of all processes the same, so whoever looked last is right.
+# The same for all processes, so the latest look is right.
 _rows = Gauge(
     "gqlnotify_outbox_rows",
     "Committed events that are not yet published.",

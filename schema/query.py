@@ -46,7 +46,7 @@ class Query:
         current_principal()
         check_page(first)
         start, assignee = given(after), given(assignee)
-        # Before the list: a change that the list misses has its event behind this cursor.
+        # Before the list: a change that the list misses has its event after this cursor.
         event_cursor = await info.context.topics.cursor(TASKS)
         page = await info.context.store.list(
             first=first,

@@ -110,7 +110,7 @@ class TaskStore:
         status: TaskStatus | None = None,
         assignee: str | None = None,
     ) -> TaskPage:
-        """Return the `first` tasks behind the position `after`, in the order of creation."""
+        """Return the `first` tasks after the position `after`, in the order of creation."""
         wanted: list[ColumnElement[bool]] = []
         if status is not None:
             wanted.append(TaskRow.status == status)

@@ -109,7 +109,7 @@ class Viewer:
 @documented
 @strawberry.type
 class Notification:
-    """Something that somebody published."""
+    """Something that was published."""
 
     topic: str
     payload: JSON

@@ -1,6 +1,6 @@
 """How many bad tokens an address may send.
 
-Nobody guesses a signature. What this bounds is the work of refusing, and the noise.
+A signature can't be guessed. This bounds the work of refusing, and the noise in the log.
 """
 
 import math

@@ -30,7 +30,7 @@ def fitting_key(key: str | bytes, algorithm: str) -> Key:
         raise ValueError("The token key is empty")
     public = _public_key(raw)
     if algorithm.startswith("HS") and public is not None:
-        # CVE-2024-33663: whoever knows the public key could sign with it.
+        # CVE-2024-33663: anyone who knows the public key could sign with it.
         raise ValueError(f"{algorithm} needs a secret, and this is a public key")
     if not algorithm.startswith("HS") and not _fits(public, algorithm):
         raise ValueError(f"{algorithm} needs a public key of its kind in PEM form")

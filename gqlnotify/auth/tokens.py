@@ -154,7 +154,7 @@ class TokenVerifier:
         Raises:
             TokenExpired: its `exp` has passed.
             TokenNotYetValid: its `nbf` or `iat` is in the future.
-            Unauthenticated: it is missing, malformed, forged, or meant for somebody else.
+            Unauthenticated: it is missing, malformed, forged, or meant for another service.
         """
         try:
             _header(token)
@@ -182,7 +182,7 @@ class KeySetVerifier:
         Raises:
             TokenExpired: its `exp` has passed.
             TokenNotYetValid: its `nbf` or `iat` is in the future.
-            Unauthenticated: it is missing, malformed, forged, or meant for somebody else.
+            Unauthenticated: it is missing, malformed, forged, or meant for another service.
             KeysUnavailable: the keys can't be fetched.
         """
         try:
@@ -277,6 +277,6 @@ def _key_id(header: Mapping[str, Any], algorithm: str) -> str | None:
 
 def _refusal(error: Exception) -> NotifyError:
     if isinstance(error, NotifyError):
-        # Anew: its traceback knows the frames that held the token.
+        # A new one: the traceback of the old one refers to the frames that held the token.
         return type(error)(error.message)
     return Unauthenticated("The token is not valid")

@@ -136,7 +136,7 @@ def renewed(current: Viewer, fresh: Viewer) -> Viewer:
     Operations that run keep the right that they were given, so no right may be missing now.
 
     Raises:
-        Forbidden: the fresh token speaks for somebody else, or opens less.
+        Forbidden: the fresh token is of another subject, or has fewer rights.
     """
     old, new = current.principal, fresh.principal
     if new.subject != old.subject:

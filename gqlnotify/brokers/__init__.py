@@ -21,7 +21,7 @@ def from_settings(settings: Settings) -> Broker:
             per_topic=settings.history_per_topic,
             longest_life=settings.longest_life,
         )
-    # Whoever stays in one process need not have the driver loaded.
+    # An application of one process need not load the driver.
     from gqlnotify.brokers import redis  # noqa: PLC0415
 
     if scheme not in redis.SCHEMES:

@@ -17,7 +17,7 @@ returns at once and never raises."""
 class Broker(ABC):
     """An ordered, bounded history for each topic, and a live path that is allowed to fail.
 
-    The history is the truth: contiguous, the same for every reader, replayable. The live path is
+    The history is the truth: contiguous, the same for all subscribers, replayable. The live path is
     only a fast wake-up: it may drop, repeat or reorder events. `TopicManager` makes one unbroken
     stream of the two, so a broker need not.
 
@@ -45,7 +45,7 @@ class Broker(ABC):
     async def check(self) -> None:
         """Return if events can be published and are delivered; prove it by doing both.
 
-        The outcome may be up to a second old. No subscriber is delivered anything.
+        The answer may be up to a second old. No subscriber receives anything.
 
         Raises:
             BrokerUnavailable: they can't, or aren't.
@@ -102,11 +102,11 @@ class Broker(ABC):
 
     @abstractmethod
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-        """Return the events right behind `after`, oldest first, at most `limit` of them.
+        """Return the events right after `after`, oldest first, at most `limit` of them.
 
         Raises:
-            CursorExpired: the event right behind `after` is no longer there, or the topic's
-                history is not the one that `after` was taken from, or nobody can tell. Never a
+            CursorExpired: the event right after `after` is no longer there, or the topic's
+                history is not the one that `after` was taken from, or that is not known. Never a
                 list with a hole.
             BrokerUnavailable: the history can't be asked.
         """

@@ -1,7 +1,7 @@
 """The one file on the private parts of FastAPI and Starlette, and of the ASGI callables they pass.
 
 It checks at import what can be checked without an application. What it can't be sure of counts as
-"somebody waits for the end of the ASGI call", which is slower and always right.
+"something waits for the end of the ASGI call", which is slower and always right.
 """
 
 import logging
@@ -49,7 +49,7 @@ def socket_transport(websocket: WebSocket) -> Transport | None:
 
 
 def is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
-    """Tell whether nobody between the server and the route waits for the end of the ASGI call.
+    """Return whether nothing between the server and the route waits for the end of the ASGI call.
 
     Args:
         scope: of a WebSocket, as the route sees it.

@@ -15,7 +15,7 @@ class ConnectionIdFilter(logging.Filter):
     """Names the connection that a line is about, and cuts the query off every path.
 
     A record gets `connection_id`, where there is one, and `origin`, the same as a text would begin
-    with. A query string may hold what is nobody else's business.
+    with. A query string may hold secrets.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

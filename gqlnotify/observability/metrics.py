@@ -1,7 +1,7 @@
 """What the server counts, for Prometheus, and the endpoint that tells it.
 
 Counted is once for each event, batch or connection, never for each delivery. How many there are of
-something is found out when somebody asks. With `PROMETHEUS_MULTIPROC_DIR` in the environment the
+something is computed when it is asked for. With `PROMETHEUS_MULTIPROC_DIR` in the environment the
 processes on one machine are told of together, whichever of them is asked.
 """
 

@@ -1,6 +1,6 @@
 """Spans for OpenTelemetry where its API is installed, and nothing where it is not.
 
-A span holds neither documents nor values nor messages of errors: any of them may be somebody's
+A span holds neither documents nor values nor messages of errors: any of them may be someone's
 secret.
 """
 
@@ -24,7 +24,7 @@ def span(
 ) -> AbstractContextManager[None]:
     """Return what makes a span of everything inside; `attributes` are asked for if it is recorded.
 
-    Not to be left open over a `yield`: whoever iterates may go on in another context.
+    Don't leave it open over a `yield`: the caller may go on in another context.
     """
     return _NOTHING if _tracer is None else _spanning(name, attributes)
 
@@ -62,12 +62,12 @@ def end(span: Any) -> None:
 
 
 def _start(name: str, attributes: Callable[[], Mapping[str, str]] | None) -> Any:
-    """Return the span; None where nobody has configured anything."""
+    """Return the span; None if tracing is not configured."""
     assert _tracer is not None
     span = _tracer.start_span(name)
     if attributes is not None and span.is_recording():
         span.set_attributes(attributes())
-    # One that is not sampled has a context all the same, which tells what is inside of it.
+    # A span that is not sampled has a context too, which tells that what is inside is not either.
     return span if span.get_span_context().is_valid else None
 
 

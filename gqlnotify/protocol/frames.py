@@ -19,7 +19,7 @@ _LONGEST_STORED_BLOCK = 0xFFFF
 
 
 class SharedBody:
-    """What the messages to all members of a group have in common: everything behind the id."""
+    """What the messages to all members of a group have in common: everything after the id."""
 
     __slots__ = ("_deflated", "_text", "data")
 
@@ -87,7 +87,7 @@ class Batch:
         self._parts: dict[int, list[bytes]] = {}
 
     def frames(self, prefix: Prefix, compress_above: int = 0) -> bytes:
-        """Return the frames of all messages that begin with `prefix`, one behind the other.
+        """Return the frames of all messages that begin with `prefix`, one after the other.
 
         Those of `compress_above` bytes and more are compressed; with 0 none is.
         """
@@ -100,7 +100,7 @@ class Batch:
         return start.join(parts)
 
     def _around(self, size: int) -> list[bytes]:
-        """Return what comes before, between and behind heads of `size` bytes."""
+        """Return what comes before, between and after prefixes of `size` bytes."""
         headers = [_header(TEXT, size + len(body.data)) for body in self.bodies]
         bodies = [body.data for body in self.bodies]
         between = [body + header for body, header in zip(bodies, headers[1:], strict=False)]

@@ -17,7 +17,7 @@ from gqlnotify.server.websocket import drain_times
 from gqlnotify.server_settings import ServerSettings
 
 HANDSHAKE_TIMEOUT = "HANDSHAKE_TIMEOUT"
-# Slower than this nobody sends a body in earnest.
+# An honest client sends a body faster than this.
 _BODY_BYTES_A_SECOND = 500
 # A request that was sent before its sender could know that the server stops gets an answer.
 _GRACE_SECONDS = 0.5
@@ -65,7 +65,7 @@ class Watched(_Base):  # type: ignore[misc]
             self._go_on_without_upgrade()
 
     def _should_upgrade(self) -> bool:
-        # httptools stops behind the head of any request that has the header.
+        # httptools stops after the head of any request that has the header.
         return self._is_handshake() or hasattr(self, "parser")
 
     def _is_handshake(self) -> bool:
@@ -131,7 +131,7 @@ class Watched(_Base):  # type: ignore[misc]
             Drain.of(self.loop).add(self)
 
     def shutdown(self) -> None:
-        """End behind the answer that is due, or that may be asked for at this moment."""
+        """End after the answer that is due, or that a client may ask for at this moment."""
         drain = Drain.of(self.loop)
         self.retire()
         if not drain.begun:

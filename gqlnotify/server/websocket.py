@@ -1,6 +1,6 @@
 """A WebSocket protocol class for uvicorn: `uvicorn --ws gqlnotify.server:WebSocketProtocol`.
 
-It is uvicorn's own, and offers beside ASGI's `send` a faster way out to applications that know it:
+It is uvicorn's own, and offers applications that know it a faster way out than ASGI's `send`:
 the scope extension `gqlnotify.frames`, which takes finished frames.
 """
 
@@ -34,7 +34,7 @@ from gqlnotify.websocket.primitives import LightEvent, LightQueue
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
 
 MARGIN_SECONDS = 5.0
-"""How long behind the window a process has to leave, whatever its peers do."""
+"""How many seconds after the window a process has to end, whatever its peers do."""
 RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
 _SLICE_BYTES = 4096
@@ -124,8 +124,8 @@ class WebSocketProtocol(WebSocketBase):
         """Live on when the ASGI call returns, and call `on_message` for each message that comes.
 
         The frames of a call that waits all the time are half of what a connection weighs. Return
-        False, and do nothing, where somebody is to be told of the connection's end by that of the
-        call: a middleware, or a dependency that cleans up behind it.
+        False, without doing anything, if something waits for the end of the call: a middleware, or
+        a dependency that cleans up afterwards.
         """
         if not is_unattended(scope, without_proxy_headers(self.config.loaded_app)):
             return False
@@ -319,7 +319,7 @@ class WebSocketProtocol(WebSocketBase):
         return self not in self.connections
 
     def leave(self) -> None:
-        """Close with 1012; behind what still runs, where the application sees to that."""
+        """Close with 1012; after what still runs, if the application waits for it."""
         self.close_timeout = _CLOSE_SECONDS
         if self.on_drain is not None and self.handshake_complete and not self.close_sent:
             self.on_drain()
@@ -349,7 +349,7 @@ class WebSocketProtocol(WebSocketBase):
         self._drain()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let nobody wait for a peer that has gone."""
+        """Wake what waits for a peer that has gone."""
         super().connection_lost(exc)
         self._drain()
 

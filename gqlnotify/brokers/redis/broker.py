@@ -140,7 +140,7 @@ class RedisBroker(Broker):
         try:
             event = scripts.parse_message(topic, data)
         except ValueError:
-            logger.warning("Somebody else sent %d bytes on %s", len(data), channel)
+            logger.warning("%d bytes on %s were not sent by gqlnotify", len(data), channel)
             return
         if topic == self._probe.topic:
             self._probe.received(event.payload)

@@ -167,7 +167,7 @@ class Line:
         elif self._expected and (kind, channel) == self._expected[0].answer:
             self._answered(self._expected.popleft())
         elif channel in self._asked:
-            # Nobody asked for the end of this one: a cluster moved the channel elsewhere.
+            # This end was not asked for: a cluster moved the channel elsewhere.
             self._forget(self._latest[channel])
 
     def _answered(self, request: "_Request") -> None:
@@ -211,7 +211,7 @@ class Line:
         while True:
             await asyncio.sleep(interval)
             silent = _now() - self._heard
-            # Whoever was not asked can't be blamed: it may be this process that stood still.
+            # A server that was not asked is not at fault: this process may have been blocked.
             if silent >= self._timeout and pinged > self._heard:
                 raise TimeoutError(f"no answer for {silent:.1f} s")
             if silent >= interval:

@@ -25,7 +25,7 @@ class Login:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Send a command inside, and have its outcome noted.
+        """Send a command inside, and note whether it worked.
 
         Raises:
             AuthenticationError: the server refused the password, and the next try is not due.

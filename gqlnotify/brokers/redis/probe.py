@@ -10,7 +10,7 @@ _FRESH_SECONDS = 1.0
 class Probe:
     """Publishes to a topic of its own and waits for what it published.
 
-    Checks at the same time share one event, and its outcome counts for a second: so many checks
+    Checks at the same time share one event, and its result counts for a second: so many checks
     cost no more than one.
     """
 

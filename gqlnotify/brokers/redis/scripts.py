@@ -91,7 +91,7 @@ class Names:
 
 
 def lifetime(bounds: Bounds) -> int:
-    """Return how long the keys of a topic live that nobody touches, in milliseconds."""
+    """Return how long the keys of an unused topic live, in milliseconds."""
     return int((2 * bounds.seconds + _GRACE_SECONDS) * 1000)
 
 
@@ -145,7 +145,7 @@ def parse_message(topic: str, data: bytes) -> Event:
     id and payload. An earlier one did not send the time.
 
     Raises:
-        ValueError: it was somebody else who sent this.
+        ValueError: it was not sent by gqlnotify.
     """
     head, newline, rest = data.partition(b"\n")
     cursor, length, *times = head.split(b" ")

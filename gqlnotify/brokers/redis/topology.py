@@ -116,7 +116,7 @@ class Servers(ABC):
 
     @abstractmethod
     async def refresh(self) -> None:
-        """Find out anew which server has what."""
+        """Find out again which server has what."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -145,7 +145,7 @@ class OneServer(Servers):
         return new_connection(self.client)
 
     async def refresh(self) -> None:
-        """See `Servers.refresh`. Every connection asks Sentinel anew."""
+        """See `Servers.refresh`. Every connection asks Sentinel again."""
 
     async def aclose(self) -> None:
         """See `Servers.aclose`."""
@@ -200,7 +200,7 @@ def connect(address: Address, timeout: float) -> Servers:
     options = _options(timeout)
     if address.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        # Not to begin anew after so many moved slots: that would cut off whoever else is waiting.
+        # Not again after so many moved slots: that would cut off the others that wait.
         options |= {"startup_nodes": nodes, "ssl": address.tls, "reinitialize_steps": 0}
         return Cluster(RedisCluster(**options, **dict(address.options)))
     waits = {name: value for name, value in options.items() if name.startswith("socket_")}
