@@ -46,7 +46,7 @@ async def test_one_failure_is_logged_and_leaves_the_others_their_turn(
     turn.add(recorder)
     await asyncio.sleep(0)
     assert recorder.turns == ["nothing"]
-    assert "A turn failed" in caplog.text
+    assert "Work of a tick failed" in caplog.text
 
 
 def test_each_loop_has_its_own() -> None:
