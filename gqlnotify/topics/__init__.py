@@ -1,1 +1,1 @@
-"""Topics: publishing, following, resuming."""
+"""Topics: publish events, subscribe to them, and resume after a cursor."""

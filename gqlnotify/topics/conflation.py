@@ -1,4 +1,4 @@
-"""Only the latest event of each key, for those who lag. Pure: no I/O, no clock."""
+"""Keeps only the latest event of each key for slow subscribers. Pure: no I/O, no clock."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from enum import Enum, auto
@@ -8,7 +8,7 @@ E = TypeVar("E")
 
 
 class Skipped(Enum):
-    """What a filter makes of an event that it does not let through."""
+    """The result for an event that a filter drops."""
 
     SKIPPED = auto()
 
@@ -19,11 +19,12 @@ SKIPPED = Skipped.SKIPPED
 def conflate(
     waiting: Sequence[E], key_of: Callable[[E], Hashable | Skipped]
 ) -> Iterator[tuple[E, int]]:
-    """Yield what is left of `waiting`, in order, each with how many were left out before it.
+    """Yield the events of `waiting` to deliver, in order, each with the number dropped before it.
 
-    An event is left out if a later one has its key. One whose key is None stands for itself, and
-    one that is `SKIPPED` is told to nobody: it only marks how far the reader is, and a number
-    waits for the next one that is told. Whoever has but one waiting does not lag.
+    An event is dropped if a later one has the same key. An event with the key None is always kept.
+    A `SKIPPED` event is yielded, but not delivered: it only advances the subscriber's position,
+    and the number of dropped events goes to the next delivered one. A single waiting event is
+    yielded as it is, because its subscriber is not slow.
     """
     if len(waiting) < 2:
         yield from ((event, 0) for event in waiting)

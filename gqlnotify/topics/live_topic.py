@@ -1,4 +1,4 @@
-"""One topic that this process listens to: kept whole from a live path that may fail."""
+"""One topic that this process listens to. Repairs what the broker's live path loses."""
 
 import asyncio
 import logging
@@ -25,27 +25,27 @@ T = TypeVar("T")
 
 
 class Member(Protocol):
-    """Who takes events from a feed's window."""
+    """Takes events from a live topic's buffer."""
 
     @property
     def always_listens(self) -> bool:
-        """Whether it wants to be woken even while nothing waits for it."""
+        """Whether the topic also wakes it while no task waits for its next event."""
 
     def wake(self) -> None:
-        """Look again: something has changed."""
+        """Check for new events."""
 
     def close(self) -> None:
-        """Leave."""
+        """Leave the topic."""
 
 
 class LiveTopic:
-    """One topic that this process listens to: its window, and who takes events from it."""
+    """One topic that this process listens to: its replay buffer and its members."""
 
     def __init__(self, topic: str, broker: Broker) -> None:
         self.topic = topic
-        # Weak, so that an iterator that was dropped is no member any more.
+        # Weak: an iterator that is garbage-collected stops being a member.
         self.members: WeakSet[Member] = WeakSet()
-        # Strong: asyncio holds tasks weakly, so only this may keep a task that waits here alive.
+        # Strong: asyncio holds tasks weakly, so this may be the only reference to a waiting task.
         self._listeners: set[Member] = set()
         self.buffer = ReplayBuffer(Cursor(0, 0), size=BUFFER_SIZE)
         self._broker = broker
@@ -60,7 +60,7 @@ class LiveTopic:
         self._ended = False
 
     def add(self, member: Member) -> None:
-        """Count `member` in until it is removed, or nothing but the feed knows it."""
+        """Add `member`. It stays until it is removed, or until no other reference to it is left."""
         self.members.add(member)
         if member.always_listens:
             self._listeners.add(member)
@@ -72,7 +72,7 @@ class LiveTopic:
 
     @contextmanager
     def waking(self, member: Member) -> Iterator[None]:
-        """Wake `member` when something happens, and keep it alive meanwhile."""
+        """Wake `member` on each change, and keep it alive within the block."""
         self._listeners.add(member)
         try:
             yield
@@ -81,31 +81,32 @@ class LiveTopic:
                 self._listeners.discard(member)
 
     async def open(self) -> None:
-        """Return once events arrive and the window knows where it stands.
+        """Subscribe at the broker, and return once the buffer has its position.
 
-        A broker that can't be reached is waited for: to fail here would end a subscription that
-        its client means to keep.
+        This waits for a broker that can't be reached. An error here would end a subscription that
+        the client wants to keep.
         """
         async with self._changing:
             if self._ready:
                 return
-            # Whoever gives up before the broker has confirmed has subscribed all the same.
+            # Set before the call: a caller that is cancelled during it may still have subscribed.
             self._subscribed = True
             await self._broker.subscribe(self.topic)
             self.buffer.stale = False
-            # Events between the two lines are either in the head or make the window stale.
+            # An event that arrives between these two lines is in the head, or marks the buffer
+            # stale.
             self.buffer.restart(await self._patiently(self._broker.head))
             self._ready = True
             if self.buffer.stale:
                 self._catch_up_soon()
 
     def linger(self, seconds: float, forget: Callable[["LiveTopic"], None]) -> None:
-        """Stop listening after `seconds` and call `forget`, unless a member comes before that."""
+        """Stop listening after `seconds` and call `forget`, unless a member joins before that."""
         if self._ended:
             return
         loop = asyncio.get_running_loop()
         self._leave_at = loop.time() + seconds
-        # A timer, and no task: what leaves while the loop shuts down would never see a task end.
+        # A timer, not a task: a task that is created while the loop shuts down would never end.
         if self._leave_timer is None:
             self._leave_timer = loop.call_later(seconds, self._leave, forget)
 
@@ -121,7 +122,7 @@ class LiveTopic:
 
     async def _close_and_forget(self, forget: Callable[["LiveTopic"], None]) -> None:
         await self._close_if_idle()
-        # A member that came while it closed has joined, and opens it again.
+        # A member that joined during the close opens the topic again.
         if not self.members:
             forget(self)
 
@@ -134,18 +135,18 @@ class LiveTopic:
             await self._broker.unsubscribe(self.topic)
 
     async def read(self, after: Cursor) -> deque[Event]:
-        """Return a page of the history, for a member that the window does not reach back to.
+        """Return a page of the history after `after`, for a member that is older than the buffer.
 
         Raises:
-            CursorExpired: neither does the history.
-            BrokerUnavailable: it can't be asked.
+            CursorExpired: the history does not reach back to `after` either.
+            BrokerUnavailable: the broker can't be reached.
         """
         return deque(await self._broker.read(self.topic, after, PAGE_SIZE))
 
     def deliver(self, event: Event) -> None:
-        """Take an event from the live path."""
+        """Take an event from the broker's live path."""
         if not self._ready:
-            # The head that is under way may or may not know this one.
+            # The head that `open` is asking for may or may not include this event.
             self.buffer.stale = True
         elif self.buffer.offer(event):
             metrics.events_received.inc()
@@ -154,13 +155,13 @@ class LiveTopic:
             self._catch_up_soon()
 
     def refresh(self) -> None:
-        """Look into the history for what the live path has not brought."""
+        """Read the history for events that the live path has lost."""
         self.buffer.stale = True
         if self._ready:
             self._catch_up_soon()
 
     def cancel(self) -> None:
-        """Stop whatever goes on in the background."""
+        """Cancel the background tasks and timers."""
         self._ended, self._ready = True, False
         self._stop_catching_up()
         if self._leave_timer is not None:
@@ -191,20 +192,20 @@ class LiveTopic:
             except BrokerUnavailable as error:
                 delay = backoff.next()
                 logger.warning(
-                    "%r waits for the broker, next try in %.1f s: %s",
+                    "%r waits for the broker, next attempt in %.1f s: %s",
                     self.topic,
                     delay,
                     error.reason,
                 )
-            # Whatever is heard of the broker in the meantime is reason enough to ask at once.
+            # Any sign of life from the broker ends the wait.
             with suppress(TimeoutError):
                 # On Python 3.11 `wait_for` would drop a cancel that comes in the same tick.
                 async with asyncio.timeout(delay):
                     await self._nudged.wait()
 
     async def _catch_up_page(self, topic: str) -> None:
-        # Cleared before the history is asked: a live event that arrives while the answer is under
-        # way, and that the answer may not hold, marks the window stale again.
+        # Cleared before the read: a live event that arrives during the read may be missing from
+        # the page, and marks the buffer stale again.
         self.buffer.stale = False
         try:
             events = await self.read(self.buffer.last)

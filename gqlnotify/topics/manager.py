@@ -1,4 +1,4 @@
-"""Publishes to topics, and hands out subscriptions to them."""
+"""Publishes to topics and creates subscriptions to them."""
 
 import asyncio
 import logging
@@ -32,18 +32,18 @@ logger = logging.getLogger("gqlnotify.topics")
 
 
 class TopicManager:
-    """Publishes to topics and hands out subscriptions; one for each application.
+    """Publishes to topics and creates subscriptions; one for each application.
 
-    It starts by itself on first use. The plugin's lifespan starts it early, so that a broker out
-    of reach is seen at once, and closes it at the end.
+    It starts on first use. The plugin's lifespan starts it earlier, so that an unreachable broker
+    shows at startup, and closes it at shutdown.
     """
 
     def __init__(self, broker: Broker | None = None, *, settings: Settings | None = None) -> None:
-        """Take `broker`, or make the one that the settings (or the environment) name.
+        """Use `broker`, or create the one that the settings (or the environment) name.
 
         Raises:
             TypeError: `broker` is not a `Broker`.
-            ValueError: the settings name no broker that is known.
+            ValueError: the settings name an unknown broker.
         """
         if not isinstance(broker, Broker | None):
             raise TypeError(
@@ -63,9 +63,9 @@ class TopicManager:
         self._guarded = False
 
     def guard(self) -> None:
-        """Refuse to publish from threads that do not know for whom they run.
+        """Refuse `publish_sync` from threads that have no viewer in their context.
 
-        The router calls this where tokens are asked for.
+        The router calls this if it requires tokens.
         """
         self._guarded = True
 
@@ -75,7 +75,7 @@ class TopicManager:
         return self._broker.durable
 
     async def start(self) -> None:
-        """Connect to the broker, unless that is done. A closed manager is opened again.
+        """Connect to the broker, if it is not connected yet. This also reopens a closed manager.
 
         Raises:
             BrokerUnavailable: it can't be reached within `broker_wait` seconds.
@@ -91,14 +91,14 @@ class TopicManager:
 
     @asynccontextmanager
     async def held_open(self) -> AsyncIterator[None]:
-        """Start, and close when the last holder leaves: several routers may share a manager.
+        """Start, and close when the last holder leaves. Several routers may share a manager.
 
         Raises:
             BrokerUnavailable: it can't be reached within `broker_wait` seconds.
             RuntimeError: the manager runs in another event loop.
         """
         self._settle_in(asyncio.get_running_loop())
-        # Counted before the start: another holder that leaves meanwhile must not close it.
+        # Counted before the start, so that a holder that leaves during it does not close it.
         self._holders += 1
         try:
             await self.start()
@@ -120,7 +120,8 @@ class TopicManager:
     async def close(self) -> None:
         """End every subscription, then close the broker.
 
-        Afterwards only publishing works, for the application's own shutdown, until `start`.
+        After that, only publishing works until the next `start`: the application's own shutdown
+        may still publish.
         """
         metrics.unwatch(self)
         for live_topic in list(self._live_topics.values()):
@@ -134,10 +135,10 @@ class TopicManager:
             await self._broker.close()
 
     async def check(self) -> None:
-        """Return if events can be published and are delivered: the broker's part of readiness.
+        """Check that the broker takes and delivers events; use it in a readiness probe.
 
         Raises:
-            BrokerUnavailable: they can't, or aren't.
+            BrokerUnavailable: it does not.
             TopicsClosed: the manager was closed.
         """
         await self._require_open()
@@ -152,16 +153,16 @@ class TopicManager:
     async def publish(
         self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
     ) -> Cursor:
-        """Append `value` to `topic` and return where it stands.
+        """Append `value` to `topic` and return the event's cursor.
 
-        A topic is a `Topic`, whose type then checks the value, or a name, and the value is whatever
-        JSON can hold. Inside an operation the viewer needs the right to publish there. Publishing
-        again under an `event_id` that the history still remembers has no effect and returns the
-        first cursor.
+        `topic` is a `Topic`, which validates the value by its type, or a name, which takes any
+        JSON value. Inside an operation, the viewer needs the right to publish to the topic.
+        Publishing again under an `event_id` that is still in the history has no effect and returns
+        the first cursor.
 
         Raises:
-            BadUserInput: the event is too large, or the name or the id won't do.
-            InternalError: `value` is not of the topic's type, or would not arrive as it is.
+            BadUserInput: the event is too large, or the name or the id is invalid.
+            InternalError: `value` is not of the topic's type, or JSON would change it.
             Forbidden: the viewer lacks the right.
             BrokerUnavailable: nothing was published.
         """
@@ -171,7 +172,7 @@ class TopicManager:
     async def publish_bytes(
         self, topic: str, payload: bytes, *, event_id: str | None = None
     ) -> Cursor:
-        """Publish what `Topic.encode` made, under the topic's name. See `publish`."""
+        """Publish a payload from `Topic.encode` under the topic's name. See `publish`."""
         check_topic_name(topic)
         check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
         await authorize("publish", topic)
@@ -224,17 +225,17 @@ class TopicManager:
         timeout: float | None = 30,
         trusted: bool = False,
     ) -> Cursor:
-        """Publish from a thread and wait for it, `timeout` seconds at the most.
+        """Publish from a thread, and wait for at most `timeout` seconds.
 
-        The viewer's right is checked in threads that have the context of an operation, as those of
-        `asyncio.to_thread` do. Where tokens are asked for, a thread without any context is refused,
-        because a resolver may have started it. `trusted` says that it is the application's own; a
-        viewer that is known is checked in any case.
+        If the thread has the context of an operation, as with `asyncio.to_thread`, the viewer's
+        right is checked. If the router requires tokens, a thread without a context is refused,
+        because a resolver may have started it. `trusted` marks the thread as the application's
+        own. A known viewer's right is checked even then.
 
         Raises:
-            UnknownViewer: the thread does not know for whom it runs.
+            UnknownViewer: the thread has no viewer in its context.
             RuntimeError: called from the event loop's own thread, or before the manager started.
-            TimeoutError: it took too long; whether the event was published is not known.
+            TimeoutError: it took too long; the event may or may not have been published.
         """
         if self._guarded and not trusted and not knows_its_viewer():
             raise UnknownViewer
@@ -257,29 +258,29 @@ class TopicManager:
         scope: Hashable = None,
         per_viewer: bool = False,
     ) -> "Subscription[T]":
-        """Return the stream of `topic`, to be returned by a subscription resolver.
+        """Return the stream of `topic`, for a subscription resolver to return.
 
         Args:
-            topic: what to read.
-            after: the cursor to resume behind; without it the stream begins now.
-            where: only values for which this is true.
-            view: a name under which this filtered view can be granted by itself: the viewer then
-                needs the right to subscribe to the topic or to `view`.
-            scope: what the results depend on beside the event and the operation: a tenant, a
-                locale, a role. Only subscriptions of one scope share an execution, and its
+            topic: the topic to subscribe to.
+            after: the cursor to resume after; without it, the stream begins now.
+            where: deliver only the values for which this is true.
+            view: a name that grants this filtered view alone. The viewer then needs the right to
+                subscribe to the topic or to `view`.
+            scope: what the results depend on besides the event and the operation: a tenant, a
+                locale, a role. Only subscriptions of the same scope share an execution, whose
                 context is made for that scope.
             per_viewer: execute each event for each subscriber, with the subscriber's own context.
 
         Subscriptions with the same document, variables, topic, filter and scope share one
-        execution for each event, which has no viewer. Two filters are the same when their code is,
-        and the immutable values that they have captured.
+        execution for each event, which has no viewer. Two filters are the same if they have the
+        same code and have captured equal immutable values.
 
         Raises:
-            InternalError: `where` is an `async def`, which would let everything through.
+            InternalError: `where` is an `async def`, which would let every value through.
         """
         require_plain(where, "where")
-        # The viewer who asks for the stream must have the right to it, wherever it is iterated: in
-        # an operation's task, in Strawberry's, in an application's generator.
+        # Captured here: the stream may be iterated in another task or in the application's
+        # generator, but the right to check is that of the viewer who asked for it.
         return Subscription(
             self,
             topic,
@@ -292,13 +293,13 @@ class TopicManager:
         )
 
     async def cursor(self, topic: Topic[Any]) -> str:
-        """Return the topic's present cursor.
+        """Return the topic's current cursor.
 
-        Read it before you read the state that the topic's events are about: then subscribing
-        `after` it misses nothing.
+        Read the cursor first, then the state that the topic's events change. A subscription
+        `after` this cursor then misses no change.
 
         Raises:
-            BrokerUnavailable: the broker can't be asked.
+            BrokerUnavailable: the broker can't be reached.
         """
         await self._require_open()
         with suppress(NoViewer):
@@ -306,10 +307,10 @@ class TopicManager:
         return str(await self._broker.head(topic.concrete()))
 
     async def oldest(self, topic: Topic[Any]) -> Cursor:
-        """Return the cursor behind which is all that the topic still remembers.
+        """Return the oldest cursor that a subscription can resume after.
 
         Raises:
-            BrokerUnavailable: the broker can't be asked.
+            BrokerUnavailable: the broker can't be reached.
         """
         await self._require_open()
         return await self._broker.oldest(topic.concrete())
@@ -326,12 +327,12 @@ class TopicManager:
         if self._loop is loop:
             return
         if self._loop is not None and self._loop.is_running():
-            # Moving here would leave those who listen over there without their events.
+            # Moving to this loop would cut off the subscribers in the other one.
             raise RuntimeError(
                 "The TopicManager runs in another event loop; from here, call publish_sync()"
             )
         self._loop, self._starting, self._started = loop, asyncio.Lock(), False
-        # Those of an event loop that has ended never left.
+        # The holders and topics of an event loop that has ended never left.
         self._holders = 0
         self._live_topics.clear()
 
@@ -352,10 +353,10 @@ class TopicManager:
             await asyncio.sleep(min(backoff.next(), left))
 
     def count_topic(self, viewer: Viewer | None, topic: str) -> None:
-        """Count the topic among those that the viewer's subject has asked for, if it is new here.
+        """Count the topic against the subject's budget, if it is new to this process.
 
         Raises:
-            TooManyTopics: there were too many.
+            TooManyTopics: the subject has asked for too many new topics.
         """
         if viewer is not None:
             self._budget.spend(viewer.principal.subject, topic)
@@ -384,13 +385,13 @@ class TopicManager:
         loop = self._loop
         if loop is None:
             return
-        # The garbage collector runs in any thread, also after the loop has closed.
+        # The garbage collector runs in any thread, even after the loop has closed.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(self._linger_if_idle, live_topic)
 
     def _linger_if_idle(self, live_topic: LiveTopic) -> None:
-        # A client that lost its connection comes back soon: the topic stays open that long, and
-        # its window has what the client missed.
+        # A client that lost its connection reconnects soon. The topic stays open for that long, so
+        # that its buffer holds the missed events.
         if not live_topic.members:
             live_topic.linger(self._settings.topic_linger, self._forget)
 

@@ -1,4 +1,4 @@
-"""What a subscription makes of each event: its value, filtered, and made into something else."""
+"""Turns each event of a subscription into a value: decodes, filters and maps it."""
 
 import logging
 from collections.abc import Callable, Hashable
@@ -17,17 +17,17 @@ logger = logging.getLogger("gqlnotify.topics")
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What is made of each event: its value, filtered, and made into something else."""
+    """How a subscription turns an event into a value: decode, filter, map."""
 
     topic: Topic[Any]
     where: Callable[[Any], bool] | None = None
     select: Callable[[Any, Event], Any] | None = None
 
     def apply(self, event: Event) -> Any:
-        """Return what is made of `event`; `SKIPPED` where it is left out.
+        """Return the value for `event`, or `SKIPPED` if the filter drops it.
 
-        An event that can't be read makes an `EventUnreadable`, returned and not raised: executing
-        it gives an error for this one event, as for any exception in place of a value.
+        For an event that can't be decoded, this returns an `EventUnreadable` instead of raising
+        it. Executing an exception in place of a value gives an error for this event only.
         """
         try:
             value = self.topic.decode(event.payload)
@@ -42,9 +42,10 @@ class Projection:
         return self.where is None or bool(plain_result(self.where(value), "where"))
 
     def key_of(self, event: Event) -> Hashable | Skipped:
-        """Return the key that the topic gives to `event`; `SKIPPED` where it is left out.
+        """Return the `latest_by` key of `event`, or `SKIPPED` if the filter drops it.
 
-        What is left out makes nothing old news: whoever lags ends up where all others are.
+        A dropped event must not replace an earlier one. Otherwise a slow subscriber would end with
+        another state than a fast one.
         """
         assert self.topic.latest_by is not None
         try:
@@ -52,7 +53,7 @@ class Projection:
             if not self._lets_through(value):
                 return SKIPPED
         except Exception:
-            # It comes, and is told of when it is its turn.
+            # The event is kept, and `apply` reports the error.
             return None
         key: Hashable = plain_result(self.topic.latest_by(value), "latest_by")
         return key
@@ -60,6 +61,6 @@ class Projection:
 
 @lru_cache(maxsize=1024)
 def _report_unreadable(topic: str, cursor: Cursor, why: str) -> None:
-    """Log and count an event once, however many subscriptions meet it."""
+    """Log and count an unreadable event once, even if many subscriptions read it."""
     metrics.unreadable_events.inc()
     logger.error("The event of %r at %s can't be read: %s", topic, cursor, why)

@@ -1,4 +1,4 @@
-"""Publishing from another process: a worker, a script, a Django or Celery process."""
+"""Publishes from other processes: workers, scripts, Django or Celery."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,13 +12,13 @@ from gqlnotify.settings import Settings
 T = TypeVar("T")
 
 Entry = tuple[Topic[Any] | str, Any] | tuple[Topic[Any] | str, Any, str | None]
-"""A topic or its name, a value, and perhaps an event id."""
+"""A topic or its name, a value, and optionally an event id."""
 
 _BATCH = 500
 
 
 class Publisher:
-    """Publishes to the topics of a Redis broker. It needs no server, and no event loop.
+    """Publishes to the topics of a Redis broker. It needs no server and no event loop.
 
         with Publisher("redis://localhost") as publisher:
             publisher.publish_sync("prices.gold", {"price": 7})
@@ -26,17 +26,17 @@ class Publisher:
         async with Publisher() as publisher:
             await publisher.publish(TASKS, TaskEvent(...), event_id="42")
 
-    A topic is a `Topic`, whose type then checks the value, or a name, and the value is whatever
-    JSON can hold. An `event_id` that the history still remembers has no effect, so to publish
-    again under the same one is safe.
+    A topic is a `Topic`, which validates the value by its type, or a name, which takes any JSON
+    value. Publishing an `event_id` that is still in the history has no effect, so retrying with
+    the same one is safe.
 
     Args:
         url: the broker; by default GQLNOTIFY_BROKER_URL.
-        settings: bounds, limits and prefix, which have to be those of the servers; by default
+        settings: bounds, limits and prefix, which must be the same as the servers'; by default
             from the environment.
 
     Raises:
-        ValueError: the broker lives in another process' memory, or the URL is wrong.
+        ValueError: the URL is wrong, or names a broker in another process's memory.
     """
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
@@ -63,12 +63,12 @@ class Publisher:
     async def publish(
         self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
     ) -> Cursor:
-        """Append `value` to `topic` and return where it stands.
+        """Append `value` to `topic` and return the event's cursor.
 
         Raises:
-            BadUserInput: the topic or the id won't do, or the event is too large.
-            InternalError: the value would not arrive as it is.
-            BrokerUnavailable: it was not published, or that is unknown.
+            BadUserInput: the topic or the id is invalid, or the event is too large.
+            InternalError: the value is not of the topic's type, or JSON would change it.
+            BrokerUnavailable: the event was not published, or the outcome is unknown.
         """
         [cursor] = await self.publish_many([(topic, value, event_id)])
         return cursor
@@ -77,8 +77,8 @@ class Publisher:
         """Publish in batches, in the order of `entries`, and return the cursors.
 
         Raises:
-            BadUserInput, InternalError: an entry won't do; nothing of its batch was published.
-            BrokerUnavailable: some were not published, or that is unknown.
+            BadUserInput, InternalError: an entry is invalid; none of its batch was published.
+            BrokerUnavailable: some were not published, or the outcome is unknown.
         """
         cursors: list[Cursor] = []
         for batch in self._batches(entries):
@@ -92,23 +92,23 @@ class Publisher:
     def publish_sync(
         self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
     ) -> Cursor:
-        """Do what `publish` does, without an event loop. Threads may share a publisher."""
+        """Publish without an event loop; see `publish`. Threads may share a publisher."""
         [cursor] = self.publish_many_sync([(topic, value, event_id)])
         return cursor
 
     def publish_many_sync(self, entries: Iterable[Entry]) -> list[Cursor]:
-        """Do what `publish_many` does, without an event loop."""
+        """Publish many without an event loop; see `publish_many`."""
         cursors: list[Cursor] = []
         for batch in self._batches(entries):
             cursors += self._sender.send_sync(batch)
         return cursors
 
     async def aclose(self) -> None:
-        """Let go of the connections; the next publish makes new ones."""
+        """Close the connections. The next publish opens new ones."""
         await self._sender.aclose()
 
     def close(self) -> None:
-        """Let go of the connections that were made without an event loop."""
+        """Close the connections that were opened without an event loop."""
         self._sender.close()
 
     async def __aenter__(self) -> Self:

@@ -1,8 +1,8 @@
-"""The newest part of one topic's history, in order and without a hole. Pure: no I/O, no clock.
+"""The newest part of one topic's history, in order and without gaps. Pure: no I/O, no clock.
 
-The broker's live path may drop, repeat and reorder. A window takes an event only if it is the very
-next one; anything later says that the window is stale and has to be caught up from the history.
-That is also how it comes into another epoch: only the history knows what the new one goes on from.
+The broker's live path may drop, repeat and reorder events. The buffer accepts an event only if it
+is the next one. A later event marks the buffer stale: it has to catch up from the history. A new
+epoch also goes through the history, which alone knows where that epoch continues.
 
                         offer(next)                  offer(later, other epoch)
     fresh ----------------------------> fresh      fresh ----------------------> stale
@@ -17,11 +17,11 @@ from gqlnotify.event import Cursor, Event
 
 
 class NotBuffered(Exception):
-    """The position is older than the window: read the broker's history instead."""
+    """The position is older than the buffer: read the broker's history instead."""
 
 
 class ReplayBuffer:
-    """Up to `size` contiguous events, the last of which is at `last`."""
+    """Up to `size` contiguous events. The last one has the cursor `last`."""
 
     def __init__(self, last: Cursor, *, size: int) -> None:
         self.last = last
@@ -31,7 +31,7 @@ class ReplayBuffer:
         self._events: deque[Event] = deque()
 
     def offer(self, event: Event) -> bool:
-        """Take `event` from the live path if it is the next one; tell whether it was taken."""
+        """Take `event` from the live path if it is the next one. Return whether it was taken."""
         if event.cursor == self.last.next():
             self._take(event)
             return True
@@ -39,9 +39,10 @@ class ReplayBuffer:
         return False
 
     def extend(self, events: Iterable[Event]) -> bool:
-        """Take what the history says comes behind a place that this window has been at.
+        """Take the events that follow an earlier position of this buffer in the history.
 
-        What arrived live in the meantime is left out. The epoch may change: the history knows.
+        Skips events that arrived live in the meantime. The epoch may change. Returns False if the
+        events do not fit: the buffer then has to restart.
         """
         for event in events:
             if event.cursor.seq == self.last.seq + 1:
@@ -51,22 +52,22 @@ class ReplayBuffer:
         return True
 
     def restart(self, head: Cursor) -> None:
-        """Go on from `head`, past a gap. Positions before it are `NotBuffered` from here on."""
+        """Continue from `head`, after a gap. From now on, earlier positions are `NotBuffered`."""
         self._events.clear()
         self.last = self._before_first = head
 
     def reaches_back_to(self, position: Cursor) -> bool:
-        """Tell whether the events behind `position` are all here, and it is one of ours."""
+        """Return whether the buffer knows `position` and holds all events after it."""
         missing = self.last.seq - position.seq
         if not 0 <= missing <= len(self._events):
             return False
         return position == self._place(missing)
 
     def after(self, position: Cursor) -> Event | None:
-        """Return the event right behind `position`; None if it hasn't happened yet.
+        """Return the first event after `position`; None if there is none yet.
 
         Raises:
-            NotBuffered: it has happened and the window no longer holds it, or never did.
+            NotBuffered: there is one, but the buffer does not hold it.
         """
         if position == self.last or self._is_ahead(position):
             return None
@@ -75,10 +76,10 @@ class ReplayBuffer:
         return self._events[position.seq - self.last.seq]
 
     def all_after(self, position: Cursor) -> list[Event]:
-        """Return all events behind `position` that have happened.
+        """Return all events after `position`.
 
         Raises:
-            NotBuffered: the window no longer holds them all, or never did.
+            NotBuffered: the buffer does not hold all of them.
         """
         if position == self.last or self._is_ahead(position):
             return []

@@ -1,4 +1,4 @@
-"""What was revoked: told to every process through a topic, and to those it is about."""
+"""Revoked tokens: each process learns of them through a topic, and closes what uses them."""
 
 import asyncio
 import logging
@@ -31,10 +31,10 @@ from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.replay_buffer import NotBuffered
 from gqlnotify.topics.subscriber import Subscriber
 
-# How long a start and a connection wait for a broker that tells nothing of what is revoked.
+# How long startup and a new connection wait while the broker delivers no revocations.
 START_SECONDS = 5.0
 RETRY_SECONDS = 0.5
-# The share of the room for revocations from which on each new one is logged as a warning.
+# Log a warning for each new revocation once this share of their history is used.
 WARN_AT = 0.5
 _FIRST_SWEEP = 1024
 
@@ -42,13 +42,13 @@ logger = logging.getLogger("gqlnotify.revocation")
 
 
 class Revocation(BaseModel):
-    """One token, or all tokens of one subject that were issued up to the time `at`.
+    """Revokes one token, or all tokens of one subject that were issued up to the time `at`.
 
-    `until` is when the token expires, where that is known. Otherwise a revocation counts for as
-    long as a token may live. Both times are seconds since 1970.
+    `until` is the token's expiry, if known. Without it, the revocation lasts for the longest
+    lifetime of a token. Both times are seconds since 1970.
 
     Raises:
-        ValueError: it names both, or neither.
+        ValueError: it names both a subject and a token, or neither.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -73,17 +73,17 @@ REVOCATIONS = Topic(f"{RESERVED}revocations", Revocation)
 
 
 class Revoked:
-    """What is known to be revoked. Each revocation is kept until its tokens have expired.
+    """The known revocations. Each is kept until its tokens have expired.
 
     Args:
-        longest: how long a token may live, in seconds; infinity if it need not expire.
+        longest: the longest lifetime of a token, in seconds; infinity if tokens need not expire.
         now: the clock, in seconds since 1970.
     """
 
     def __init__(self, longest: float, *, now: Callable[[], float] = time.time) -> None:
         self._longest = longest
         self._now = now
-        # When all tokens of a subject were revoked, and until when each token is.
+        # Subject -> the time of its revocation; token id -> the end of its revocation.
         self._subjects: dict[str, float] = {}
         self._tokens: dict[str, float] = {}
         self._sweep_at = _FIRST_SWEEP
@@ -92,7 +92,7 @@ class Revoked:
         return len(self._subjects) + len(self._tokens)
 
     def add(self, revocation: Revocation) -> None:
-        """Take note of `revocation`."""
+        """Remember `revocation`."""
         if revocation.subject is not None:
             known, name, value = self._subjects, revocation.subject, revocation.at
         else:
@@ -102,14 +102,14 @@ class Revoked:
         self._sweep_sometimes()
 
     def refusal(self, principal: Principal) -> TokenRevoked | None:
-        """Return what to tell the holder of the principal's token; None if it is not revoked."""
+        """Return the error to refuse the principal's token with; None if it is not revoked."""
         now = self._now()
         if principal.token_id is not None and self._tokens.get(principal.token_id, -math.inf) > now:
             return TokenRevoked("The token was revoked")
         at = self._subjects.get(principal.subject)
         if at is None or self._subject_until(at) <= now:
             return None
-        # `iat` counts whole seconds: a token made in the second of the revocation is an old one.
+        # `iat` has whole seconds, so a token issued in the second of the revocation is revoked too.
         if principal.issued_at is None or principal.issued_at <= at:
             return TokenRevoked("The token was revoked")
         if principal.issued_at <= at + CLOCK_SKEW:
@@ -117,7 +117,7 @@ class Revoked:
         return None
 
     def _subject_until(self, at: float) -> float:
-        # The token's clock may be ahead as well, and then it was made later than it seems.
+        # The clocks of the revocation and of the token's issuer may both be off by the skew.
         return at + self._longest + 2 * CLOCK_SKEW
 
     def _token_until(self, revocation: Revocation) -> float:
@@ -126,7 +126,7 @@ class Revoked:
         return self._subject_until(revocation.at)
 
     def _sweep_sometimes(self) -> None:
-        # When as many have come as are known: so one costs the same however many there are.
+        # Only once the number has doubled, so that the cost for each revocation stays constant.
         if len(self) < self._sweep_at:
             return
         now = self._now()
@@ -144,7 +144,7 @@ class _Watch:
 
     @property
     def names(self) -> Iterator[tuple[str, str]]:
-        """What a revocation may call it by."""
+        """The names by which a revocation can match this token."""
         yield "subject", self.principal.subject
         if self.principal.token_id is not None:
             yield "token", self.principal.token_id
@@ -153,12 +153,13 @@ class _Watch:
 class Revocations:
     """Follows the topic of revocations.
 
-    A revocation reaches every process that shares the broker, also one that starts later or that
-    had lost the broker: the topic's history has it. Following begins with the application's
-    lifespan, or with the first `ready` where no lifespan runs, as in a mounted application.
+    A revocation reaches every process that shares the broker. A process that starts later, or that
+    lost its broker connection, reads it from the topic's history. Following begins with the
+    application's lifespan, or with the first `ready` if no lifespan runs, as in a mounted
+    application.
 
-    Nothing waits while there is nothing to read: an application that is dropped without its
-    shutdown leaves no task.
+    No task runs while there is nothing to read, so an application that is dropped without a
+    shutdown has no pending task.
     """
 
     def __init__(self, topics: TopicManager, settings: Settings) -> None:
@@ -170,7 +171,7 @@ class Revocations:
         self._subscriber: Subscriber | None = None
         self._reading: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
-        # How many revocations the broker has told.
+        # How many revocations the broker has delivered.
         self._told = 0
 
     async def __aenter__(self) -> Self:
@@ -186,27 +187,27 @@ class Revocations:
         await self.close()
 
     async def start(self) -> None:
-        """Begin to follow, and return when everything is known, or soon if the broker is slow.
+        """Begin to follow, and wait until all revocations are read, within limits.
 
-        Until then `ready` refuses.
+        If the broker is too slow, this returns earlier, and `ready` raises until they are read.
         """
         try:
             await self.ready()
         except RevocationsUnavailable:
-            logger.warning("New connections are refused until the broker tells what is revoked")
+            logger.warning("New connections are refused until all revocations have been read")
 
     async def ready(self) -> None:
-        """Return once it is known what is revoked. Begins to follow if that has not begun.
+        """Wait until all revocations are read. Begins to follow if that has not begun.
 
-        For readiness probes as well. What has been known once stays known while the broker is
-        away.
+        Readiness probes may call it too. While the broker is away, the known revocations stay in
+        force.
 
         Raises:
-            RevocationsUnavailable: the broker told nothing for 5 seconds.
+            RevocationsUnavailable: the broker delivered nothing for 5 seconds.
         """
         if not self._is_following():
             self._follow()
-        # Only in the loop that reads. A second one that runs meanwhile is told to come back.
+        # Only the event loop that reads can wait. A caller in another running loop has to retry.
         if not self._known.is_set() and self._loop is asyncio.get_running_loop():
             await self._wait_while_told()
         if not self._known.is_set():
@@ -231,34 +232,34 @@ class Revocations:
         token_id: str | None = None,
         expires_at: float | None = None,
     ) -> Cursor:
-        """Revoke one token, or all tokens that `subject` has been given until now.
+        """Revoke one token, or all tokens issued to `subject` until now.
 
-        The application decides who may do this: the running viewer's rights are not asked.
+        The application decides who may do this: the current viewer's rights are not checked.
 
         Args:
-            subject: whose tokens.
-            token_id: which token, by its `jti`.
+            subject: revoke all tokens of this subject.
+            token_id: revoke the token with this `jti`.
             expires_at: the token's `exp`, in seconds since 1970. The revocation is forgotten then;
                 without it, after GQLNOTIFY_JWT_MAX_LIFETIME.
 
         Raises:
             ValueError: neither or both are named, or `expires_at` has passed.
-            TooManyRevocations: one more would push out an old one.
-            BrokerUnavailable: nothing was revoked, or that is unknown.
+            TooManyRevocations: one more would push an old one out of the history.
+            BrokerUnavailable: nothing was revoked, or the outcome is unknown.
         """
         revocation = Revocation(subject=subject, token_id=token_id, until=expires_at)
         if expires_at is not None and expires_at + CLOCK_SKEW < time.time():
             raise ValueError("expires_at has passed: it is the token's exp, in seconds since 1970")
         if not self._topics.durable:
             logger.warning(
-                "memory:// forgets at a restart what is revoked; with a Redis it would be kept"
+                "memory:// forgets at a restart what is revoked; use a Redis broker to keep it"
             )
         await self._require_room()
         with viewing(None):
             return await self._topics.publish(REVOCATIONS, revocation)
 
     def check(self, principal: Principal) -> None:
-        """Return if the principal's token is not revoked, and could be.
+        """Check that the principal's token is not revoked, and that it could be revoked.
 
         Raises:
             TokenRevoked: it is.
@@ -271,12 +272,13 @@ class Revocations:
             raise refusal
 
     def watch(self, principal: Principal, on_revoked: Callable[[], None]) -> Callable[[], None]:
-        """Have `on_revoked` called once if the principal's token is revoked.
+        """Call `on_revoked` once if the principal's token is revoked.
 
-        Returns what ends that; it has to be called, and may be called twice.
+        Returns a function that ends the watch. The caller has to call it; a second call is
+        harmless.
 
         Raises:
-            TokenRevoked: it is revoked already.
+            TokenRevoked: the token is already revoked.
         """
         self.check(principal)
         watch = _Watch(principal, on_revoked)
@@ -307,7 +309,7 @@ class Revocations:
             logger.warning("%d revocations are remembered, and there is room for %d", kept, room)
 
     async def _wait_while_told(self) -> None:
-        # A long history takes its time on a busy machine, and is no reason to give up.
+        # Reading a long history may take longer: give up only if nothing new arrives.
         before = -1
         while not self._known.is_set() and self._told > before:
             before = self._told
@@ -319,7 +321,7 @@ class Revocations:
         if self._loop is None or not self._loop.is_running():
             return False
         if self._subscriber is not None:
-            # The topics were closed by something else that uses them.
+            # Another user of the topic manager may have closed it.
             return not self._subscriber.closed
         return self._is_reading()
 
@@ -334,11 +336,11 @@ class Revocations:
         self._read_soon()
 
     def _read_soon(self) -> None:
-        """Read what is new; also called by the reader, whenever something has happened."""
+        """Read new revocations. The subscriber calls this on each change."""
         is_closed = self._subscriber is not None and self._subscriber.closed
         if self._loop is None or is_closed or self._is_reading():
             return
-        # In a context of its own: the first connection's trace or viewer is not ours.
+        # A new context: the task must not inherit the trace and viewer of the first connection.
         self._reading = self._loop.create_task(self._read_patiently(), context=Context())
 
     async def _read_patiently(self) -> None:
@@ -346,10 +348,10 @@ class Revocations:
             try:
                 return await self._read()
             except CursorExpired:
-                # The history has lost or dropped what was next. What is known stays known.
-                logger.warning("Reading again from the beginning which tokens are revoked")
+                # The history has lost or trimmed the next event. The known revocations stay.
+                logger.warning("Reading all revocations again from the beginning")
             except BrokerUnavailable as error:
-                logger.warning("No way to know which tokens are revoked: %s", error.reason)
+                logger.warning("Can't read the revocations: %s", error.reason)
             except Exception:
                 logger.exception("Following the revocations failed")
             subscriber, self._subscriber = self._subscriber, None
@@ -366,7 +368,7 @@ class Revocations:
                 event = subscriber.take()
             except NotBuffered:
                 await subscriber.refill()
-                # A broker in memory answers at once, and a long history would hold the loop.
+                # The memory broker never waits: without this, a long history would block the loop.
                 await asyncio.sleep(0)
                 continue
             if event is None:
@@ -406,7 +408,7 @@ class Revocations:
         try:
             watch.on_revoked()
         except Exception:
-            logger.exception("Somebody could not be told that a token is revoked")
+            logger.exception("A watcher could not be told that a token is revoked")
 
 
 def _outlives(principal: Principal, longest: float) -> bool:

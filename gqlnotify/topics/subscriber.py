@@ -1,9 +1,8 @@
-"""A position in a topic's history, and the way on from there.
+"""A position in a topic's history that moves forward event by event.
 
-A reader takes the next event from the window that all readers of the topic share, and from the
-broker's history where it lags behind that window. So there is no queue for each reader, a slow one
-costs no memory, and between replay and live there is no seam in which an event could be lost or
-come twice.
+All subscribers of a topic take events from one shared buffer. A subscriber that is older than the
+buffer reads the broker's history instead. So no subscriber has a queue, a slow one costs no memory,
+and no event is lost or repeated between replay and live delivery.
 """
 
 import asyncio
@@ -18,24 +17,24 @@ from gqlnotify.topics.live_topic import LiveTopic
 from gqlnotify.topics.replay_buffer import NotBuffered
 
 KeyOf = Callable[[Event], Hashable | Skipped]
-"""What an event is the news of: see `conflate`."""
+"""Returns the conflation key of an event; see `conflate`."""
 
 
 class LiveTopics(Protocol):
-    """Where readers find the topics that this process listens to."""
+    """The topics that this process listens to."""
 
     async def join(self, topic: str, subscriber: "Subscriber") -> LiveTopic:
-        """Return the topic's feed, open, and `subscriber` one of its members."""
+        """Add `subscriber` to the topic, and return the topic once it is open."""
 
     def leave(self, live_topic: LiveTopic, subscriber: "Subscriber") -> None:
         """Undo `join`."""
 
     def left(self, live_topic: LiveTopic) -> None:
-        """Note that a reader of `live_topic` was dropped. Called from any thread."""
+        """Note that a subscriber of `live_topic` was garbage-collected. Called from any thread."""
 
 
 class Subscriber:
-    """Reads one topic from a position on."""
+    """Reads the events of one topic after a position."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class Subscriber:
         self.position = Cursor(0, 0)
         self.closed = False
         self.left_out = 0
-        """How many `take_latest` has left out right before the event that it returned."""
+        """How many events `take_latest` dropped right before the last one that it returned."""
         self._live_topics = live_topics
         self._live_topic: LiveTopic | None = None
         self._on_wake = on_wake
@@ -65,28 +64,29 @@ class Subscriber:
 
     @property
     def always_listens(self) -> bool:
-        """Whether it is woken even while nothing waits for it."""
+        """Whether the topic also wakes it while no task waits for its next event."""
         return self._on_wake is not None
 
     @property
     def waiting(self) -> bool:
-        """Whether `next` waits for something to happen."""
+        """Whether a task waits for the next change."""
         return self._waiter is not None
 
     @property
     def started(self) -> bool:
-        """Whether `open` was called and has found the topic."""
+        """Whether `open` has joined the topic."""
         return self._live_topic is not None
 
     async def open(self, after: Cursor | None = None) -> None:
-        """Take the position: behind `after`, or where the topic stands now.
+        """Join the topic at `after`, or at its current position.
 
         Raises:
             CursorExpired: the history no longer reaches back to `after`.
-            BrokerUnavailable: the broker has never been reached; later on, it is waited for.
+            BrokerUnavailable: the broker has never been reached. After a first success, this waits
+                for the broker instead.
         """
         try:
-            # Without an end, unless `close` sets one.
+            # No deadline at first: `close` sets one to end the wait.
             async with asyncio.timeout(None) as self._patience:
                 self._live_topic = await self._live_topics.join(self.topic, self)
         except TimeoutError:
@@ -104,9 +104,9 @@ class Subscriber:
     def fork(
         self, position: Cursor | None = None, *, on_wake: Callable[[], None] | None = None
     ) -> "Subscriber":
-        """Return another reader of the same topic, at `position` or where the topic stands now.
+        """Return a new subscriber of the same topic, at `position` or at the current position.
 
-        The fork of a closed one is closed.
+        The fork of a closed subscriber is closed.
         """
         fork = Subscriber(self._live_topics, self.topic, on_wake=on_wake, key_of=self._key_of)
         fork._live_topic = live_topic = self._open_topic
@@ -117,10 +117,10 @@ class Subscriber:
         return fork
 
     def take(self) -> Event | None:
-        """Return the next event if it has happened.
+        """Return the next event; None if there is none yet.
 
         Raises:
-            NotBuffered: it has, and has to be looked for in the history first: `refill`.
+            NotBuffered: it is only in the history: call `refill` first.
         """
         if self._backlog:
             event: Event | None = self._backlog.popleft()
@@ -131,11 +131,11 @@ class Subscriber:
         return event
 
     def take_latest(self) -> Event | None:
-        """Return the next event, as `take` does, but for what a later one makes old news.
+        """Return the next event, as `take` does, but skip those that a later one replaces.
 
-        What waits is looked at all at once, and what is left of it is then handed out whatever
-        comes meanwhile. If it were looked at for each event anew, who always lags would get one
-        key for ever, and the others never.
+        This conflates all waiting events at once, and then returns the remaining ones before it
+        looks at newer events. If it conflated again for each event, a subscriber that is always
+        slow could receive the same key again and again, and never the others.
 
         Raises:
             NotBuffered: see `take`.
@@ -172,10 +172,10 @@ class Subscriber:
         return None
 
     async def refill(self) -> None:
-        """Fetch what comes next from the history, or wait until it can be asked again.
+        """Fetch the next events from the history, or wait until the broker is back.
 
         Raises:
-            CursorExpired: it no longer reaches back to the position.
+            CursorExpired: the history no longer reaches back to the position.
         """
         live_topic = self._open_topic
         epoch = live_topic.buffer.last.epoch
@@ -185,12 +185,12 @@ class Subscriber:
             return None
         if epoch == self.position.epoch:
             raise CursorExpired(f"The history of {self.topic!r} lost events that were delivered")
-        # This reader knows a history that began anew before the live path told of it.
+        # The history restarted with a new epoch, which the live path has not delivered yet.
         live_topic.refresh()
         return await self.wait()
 
     async def wait(self) -> None:
-        """Return when something has happened; at once if the reader is closed."""
+        """Wait for the next change. Returns at once if the subscriber is closed."""
         if self.closed:
             return
         self._waiter = asyncio.get_running_loop().create_future()
@@ -201,7 +201,7 @@ class Subscriber:
             self._waiter = None
 
     def wake(self) -> None:
-        """Have whoever waits look again."""
+        """Wake the waiting task, and call `on_wake`."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self._on_wake is not None:
@@ -234,7 +234,7 @@ class Subscriber:
             self.close()
             raise
         if self._backlog:
-            # The history may already know what the live path has not brought, or has dropped.
+            # The history may hold events that the live path has not delivered yet, or has lost.
             live_topic.deliver(self._backlog[-1])
 
     async def _read(self) -> bool:
@@ -243,7 +243,7 @@ class Subscriber:
             if not self._backlog:
                 await self._join_buffer()
         except BrokerUnavailable:
-            # Catching up tries again until it works, and wakes everybody then.
+            # Catching up retries until it succeeds, and then wakes all subscribers.
             self._open_topic.refresh()
             return False
         return True
@@ -251,8 +251,8 @@ class Subscriber:
     async def _join_buffer(self) -> None:
         """Move to the buffer's position if both come before the topic's first event.
 
-        A broker may give a topic without a history another cursor each time. All mean the same
-        place, provided that the history is still the one in which the earlier was given.
+        A broker may return another cursor each time for a topic without a history. All these
+        cursors mean the same position, as long as the history has not restarted in between.
         """
         live_topic = self._open_topic
         place = live_topic.buffer.last

@@ -1,7 +1,7 @@
-"""A topic's values from one position on: what a subscription resolver returns.
+"""The stream of a topic's values that a subscription resolver returns.
 
-A `Subscription` is a subscriber of a topic, a right that was checked, and a projection of each
-event.
+A `Subscription` reads a topic through a subscriber, checks the viewer's right, and projects each
+event to a value.
 """
 
 from collections import deque
@@ -20,16 +20,16 @@ from gqlnotify.topics.subscriber import LiveTopics, Subscriber
 T = TypeVar("T")
 U = TypeVar("U")
 
-# A generator that yields nothing for hours must not collect errors without end.
+# Bounds the errors that pile up while a generator yields nothing for hours.
 MAX_NOTED = 100
 
 _noted: ContextVar[deque[EventUnreadable] | None] = ContextVar("unreadable_events", default=None)
 
 
 def note_unreadable() -> deque[EventUnreadable]:
-    """Return where the streams iterated in this context put the events that they can't read.
+    """Return a deque that collects the unreadable events of streams iterated in this context.
 
-    It keeps the latest `MAX_NOTED`. Whoever iterates such a stream gets readable values only.
+    It keeps the latest `MAX_NOTED`. The streams themselves yield only readable values.
     """
     noted: deque[EventUnreadable] = deque(maxlen=MAX_NOTED)
     _noted.set(noted)
@@ -37,28 +37,27 @@ def note_unreadable() -> deque[EventUnreadable]:
 
 
 class Topics(LiveTopics, Protocol):
-    """What a subscription asks of the manager that made it."""
+    """The part of the topic manager that a subscription uses."""
 
     def count_topic(self, viewer: Viewer | None, topic: str) -> None:
-        """Count the topic among those that the viewer's subject has asked for."""
+        """See `TopicManager.count_topic`."""
 
 
 class Subscription(Generic[T]):
-    """A topic's values from one position on: what a subscription resolver returns.
+    """The stream of a topic's values: an asynchronous iterator for a resolver to return.
 
-    An asynchronous iterator. Under gqlnotify's own transports each value's result carries its
-    cursor, and subscriptions that ask the same share each event's execution; under any other
-    transport it is just the stream.
+    With gqlnotify's own transports, each result carries its cursor, and identical subscriptions
+    share each event's execution. With any other transport it is a plain stream.
 
-    Clients get an error for an event that can't be read. Your own `async for` goes on with the
-    next event, because an exception would end it. If it runs in a subscription's generator, the
+    Clients get an error for an event that can't be read. Your own `async for` skips such an event,
+    because an exception would end the loop. If the loop runs in a subscription's generator, the
     client gets the error before the generator's next result.
 
-    `cursor` is that of the value that was returned last, and `conflated` says how many the topic's
-    `latest_by` has left out right before it.
+    `cursor` is the cursor of the last returned value. `conflated` is the number of events that
+    `latest_by` dropped right before that value.
 
-    A stream that is dropped leaves its topic: a `break`, a cancel or a client that goes needs no
-    `aclose`.
+    The stream leaves its topic when it is garbage-collected: a `break`, a cancellation or a
+    client's disconnect needs no `aclose`.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Subscription(Generic[T]):
         self.cursor: Cursor | None = None
         self.conflated = 0
         self.yields_unreadable = False
-        """Whether an `EventUnreadable` comes in place of an event that can't be read."""
+        """Whether the stream yields an `EventUnreadable` for an event that can't be read."""
         key_of = None if topic.latest_by is None else self.projection.key_of
         self.subscriber = Subscriber(manager, topic.concrete(), key_of=key_of)
         self._after = after
@@ -89,10 +88,10 @@ class Subscription(Generic[T]):
         self._viewer = viewer
 
     def map(self, select: Callable[[T, Event], U]) -> "Subscription[U]":
-        """Return the stream of what `select` makes of each value and its event.
+        """Return a stream that calls `select` with each value and its event, and yields the result.
 
         Raises:
-            RuntimeError: the stream has started.
+            RuntimeError: the stream has already started.
             InternalError: `select` is an `async def`.
         """
         require_plain(select, "map")
@@ -111,25 +110,26 @@ class Subscription(Generic[T]):
         )
 
     def resume(self, after: str) -> None:
-        """Begin behind this cursor instead; only before the start."""
+        """Begin after this cursor instead. Call it before the stream starts."""
         self._after = after
 
     async def start(self) -> None:
-        """Check the right and take the position. Whatever is published from here on will come.
+        """Check the viewer's right and join the topic. The stream misses no event after that.
 
-        Iterating does it too; starting by hand tells a refusal from a failure later on.
+        Iterating starts the stream too. An explicit start separates a refusal from a later failure.
 
         Raises:
             Forbidden: the viewer has no right to the topic.
-            TooManyTopics: the viewer's subject has asked for too many topics that are new here.
-            BadUserInput: `after` is no cursor.
+            TooManyTopics: the viewer's subject has asked for too many new topics.
+            BadUserInput: `after` is not a cursor.
             CursorExpired: the history no longer reaches back to `after`.
-            BrokerUnavailable: the broker has never been reached; later on, it is waited for.
+            BrokerUnavailable: the broker has never been reached. After a first success, this waits
+                for the broker instead.
         """
         if self.subscriber.started or self.subscriber.closed:
             return
         views = () if self._view is None else (self._view,)
-        # One that was made for no viewer, as in a bare thread, is checked where it is used.
+        # A stream that was created without a viewer, as in a bare thread, is checked where it runs.
         viewer = self._viewer or current_viewer()
         await check_right(viewer, "subscribe", self.subscriber.topic, *views)
         self.manager.count_topic(viewer, self.subscriber.topic)
@@ -151,7 +151,7 @@ class Subscription(Generic[T]):
                 continue
             if not isinstance(value, Skipped):
                 self.cursor, self.conflated = event.cursor, self.subscriber.left_out
-                return value  # type: ignore[return-value]  # only who asked for it gets the other
+                return value  # type: ignore[return-value]  # an error only on request
         raise StopAsyncIteration
 
 

@@ -1,4 +1,4 @@
-"""How many new topics a subject may ask for. Pure, except for the clock."""
+"""Limits the new topics that a subject may ask for. Pure, except for the clock."""
 
 import math
 import time
@@ -15,15 +15,15 @@ _HOUR = 3600.0
 
 
 class TopicBudget:
-    """A leaky bucket for each subject, for topics that this process does not know yet.
+    """A leaky bucket for each subject. It limits topics that are new to this process.
 
-    Each costs memory in this process, and in a Redis cluster a short-lived history. A right such as
-    `user.*` opens any number.
-    A topic that anyone has asked for lately is known and free.
+    A new topic costs memory in this process and, in a Redis cluster, a short-lived history. A
+    right such as `user.*` allows any number of them, hence the limit. A topic that any subject has
+    asked for recently costs nothing.
 
     Args:
-        limit: new topics of one subject at once, and as many again in an hour.
-        max_known: topics and subjects that are remembered, the latest of each.
+        limit: how many new topics a subject may ask for at once, and again in each hour.
+        max_known: how many topics, and how many subjects, are remembered.
         now: the clock, in seconds.
     """
 
