@@ -1,17 +1,17 @@
-"""From a GraphQL operation to its results. The one importer of graphql-core.
+"""Executes GraphQL operations. The only package that imports graphql-core.
 
-operation.py      one operation and the stream of its results
-documents.py      each document is parsed and validated once
-limits.py         how large it may be
-merging.py        whether its fields can be merged
-validation.py     validates in steps, with the event loop's turns between them
-pace.py           when an unknown document may be parsed
-fair_queue.py     whose document is next
-persisted.py      which documents are known by their names
-shared.py         each event is executed and encoded once for all who ask the same
-replay_budget.py  how fast the past is executed again for one subject
-group.py          who gets the result of such an execution, and in which order
-validity.py       a stream without a connection ends with its token
+operation.py      runs one operation and yields its results
+documents.py      parses and validates each document once
+limits.py         limits the size of a document
+merging.py        checks whether a document's fields can be merged
+validation.py     validates in steps, so that the event loop can run between them
+pace.py           limits the time that unknown documents take
+fair_queue.py     chooses the client whose document is next
+persisted.py      finds persisted documents by their names
+shared.py         executes and encodes each event once for identical subscriptions
+replay_budget.py  limits the rate of executions that replay past events for a subject
+group.py          sends the encoded results of a shared execution to its members, in order
+validity.py       ends a stream without a connection when its token ends
 """
 
 from gqlnotify.execution.cache import Cache

@@ -1,4 +1,4 @@
-"""What was used last, up to a weight."""
+"""A least-recently-used cache that is limited by weight."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class Cache(Generic[K, V]):
-    """Keeps values up to `max_weight` together, and forgets the least recently used first."""
+    """Keeps values of a total weight up to `max_weight`. Evicts the least recently used first."""
 
     def __init__(self, max_weight: int) -> None:
         self._max_weight = max_weight
@@ -17,7 +17,7 @@ class Cache(Generic[K, V]):
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        """Return the value under `key`, if it is still here."""
+        """Return the value of `key`; None if it is not cached."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -25,7 +25,7 @@ class Cache(Generic[K, V]):
         return entry[0]
 
     def put(self, key: K, value: V, weight: int) -> None:
-        """Keep `value`, unless it is too heavy by itself."""
+        """Keep `value`, unless it alone exceeds the maximum weight."""
         if weight > self._max_weight:
             return
         _, replaced = self._entries.pop(key, (None, 0))
@@ -36,13 +36,13 @@ class Cache(Generic[K, V]):
             self._weight -= forgotten
 
     def discard(self, key: K) -> None:
-        """Forget the value under `key`, if it is here."""
+        """Forget the value of `key`, if it is cached."""
         _, weight = self._entries.pop(key, (None, 0))
         self._weight -= weight
 
     @property
     def weight(self) -> int:
-        """What all that is kept weighs."""
+        """The total weight of the cached values."""
         return self._weight
 
     def __len__(self) -> int:

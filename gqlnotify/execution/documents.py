@@ -1,4 +1,4 @@
-"""Each document is parsed and measured once, and validated once against each set of rules."""
+"""Parses and measures each document once, and validates it once against each set of rules."""
 
 import asyncio
 import re
@@ -39,28 +39,30 @@ from gqlnotify.execution.strawberry_adapter import RULES, core_schema
 from gqlnotify.execution.validation import Validation
 from gqlnotify.observability.metrics import refused
 
-# What is kept: documents that were accepted, and lately refused ones with their errors.
+# The cache of accepted documents, and the cache of refused ones with their errors.
 MAX_BYTES = 32 * 1024 * 1024
 MAX_REFUSED_BYTES = 8 * 1024 * 1024
 MAX_SETS_OF_RULES = 16
-# An error can spell a whole argument, so many of them cost more than the document.
+# An error can quote a whole argument, so many errors can be larger than the document.
 MAX_ERRORS = 10
-# Visits of nodes before everything else gets its turn: about 10 ms with the specification's rules.
+# Node visits before the event loop runs again: about 10 ms with the specification's rules.
 VISITS_PER_STEP = 250
-# Measured: a token, its node and their places take 320 to 610 bytes.
+# Measured: a token, its node and their locations take 320 to 610 bytes.
 _TOKEN_BYTES = 650
 _DOCUMENT_BYTES = 2000
 _RESUME_ARGUMENT = "after"
-# Each operation begins with one, except an anonymous query, which validation keeps alone.
+# Each operation begins with one of these, except an anonymous query, which validation accepts only
+# as the single operation of a document.
 _OPERATION_WORD = re.compile(r"\b(?:query|mutation|subscription)\b")
 _SUGGESTION = re.compile(r" Did you mean .*\?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """One parsed document, and what is known of it.
+    """One parsed document and its validation results.
 
-    It obeys some sets of rules, and breaks others with these errors. `bytes` is what it weighs.
+    `obeys` has the sets of rules that it is valid by, and `breaks` the errors for the others.
+    `bytes` is its estimated size in memory.
     """
 
     ast: DocumentNode
@@ -70,42 +72,42 @@ class Document:
     resuming: dict[str | None, Mapping[str, bool]] = field(default_factory=dict)
 
     def errors(self, rules: tuple[Any, ...], key: Hashable) -> list[GraphQLError] | None:
-        """Return what is wrong by these rules, which `key` describes; None if it is not known."""
+        """Return the errors by these rules, which `key` describes; None if not validated yet."""
         return [] if rules in self.obeys or key in self.obeys else self.breaks.get(key)
 
 
 def remembering(schema: Schema, documents: "Documents", asker: Hashable) -> Schema:
-    """Return `schema`, but one that remembers in `documents` what it has parsed and validated.
+    """Return a copy of `schema` that caches parsed and validated documents in `documents`.
 
-    What is not known yet waits for the turn of `asker`.
+    An unknown document waits for the turn of `asker`.
     """
     copied = copy(schema)
 
     def get_extensions(sync: bool = False) -> list[SchemaExtension]:
         if sync:
-            # Only the application itself executes without waiting.
+            # Only the application's own code executes synchronously.
             return schema.get_extensions(sync)
         return [
-            # First: an extension that validates by itself would pay for what is refused here.
+            # First, so that no other extension validates a document that is refused here.
             ValidateDocuments(documents, asker),
             *schema.get_extensions(sync),
-            # Last: an extension may provide the document, or another query.
+            # Last, because another extension may provide the document or replace the query.
             ProvideDocuments(documents, asker),
         ]
 
-    # Not by `extensions`: a subclass that overrides this method may ignore them.
+    # Not through `extensions`: a subclass that overrides `get_extensions` may ignore them.
     copied.get_extensions = get_extensions  # type: ignore[method-assign]
     return copied
 
 
 def has_extensions(schema: Schema) -> bool:
-    """Tell whether operations of `schema` may have extensions, without making any."""
+    """Return whether operations of `schema` may have extensions, without creating them."""
     overridden = type(schema).get_extensions is not Schema.get_extensions
     return overridden or bool(schema.extensions or schema.directives)
 
 
 def without_suggestions(schema: Schema) -> Schema:
-    """Return `schema`, but one whose executions do not name what a client might have meant."""
+    """Return a copy of `schema` whose execution errors have no "Did you mean" suggestions."""
     copied = copy(schema)
     executor: Any = schema.execution_context_class
     copied.execution_context_class = _silent(executor)
@@ -123,7 +125,7 @@ def _silent(executor: Any) -> Any:
 
 
 class ValidateDocuments(SchemaExtension):
-    """Validates a document unless it is known, within the limits."""
+    """Validates a document within the limits, unless its result is cached."""
 
     def __init__(self, documents: "Documents", asker: Hashable) -> None:
         self._documents = documents
@@ -144,7 +146,7 @@ class ValidateDocuments(SchemaExtension):
 
 
 class ProvideDocuments(SchemaExtension):
-    """Takes the document from those that are known, unless another extension has provided it."""
+    """Provides the parsed document from the cache, unless another extension has provided one."""
 
     def __init__(self, documents: "Documents", asker: Hashable) -> None:
         self._documents = documents
@@ -157,16 +159,16 @@ class ProvideDocuments(SchemaExtension):
 
 
 class Documents:
-    """The documents that clients of one schema have sent lately, a bounded number of bytes.
+    """A bounded cache of the documents that clients of one schema have sent.
 
-    A document that is not known waits for the turn of its `asker`: anything that can be hashed, and
-    is the same for all that should wait for each other.
+    An unknown document waits for the turn of its `asker`: any hashable value that is the same for
+    all requests that should wait for each other, such as a subject or an address.
 
     Args:
-        schema: what they are validated against.
-        limits: how large they may be.
-        persisted: those that are allowed, where not all are.
-        max_bytes: how much is remembered.
+        schema: the documents are validated against this schema.
+        limits: the limits on a document's size.
+        persisted: the allowed documents, if not all are allowed.
+        max_bytes: the size of the cache of accepted documents.
     """
 
     def __init__(
@@ -185,23 +187,26 @@ class Documents:
 
     @property
     def weight(self) -> int:
-        """How many bytes are remembered."""
+        """The estimated size of the cached documents in bytes."""
         return self._cache.weight + self._refused.weight
 
     def bound(self, context: ExecutionContext) -> None:
-        """Keep what others do with the document of `context` within the limits."""
+        """Apply the limits to the parsing and validation options of `context`.
+
+        Other extensions may parse or validate with these options too.
+        """
         context.parse_options["max_tokens"] = self._max_tokens(context.parse_options)
         if OverlappingFieldsCanBeMergedRule in context.validation_rules:
             context.validation_rules = tuple(map(_linear, context.validation_rules))
 
     async def provide(self, context: ExecutionContext, asker: Hashable) -> None:
-        """Give `context` the document that its query spells, unless it has one.
+        """Set the parsed document of `context`, unless it has one.
 
         Raises:
-            GraphQLError: it is no document.
-            OperationNotAllowed: it is not one of the persisted ones, and has to be.
+            GraphQLError: the query can't be parsed.
+            OperationNotAllowed: only persisted documents are allowed, and it is not one.
             TooManyTokens, QueryTooDeep, TooManyAliases, QueryTooComplex: it is over a limit.
-            IntrospectionDisabled: it asks about the schema, which it may not.
+            IntrospectionDisabled: it asks for the schema, and introspection is disabled.
         """
         self._persisted.check(context.query)
         self.bound(context)
@@ -212,14 +217,14 @@ class Documents:
         self._check_size(context)
 
     async def validate(self, context: ExecutionContext, asker: Hashable) -> None:
-        """Note in `context` what is wrong with its document, unless that is known.
+        """Set the validation errors of `context`, unless it has some.
 
         Raises:
             QueryTooDeep, TooManyAliases, QueryTooComplex: it is over a limit.
-            IntrospectionDisabled: it asks about the schema, which it may not.
+            IntrospectionDisabled: it asks for the schema, and introspection is disabled.
         """
         if context.pre_execution_errors is None and context.graphql_document is not None:
-            # Again, as an extension may have put another one in its place.
+            # Again, because an extension may have replaced the document.
             self._check_size(context)
             self.bound(context)
             context.pre_execution_errors = await self._errors_in(
@@ -227,7 +232,10 @@ class Documents:
             )
 
     def hide_suggestions(self, context: ExecutionContext) -> None:
-        """Name nothing of the schema in the errors of `context`, where it may not be asked for."""
+        """Remove suggestions from the errors of `context` if introspection is disabled.
+
+        They would reveal names of the schema.
+        """
         if not self._limits.introspection:
             for error in context.pre_execution_errors or ():
                 error.message = _SUGGESTION.sub("", error.message)
@@ -235,7 +243,7 @@ class Documents:
     async def is_ambiguous(
         self, query: str | None, operation_name: str | None, asker: Hashable
     ) -> bool:
-        """Tell whether nothing says which of a document's operations is meant.
+        """Return whether the document has several operations and the request names none.
 
         "If operationName is null [...] if document contains exactly one operation, return [it];
         otherwise raise a request error" (GraphQL, section 6.1). Strawberry takes the first.
@@ -246,14 +254,14 @@ class Documents:
         return document is not None and len(_operations(document)) > 1
 
     async def find(self, query: str, asker: Hashable) -> DocumentNode | None:
-        """Return the document that `query` spells; None if it is refused."""
+        """Return the parsed document of `query`; None if it is refused."""
         try:
             return (await self._parse(query, self._options, asker)).ast
         except (GraphQLError, NotifyError):
             return None
 
     async def read(self, query: str, asker: Hashable) -> DocumentNode | None:
-        """Return what `find` does, and also a document that is refused for its size."""
+        """Return the parsed document of `query`, even if it is refused for its size."""
         try:
             return (await self._parse(query, self._options, asker)).ast
         except GraphQLError:
@@ -285,7 +293,7 @@ class Documents:
         found = self._remembered(key)
         if found is None:
             async with _turn(asker, query):
-                # Somebody else may have sent the same meanwhile.
+                # Another request may have sent the same document during the wait.
                 found = self._remembered(key) or self._parse_and_remember(key, query, options)
         if isinstance(found, Exception):
             raise _alone(found)
@@ -330,12 +338,12 @@ class Documents:
         document = self._known(context)
         if document is not None and rules in document.obeys:
             return []
-        # A rule that is made again for each operation is known by what it is made of.
+        # A rule class may be created for each operation, so compare its content, not its identity.
         key: Hashable = tuple(fingerprint_of_class(rule) for rule in rules)
         errors = None if document is None else document.errors(rules, key)
         if errors is None:
             async with _turn(asker, context.query):
-                # Somebody else may have sent the same meanwhile.
+                # Another request may have sent the same document during the wait.
                 errors = None if document is None else document.errors(rules, key)
                 if errors is None:
                     errors = await self._validate(ast, rules)
@@ -397,7 +405,7 @@ class Documents:
             return None
         found = self._remembered(_key(context.query, context.parse_options))
         document = found if isinstance(found, Document) else None
-        # An extension may have put another one in its place.
+        # An extension may have replaced the document.
         return document if document and document.ast is context.graphql_document else None
 
 
@@ -410,7 +418,7 @@ def _pace() -> Pace:
 
 
 def _turn(asker: Hashable, query: str | None) -> AbstractAsyncContextManager[None]:
-    # The length is known before anything is done, and what it costs grows with it.
+    # The length is known before parsing, and is a good estimate of the cost.
     return _pace().turn(asker, len(query or ""))
 
 
@@ -428,17 +436,17 @@ def _linear(rule: type[Any]) -> type[Any]:
 
 
 def _alone(error: Exception) -> Exception:
-    """Return the same error, without the frames that it came through."""
+    """Return the same error without its traceback, which would keep frames alive."""
     if isinstance(error, GraphQLError):
         return GraphQLError(error.message, source=error.source, positions=error.positions)
     return copy(error).with_traceback(None)
 
 
 def _without_frames(error: GraphQLError) -> GraphQLError:
-    """Return an error to be kept.
+    """Return a copy of `error` that can be cached.
 
-    graphql-core raises and catches some of them, so they refer to the frames of the operation, and
-    these to its context, its viewer and its socket.
+    graphql-core raises and catches some errors. Their tracebacks refer to the operation's frames,
+    and so to its context, viewer and socket.
     """
     if error.original_error is not None:
         error.original_error.__traceback__ = None
@@ -447,7 +455,7 @@ def _without_frames(error: GraphQLError) -> GraphQLError:
 
 
 def _with_its_nodes(error: GraphQLError) -> GraphQLError:
-    # An extension may change the error that it is given.
+    # A copy, because an extension may change the error that it gets.
     return GraphQLError(
         error.message,
         error.nodes,
@@ -457,14 +465,14 @@ def _with_its_nodes(error: GraphQLError) -> GraphQLError:
 
 
 def weigh(query: str | None, ast: DocumentNode) -> int:
-    """Return how many bytes a document takes, with its text."""
+    """Return the estimated size in bytes of a document with its text."""
     return getsizeof(query) + _TOKEN_BYTES * (ast.token_count or 0) + _DOCUMENT_BYTES
 
 
 def resume_variables(document: DocumentNode, operation_name: str | None) -> Mapping[str, bool]:
-    """Return the variables that say where a subscription begins, and whether each is required.
+    """Return the variables that hold a subscription's cursor, and whether each is required.
 
-    They are the ones that occur only as the `after` argument of the operation's own field.
+    Such a variable is used only as the `after` argument of the operation's root field.
     """
     operation = _operation(document, operation_name)
     if operation is None:
@@ -499,7 +507,7 @@ def _is_variable(node: Node, name: str) -> bool:
 
 
 def _variables(document: DocumentNode) -> Iterator[VariableNode]:
-    """Yield each use of a variable, not its definition. Documents may be deep: no recursion."""
+    """Yield each use of a variable, not its definition. No recursion: documents may be deep."""
     nodes: list[Node] = [document]
     while nodes:
         node = nodes.pop()

@@ -1,4 +1,4 @@
-"""What becomes of one event for all who ask the same: executed without a viewer, and encoded."""
+"""Executes one event for identical subscriptions, without a viewer, and encodes the result."""
 
 import json
 import logging
@@ -68,7 +68,7 @@ It returns the context, an awaitable of it, or a context manager that holds it f
 
 
 class EventContext:
-    """The context of a shared execution where the application makes none: nothing but the scope."""
+    """The default context of a shared execution. It has only the scope."""
 
     def __init__(self, scope: Any) -> None:
         self.scope = scope
@@ -84,9 +84,9 @@ class EventContext:
 
 @dataclass(frozen=True)
 class EncodedResult:
-    """What became of one event: the message that tells of it, and the errors in its result.
+    """The encoded message for one event, and the errors in its result.
 
-    Without a `body` it ends the operation: the client gets the errors.
+    Without a `body`, the errors end the operation.
     """
 
     cursor: Cursor
@@ -95,12 +95,12 @@ class EncodedResult:
 
     @cached_property
     def batch(self) -> Batch:
-        """The message alone, the same for all who read one event after the other."""
+        """The message as a batch of one, shared by the subscribers that read event by event."""
         assert self.body is not None
         return Batch((self.body,))
 
     def result(self) -> ExecutionResult:
-        """Return the result that the message tells of."""
+        """Return the result that was encoded."""
         if self.body is None:
             return PreExecutionError(data=None, errors=[*self.errors])
         payload = self.body.message()["payload"]
@@ -110,7 +110,7 @@ class EncodedResult:
 
 @dataclass(frozen=True, slots=True)
 class SharedRequest:
-    """What a group of subscribers asks, with nothing of any of them."""
+    """What identical subscriptions request, without anything of a single subscriber."""
 
     schema: Schema
     context: ExecutionContext
@@ -121,7 +121,7 @@ class SharedRequest:
 
 
 class EventExecution:
-    """Executes one event after the other.
+    """Executes the events of a shared request.
 
     Raises:
         GraphQLError: the variables can't be coerced.
@@ -137,9 +137,9 @@ class EventExecution:
     def begin(
         self, event: Event
     ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
-        """Return the outcome of `event`, or what is to be awaited for it; None if it is left out.
+        """Return the encoded result of `event` or a coroutine for it; None if it is filtered out.
 
-        To be called in a clean context, in which nothing but this one event is executed.
+        Call it in a clean `contextvars` context that is used for this event only.
         """
         view_as_everybody()
         if self._extended:
@@ -161,11 +161,11 @@ class EventExecution:
         return self._conclude(event, result)
 
     def failed(self, event: Event, error: Exception) -> EncodedResult:
-        """Return the outcome of an event whose execution failed as a whole."""
+        """Return the encoded result of an event whose execution failed as a whole."""
         return self._conclude(event, event_error(self._executor, error))
 
     def failed_to_end(self, event: Event, error: Exception) -> EncodedResult:
-        """Return the outcome of an event whose execution took too long, or was cancelled."""
+        """Return the encoded result of an event whose execution timed out or was cancelled."""
         logger.error("Event %s of %s got no result: %s", event.cursor, event.topic, error)
         return self.failed(event, error)
 
@@ -175,7 +175,7 @@ class EventExecution:
         try:
             return ExecutionResult(data=self._plain(value), errors=None)
         except Exception:
-            # Executed as it should be, it may have a result all the same, or an error with a path.
+            # The full execution may still have a result, or an error with a path.
             return None
 
     def _execute_in_fresh_context(self, value: Any) -> Any:
@@ -204,7 +204,7 @@ class EventExecution:
         return self._conclude(event, await making)
 
     async def _execute_with_extensions(self, event: Event) -> EncodedResult | None:
-        """Let Strawberry's extensions have their say, as if each event were an operation."""
+        """Run Strawberry's extensions around the event, as if it were an operation."""
         request = self._request.context
         context = viewerless(request, request.variables, request.operation_extensions)
         try:
@@ -256,13 +256,13 @@ class EventExecution:
     def _execute(
         self, value: Any, context: Any, runner: SchemaExtensionsRunner | None = None
     ) -> Any:
-        # With variables it is made again: a resolver may have changed what they hold.
+        # Build it again if there are variables: a resolver may have changed their values.
         request = self._request.context
         base = _executor(self._schema, request) if request.variables else self._executor
         return execute_event(base, value, context, self._schema, runner)
 
     def _conclude(self, event: Event, result: Any) -> EncodedResult:
-        """Log what is to be logged, and encode."""
+        """Log unexpected errors, and encode the result."""
         if not isinstance(result, ExecutionResult):
             result = ExecutionResult(data=result.data, errors=result.errors)
         if result.errors and not is_expected(result):
@@ -283,9 +283,9 @@ class EventExecution:
         return EncodedResult(event.cursor, body, errors)
 
     def marked(self, encoded: EncodedResult, left_out: int) -> EncodedResult:
-        """Return `encoded` with the number of events that were left out before it, if any were.
+        """Return `encoded` with the number of events that were dropped before it, if any were.
 
-        It is encoded again: only a reader that lags gets it.
+        This encodes the message again, but only slow subscribers need it.
         """
         if not left_out or encoded.body is None:
             return encoded
@@ -298,7 +298,7 @@ class EventExecution:
 
     def _body(self, message: Mapping[str, Any]) -> SharedBody:
         encoded = self._request.encode(message)
-        # An application's encoder may give bytes.
+        # An application's encoder may return bytes.
         return SharedBody(encoded.decode() if isinstance(encoded, bytes) else encoded)
 
 
@@ -308,8 +308,8 @@ def _is_context_manager(made: Any) -> bool:
 
 @asynccontextmanager
 async def _entered(made: Any) -> AsyncIterator[Any]:
-    """Hold what `event_context` returned for one event, and release it afterwards."""
-    # A pooled connection can be both; it is released only where it is entered.
+    """Enter what `event_context` returned for one event, and exit it afterwards."""
+    # A pooled connection can be awaitable and a context manager. Only the latter releases it.
     if is_awaitable(made) and not _is_context_manager(made):
         made = await made
     finished = False
@@ -336,7 +336,7 @@ def viewerless(
     variables: Mapping[str, Any] | None,
     extensions: Mapping[str, Any] | None,
 ) -> ExecutionContext:
-    """Return what `context` asks, with nothing of the one who asks it."""
+    """Return a copy of `context` without the viewer's context and root value."""
     fresh = ExecutionContext(
         query=context.query,
         schema=context.schema,
@@ -363,15 +363,15 @@ def _executor(schema: Schema, context: ExecutionContext) -> Executor[Any]:
 
 
 def _copied(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    # A resolver may have changed what was in it for its own viewer.
+    # A deep copy, because a viewer's resolver may change the values that it gets.
     return None if values is None else dict(json.loads(canonical(values)))
 
 
 def canonical(values: Mapping[str, Any]) -> str:
-    """Return the one spelling of `values` as JSON.
+    """Return `values` as JSON with sorted keys.
 
     Raises:
-        TypeError: there is none.
-        ValueError: they hold themselves.
+        TypeError: they can't be encoded as JSON.
+        ValueError: they contain themselves.
     """
     return json.dumps(values, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Who is next, so that each asker has the same share of a resource that serves one at a time."""
+"""Shares a resource that serves one item at a time equally between askers."""
 
 from collections import Counter
 from collections.abc import Hashable
@@ -19,29 +19,30 @@ class _Waiting:
 
 
 class FairQueue(Generic[T]):
-    """Weighted fair queueing: next is what would be done first if all askers were served at once.
+    """Weighted fair queueing: takes the item that would finish first if all askers ran in parallel.
 
-    What an asker adds waits for its earlier items, and for the others only as long as they cost
-    less. So many items, or large ones, delay those of their own asker. The clock is virtual: it
-    advances with each item that is taken, by the cost divided by the number of those who wait.
-    Every item is taken some day, as a new one begins at the clock.
+    An item waits for earlier items of its own asker. It waits for items of other askers only if
+    they cost less. So an asker with many or large items mostly delays itself. The clock is
+    virtual: each item that is taken advances it by the item's cost, divided by the number of
+    waiting askers. New items start at the clock, so every item is taken at some point.
 
-    An item may wait once. However many wait, each costs a logarithm of their number.
+    An item can be in the queue only once. Each operation takes time logarithmic in the length of
+    the queue.
     """
 
     def __init__(self) -> None:
         self._clock = 0.0
         self._waiting: dict[T, _Waiting] = {}
-        # A heap, by when each would be done. What was discarded is still in it.
+        # A heap, ordered by the virtual finish time. It still has the discarded items.
         self._order: list[tuple[float, int, T]] = []
         self._numbers = count()
         self._items_of: Counter[Hashable] = Counter()
-        # When the last item of each asker would be done.
+        # The virtual finish time of each asker's last item.
         self._busy_until: dict[Hashable, float] = {}
         self._sweep_at = _SWEEP_AT
 
     def add(self, item: T, asker: Hashable, cost: float) -> None:
-        """Let `item` wait."""
+        """Add `item` to the queue."""
         finish = max(self._clock, self._busy_until.get(asker, 0.0)) + cost
         self._waiting[item] = _Waiting(asker, cost)
         self._items_of[asker] += 1
@@ -51,12 +52,12 @@ class FairQueue(Generic[T]):
             self._sweep()
 
     def discard(self, item: T) -> None:
-        """Let `item` wait no more."""
+        """Remove `item` from the queue, if it is there."""
         if item in self._waiting:
             self._remove(item)
 
     def take(self) -> T | None:
-        """Remove the next item and return it; None if nothing waits."""
+        """Remove the next item and return it; None if the queue is empty."""
         while self._order:
             _, _, item = heappop(self._order)
             if item in self._waiting:
@@ -74,7 +75,7 @@ class FairQueue(Generic[T]):
         return waiting
 
     def _sweep(self) -> None:
-        """Forget what was discarded, and who was busy; so seldom that an item costs no more."""
+        """Drop discarded items and idle askers. Rare enough that the cost per item stays low."""
         self._order = [entry for entry in self._order if entry[2] in self._waiting]
         heapify(self._order)
         self._busy_until = {

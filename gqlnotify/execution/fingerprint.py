@@ -1,8 +1,8 @@
-"""When two functions are the same: same code, and the same values captured. Pure.
+"""Compares functions by their code and the values that they have captured. Pure.
 
-Two subscribers may share what a filter lets through only if their filters can't differ. What is
-compared by value is what can never change; everything else is the same only if it is identical. So
-a filter that captured its viewer, or something that changes, equals no other one.
+Two subscribers may share filtered events only if their filters always behave the same. Immutable
+values are compared by value, and everything else by identity. So a filter that has captured its
+viewer, or a mutable value, equals no other filter.
 """
 
 import dis
@@ -22,7 +22,7 @@ _OWN_REFERENCES = 2
 
 
 class Same:
-    """Equal to another one of the very same object, which it keeps alive."""
+    """Compares an object by identity, and keeps it alive so that its id stays unique."""
 
     __slots__ = ("of",)
 
@@ -38,7 +38,7 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """How deep one is, and which captured variables somebody else could give another value."""
+    """The path to the current value, and the cells that other code could assign."""
 
     open_cells: frozenset[int] = frozenset()
     path: tuple[object, ...] = ()
@@ -51,7 +51,7 @@ _START = _Walk()
 
 
 def fingerprint(value: object, walk: _Walk = _START) -> Hashable:
-    """Return what is equal for values that are sure to behave alike."""
+    """Return a key that is equal for two values only if they always behave the same."""
     of_kind = _OF_KIND.get(type(value))
     if of_kind is None or len(walk.path) > _DEEPEST:
         return Same(value)
@@ -61,10 +61,10 @@ def fingerprint(value: object, walk: _Walk = _START) -> Hashable:
 
 
 def fingerprint_of_functions(*functions: object) -> Hashable:
-    """Return the same for functions that may have captured variables together.
+    """Return the fingerprint of functions that may have captured the same variables.
 
-    What somebody else has captured too may be given another value at any time. Such a variable is
-    the same only if it is the very same one, whatever its value is at present.
+    If other code holds a captured variable's cell too, it may assign the variable at any time.
+    Such a cell is compared by identity, not by its current value.
     """
     held = Counter(id(cell) for function in _all(functions) for cell in function.__closure__ or ())
     open_cells = frozenset(
@@ -98,7 +98,7 @@ def _all(functions: Iterable[object]) -> Iterator[FunctionType]:
 
 def _is_full(cell: CellType) -> bool:
     try:
-        cell.cell_contents  # noqa: B018 - asking is what tells
+        cell.cell_contents  # noqa: B018 - an empty cell raises
     except ValueError:
         return False
     return True
@@ -109,7 +109,7 @@ def _of_itself(value: Any, _walk: _Walk) -> Hashable:
 
 
 def _of_text(value: Any, _walk: _Walk) -> Hashable:
-    # 0.0 equals -0.0.
+    # By `repr`, because 0.0 equals -0.0.
     return repr(value)
 
 
@@ -141,7 +141,7 @@ def _of_cell(cell: CellType, walk: _Walk) -> Hashable:
         return Same(cell)
     try:
         return fingerprint(cell.cell_contents, walk)
-    except ValueError:  # it is empty, and may be filled at any time
+    except ValueError:  # the cell is empty, and may be filled at any time
         return Same(cell)
 
 
@@ -166,7 +166,7 @@ _OF_KIND: dict[type, Callable[[Any, _Walk], Hashable]] = {
 
 @lru_cache(maxsize=1024)
 def _rebinds(code: CodeType) -> bool:
-    """Tell whether the function counts, or keeps something else, from one call to the next."""
+    """Return whether the function assigns a captured variable, and so keeps state."""
     return not _stored(code).isdisjoint(code.co_freevars)
 
 
@@ -178,9 +178,9 @@ def _stored(code: CodeType) -> set[str]:
 
 
 def fingerprint_of_class(class_: type) -> Hashable:
-    """Return what is equal for classes that the same function made out of the same values.
+    """Return a key that is equal for classes that one function created from equal values.
 
-    A class that is no function's local is only equal to itself.
+    A class that was not created in a function equals only itself.
     """
     if "<locals>" not in class_.__qualname__:
         return Same(class_)
@@ -201,7 +201,7 @@ def fingerprint_of_class(class_: type) -> Hashable:
 def _of_attribute(value: object, class_: type) -> Hashable:
     if not isinstance(value, FunctionType) or value.__dict__ or _rebinds(value.__code__):
         return fingerprint(value)
-    # A method that says `super()` captures the class that is just being looked at.
+    # A method that calls `super()` captures the class itself: skip it to avoid a loop.
     captured = (
         None if _holds(cell, class_) else _of_cell(cell, _START) for cell in value.__closure__ or ()
     )

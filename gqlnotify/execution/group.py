@@ -1,9 +1,9 @@
-"""Who gets the outcomes of a shared execution, as they happen and in the topic's order.
+"""Delivers the encoded results of a shared execution to many operations, in the topic's order.
 
-A group reads its topic once, and hands each outcome to all of its members at once: a member is no
-task, no queue and no generator, only a name in a set. Who comes with an old cursor, and who can't
-take more at the moment, reads the topic for itself, with the same outcomes, until it stands where
-the group does.
+A group reads its topic once, and pushes each encoded result to all of its members. A member needs
+no task, queue or generator: it is an entry in a set. An operation that begins with an old cursor,
+or whose peer reads slowly, reads the topic with its own subscriber and the same encoded results,
+until it reaches the group's position.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from gqlnotify.protocol.frames import Batch, SharedBody
 from gqlnotify.topics.replay_buffer import NotBuffered
 from gqlnotify.topics.subscriber import Subscriber
 
-# What is handed over before the members are looked at again.
+# How much is pushed to the members before their connections may write.
 BATCH_BYTES = 64 * 1024
 
 logger = logging.getLogger("gqlnotify.execution")
@@ -30,20 +30,20 @@ logger = logging.getLogger("gqlnotify.execution")
 EncodedResultOf = Callable[
     [Event, bool], EncodedResult | asyncio.Future[EncodedResult | None] | None
 ]
-"""What becomes of an event, or the future of it; and whether to keep it for others."""
+"""Returns the encoded result of an event, or a future of it. The flag says whether to cache it."""
 
 
 Marked = Callable[[EncodedResult, int], EncodedResult]
-"""The outcome that says how many were left out before it."""
+"""Returns the encoded result with the number of events that were dropped before it."""
 
 Wait = Callable[[], Awaitable[None]]
 
 Replay = Callable[[Event], Awaitable[EncodedResult | None]]
-"""Returns what becomes of an event for one who reads by itself."""
+"""Returns the encoded result of an event for an operation with its own subscriber."""
 
 
 class Ended(Exception):
-    """An outcome ended the operation, with these errors."""
+    """An encoded result ended the operation with these errors."""
 
     def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
@@ -51,25 +51,26 @@ class Ended(Exception):
 
 
 class Member(Protocol):
-    """One operation that gets the messages of a group's outcomes."""
+    """An operation that gets the messages of a group."""
 
     def push(self, batch: Batch) -> bool:
-        """Take all of `batch`; or nothing, and return False: the group goes on without it."""
+        """Take all of `batch` and return True. Or take nothing and return False to leave."""
 
     def fell_behind(self, subscriber: Subscriber) -> None:
-        """Note that it is no member any more. It may read on with `subscriber`, and come back."""
+        """Handle the removal from the group. It may read with `subscriber`, and join again."""
 
     async def send(self, batch: Batch) -> None:
-        """Take `batch`, and wait while no more can be taken."""
+        """Take `batch`, and wait until there is room for more."""
 
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        """Note that nothing will come any more; because of `errors`, where there are some."""
+        """Handle the end of the group, because of `errors` if there are any."""
 
 
 class Group:
-    """The members that stand at one position, and the reader that moves on with all of them.
+    """The members at one position of a topic, and the one subscriber that reads for all of them.
 
-    It begins where the topic of `subscriber` stands now, and calls `on_end` with itself at its end.
+    It begins at the current position of the topic of `subscriber`. When it ends, it calls `on_end`
+    with itself.
     """
 
     def __init__(
@@ -104,13 +105,14 @@ class Group:
         yield metrics.groups, 1
 
     async def catch_up(self, member: Member, subscriber: Subscriber, replay: Replay) -> bool:
-        """Give `member` what `subscriber` reads until it has caught up with the group, and join it.
+        """Send `member` the events that `subscriber` reads until it reaches the group; then add it.
 
-        Return False where the group or the reader has ended instead. `replay` makes the outcomes.
+        Returns False if the group or the subscriber has ended instead. `replay` returns the
+        encoded results.
 
         Raises:
-            Ended: an outcome ended the operation.
-            CursorExpired: the history no longer reaches back to the reader's position.
+            Ended: an encoded result ended the operation.
+            CursorExpired: the history no longer reaches back to the subscriber's position.
         """
         self._joining.add(subscriber)
         messages = size = 0
@@ -131,19 +133,19 @@ class Group:
             self._end_if_idle()
 
     def leave(self, member: Member) -> None:
-        """Do without `member` from now on."""
+        """Remove `member`."""
         self._members.discard(member)
         self._end_if_idle()
 
     async def _next_of(self, subscriber: Subscriber, replay: Replay) -> EncodedResult | None:
-        """Return the outcome of what comes next; None where there is reason to look again."""
+        """Return the encoded result of the next event; None if the caller has to try again."""
         try:
             event = subscriber.take_latest()
         except NotBuffered:
             await subscriber.refill()
             return None
         if event is None:
-            # The group may be on its way to where this reader already is, and wakes it there.
+            # The group may not have reached this position yet. It wakes the subscriber when it has.
             await subscriber.wait()
             return None
         encoded = await replay(event)
@@ -153,12 +155,12 @@ class Group:
         if self._moving or self.ended:
             return
         self._moving = True
-        # Not in the publisher's turn, whose next events leave together with this one; and not in
-        # its context, which has the publisher for its viewer.
+        # At the end of the tick, so that all events of the tick leave together, and outside the
+        # publisher's context, which has the publisher as its viewer.
         self._ticks.add(self)
 
     def on_tick(self) -> None:
-        """Hand over what has happened; in a task only if something has to be waited for."""
+        """Deliver new events. This creates a task only if it has to wait."""
         try:
             with only_own_cancellation():
                 waiting = self._advance()
@@ -190,7 +192,7 @@ class Group:
             self._end([InternalError("A group of subscriptions failed").formatted()])
 
     def _advance(self) -> Wait | None:
-        """Take what has happened. Return how to wait before going on; None at the end."""
+        """Take the new events. Return a function to await before the next call; None if done."""
         while not self._subscriber.closed:
             try:
                 event = self._subscriber.take()
@@ -201,13 +203,13 @@ class Group:
                 break
             encoded = self._encoded_of(event, False)
             if isinstance(encoded, asyncio.Future):
-                # What is there already does not wait for what takes its time.
+                # Deliver the earlier results now: this one may take long.
                 self._flush()
                 return partial(self._take_later, event, encoded)
             self._take(event, encoded)
             if self._held >= BATCH_BYTES:
                 self._flush()
-                # Connections write in between, and tell whether they can take more.
+                # Let the connections write, so that they know whether they can take more.
                 return partial(asyncio.sleep, 0)
         self._flush()
         self._moving = False
@@ -230,7 +232,7 @@ class Group:
                 self._published_at.append(event.published_at)
 
     def _flush(self) -> None:
-        """Hand over what is there. Afterwards all of them stand at the same new position."""
+        """Push the collected bodies. After that, all members are at the same new position."""
         before, self._position = self._position, self._reached
         bodies, self._bodies = self._bodies, []
         if bodies:

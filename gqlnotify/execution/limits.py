@@ -1,7 +1,7 @@
-"""How large a document may be: found out before it is validated, in the time of one pass.
+"""Limits the size of a document. One pass before validation measures it.
 
-A fragment counts wherever it is spread, as if it were written out. It is measured only once, so
-fragments that use each other twice, and so double with every line, cost nothing.
+A fragment counts at each spread, as if it were written there. It is measured only once, so
+fragments that spread each other twice, and double the size with every line, take no extra time.
 """
 
 import json
@@ -36,7 +36,7 @@ from gqlnotify.errors import (
 )
 from gqlnotify.settings import Settings
 
-# Nobody wants to read, or to add up, a number of a thousand digits.
+# Nested fragments can multiply to numbers with a thousand digits: cap the sums.
 _ENORMOUS = 10**9
 _INTROSPECTION = frozenset({"__schema", "__type"})
 _TOO_MANY_TOKENS = "Syntax Error: Document contains more than"
@@ -44,11 +44,11 @@ _TOO_MANY_TOKENS = "Syntax Error: Document contains more than"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a document asks for.
+    """The size of a document.
 
-    `depth` and `aliases` are those of its largest operation. `depth` is without what is asked about
-    the schema, which validation bounds by itself. `fields` counts the fields, fragment spreads and
-    uses of variables in all of its operations: validation looks at each of them for each operation.
+    `depth` and `aliases` are those of its largest operation. `depth` excludes introspection
+    fields, which validation limits itself. `fields` counts the fields, fragment spreads and uses
+    of variables in all operations, because validation visits each of them for each operation.
     """
 
     depth: int = 0
@@ -59,7 +59,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a document may be, and whether it may ask about the schema."""
+    """The limits on a document's size, and whether introspection is allowed."""
 
     tokens: int = sys.maxsize
     depth: int = sys.maxsize
@@ -70,7 +70,7 @@ class Limits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Limits":
-        """Return those of the settings."""
+        """Return the limits from the settings."""
         return cls(
             tokens=settings.query_max_tokens,
             depth=settings.query_max_depth,
@@ -81,11 +81,11 @@ class Limits:
         )
 
     def check(self, size: Size) -> None:
-        """Refuse what is too large.
+        """Refuse a document that is over a limit.
 
         Raises:
-            QueryTooDeep, TooManyAliases, QueryTooComplex: it is.
-            IntrospectionDisabled: it asks about the schema, which it may not.
+            QueryTooDeep, TooManyAliases, QueryTooComplex: it is over this limit.
+            IntrospectionDisabled: it asks for the schema, and introspection is disabled.
         """
         if size.introspects and not self.introspection:
             raise IntrospectionDisabled("Questions about the schema are not answered here")
@@ -107,10 +107,10 @@ class Limits:
             )
 
     def check_extensions(self, extensions: Mapping[str, Any] | None) -> None:
-        """Refuse the `extensions` of an operation that are too large.
+        """Refuse an operation's `extensions` if they are too large.
 
         Raises:
-            ExtensionsTooBig: they are.
+            ExtensionsTooBig: they are too large.
         """
         if extensions and _json_size(extensions) > self.extensions_bytes:
             raise ExtensionsTooBig(
@@ -119,10 +119,10 @@ class Limits:
             )
 
     def check_tokens(self, error: GraphQLError) -> None:
-        """Refuse a document that the parser gave up because of `tokens`.
+        """Refuse a document whose parsing stopped at the limit of `tokens`.
 
         Raises:
-            TooManyTokens: it did, and not because of what it read.
+            TooManyTokens: `error` is about the number of tokens, not about the syntax.
         """
         if error.message.startswith(f"{_TOO_MANY_TOKENS} {self.tokens} tokens"):
             raise TooManyTokens(
@@ -135,7 +135,7 @@ NO_LIMITS = Limits()
 
 
 def measure(document: DocumentNode) -> Size:
-    """Return the size of `document`, however deep, long or circular it is."""
+    """Return the size of `document`. It may be deep, long or circular."""
     parts: dict[str, _Part] = {}
     operations: list[_Part] = []
     for definition in document.definitions:
@@ -151,9 +151,9 @@ def measure(document: DocumentNode) -> Size:
 
 @dataclass(slots=True)
 class _Part:
-    """What one definition has by itself, and which fragments it spreads.
+    """The size of one definition without its fragments, and the fragments that it spreads.
 
-    With each spread, how many fields it lies below; None below a question about the schema.
+    Each spread comes with the number of fields above it; None inside an introspection field.
     """
 
     depth: int = 0
@@ -163,7 +163,7 @@ class _Part:
     spreads: list[tuple[str, int | None]] = field(default_factory=list)
 
     def add(self, node: FieldNode, above: int | None) -> int | None:
-        """Count `node`, which lies below so many fields; return what lies above its own."""
+        """Count `node`, which has `above` fields above it; return that number for its subfields."""
         self.fields += 1 + _uses_of_variables(node)
         self.aliases += node.alias is not None
         if node.name.value in _INTROSPECTION:
@@ -177,7 +177,7 @@ class _Part:
 
 def _part(selections: Iterable[SelectionNode]) -> _Part:
     part = _Part()
-    # By hand and not by recursion: the parser goes deeper than what is left of the stack.
+    # No recursion: the parser accepts documents that are deeper than the remaining stack.
     left: list[tuple[SelectionNode, int | None]] = [(node, 0) for node in selections]
     while left:
         node, above = left.pop()
@@ -209,12 +209,12 @@ def _uses_of_variables(node: FieldNode | FragmentSpreadNode) -> int:
 
 
 def _used_first(parts: Mapping[str, _Part]) -> Iterator[str]:
-    """Yield the names of the fragments, each behind those that it spreads."""
+    """Yield the names of the fragments, each after the fragments that it spreads."""
     graph = {name: {used for used, _ in part.spreads} for name, part in parts.items()}
     try:
         yield from [name for name in TopologicalSorter(graph).static_order() if name in parts]
     except CycleError:
-        # "The graph of fragment spreads must not form any cycles": validation says it better.
+        # Validation reports cycles with a better error: any order will do here.
         yield from parts
 
 
@@ -230,7 +230,7 @@ def _total(part: _Part, totals: Mapping[str, Size]) -> Size:
 
 
 def _of_document(operations: Collection[Size], fragments: Collection[Size]) -> Size:
-    # Fragments that no operation spreads count too: only validation finds them.
+    # Unused fragments count too: validation visits them before it refuses them.
     found = [*operations, *fragments]
     return Size(
         depth=max((size.depth for size in operations), default=0),

@@ -1,11 +1,11 @@
-"""Whether fields with one response name can be merged, found out in one pass over the document.
+"""Checks in one pass over the document whether fields with the same response name can be merged.
 
 https://spec.graphql.org/draft/#sec-Field-Selection-Merging
 
 The specification, and graphql-core with it, compares each pair of fields that have the same
-response name: 2000 tokens can cost a second. Here all fields that may answer together are put into
-one group, which needs each of them only once. The group is checked, and what is selected below its
-fields is the next group.
+response name: 2000 tokens can take a second. Here, all fields that may be part of the same response
+form one group, with each field only once. The group is checked, and the selections of its fields
+form the next group.
 """
 
 from collections import deque
@@ -43,8 +43,8 @@ from graphql import (
 
 from gqlnotify.errors import QueryTooComplex
 
-# What a document may take: fields looked at, each as often as it is part of a group. A document
-# without type conditions takes as many as it has fields, with its fragments written out.
+# The limit on visits of fields. A field is visited once for each group that it is part of. So a
+# document without type conditions takes one visit for each field, with fragments written out.
 MAX_STEPS = 20_000
 
 
@@ -57,10 +57,10 @@ class _Selection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Selection sets that answer together.
+    """Selection sets that may be part of the same response.
 
-    In an `exclusive` group, two fields never answer for the same object: only the shape of their
-    answers has to agree. `path` has the response names of the merged fields above.
+    In an `exclusive` group, two fields never belong to the same object, so only the shapes of
+    their results have to agree. `path` has the response names of the merged fields above.
     """
 
     selections: tuple[_Selection, ...]
@@ -69,7 +69,7 @@ class _Group:
 
     @property
     def key(self) -> Hashable:
-        """Equal for groups with the same outcome."""
+        """A key that is equal for groups with the same result."""
         return self.exclusive, frozenset((id(s.parent), id(s.node)) for s in self.selections)
 
 
@@ -86,10 +86,10 @@ class _Conflict(NamedTuple):
 
 
 class FieldsCanMergeRule(ValidationRule):
-    """Takes the place of graphql-core's `OverlappingFieldsCanBeMergedRule`.
+    """Replaces graphql-core's `OverlappingFieldsCanBeMergedRule`.
 
     Raises:
-        QueryTooComplex: the document takes more than `MAX_STEPS`.
+        QueryTooComplex: the document takes more than `MAX_STEPS` visits.
     """
 
     def __init__(self, context: ValidationContext) -> None:
@@ -105,7 +105,7 @@ class FieldsCanMergeRule(ValidationRule):
         self._check(_Selection(root, node.selection_set))
 
     def leave_document(self, node: DocumentNode, *_: Any) -> None:
-        """Check the fragments that no operation spreads."""
+        """Check the fragments that no operation has spread."""
         for definition in node.definitions:
             if isinstance(definition, FragmentDefinitionNode) and self._is_left(definition):
                 self._check(_of_fragment(self.context.schema, definition))
@@ -161,7 +161,7 @@ class FieldsCanMergeRule(ValidationRule):
             yield _of_fragment(self.context.schema, fragment)
 
     def _call(self, node: FieldNode) -> str:
-        # A field can be in many groups, and its arguments can be most of the document.
+        # Cached, because a field with large arguments can be in many groups.
         call = self._calls.get(id(node))
         if call is None:
             call = self._calls[id(node)] = _call(node)
@@ -210,9 +210,9 @@ def _conflicting_streams(fields: Sequence[_Field]) -> _Conflict | None:
 def _conflicting_calls(
     fields: Sequence[_Field], call_of: Callable[[FieldNode], str]
 ) -> _Conflict | None:
-    """Compare names and arguments of the fields that may answer for the same object.
+    """Compare the names and arguments of fields that may belong to the same object.
 
-    Those of two object types never do. An interface may have any object.
+    Fields of two different object types never do. A field of an interface may belong to any object.
     """
     anywhere = next((field for field in fields if not is_object_type(field.parent)), None)
     first: dict[GraphQLNamedType | None, _Field] = {}
@@ -235,7 +235,7 @@ def _different_call(
 
 
 def _call(node: FieldNode) -> str:
-    """Return what is equal for the same arguments, in any order."""
+    """Return a text that is equal for the same arguments in any order."""
     return _in_order((each.name.value, each.value) for each in node.arguments or ())
 
 
@@ -245,7 +245,7 @@ def _in_order(values: Iterable[tuple[str, ValueNode]]) -> str:
 
 
 def _text(value: ValueNode) -> str:
-    """Return what is equal for the same values: the fields of an object have no order."""
+    """Return a text that is equal for the same values: the fields of an object have no order."""
     if isinstance(value, ListValueNode):
         return "[" + ",".join(map(_text, value.values)) + "]"
     if isinstance(value, ObjectValueNode):
@@ -263,7 +263,7 @@ def _conflicting_shapes(fields: Sequence[_Field]) -> _Conflict | None:
 
 
 def _shape(type_: Any) -> Hashable:
-    """Return what is equal for types of one shape: all composite types are."""
+    """Return a key that is equal for types of the same shape. All composite types are equal."""
     if is_list_type(type_) or is_non_null_type(type_):
         return is_list_type(type_), _shape(type_.of_type)
     return type_ if is_leaf_type(type_) else None
@@ -272,7 +272,7 @@ def _shape(type_: Any) -> Hashable:
 def _groups_below(
     fields: Sequence[_Field], exclusive: bool, path: tuple[str, ...]
 ) -> Iterator[_Group]:
-    """Yield the groups of what is selected below fields of one response name."""
+    """Yield the groups of the selections of fields with the same response name."""
     parents = {field.parent for field in fields if is_object_type(field.parent)}
     if exclusive or len(parents) < 2:
         yield from _group_below(fields, exclusive, path)

@@ -1,9 +1,9 @@
-"""One operation and the stream of its results.
+"""Runs one operation and yields its results.
 
-Queries and mutations run as Strawberry runs them. A subscription goes through Strawberry's
-extensions and hooks as well, but its source stream is created here, so that a `Subscription`
-returned by a resolver is seen: it is started before the first result, and then shared with all
-who ask the same, unless it says `per_viewer`.
+Strawberry runs queries and mutations. A subscription also goes through Strawberry's extensions and
+hooks, but this module creates its source stream, to detect a `Subscription` that a resolver
+returns. It starts such a subscription before the first result, and shares it with identical ones
+unless it is `per_viewer`.
 """
 
 import logging
@@ -85,10 +85,10 @@ _PLURALS = {
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a client asks for, and as whom.
+    """What a client requests, and its viewer.
 
-    `document_id` names a persisted document. All that one `asker` sends waits for each other, if it
-    has to wait.
+    `document_id` names a persisted document. Documents that have to wait share their turns by
+    `asker`.
     """
 
     query: str | None
@@ -104,10 +104,11 @@ class Operation:
 async def stream(
     executions: Executions, operation: Operation, *, context: Any = None, root_value: Any = None
 ) -> AsyncGenerator[Any, None]:
-    """Yield the results of `operation`, one for a query or a mutation; or a `Shareable`, alone.
+    """Yield the results of `operation`, or a single `Shareable`.
 
-    A `PreExecutionError` ends the operation: nothing was executed, or nothing more can be.
-    To be iterated in a task of its own, which then runs as the operation's viewer.
+    A query or a mutation has one result. A `PreExecutionError` ends the operation: nothing was
+    executed, or nothing more can be. Iterate this in a separate task, because it sets the task's
+    viewer to the operation's.
     """
     view_as(operation.viewer)
     try:
@@ -136,7 +137,7 @@ async def stream(
                         async with run.runner.on_stream_result(result):
                             yield result
     except BaseException:
-        # The extensions' own ends may wait, and be cancelled there, or fail.
+        # The exit of an extension may fail, or wait and be cancelled.
         if shareable is not None:
             shareable.subscriber.close()
         raise
@@ -151,11 +152,11 @@ async def find_document(
     operation_name: str | None,
     asker: Hashable,
 ) -> str | None:
-    """Return the document that a client asks for by its text or its name.
+    """Return the text of the document that a client sends or names.
 
     Raises:
         PersistedQueryNotFound: no document has this name.
-        BadUserInput: nothing says which of its operations is meant.
+        BadUserInput: the document has several operations and none is named.
     """
     document = executions.persisted.find(query, document_id)
     if await executions.documents.is_ambiguous(document, operation_name, asker):
@@ -166,7 +167,7 @@ async def find_document(
 async def unshared(
     results: AsyncGenerator[Any, None], budget: ReplayBudget | None = None
 ) -> AsyncGenerator[Any, None]:
-    """Yield the results, each of a `Shareable`'s by itself: for transports that hold no groups."""
+    """Yield the results, also those of a `Shareable`: for transports without groups."""
     shareable: Shareable | None = None
     try:
         async with aclosing(results):
@@ -195,15 +196,15 @@ async def unshared(
 async def is_subscription(
     executions: Executions, query: str | None, operation_name: str | None, asker: Hashable
 ) -> bool:
-    """Tell whether the operation goes on until somebody ends it."""
-    # A refused document has its answer in the same form as any other.
+    """Return whether the operation is a subscription, even in a document that is too large."""
+    # A refused subscription gets its error over the same transport as an accepted one.
     document = await executions.documents.read(query or "", asker)
     found = None if document is None else get_operation_ast(document, operation_name)
     return found is not None and found.operation is CoreOperationType.SUBSCRIPTION
 
 
 class _Run:
-    """One operation on its way through Strawberry's extensions."""
+    """Runs one operation through Strawberry's extensions."""
 
     def __init__(
         self, executions: Executions, operation: Operation, context: Any, root_value: Any
@@ -230,10 +231,10 @@ class _Run:
         self.runner = self._schema.create_extensions_runner(self._context, extensions)
 
     async def results(self) -> AsyncGenerator[Any, None]:
-        """Yield what there is to tell the client."""
+        """Yield the results for the client."""
         try:
             if not self._extended:
-                # No other extension takes part: this does the same in fewer steps.
+                # Without other extensions, this does the same as ours in fewer steps.
                 documents, asker = self._executions.documents, self._operation.asker
                 await documents.provide(self._context, asker)
                 await documents.validate(self._context, asker)
@@ -348,7 +349,7 @@ def _readable(error: Exception) -> Exception:
 def _drop_undeclared(context: ExecutionContext) -> None:
     """Remove the variables that the operation does not declare.
 
-    They are removed in place: who started the operation holds them for as long as it runs, and
+    They are removed in place, because the caller holds the same dict while the operation runs, and
     parsed JSON takes up to 26 times the bytes that were sent.
     """
     assert context.graphql_document is not None
@@ -381,9 +382,10 @@ async def _start(subscription: Subscription[Any], operation: Operation) -> None:
 async def _telling_of(
     unreadable: deque[EventUnreadable], source: AsyncIterable[Any]
 ) -> AsyncGenerator[Any, None]:
-    """Yield what an application's generator does, and before it the events that it never saw.
+    """Yield the values of an application's generator, and the errors for unreadable events.
 
-    Each of those is an exception in place of a value: executing it gives an error.
+    The errors of the events that the generator skipped come before its next value. Executing such
+    an exception in place of a value gives an error result.
     """
     failure: Exception | None = None
     async with closing_any(aiter(source)) as values:
@@ -403,9 +405,9 @@ async def _telling_of(
 async def _map_results(
     executor: Any, source: AsyncIterable[Any], timeout: float
 ) -> AsyncGenerator[ExecutionResult, None]:
-    # An application's own generator may take its time, as it may without this library.
+    # No timeout for an application's own generator: it has none without this library either.
     seconds = timeout if isinstance(source, Subscription) else None
-    # Each event is executed before the next is taken, so the stream's cursor is the result's.
+    # Each event is executed before the next is taken, so the stream's cursor belongs to the result.
     if isinstance(source, Subscription):
         source.yields_unreadable = True
     results = map_source_to_response_event(executor, source, partial(_execute_event, seconds))

@@ -1,4 +1,4 @@
-"""Documents that no one has sent before take at most half of the event loop's time, in turns."""
+"""Limits unknown documents to half of the event loop's time, with fair turns between clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable, Iterator
@@ -8,12 +8,12 @@ from time import monotonic, thread_time
 from gqlnotify.event_loop import OnePerLoop
 from gqlnotify.execution.fair_queue import FairQueue
 
-# Ordinary documents cost less. They never wait, so what a client sends after one is read after it.
+# Ordinary documents cost less, so they never wait, and a client's messages stay in order.
 BURST_SECONDS = 0.03
 
 
 class Pace(OnePerLoop):
-    """Lets one in at a time, and leaves as much time to everything else as the steps take.
+    """Admits one document at a time, and rests after each step for as long as the step took.
 
     All routers of an event loop share one. A short burst of work needs no rest, as in the generic
     cell rate algorithm.
@@ -26,9 +26,9 @@ class Pace(OnePerLoop):
 
     @asynccontextmanager
     async def turn(self, asker: Hashable, cost: float) -> AsyncIterator[None]:
-        """Wait until nobody else has the turn, and keep it to the end of the block.
+        """Wait for the turn, and keep it to the end of the block.
 
-        Those who wait get it by `FairQueue`.
+        `FairQueue` chooses which waiting asker is next.
         """
         await self._take(asker, cost)
         try:
@@ -39,8 +39,8 @@ class Pace(OnePerLoop):
 
     @contextmanager
     def costly(self) -> Iterator[None]:
-        """Time a step that holds the event loop."""
-        # The processor's time: a busy machine makes no document larger.
+        """Time a step that blocks the event loop."""
+        # CPU time, so that a busy machine does not make a document cost more.
         began = thread_time()
         try:
             yield
@@ -66,13 +66,13 @@ class Pace(OnePerLoop):
         except asyncio.CancelledError:
             self._queue.discard(turn)
             if not turn.cancelled():
-                # The turn came in the same moment.
+                # The turn was granted in the same tick as the cancellation.
                 self._pass_on()
             raise
 
     def _pass_on(self) -> None:
         while (turn := self._queue.take()) is not None:
-            # Not to a task that was cancelled, and had no time yet to leave the queue.
+            # Skip a task that was cancelled but has not left the queue yet.
             if not turn.done():
                 turn.set_result(None)
                 return

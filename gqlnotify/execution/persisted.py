@@ -1,6 +1,6 @@
-"""Documents that the operator has listed: clients can name them, and may be held to them.
+"""Persisted documents: clients can send their names, and may be limited to them.
 
-The file is what a client's build makes: Relay's map from hash to document, or Apollo's manifest.
+A client's build creates the file: Relay's map from hash to document, or Apollo's manifest.
 """
 
 import json
@@ -21,14 +21,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class PersistedOperations:
-    """The documents by their names, which are hashes as a rule.
+    """The persisted documents by their names, which are usually hashes.
 
     Args:
-        documents: the documents; None where there is no list.
-        only: refuse every other document.
+        documents: the documents by name; None if there is no list.
+        only: refuse all other documents.
 
     Raises:
-        ValueError: no other document is allowed, and there are none.
+        ValueError: `only` is set, but there are no documents.
     """
 
     def __init__(self, documents: Mapping[str, str] | None = None, *, only: bool = False) -> None:
@@ -39,20 +39,20 @@ class PersistedOperations:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "PersistedOperations":
-        """Return those of the file that the settings name.
+        """Return the documents from the file that the settings name.
 
         Raises:
-            OSError: it can't be read.
-            ValueError: it is not what it should be; the message names the file and the entry.
+            OSError: the file can't be read.
+            ValueError: the file is malformed; the message names the file and the entry.
         """
         path = settings.persisted_operations
         documents = None if path is None else read(path)
         return cls(documents, only=settings.only_persisted)
 
     def find(self, query: str | None, document_id: str | None) -> str | None:
-        """Return the document that is asked for: `query`, or the one of the name.
+        """Return the requested document: `query`, or the one with the name.
 
-        Without a list a name finds nothing, and an extension of the application may know it.
+        Without a list, a name gives None: an extension of the application may know it.
 
         Raises:
             PersistedQueryNotFound: the list does not have the name.
@@ -60,21 +60,21 @@ class PersistedOperations:
         document = self.peek(query, document_id)
         if document is None and document_id is not None and self._documents is not None:
             refused(PersistedQueryNotFound.code)
-            # Apollo's clients know these words, and send the document then.
+            # Apollo's clients check for this exact text, and then send the document.
             raise PersistedQueryNotFound("PersistedQueryNotFound")
         return document
 
     def peek(self, query: str | None, document_id: str | None) -> str | None:
-        """Return what `find` does, and None where that raises."""
+        """Return the same as `find`, but None instead of raising."""
         if query or document_id is None or self._documents is None:
             return query
         return self._documents.get(document_id)
 
     def check(self, query: str | None) -> None:
-        """Refuse a document that is not in the list, where it has to be.
+        """Refuse a document that is not in the list, if only listed ones are allowed.
 
         Raises:
-            OperationNotAllowed: it is not.
+            OperationNotAllowed: it is not in the list.
         """
         if self._allowed is not None and query and query not in self._allowed:
             refused(OperationNotAllowed.code)
@@ -85,11 +85,11 @@ NONE_PERSISTED = PersistedOperations()
 
 
 def read(path: Path) -> Mapping[str, str]:
-    """Return the documents of a file, by their names.
+    """Return the documents of a file by their names.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: it is not what it should be; the message names the file and the entry.
+        OSError: the file can't be read.
+        ValueError: the file is malformed; the message names the file and the entry.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What is made of a result on its way to the client."""
+"""Converts results and errors for the client."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from gqlnotify.errors import InternalError, NotifyError, server_error_status
 from gqlnotify.execution.strawberry_adapter import Executor, collect_root_fields
 
 NOT_JSON = (TypeError, ValueError, RecursionError)
-"""What encoders raise for a value that JSON can't spell."""
+"""What encoders raise for a value that can't be encoded as JSON."""
 
 _PLACE = {"cursor", "conflated"}
 
@@ -25,7 +25,7 @@ def error_result(error: Exception) -> PreExecutionError:
 def failed_result(error: Exception) -> PreExecutionError:
     """Return the result that ends an operation which failed with `error` before its execution.
 
-    An extension or a hook raised it. Only a `GraphQLError` or a `NotifyError` is meant for clients.
+    An extension or a hook raised it. Clients see only a `GraphQLError` or a `NotifyError`.
     """
     if not isinstance(error, GraphQLError | NotifyError):
         failure = InternalError(f"An operation failed before its execution: {error!r}")
@@ -35,12 +35,12 @@ def failed_result(error: Exception) -> PreExecutionError:
 
 
 def without_details(result: Any) -> Any:
-    """Return `result` as a client may see it, if Strawberry made it of an exception.
+    """Return `result` without the text of an unexpected exception.
 
-    Strawberry has logged the exception, and tells clients what it says.
+    Strawberry has logged the exception, but would also send its text to the client.
     """
     if not isinstance(result, ExecutionResult):
-        # A first part of several has been executed.
+        # The first part of an incremental result: the operation was executed.
         return result
     failures = (_failure_in(error) for error in result.errors or ())
     failure = next(filter(None, failures), None)
@@ -62,12 +62,12 @@ def event_error(executor: Executor[Any], error: Exception) -> ExecutionResult:
 
 
 def is_expected(result: ExecutionResult) -> bool:
-    """Tell whether all errors are the client's own affair: no traceback in the log for these."""
+    """Return whether all errors are the client's fault. These need no traceback in the log."""
     return all(_is_the_clients(error.original_error) for error in result.errors or ())
 
 
 def payload_of(result: ExecutionResult) -> dict[str, Any]:
-    """Return `result` as a GraphQL response spells it."""
+    """Return `result` as a GraphQL response."""
     payload: dict[str, Any] = {"data": result.data}
     if result.errors:
         payload["errors"] = [error.formatted for error in result.errors]
@@ -77,28 +77,28 @@ def payload_of(result: ExecutionResult) -> dict[str, Any]:
 
 
 def unencodable(result: ExecutionResult) -> ExecutionResult:
-    """Return what a client is told in place of `result`, which JSON can't spell."""
+    """Return the error to send instead of `result`, which can't be encoded as JSON."""
     place = {k: v for k, v in (result.extensions or {}).items() if k in _PLACE}
     return ExecutionResult(None, [encoding_error(result.data)], place or None)
 
 
 def encoding_error(data: Any) -> GraphQLError:
-    """Return the error for `data`, which JSON can't spell, at the field that is to blame.
+    """Return the error for `data`, which can't be encoded as JSON, at the field that causes it.
 
-    It has a path in any case: without one it would be an error of the whole operation.
+    It always has a path. Without one, it would be an error of the whole operation.
     """
     first = [next(iter(data))] if isinstance(data, dict) and data else []
     error = InternalError("A result can't be encoded as JSON")
     try:
         path = next(_infinite_in(data), first)
     except RecursionError:
-        # It is nested too deeply for the encoder as well, or holds itself.
+        # The data is nested too deeply, or contains itself.
         path = first
     return GraphQLError(error.message, path=path, extensions=error.extensions)
 
 
 def is_request_error(response: Mapping[str, Any]) -> bool:
-    """Tell whether a response's errors come from the request itself, before any execution.
+    """Return whether a response's errors are about the request itself, before any execution.
 
     The error of a field has a path; one of the document, its variables or the request has none.
     """
@@ -109,7 +109,7 @@ def is_request_error(response: Mapping[str, Any]) -> bool:
 def status_of(response: Mapping[str, Any]) -> int:
     """Return the HTTP status of a response: 400 for a request error, and 200 for a result.
 
-    A request error that is not the client's fault has the status of its code: 500 or 503.
+    A request error that is the server's fault has the status of its code: 500 or 503.
     """
     if not is_request_error(response):
         return 200
@@ -118,14 +118,14 @@ def status_of(response: Mapping[str, Any]) -> int:
 
 
 def ends_the_operation(result: ExecutionResult) -> bool:
-    """Tell whether a client is told of `result` by an `error`, behind which nothing comes."""
+    """Return whether the client gets `result` as an `error` message, which ends the operation."""
     return isinstance(result, PreExecutionError) or (
         result.data is None and is_request_error(payload_of(result))
     )
 
 
 def _infinite_in(data: Any) -> Iterator[list[str | int]]:
-    """Yield the paths of the numbers that are none: NaN and the infinities."""
+    """Yield the paths of NaN and infinite numbers, which JSON does not have."""
     if isinstance(data, float) and not math.isfinite(data):
         yield []
     items: Any = ()
@@ -145,7 +145,7 @@ def _is_the_clients(error: BaseException | None) -> bool:
 def _failure_in(error: GraphQLError) -> Exception | None:
     """Return the exception that an extension or a hook raised, unless it is meant for clients.
 
-    What is wrong with a document or a variable has nodes, and the error of a resolver has a path.
+    An error in a document or a variable has nodes, and an error in a resolver has a path.
     """
     original = error.original_error
     if error.nodes or error.path or isinstance(original, GraphQLError) or original is None:

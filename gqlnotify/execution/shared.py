@@ -1,9 +1,9 @@
-"""One execution and one encoding of each event for all subscriptions that ask the same.
+"""Executes and encodes each event once for all identical subscriptions.
 
-They ask the same when document, operation name, variables, topic, filter and scope are the same.
-What they share has no viewer: its context is made for the event, in a clean `contextvars` context,
-and whoever reaches for a viewer there gets an error. Who may join was decided before, for each
-subscriber, by the subscribe resolver and the right to the topic.
+Subscriptions are identical if document, operation name, variables, topic, filter and scope are the
+same. A shared execution has no viewer. Its context is made for the event, in a clean `contextvars`
+context, and code that asks for a viewer there gets an error. The subscribe resolver and the right
+to the topic have already decided, for each subscriber, whether it may join.
 """
 
 import asyncio
@@ -52,32 +52,33 @@ CACHE_BYTES = 8 * 1024 * 1024
 RECENT_BYTES = 16 * 1024 * 1024
 REPLAY_RATE = 1000.0
 _NO_DIFFERENCE = {"after", "persistedQuery"}
-# Measured: parsed JSON takes up to 26 times its text, which the key of an execution has as well.
+# Measured: parsed JSON takes up to 26 times its text. The key of an execution holds the text too.
 _PARSED_BYTES = 30
 _EXECUTION_BYTES = 10_000
-_OUTCOME_BYTES = 1000  # what an outcome and its place weigh in addition to the message, at most
+_OUTCOME_BYTES = 1000  # the most that a cached result takes in addition to its message
 
 
 @dataclass(frozen=True, slots=True)
 class Shareable:
-    """A subscription that has begun, and the execution that it shares with others."""
+    """A started subscription, and the execution that it shares with identical ones."""
 
     execution: "SharedExecution"
     subscriber: Subscriber
 
 
 class Executions:
-    """The shared executions of one router, and the outcomes that were made last.
+    """The shared executions of one router, and the cache of recent encoded results.
 
     Args:
-        schema: what is executed.
-        encode: turns a message into JSON.
+        schema: the schema to execute.
+        encode: encodes a message as JSON.
         event_context: makes the context of an event from the scope. A context manager is entered
-            before the event is executed, and left afterwards.
-        cache_bytes: how much of the encoded outcomes is kept for those who come late.
+            before the event is executed, and exited afterwards.
+        cache_bytes: the size of the cache of encoded results, for subscribers that are late.
         execution_timeout: the seconds that the execution of one event may take.
-        limits: how large a document may be.
-        persisted: the documents that clients can name.
+        limits: the limits on a document's size.
+        persisted: the persisted documents.
+        replay_rate: how many past events are executed in a second for one subject.
     """
 
     def __init__(
@@ -104,17 +105,17 @@ class Executions:
             cache_bytes
         )
         self._by_key: WeakValueDictionary[Hashable, SharedExecution] = WeakValueDictionary()
-        # A client that lost its connection is back soon, and then needs what others no longer use.
+        # Keeps executions without subscribers: a client that lost its connection returns soon.
         self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_BYTES)
 
     @property
     def weight(self) -> int:
-        """How many bytes are kept for clients that may come back."""
+        """The estimated bytes of all caches for clients that may come back."""
         return self.documents.weight + self.encoded_results.weight + self._recent.weight
 
     @property
     def event_schema(self) -> Schema:
-        """The application's schema, whose errors suggest no names where introspection is off."""
+        """The application's schema, without suggestions in errors if introspection is disabled."""
         return self._schema if self.limits.introspection else without_suggestions(self._schema)
 
     @property
@@ -123,16 +124,16 @@ class Executions:
         return has_extensions(self._schema)
 
     def schema(self, asker: Hashable) -> Schema:
-        """Return a copy that knows the documents and their limits, to execute what `asker` sends.
+        """Return a copy of the schema that uses the document cache and its limits for `asker`.
 
-        Made for each operation, so that what the application changes in its schema takes effect.
+        It is made for each operation, so that changes to the application's schema take effect.
         """
         return remembering(self.event_schema, self.documents, asker)
 
     def share(
         self, context: ExecutionContext, subscription: Subscription[Any]
     ) -> "SharedExecution | None":
-        """Return the execution for all who ask what `context` does; None if it can't be shared."""
+        """Return the execution that identical subscriptions share; None if it can't be shared."""
         resuming = self.documents.resume_variables(context)
         variables = {k: v for k, v in (context.variables or {}).items() if k not in resuming}
         extensions = {
@@ -156,7 +157,7 @@ class Executions:
             )
             hash(key)
         except (TypeError, ValueError, RecursionError):
-            # An upload among the variables, or very deep ones, or a scope that can't be compared.
+            # The variables have an upload or are too deep, or the scope can't be hashed.
             return None
         execution = self._by_key.get(key)
         if execution is None:
@@ -172,7 +173,7 @@ class Executions:
             try:
                 execution = SharedExecution(request, self.encoded_results, self.execution_timeout)
             except GraphQLError:
-                # A scalar of the application's own takes no placeholder for a cursor.
+                # The cursor's type is a custom scalar that refuses the placeholder.
                 return None
             self._by_key[key] = execution
         else:
@@ -182,7 +183,7 @@ class Executions:
 
 
 class SharedExecution:
-    """Makes each event's outcome once."""
+    """Executes and encodes each event once."""
 
     def __init__(
         self,
@@ -200,16 +201,17 @@ class SharedExecution:
         self._group: Group | None = None
 
     def group(self, subscriber: Subscriber) -> Group:
-        """Return the group of those who get the outcomes as they happen.
+        """Return the group that delivers live events.
 
-        A new one begins where the topic of `subscriber` stands now.
+        A new group begins at the current position of the topic of `subscriber`.
         """
         if self._group is None or self._group.ended:
             self._group = Group(self.encoded, self.marked, subscriber, self._forget)
         return self._group
 
     def _forget(self, group: Group) -> None:
-        # It knows the topic's window: this execution outlives it, those events need not.
+        # The group refers to the topic's buffer. This execution lives longer, and must not keep
+        # those events in memory.
         if self._group is group:
             self._group = None
         self.count_saved()
@@ -217,13 +219,13 @@ class SharedExecution:
     async def join(
         self, member: Member, subscriber: Subscriber, budget: ReplayBudget | None = None
     ) -> Group | None:
-        """Give `member` what `subscriber` reads, until it is in the group, which is returned.
+        """Replay to `member` what `subscriber` reads, until it joins the group. Return the group.
 
-        None where the topic has been left by all.
+        Returns None if the subscriber was closed.
 
         Raises:
-            Ended: an outcome ended the operation.
-            CursorExpired: the history no longer reaches back to the reader's position.
+            Ended: an encoded result ended the operation.
+            CursorExpired: the history no longer reaches back to the subscriber's position.
         """
         try:
             while not subscriber.closed:
@@ -236,16 +238,16 @@ class SharedExecution:
             self.count_saved()
 
     def count_saved(self) -> None:
-        """Tell the metrics what was known already since they were told last."""
+        """Add the executions saved since the last call to the metrics."""
         saved, self._saved = self._saved, 0
         metrics.executions_saved.inc(saved)
 
     async def replay(self, event: Event, budget: ReplayBudget | None) -> EncodedResult | None:
-        """Return what becomes of `event` for one who reads by itself; None if it is left out.
+        """Return the encoded result of `event` for a replay; None if it is filtered out.
 
-        Before it is executed this waits for the budget. What is known costs nothing.
+        Before an execution this waits for the budget. A cached result costs nothing.
         """
-        # Looked up once: most events of a replay are known.
+        # Most events of a replay are cached.
         encoded = self._known(event)
         if encoded is None:
             if budget is not None:
@@ -256,9 +258,9 @@ class SharedExecution:
     def encoded(
         self, event: Event, keep: bool = True
     ) -> "EncodedResult | asyncio.Future[EncodedResult | None] | None":
-        """Return what becomes of `event`, or the future of it; None if it is left out.
+        """Return the encoded result of `event`, or a future of it; None if it is filtered out.
 
-        It is kept for those who come later where somebody else asks the same, or with `keep`.
+        It is cached if several subscriptions have used this execution, or with `keep`.
         """
         known = self._known(event)
         if known is not None:
@@ -312,7 +314,7 @@ class SharedExecution:
         return span, self._execution.begin(event)
 
     def _remember(self, encoded: EncodedResult | None) -> None:
-        # Not one with errors: a later execution may succeed.
+        # Results with errors are not cached: a later execution may succeed.
         if encoded is not None and encoded.body is not None and not encoded.errors:
             key = (self, encoded.cursor)
             self._encoded_results.put(key, encoded, len(encoded.body.data) + _OUTCOME_BYTES)
@@ -320,7 +322,7 @@ class SharedExecution:
 
 def _weight(context: ExecutionContext, variables: str, extensions: str) -> int:
     assert context.graphql_document is not None
-    # The document may be forgotten everywhere else. What is compiled of it takes no more than it.
+    # This may be the only reference to the document. The code compiled from it is no larger.
     document = 2 * weigh(context.query, context.graphql_document)
     return _EXECUTION_BYTES + document + _PARSED_BYTES * (len(variables) + len(extensions))
 

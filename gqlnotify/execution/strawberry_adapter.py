@@ -1,7 +1,7 @@
-"""The one file on the private parts of Strawberry and graphql-core.
+"""The only module that uses private parts of Strawberry and graphql-core.
 
-What these packages document is used where it is needed. What they do not is used through this file,
-which checks at import that it is there.
+Other modules use the documented parts directly. This module wraps the undocumented parts, and
+checks at import that they exist.
 """
 
 import logging
@@ -59,9 +59,9 @@ __all__ = [
 ]
 
 RULES = (MaybeNullValidationRule, OneOfInputValidationRule)
-"""The rules that Strawberry validates by in any case."""
+"""The rules that Strawberry always adds to the validation."""
 
-# Closes a source of any class. The standard library's calls an `aclose` that it may not have.
+# Closes any source. The standard library's `aclosing` fails if there is no `aclose`.
 closing_any = async_iterables.aclosing
 
 _PREPARATIONS = ("_prepare_operation_async", "_stream_non_subscription", "_handle_execution_result")
@@ -91,26 +91,26 @@ except ImportError:
     )
 
     def is_default_resolver(func: Callable[..., Any]) -> bool:  # noqa: ARG001
-        """Return False: nothing tells a resolver that only reads an attribute from others."""
+        """Return False: without Strawberry's function, a default resolver can't be recognised."""
         return False
 
 
 def core_schema(schema: Schema) -> GraphQLSchema:
-    """Return graphql-core's schema under Strawberry's."""
+    """Return the graphql-core schema that Strawberry's schema wraps."""
     return schema._schema
 
 
 def prepare(
     schema: Schema, context: ExecutionContext, runner: SchemaExtensionsRunner
 ) -> Awaitable[PreExecutionError | None]:
-    """Parse and validate among the extensions; the outcome is why nothing can be executed."""
+    """Parse and validate within the extensions. Return the error that prevents an execution."""
     return schema._prepare_operation_async(context, runner)
 
 
 def answers(
     schema: Schema, context: ExecutionContext, runner: SchemaExtensionsRunner
 ) -> AsyncGenerator[Any, None]:
-    """Execute a query or a mutation that was prepared: one result, or the parts of one."""
+    """Execute a prepared query or mutation. Yield one result, or the parts of one."""
     results: Any = schema._stream_non_subscription(
         context,
         runner,
@@ -129,14 +129,14 @@ def finish(
     *,
     quiet: bool,
 ) -> Awaitable[ExecutionResult]:
-    """Let the extensions add to `result`, and the schema log its errors unless `quiet`."""
+    """Add the extensions' data to `result`, and log its errors unless `quiet`."""
     return schema._handle_execution_result(context, result, runner, skip_process_errors=quiet)
 
 
 def log_errors(
     schema: Schema, errors: Sequence[GraphQLError], context: ExecutionContext | None
 ) -> None:
-    """Let the schema log errors."""
+    """Log errors as the schema does."""
     schema._process_errors([*errors], context)
 
 
@@ -148,9 +148,9 @@ def build_executor(
     extensions: dict[str, Any] | None,
     runner: SchemaExtensionsRunner | None = None,
 ) -> Executor[Any] | list[GraphQLError]:
-    """Return the executor of an operation that was prepared, or what is wrong with its variables.
+    """Return the executor of a prepared operation, or the errors in its variables.
 
-    Without a `runner` it has nothing of the one who asks: no context and no root value.
+    Without a `runner`, the executor is shared: it gets no context and no root value.
     """
     assert context.graphql_document is not None
     shared = runner is None
@@ -190,7 +190,7 @@ def root_type(executor: Executor[Any]) -> GraphQLObjectType:
 
 
 def collect_root_fields(executor: Executor[Any]) -> GroupedFieldSet:
-    """Return the fields of the operation itself by their response names."""
+    """Return the operation's root fields by their response names."""
     return collect_fields(
         executor.schema,
         executor.fragments,
@@ -217,10 +217,10 @@ def collect_subfields(
 
 
 def keep_subfields(executor: Executor[Any]) -> None:
-    """Have `executor` collect the fields below a field once for all events.
+    """Make `executor` collect the subfields of a field once for all events.
 
-    graphql-core does so once for each event, and keeps what it collected for as long as the
-    executor lives. This one lives for as long as its subscription.
+    graphql-core collects them for each event, and keeps each collection as long as the executor.
+    This executor lives as long as its subscription, so the collections would pile up.
     """
     executor.collect_subfields = _SubfieldsOnce(executor)  # type: ignore[method-assign, assignment]
 
@@ -240,12 +240,12 @@ class _SubfieldsOnce:
 
 
 def stream_transports(view: Any) -> Collection[HTTPStreamTransport]:
-    """Return the ways in which a view streams over HTTP."""
+    """Return the transports by which a view streams over HTTP."""
     found: Collection[HTTPStreamTransport] = view._stream_transport_map.values()
     return found
 
 
 def stream_transport(view: Any, protocol: str) -> HTTPStreamTransport | None:
-    """Return how a view streams over HTTP by the protocol of that name; None if it does not."""
+    """Return a view's HTTP stream transport for `protocol`; None if it has none."""
     found: HTTPStreamTransport | None = view._stream_transport_map.get(protocol)
     return found

@@ -1,4 +1,4 @@
-"""Validation in steps, so that the event loop gets its turn between them.
+"""Validation in steps, so that the event loop can run other tasks between them.
 
 graphql-core validates a document in one call, which takes up to 0.2 seconds within the limits. Here
 the same rules visit the same nodes in the same order, and so find the same errors.
@@ -32,13 +32,13 @@ class Validation:
     """The validation of one document.
 
     Args:
-        schema: what the document is validated against.
+        schema: the schema to validate against.
         ast: the document.
         rules: the classes of the rules.
-        max_errors: how many errors are enough.
-        hide_suggestions: whether errors must not name what a client might have meant.
+        max_errors: validation stops after this number of errors.
+        hide_suggestions: whether to omit "Did you mean" suggestions from errors.
 
-    `errors` are those that were found so far.
+    `errors` has the errors found so far.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Validation:
         hide_suggestions: bool,
     ) -> None:
         spreads = any(isinstance(each, FragmentDefinitionNode) for each in ast.definitions)
-        # Without rules, this refuses fragments that are nested too deeply for them.
+        # A validation without rules refuses fragments that are nested too deeply for the rules.
         self.errors = validate(schema, ast, ()) if spreads else []
         self._max_errors = max_errors
         types = TypeInfo(schema)
@@ -60,14 +60,14 @@ class Validation:
         self._visits = iter(()) if self.errors else _visit(ast, visitor)
 
     def step(self, visits: int) -> bool:
-        """Make the next `visits` visits of nodes; return whether more may be left.
+        """Visit the next `visits` nodes. Return whether more may be left.
 
-        Raises what a rule raises.
+        Exceptions of rules pass through.
         """
         try:
             return sum(1 for _ in islice(self._visits, visits)) == visits
         except ValidationAbortedError as aborted:
-            # It may have been raised while another error was handled: keep no frames of either.
+            # Keep no frames of this error, or of one that was handled when it was raised.
             aborted.__context__ = None
             self.errors.append(aborted.with_traceback(None))
         except RecursionError:
@@ -83,7 +83,7 @@ class Validation:
 
 
 def _visit(document: DocumentNode, visitor: Visitor) -> Iterator[None]:
-    """Visit as graphql-core's `visit` does, except for changes; yield after each visit."""
+    """Visit nodes as graphql-core's `visit` does, but without edits. Yield after each visit."""
     path: list[Any] = []
     ancestors: list[Any] = []
     left: list[tuple[bool, Any, Any, Any]] = [(True, None, None, document)]

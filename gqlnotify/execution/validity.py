@@ -1,4 +1,4 @@
-"""A stream of results lasts as long as its viewer's token does."""
+"""Ends a stream of results when its viewer's token expires or is revoked."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -11,16 +11,16 @@ from gqlnotify.errors import TokenExpired, TokenRevoked
 from gqlnotify.execution.results import error_result
 
 Watch = Callable[[Viewer | None, Callable[[], None]], Callable[[], None]]
-"""Has a function called if the viewer's token is revoked, and returns what ends that. It raises
-`TokenRevoked` if it was already."""
+"""Calls the function if the viewer's token is revoked, and returns a function that ends the watch.
+It raises `TokenRevoked` if the token is already revoked."""
 
 
 async def while_valid(
     results: AsyncGenerator[Any, None], viewer: Viewer | None, watch: Watch
 ) -> AsyncGenerator[Any, None]:
-    """Yield `results` for as long as the viewer's token is good, then the error that it is not.
+    """Yield `results` while the viewer's token is valid, then the error that it is not.
 
-    For transports without a connection that could end with the token.
+    For transports without a connection to close when the token ends.
     """
     validity = _Validity(viewer)
     async with aclosing(results):
@@ -35,7 +35,7 @@ async def while_valid(
 
 
 class _Validity:
-    """Ends the wait for the next result when the token expires, or is revoked meanwhile."""
+    """Ends the wait for the next result when the token expires or is revoked."""
 
     def __init__(self, viewer: Viewer | None) -> None:
         self._viewer = viewer
@@ -52,7 +52,7 @@ class _Validity:
 
     async def next(self, results: AsyncGenerator[Any, None]) -> Any:
         """Return the next result. Raises `TokenExpired` or `TokenRevoked` instead."""
-        # One turn: neither a clock nor a revocation gets through to a stream that never waits.
+        # One tick, so that a revocation is noticed even if the stream never waits.
         await asyncio.sleep(0)
         self._check()
         try:
@@ -65,7 +65,7 @@ class _Validity:
             raise _revoked() if self._revoked else _expired() from None
         finally:
             self._waiting = None
-        # A time-out fires only where something waits, and this result may have taken its time.
+        # Checked again: the timeout fires only during a wait, and the result may have taken long.
         self._check()
         return result
 
