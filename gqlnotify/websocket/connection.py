@@ -1,4 +1,4 @@
-"""One accepted WebSocket: what is sent, what is timed, and the tasks that end with it."""
+"""One accepted WebSocket, with its writer, timers and tasks."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger("gqlnotify.transports")
 
 
 class Connection:
-    """Sends until it is over, and leaves no task and no timer behind."""
+    """Sends and receives messages. Its tasks and timers end with it."""
 
     __slots__ = (
         *("_encode", "_frames", "_log", "_on_end", "_on_slow", "_over", "_settings"),
@@ -38,7 +38,7 @@ class Connection:
         *,
         on_slow: Callable[[], None],
     ) -> None:
-        """Take `on_slow`, which is told that the peer has read nothing for too long."""
+        """Create the connection. It calls `on_slow` if the peer reads nothing for too long."""
         self.websocket = websocket
         self._log = ConnectionLog(websocket.client)
         self._over = LightEvent()
@@ -61,14 +61,14 @@ class Connection:
         """Return the next message, text or binary; None once the peer has gone."""
         message = await self.websocket.receive()
         if message["type"] == "websocket.disconnect":
-            # Not the reason, which is the peer's to choose: a log is no place for it.
+            # Without the reason, because the peer could write any text into the log.
             self._log.closed(message.get("code") or _NO_STATUS)
             return None
         text: str | None = message.get("text")
         return text if text is not None else b""
 
     def open(self) -> None:
-        """Begin to write."""
+        """Start the writer."""
         self._log.began()
         background = self.writer.background()
         if background is not None:
@@ -79,9 +79,10 @@ class Connection:
         on_message: Callable[[], None],
         on_end: Callable[[], Coroutine[Any, Any, None]],
     ) -> bool:
-        """Let the ASGI call return without the socket's end, if the server and nobody minds.
+        """Let the ASGI call return before the socket ends. Return False if that is impossible.
 
-        `on_message` is called when there is something to `receive`, `on_end` run at the end.
+        Then `on_message` is called when there is a message to `receive`, and `on_end` runs at the
+        end of the connection.
         """
         if self._frames is None or not self._frames.detach(self.websocket.scope, on_message):
             return False
@@ -89,19 +90,19 @@ class Connection:
         return True
 
     def on_drain(self, leave: Callable[[], None]) -> None:
-        """Have `leave` called when the server is about to stop, if it says so."""
+        """Call `leave` when the server is about to stop, if the server supports that."""
         if self._frames is not None:
             self._frames.on_drain = leave
 
     def limit_frames(self) -> bool:
-        """Bound what the peer sends by the frame; return False where only messages can be seen."""
+        """Limit the peer's frames; return False if the server shows only whole messages."""
         if self._frames is None:
             return False
         self._frames.limit(self._settings)
         return True
 
     def readable(self) -> bool:
-        """Tell whether `receive` would return at once. Only for a detached connection."""
+        """Return whether `receive` would return at once. Only for a detached connection."""
         return self._frames is not None and self._frames.readable
 
     async def _write(self, background: Coroutine[Any, Any, None]) -> None:
@@ -115,11 +116,11 @@ class Connection:
         """Send `message` as a text frame; wait while the peer is slow to read.
 
         Raises:
-            TypeError: the message can't be spelled in JSON.
-            UnicodeEncodeError: it can't be spelled in UTF-8.
+            TypeError: the message can't be encoded as JSON.
+            UnicodeEncodeError: it can't be encoded as UTF-8.
         """
         encoded = self._encode(message)
-        # An application's encoder may give bytes; as such they would leave in a binary frame.
+        # An application's encoder may return bytes, which would be sent as a binary frame.
         text = encoded.decode() if isinstance(encoded, bytes) else encoded
         if not text.isascii():
             text.encode()
@@ -131,14 +132,14 @@ class Connection:
     async def drained(self) -> None:
         """Wait while the peer is slow to read."""
         if self.writer.closed:
-            # Nobody reads this any more. Whoever sends is cancelled with the connection; were it to
-            # go on at once, an endless generator would hold up the whole event loop.
+            # Wait until the connection's end cancels the sender. If this returned at once, an
+            # endless generator would block the event loop.
             await asyncio.get_running_loop().create_future()
         while not await self._has_drained(self._settings.send_timeout):
             self._on_slow()
 
     async def room(self) -> None:
-        """Wait while so much is held for the peer that nothing more may be begun for it."""
+        """Wait while more than `outgoing_max_bytes` are held, before new work for the peer."""
         while self.writer.full and self.writer.held > self._settings.outgoing_max_bytes:
             await self.drained()
 
@@ -155,7 +156,7 @@ class Connection:
         return True
 
     def reads(self) -> bool:
-        """Tell whether the peer read something since the last call, and has more to read."""
+        """Return whether the peer read something since the last call, and has more to read."""
         before, self._taken = self._taken, self._progress()
         return self._taken > before and self._unread() > 0
 
@@ -166,7 +167,7 @@ class Connection:
         return self.writer.held if self._transport is None else unread(self._transport)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the socket, without waiting for long on a peer that does not read."""
+        """Close the socket. If the peer does not read, drop it after a short wait."""
         if self.writer.closed:
             return
         self.writer.closed = True
@@ -188,12 +189,12 @@ class Connection:
         except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
             return False
         if self._frames is None and self._transport is not None:
-            # A server may wait for the peer's close frame for as long as the peer likes.
+            # The server may wait without a limit for the peer's close frame.
             LettingGo(asyncio.get_running_loop(), self._transport, CLOSE_SECONDS)
         return True
 
     def end(self) -> None:
-        """Note that the socket is no more."""
+        """Note that the socket has ended."""
         self.writer.closed = True
         self._over.set()
         on_end, self._on_end = self._on_end, None
@@ -202,16 +203,16 @@ class Connection:
 
     @property
     def held(self) -> int:
-        """How many bytes wait for the peer, as far as that can be known."""
+        """How many bytes wait for the peer, as far as this process can see."""
         return self.writer.held
 
     @property
     def is_over(self) -> bool:
-        """Whether the socket is no more."""
+        """Whether the socket has ended."""
         return self._over.is_set()
 
     async def ended(self) -> None:
-        """Return when the socket is no more."""
+        """Wait until the socket has ended."""
         await self._over.wait()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -222,7 +223,7 @@ class Connection:
         return task
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        # A copy, as each task has one: what one of them sets is not the others' business.
+        # A copy, so that a context variable that one task sets does not change in the others.
         return asyncio.create_task(work, context=self._log.context.copy())
 
     def after(
@@ -235,13 +236,13 @@ class Connection:
         return timer
 
     async def clean_up(self) -> None:
-        """Cancel what still runs and wait for it to end."""
+        """Cancel the timers and tasks, and wait for the tasks to end."""
         self._log.ended()
         for timer in self._timers:
             timer.cancel()
         tasks = set(self._tasks)
-        # More than once: what an application waits for may swallow a cancel, as `wait_for` does on
-        # Python 3.11 when its result comes in the same turn.
+        # Repeated, because application code may swallow a cancellation, as `wait_for` does on
+        # Python 3.11 when its result arrives in the same tick.
         while tasks:
             for task in tasks:
                 task.cancel()

@@ -1,7 +1,7 @@
-"""`graphql-transport-ws` over an ASGI WebSocket: reads messages, and dispatches the commands.
+"""`graphql-transport-ws` over an ASGI WebSocket: reads messages and executes commands.
 
-The protocol core says what each message means. `Session` knows for whom the socket is open, and
-`Operations` runs what the client asks for.
+The protocol core turns each message into commands. `Session` holds the viewer and the token, and
+`Operations` runs the client's operations.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ logger = logging.getLogger("gqlnotify.transports")
 
 
 class View(Protocol):
-    """What the handler asks of the router that it serves."""
+    """The part of the router that the handler uses."""
 
     schema: Schema
     _gqlnotify: RouterState
@@ -75,7 +75,7 @@ class View(Protocol):
         """Parse JSON."""
 
     async def on_ws_connect(self, context: Any) -> Any:
-        """Let the application have its say; what it returns is the payload of the ack."""
+        """Call the application's hook. It may refuse, or return the payload of the ack."""
 
 
 class GraphQLTransportWSHandler:
@@ -127,9 +127,9 @@ class GraphQLTransportWSHandler:
         )
 
     async def handle(self) -> None:
-        """Serve until either side closes; then leave nothing behind.
+        """Serve until either side closes, then clean up.
 
-        Where the server holds the connection by itself, this returns early.
+        If the connection can be detached, this returns early and the server keeps it open.
         """
         self._connection.on_drain(self._drain)
         self._connection.open()
@@ -149,14 +149,14 @@ class GraphQLTransportWSHandler:
             await self._finish()
 
     def _may_detach(self) -> bool:
-        # A subclass that overrides this waits for its end.
+        # A subclass that overrides `handle` expects it to return at the connection's end.
         return self._router.detachable and type(self).handle is GraphQLTransportWSHandler.handle
 
     async def _finish(self) -> None:
         try:
             await self._cleanup()
         finally:
-            # Not sooner: a decision that was still under way may have begun to watch.
+            # After the cleanup, because a running `connection_init` may still start the watch.
             self._session.end()
             self._router.connection_limits.leave()
 
@@ -174,14 +174,14 @@ class GraphQLTransportWSHandler:
         yield from self._operations.load()
 
     def _on_message(self) -> None:
-        # After its end there is nothing to read, though uvicorn tells of it twice.
+        # uvicorn reports the end twice, and after the end there is nothing to read.
         if not self._reading and not self._connection.is_over:
             self._reading = True
             self._connection.spawn(self._read(self._connection.readable))
 
     async def _read(self, there_is_more: Callable[[], bool]) -> None:
         try:
-            # Also while a close frame is under way, which this would cut short by ending.
+            # Continue while a close frame is being sent: returning would abort it.
             while there_is_more():
                 await self._connection.room()
                 message = await self._connection.receive()
@@ -212,12 +212,12 @@ class GraphQLTransportWSHandler:
                 case Authenticate(payload):
                     self._init_timer.cancel()
                     self._connection.spawn(self._initialise(payload))
-                    # One turn: a decision that needs no waiting is made before the next message.
+                    # One tick, so that a decision without a wait precedes the next message.
                     await asyncio.sleep(0)
                 case Renew(payload):
                     await self._renew(payload)
                 case Start(operation):
-                    # A client that was told to come back asks again elsewhere.
+                    # While draining, ignore it: the client retries at another server.
                     if not self._leaving:
                         self._operations.start(operation)
                 case Refuse(id_, error):
@@ -239,7 +239,7 @@ class GraphQLTransportWSHandler:
         self._soon(self._protocol.close(TooSlow("Nothing was read for too long")))
 
     def _token_ended(self, closed: ConnectionClosed) -> None:
-        # At once: a peer that reads slowly takes its time until the close frame is out.
+        # Stop now: with a slow peer, the close frame may take long.
         self._operations.stop_all()
         self._soon(self._protocol.close(closed))
 
@@ -273,7 +273,7 @@ class GraphQLTransportWSHandler:
             self._context.connection_params = payload
 
     async def _renew(self, payload: Json) -> None:
-        # The next message waits for it, so that of two tokens the later one counts.
+        # Awaited before the next message is read, so that the later of two tokens wins.
         try:
             answer = await self._session.renew(payload)
         except NotifyError as error:

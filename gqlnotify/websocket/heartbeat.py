@@ -1,4 +1,4 @@
-"""Notices a dead peer: silence, then a ping, then silence again."""
+"""Detects a dead peer: it is silent, gets a ping, and stays silent."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,15 +10,16 @@ class Heartbeat:
     """Calls `ping` after `interval` seconds of silence, and `dead` after `timeout` more.
 
     Args:
-        interval: how long a peer may be silent before it is pinged, in seconds.
-        timeout: how long it may be silent after that, in seconds in which the event loop ran.
+        interval: how long a peer may be silent before it gets a ping, in seconds.
+        timeout: how long it may be silent after the ping. Counts only seconds in which the event
+            loop ran.
         ping: sends a ping.
-        reads: tells whether the peer read something since the last call and has more to read. Then
-            it may not have come to the ping yet.
-        dead: gives up the peer.
+        reads: returns whether the peer read something since the last call and has more to read. If
+            so, it may not have reached the ping yet.
+        dead: closes the connection.
 
-    One timer a connection, which looks when it fires at how long ago something was heard: what
-    arrives only writes down the time.
+    Each connection has one timer. A message only stores the time, and the timer compares it when
+    it fires: this is cheaper than a reset of the timer for each message.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class Heartbeat:
         self._timer: asyncio.TimerHandle | Deadline = self._loop.call_later(interval, self._look)
 
     def heard(self) -> None:
-        """Note a sign of life."""
+        """Note that the peer has sent something."""
         self._heard_at = self._loop.time()
 
     def stop(self) -> None:
-        """Call nothing any more."""
+        """Stop the timer."""
         self._timer.cancel()
 
     def _look(self) -> None:
@@ -54,7 +55,7 @@ class Heartbeat:
             self._timer = self._loop.call_later(self._interval - silence, self._look)
             return
         self._pinged_at = now
-        self._reads()  # what counts is what it reads from now on
+        self._reads()  # resets the counter: only reads after the ping count
         self._wait_for_an_answer()
         self._ping()
 

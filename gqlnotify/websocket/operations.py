@@ -1,4 +1,4 @@
-"""The operations of one socket: each runs in a task, or as a member of a group of subscriptions."""
+"""The operations of one socket. Each runs in a task, or as a member of a group."""
 
 import asyncio
 import logging
@@ -26,14 +26,14 @@ logger = logging.getLogger("gqlnotify.transports")
 
 
 class Operations:
-    """Starts and stops operations, and sends what comes of them.
+    """Starts and stops operations, and sends their results.
 
     Args:
-        connection: where the results go.
-        protocol: says which messages may be sent.
-        execute: carries out what the protocol commands.
+        connection: sends the results.
+        protocol: decides which messages may be sent.
+        execute: executes the protocol's commands.
         stream: executes an operation.
-        budget: returns how fast the subject's replay may be executed.
+        budget: returns the subject's replay budget.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Operations:
         task.add_done_callback(self._requests.pop)
 
     def stop(self, id_: str) -> None:
-        """Stop the operation of this id, unless it has ended by itself."""
+        """Stop the operation with this id, if it still runs."""
         running = self._running.pop(id_, None)
         if running is not None:
             running.cancel()
@@ -78,21 +78,21 @@ class Operations:
             self.stop(id_)
 
     async def finish(self, is_endless: Callable[[Subscribe], Awaitable[bool]]) -> None:
-        """Wait for the operations that end by themselves."""
+        """Wait for the operations that are not endless, that is, queries and mutations."""
         running = list(self._requests.items())
         finite = [task for task, request in running if not await is_endless(request)]
         if finite:
             await asyncio.wait(finite)
 
     async def _run(self, operation: Subscribe) -> None:
-        # Its result would have to wait as well, and be kept meanwhile.
+        # Wait before the execution: the result would have to wait anyway, and take memory.
         await self._connection.room()
         await self._conclude(operation.id, partial(self._answer, operation))
 
     async def _conclude(
         self, id_: str, work: Callable[[], Awaitable[Sequence[Json] | None]]
     ) -> None:
-        """Do `work`, and end the operation with the errors that it returns, unless it lives on."""
+        """Await `work`, and end the operation with the returned errors. None keeps it running."""
         try:
             with only_own_cancellation():
                 errors = await work()
@@ -102,7 +102,7 @@ class Operations:
             metrics.refused(error.code)
             errors = [error.formatted()]
         except asyncio.CancelledError:
-            # A stop forgets the operation before it cancels the task: this one cancelled itself.
+            # `stop` removes the operation before it cancels the task, so this was another cancel.
             if not self._runs(id_) or self._connection.is_over:
                 raise
             errors = [ExecutionCancelled("The operation was cancelled").formatted()]
@@ -125,12 +125,12 @@ class Operations:
             await self._connection.send(messages.error(id_, [told]))
 
     async def _answer(self, operation: Subscribe) -> Sequence[Json] | None:
-        """Send the results; return the errors that end them, or None: it has joined a group."""
+        """Send the results. Return the errors that end them, or None if it has joined a group."""
         end = await self._send_results(operation)
         if not isinstance(end, execution.Shareable):
             return end
         if not self._runs(operation.id):
-            # It was stopped, and a resolver has swallowed that.
+            # The operation was stopped, but a resolver has swallowed the cancellation.
             end.subscriber.close()
             return []
         member = SharedOperation(operation.id, end.execution, self._connection, self)
@@ -148,21 +148,21 @@ class Operations:
                     if errors:
                         return errors
         except BaseException:
-            # An extension may make the end of the results wait, and so be cancelled there.
+            # Closing the results may run an extension that waits, and can be cancelled there.
             if shareable is not None:
                 shareable.subscriber.close()
             raise
         return [] if shareable is None else shareable
 
     async def _send_result(self, id_: str, result: Any) -> Sequence[Json]:
-        """Send one result, or return the errors that it ends the operation with."""
+        """Send one result, or return its errors if it ends the operation."""
         if not isinstance(result, ExecutionResult):
-            # A `next` message has no words for the frames of `@defer` and `@stream`.
+            # The protocol has no messages for the incremental results of `@defer` and `@stream`.
             return [_NO_INCREMENTAL.formatted()]
         payload = execution.payload_of(result)
         if execution.ends_the_operation(result):
             return list(payload.get("errors", ()))
-        # All operations wait for their turn here: only one result at a time goes beyond the bound.
+        # All operations wait here, so at most one result at a time exceeds the limit.
         await self._connection.drained()
         commands = self._protocol.next(id_, payload) if self._runs(id_) else []
         try:
@@ -172,7 +172,8 @@ class Operations:
             told = execution.payload_of(execution.unencodable(result))
             await self._execute(self._protocol.next(id_, told))
         if not commands:
-            # The peer no longer reads this, and a generator that never waits could not be stopped.
+            # The operation has ended. Yield to the loop, or a generator that never waits would
+            # never be cancelled.
             await asyncio.sleep(0)
         return []
 
@@ -199,6 +200,6 @@ class Operations:
             self._connection.spawn(self._send_terminal(operation.id, errors))
 
     def _runs(self, id_: str) -> bool:
-        # By task and not by id alone: the client may have stopped this operation and given its
-        # id to another while this one was still on its way out.
+        # Compare the task, not only the id: the client may have stopped this operation and used
+        # its id again before this task ended.
         return self._running.get(id_) is asyncio.current_task()

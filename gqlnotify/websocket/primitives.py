@@ -1,6 +1,6 @@
-"""What asyncio has as `Event` and `Queue`, for things of which there are very many.
+"""Small versions of `asyncio.Event` and `asyncio.Queue`, because each connection has several.
 
-An `asyncio.Event` weighs 0.8 kB and a `Queue` 3 kB, most of it room for waiters that never come.
+An `asyncio.Event` takes 0.8 kB and a `Queue` 3 kB, most of it for waiters that they rarely have.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class LightEvent:
-    """Open or closed; those who wait at a closed one go on when it opens."""
+    """An event that is open or closed. Waiting tasks continue when it opens."""
 
     __slots__ = ("_is_open", "_waiters")
 
@@ -20,7 +20,7 @@ class LightEvent:
         self._waiters: list[asyncio.Future[None]] = []
 
     def is_set(self) -> bool:
-        """Tell whether it is open."""
+        """Return whether it is open."""
         return self._is_open
 
     def set(self) -> None:
@@ -37,7 +37,7 @@ class LightEvent:
         self._is_open = False
 
     async def wait(self) -> None:
-        """Return when it is open, or was for a moment."""
+        """Wait until it opens, even if it closes again at once."""
         if self._is_open:
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -51,7 +51,7 @@ class LightEvent:
 
 
 class LightQueue(Generic[T]):
-    """Items in the order in which they came, for one reader."""
+    """A first-in, first-out queue for one consumer."""
 
     __slots__ = ("_gate", "_items", "on_put")
 
@@ -68,11 +68,11 @@ class LightQueue(Generic[T]):
             self.on_put()
 
     def empty(self) -> bool:
-        """Tell whether nothing is there."""
+        """Return whether the queue is empty."""
         return not self._items
 
     async def get(self) -> T:
-        """Return the first item, as soon as there is one."""
+        """Remove and return the first item. Wait if there is none."""
         while not self._items:
             self._gate.clear()
             await self._gate.wait()

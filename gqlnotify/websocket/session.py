@@ -1,4 +1,4 @@
-"""For whom a socket is open: its token's viewer, and the token's renewal, expiry and revocation."""
+"""The viewer of a socket, and the renewal, expiry and revocation of its token."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from gqlnotify.websocket.connection import Connection
 
 
 class Session:
-    """Who a connection speaks for. Calls `on_end` when its token expires or is revoked."""
+    """A connection's viewer and token. Calls `on_end` when the token expires or is revoked."""
 
     __slots__ = ("_connection", "_expiry", "_on_end", "_router", "_unwatch", "subject", "viewer")
 
@@ -24,7 +24,7 @@ class Session:
     ) -> None:
         self.viewer: Viewer | None = None
         self.subject: str | None = None
-        """Whose connection this counts as; None where no token is asked for."""
+        """The subject that this connection is counted for; None if it is not counted."""
         self._router = router
         self._connection = connection
         self._on_end = on_end
@@ -32,13 +32,13 @@ class Session:
         self._unwatch: Callable[[], None] | None = None
 
     async def begin(self, payload: Json) -> None:
-        """Find the token of `connection_init`, or of the handshake's headers, and admit it.
+        """Admit the token from `connection_init` or from the handshake's headers.
 
-        What the calling task does next, it does for the viewer.
+        After that, the calling task runs as the viewer.
 
         Raises:
             NotifyError: see `RouterState.admit`.
-            TokenRevoked: it was revoked just now.
+            TokenRevoked: the token has just been revoked.
             ConnectionClosed: the subject has too many connections.
         """
         websocket = self._connection.websocket
@@ -51,14 +51,14 @@ class Session:
         self._end_with_the_token()
 
     async def renew(self, payload: Json) -> Json:
-        """Go on with the token in the payload of a `ping`, and return the payload of the `pong`.
+        """Switch to the token in the payload of a `ping`, and return the payload of the `pong`.
 
         Raises:
-            NotifyError: it is refused, and the earlier token stays.
+            NotifyError: the token is refused; the earlier token stays in use.
         """
         fresh = await self._router.admit(find_token(payload), self._connection.websocket)
         if fresh is None or self.viewer is None:
-            # No token is asked for here: a ping like any other.
+            # The router requires no token, so this is an ordinary ping.
             return payload
         self.viewer = renewed(self.viewer, fresh)
         self._end_with_the_token()
@@ -66,13 +66,13 @@ class Session:
         return {"renewed": True, "expiresAt": expires_at and expires_at.isoformat()}
 
     def end(self) -> None:
-        """Watch the token no longer, and count the connection no longer."""
+        """Stop watching the token, and stop counting the connection."""
         self._stop_watching()
         if self.subject is not None:
             self._router.connection_limits.leave_as(self.subject)
 
     def _count(self) -> None:
-        # Not if the peer has gone meanwhile: the connection would be counted for ever.
+        # If the peer has already left, the connection would be counted forever.
         if self.viewer is not None and not self._connection.is_over:
             subject = self.viewer.principal.subject
             self._router.connection_limits.enter_as(subject)
@@ -101,5 +101,5 @@ class Session:
 
 
 def closed_by(error: NotifyError, code: int) -> ConnectionClosed:
-    """Return what closes a socket with `code` because of `error`."""
+    """Return the `ConnectionClosed` with `code` for `error`."""
     return ConnectionClosed(error.message, code=code, label=error.code)

@@ -1,4 +1,4 @@
-"""An operation that gets the outcomes of a shared execution: no task, no queue, no generator."""
+"""An operation that gets its results from a shared execution, without a task of its own."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ from gqlnotify.websocket.connection import Connection
 
 
 class Owner(Protocol):
-    """Who runs the operations of one connection."""
+    """Runs the operations of one connection."""
 
     def fell_behind(self, operation: "SharedOperation", subscriber: Subscriber) -> None:
-        """Note that the peer reads too slowly; bring the operation back with `subscriber`."""
+        """Handle a peer that reads too slowly: rejoin the group with `subscriber`."""
 
     def ended(self, operation: "SharedOperation", errors: Sequence[Mapping[str, Any]]) -> None:
-        """Note that the operation is over; because of `errors`, where there are some."""
+        """Handle the end of the operation, because of `errors` if there are any."""
 
 
 class SharedOperation:
-    """A member of a group, on one connection under one id."""
+    """A member of a group, with one id on one connection."""
 
     __slots__ = ("_connection", "_owner", "_prefix", "execution", "group", "id")
 
@@ -55,6 +55,6 @@ class SharedOperation:
         self._owner.ended(self, errors)
 
     def cancel(self) -> None:
-        """Send nothing any more."""
+        """Leave the group."""
         if self.group is not None:
             self.group.leave(self)

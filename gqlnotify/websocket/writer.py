@@ -1,7 +1,7 @@
-"""How messages leave: through ASGI, or as finished frames where the server takes those.
+"""Sends messages through ASGI, or as finished frames if the server accepts them.
 
-The bytes are the same on both ways. Writing never waits: who writes much asks whether the wire is
-`full`, and waits until it has `drained`.
+Both ways send the same bytes. Writing never waits: callers check whether the writer is `full`, and
+wait until it has `drained`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent
 
 EXTENSION = "gqlnotify.frames"
-# What may wait in this process for a peer that reads slowly, before its writers wait as well.
+# How many bytes this process holds for a slow peer before callers have to wait.
 FULL_BYTES = 64 * 1024
 _LOOK_SECONDS = 0.01
 
@@ -28,94 +28,94 @@ class Frames(Protocol):
 
     @property
     def deflates(self) -> bool:
-        """Whether the peer takes compressed frames, with a window as large as ours."""
+        """Whether the peer accepts compressed frames, with a deflate window as large as ours."""
 
     full: bool
-    """Whether more is held for the peer than is good."""
+    """Whether too many bytes are held for the peer."""
 
     transport: Any
     """The transport under the connection."""
 
     @property
     def held(self) -> int:
-        """How many bytes wait for the peer, those in the transport's buffer with them."""
+        """How many bytes wait for the peer, including the transport's buffer."""
 
     def limit(self, settings: Settings) -> None:
-        """Bound what the peer may send, and what is read of it while it does not read itself."""
+        """Limit what the peer may send, and what is read from it while it does not read."""
 
     def write(self, frame: bytes) -> None:
-        """Send a finished frame, with all others of this turn of the event loop in one write."""
+        """Send a finished frame. All frames of one tick leave in one write."""
 
     async def drained(self) -> None:
-        """Return when it is no longer full, or lost."""
+        """Wait until the connection is no longer full, or is lost."""
 
     def flush(self) -> None:
-        """Write what this turn has brought so far."""
+        """Write the frames of this tick now."""
 
     @property
     def readable(self) -> bool:
-        """Whether a message is there to be received."""
+        """Whether there is a message to receive."""
 
     def detach(self, scope: MutableMapping[str, Any], on_message: Callable[[], None]) -> bool:
-        """Live on when the ASGI call returns, and call `on_message` for each message that comes.
+        """Keep the connection open when the ASGI call returns. Call `on_message` for each message.
 
-        False where somebody would miss the call.
+        Return False if a middleware or a dependency waits for the end of the call.
         """
 
     on_drain: Callable[[], None] | None
-    """Called, if it is given, when the connection has to end because the server does."""
+    """Called when the server is about to stop, if set."""
 
     def keep(self, task: "asyncio.Task[None]") -> None:
-        """Have the server wait for `task` before it shuts down."""
+        """Make the server wait for `task` before it shuts down."""
 
 
 class Writer(Protocol):
-    """One way out."""
+    """Sends messages to one peer."""
 
     closed: bool
     """Whether nothing more may be sent: a close frame is on its way, or the peer has gone."""
 
     @property
     def full(self) -> bool:
-        """Whether more is held for the peer than is good."""
+        """Whether too many bytes are held for the peer."""
 
     @property
     def held(self) -> int:
-        """How many bytes wait for the peer, as far as that can be known."""
+        """How many bytes wait for the peer, as far as this process can see."""
 
     def write(self, text: str) -> None:
         """Send one message."""
 
     def push(self, prefix: Prefix, batch: Batch) -> bool:
-        """Send all messages of `batch` under the id of `prefix`; return False if there is no room.
+        """Send all messages of `batch` with the id of `prefix`. Return False if there is no room.
 
-        A closed writer takes them and drops them: no one waits for room there.
+        A closed writer drops them and returns True, so that no caller waits for room.
         """
 
     async def drained(self) -> None:
-        """Return when the wire is no longer full, or lost."""
+        """Wait until the writer is no longer full, or the connection is lost."""
 
     async def flushed(self) -> None:
-        """Return when everything has been handed to the server."""
+        """Wait until everything has been passed to the server."""
 
     def background(self) -> Coroutine[Any, Any, None] | None:
-        """Return what has to run in the background until it is cancelled, if anything has."""
+        """Return a coroutine to run until it is cancelled; None if the writer needs none."""
 
 
 def frames_of(websocket: WebSocket) -> Frames | None:
-    """Return what the server of `websocket` offers, if it does."""
+    """Return the server's `Frames` for `websocket`; None if it does not offer them."""
     extensions: Mapping[str, Any] = websocket.scope.get("extensions") or {}
     frames: Frames | None = extensions.get(EXTENSION)
     return frames
 
 
 def transport_of(websocket: WebSocket, frames: Frames | None) -> Transport | None:
-    """Return the transport under `websocket`; None where the server does not let it be seen."""
+    """Return the transport of `websocket`; None if the server does not expose it."""
     return socket_transport(websocket) if frames is None else transport_under(frames)
 
 
 class DirectWriter:
-    """Hands over finished frames; what they share is compressed once for all."""
+    """Passes finished frames to the server. A shared body is compressed once for all peers."""
 
     __slots__ = ("_compress_above", "_frames", "closed")
 
@@ -162,7 +162,7 @@ class DirectWriter:
 
 
 class AsgiWriter:
-    """Sends one message after the other through ASGI, which may make it wait."""
+    """Sends messages one by one through ASGI, in a background task because `send` may wait."""
 
     def __init__(
         self, send: Callable[[str], Awaitable[None]], transport: Transport | None = None
@@ -231,8 +231,8 @@ class AsgiWriter:
             await self._more.wait()
 
     async def _make_room(self) -> None:
-        # ASGI's `send` returns before the peer has read anything, and a server says nothing when
-        # its buffer has drained.
+        # Poll: ASGI's `send` returns before the peer has read anything, and a server does not
+        # report when its buffer has drained.
         while self.full and self._below >= FULL_BYTES:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_SECONDS)
         if self._held < FULL_BYTES // 2:
