@@ -109,7 +109,7 @@ def _entries(path: Path, content: Any) -> Iterator[tuple[str, Any]]:
         yield from content.items()
         return
     if content.get("version") != 1 or not isinstance(content.get("operations"), list):
-        raise ValueError(f"{path}: a manifest of Apollo is of version 1 and has `operations`")
+        raise ValueError(f"{path}: an Apollo manifest must have version 1 and `operations`")
     for number, entry in enumerate(content["operations"]):
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
             raise _malformed(f"{path}: operation {number} must be an object with an `id`")

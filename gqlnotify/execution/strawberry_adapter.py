@@ -65,7 +65,7 @@ RULES = (MaybeNullValidationRule, OneOfInputValidationRule)
 closing_any = async_iterables.aclosing
 
 _PREPARATIONS = ("_prepare_operation_async", "_stream_non_subscription", "_handle_execution_result")
-# The router overrides the last one. Under another name, that would have no effect.
+# The router overrides the last one. If Strawberry renamed it, the override would have no effect.
 _OF_A_VIEW = ("_stream_transport_map", "_get_stream_transport_from_headers")
 _OF_AN_EXECUTOR = ("build", "build_per_event_executor", "execute_operation", "collect_subfields")
 _STATE = ("schema", "fragments", "variable_values", "operation", "hide_suggestions")

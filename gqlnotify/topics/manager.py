@@ -244,7 +244,7 @@ class TopicManager:
         if self._loop.is_closed():
             raise RuntimeError("The event loop that the TopicManager ran in is closed")
         if _running_loop() is self._loop:
-            raise RuntimeError("Here the event loop is at hand: await publish() instead")
+            raise RuntimeError("publish_sync() would block the event loop: await publish() instead")
         publishing = self.publish(topic, value, event_id=event_id)
         return asyncio.run_coroutine_threadsafe(publishing, self._loop).result(timeout)
 
