@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-# Who only publishes need not load FastAPI and Strawberry, nor who has no Redis its driver.
+# Lazy: a process that only publishes loads neither FastAPI, Strawberry nor an unused driver.
 _ON_DEMAND = {"GraphQLRouter": "gqlnotify.router", "Publisher": "gqlnotify.topics.publisher"}
 
 

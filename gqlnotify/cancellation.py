@@ -41,7 +41,7 @@ class _OnlyOwnCancellation:
 
 
 def _is_left_behind() -> bool:
-    """Tell whether the event loop has ended: it closes the coroutines that never did."""
+    """Return whether the event loop has ended: it closes the coroutines that never did."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

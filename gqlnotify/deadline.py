@@ -30,7 +30,7 @@ class Deadline:
         self._wait()
 
     def cancel(self) -> None:
-        """Call nothing any more."""
+        """Cancel the deadline."""
         self._timer.cancel()
 
     def _wait(self) -> None:

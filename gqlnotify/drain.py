@@ -1,4 +1,4 @@
-"""The drain: what a process that is about to stop closes, one after the other over a window."""
+"""The drain: a stopping process closes its connections, spread evenly over a window."""
 
 import asyncio
 import logging
@@ -53,7 +53,7 @@ class Drain(OnePerLoop):
         """Begin, unless it has; return what ends when all are gone, at the latest by force.
 
         Args:
-            window: the seconds over which they leave, evenly.
+            window: the seconds over which they close, evenly.
             margin: the seconds after it until which the process has to be gone.
         """
         if self._work is None:
@@ -80,7 +80,7 @@ class Drain(OnePerLoop):
 
 
 def is_draining() -> bool:
-    """Tell whether this process is about to stop, and so should get no more clients.
+    """Return whether this process is about to stop, and so should get no more clients.
 
     To be asked in the event loop of the server.
     """

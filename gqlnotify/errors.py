@@ -48,7 +48,7 @@ class InternalError(NotifyError):
 
     @property
     def message(self) -> str:
-        """What the client is told."""
+        """The error message for the client."""
         return "Internal server error"
 
 

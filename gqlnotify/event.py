@@ -98,7 +98,7 @@ def check_topic_name(name: str) -> str:
 
 
 def is_reserved(name: str) -> bool:
-    """Tell whether the topic (or the pattern) of this name is gqlnotify's own."""
+    """Return whether the topic (or the pattern) of this name is gqlnotify's own."""
     return name.startswith(RESERVED)
 
 
@@ -118,7 +118,7 @@ def check_event(payload: bytes, event_id: str | None, *, max_bytes: int) -> None
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell whether `name` fits `pattern`, in which each `*` stands for any text, or none."""
+    """Return whether `name` fits `pattern`, in which each `*` stands for any text, or none."""
     # Not a regular expression: with many stars one backtracks, this walks the name once.
     head, *rest = pattern.split("*")
     if not rest:
@@ -146,7 +146,7 @@ class Topic(Generic[T]):
     pydantic can turn into JSON and back. It may be a union of classes or a Strawberry interface:
     the name of the class then travels with each value, as `__typename`.
 
-    With `latest_by`, which makes a key of a value, a reader that lags gets only the latest of the
+    With `latest_by`, which makes a key of a value, a slow subscriber gets only the latest of the
     events of each key that wait for it: `Topic("prices", Price, latest_by=lambda p: p.symbol)`.
     What has the key None always comes.
 

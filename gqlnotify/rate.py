@@ -16,7 +16,7 @@ class Rate:
         self._due = 0.0
 
     def allows(self, now: float) -> bool:
-        """Count one more at `now`, in seconds, if it may come; tell whether it may."""
+        """Count one more at `now`, in seconds, if it may come; return whether it may."""
         if self.wait(now) > 0:
             return False
         self.count(now)

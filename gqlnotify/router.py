@@ -93,7 +93,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         for name, value in _defaults(settings).items():
             arguments.arguments.setdefault(name, value)
         if not settings.introspection:
-            # The page is nothing without the schema.
+            # The page needs introspection of the schema.
             arguments.arguments["graphql_ide"] = None
         super().__init__(*arguments.args, **arguments.kwargs)
         make_executions = partial(

@@ -1,4 +1,4 @@
-"""What the routers of an event loop ask of the server that serves them."""
+"""Settings that the routers of an event loop pass to their server."""
 
 from functools import cache
 
@@ -28,7 +28,7 @@ class ServerSettings(OnePerLoop):
 
     @property
     def send_timeout(self) -> float:
-        """How many seconds a peer may take nothing of what waits for it."""
+        """Seconds after which a peer that reads none of its pending data is dropped."""
         return max(settings.send_timeout for settings in self._in_use)
 
     @property

@@ -23,7 +23,7 @@ Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host`, a name or an address, can be reached from this machine alone."""
+    """Return whether `host`, a name or an address, can be reached from this machine alone."""
     if host == "localhost":
         return True
     try:

@@ -44,7 +44,7 @@ class FailedAttempts:
         self._rates: OrderedDict[str, Rate] = OrderedDict()
 
     def check(self, address: str | None) -> None:
-        """Tell an address with too many failures to wait. None is nobody's: it never waits.
+        """Refuse an address with too many failures. None means unknown and is never refused.
 
         Tokens that are being verified at this moment are not counted yet. Who opens many
         connections at once gets as many looked at.

@@ -65,7 +65,7 @@ class KeySet:
             KeysUnavailable: the address fails, so the token can't be checked.
         """
         if self._is_stale():
-            # Where the last attempt failed, only those who can't do without wait for this one.
+            # After a failed attempt, only callers without a usable key wait for this one.
             await self._fetch(wait=self._keys is None or not self._failing)
         key = self._choose(kid)
         if key is None:
@@ -93,12 +93,12 @@ class KeySet:
                 return
             self._fetching = asyncio.create_task(self._refresh())
         if wait and self._fetching is not None:
-            # The others wait for it as well, whatever becomes of this one.
+            # Shielded: other callers wait for the fetch too, even if this one is cancelled.
             await asyncio.shield(self._fetching)
 
     def _is_fetching(self) -> bool:
         task = self._fetching
-        # One that was begun in another event loop will never end in this one.
+        # A fetch started in another event loop never ends in this one.
         return (
             task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
         )
@@ -139,7 +139,7 @@ class KeySet:
         described = json.loads(body)
         listed = described.get("keys") if isinstance(described, dict) else None
         if not isinstance(listed, list):
-            raise ValueError("this is no key set")  # noqa: TRY004 - one kind of failure
+            raise ValueError("this is not a key set")  # noqa: TRY004 - one kind of failure
         fitting = []
         for each in listed[:MAX_KEYS]:
             try:

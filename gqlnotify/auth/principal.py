@@ -1,4 +1,4 @@
-"""Who a token speaks for, and which topics it opens."""
+"""The subject of a token, and the topics that it gives rights to."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Action = Literal["subscribe", "publish"]
 
 @dataclass(frozen=True)
 class Principal:
-    """Who a token speaks for, and which topics it opens.
+    """The subject of a token, and the topics that it gives rights to.
 
     `subscribe` and `publish` are patterns in which `*` stands for any characters.
     `expires_at` is in UTC.
@@ -39,7 +39,7 @@ class Principal:
 
 
 def may(principal: Principal, action: Action, topic: str) -> bool:
-    """Tell whether one of the principal's patterns for `action` covers `topic`."""
+    """Return whether one of the principal's patterns for `action` covers `topic`."""
     patterns = principal.subscribe if action == "subscribe" else principal.publish
     return any(matches(pattern, topic) for pattern in patterns)
 

@@ -77,11 +77,11 @@ class Rules:
         )
 
     def principal(self, token: str, key: Key) -> Principal:
-        """Return whom `token` speaks for.
+        """Return the principal of `token`.
 
         Raises:
-            TokenExpired: everything about the token is right but its `exp`.
-            TokenNotYetValid: everything about the token is right but its `nbf` or `iat`.
+            TokenExpired: the token is valid except for its `exp`.
+            TokenNotYetValid: the token is valid except for its `nbf` or `iat`.
             Exception: whatever jose raises for any other token.
         """
         claims: dict[str, Any] = jwt.decode(
@@ -149,7 +149,7 @@ class TokenVerifier:
         return self.verify(token)
 
     def verify(self, token: Any) -> Principal:
-        """Return whom `token` speaks for.
+        """Return the principal of `token`.
 
         Raises:
             TokenExpired: its `exp` has passed.
@@ -177,7 +177,7 @@ class KeySetVerifier:
         return await self.verify(token)
 
     async def verify(self, token: Any) -> Principal:
-        """Return whom `token` speaks for.
+        """Return the principal of `token`.
 
         Raises:
             TokenExpired: its `exp` has passed.
@@ -225,7 +225,7 @@ def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
 
 
 def too_short(settings: Settings) -> str | None:
-    """Say that the secret is shorter than its algorithm needs; None if it is not, or not set."""
+    """Return a warning if the secret is too short for its algorithm, else None."""
     secret, algorithm = settings.jwt_secret, settings.jwt_algorithm
     if secret is None:
         return None

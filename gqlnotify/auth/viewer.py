@@ -1,4 +1,4 @@
-"""Whose operation is running, and what that viewer may do."""
+"""The viewer of the running operation, and the viewer's rights."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -36,7 +36,7 @@ _viewer: ContextVar[Viewer | _Everybody | None] = ContextVar("gqlnotify_viewer",
 
 @contextmanager
 def viewing(viewer: Viewer | None) -> Iterator[None]:
-    """Make `viewer` the one whose operation runs inside the block."""
+    """Set `viewer` as the current viewer inside the block."""
     token = _viewer.set(viewer)
     try:
         yield
@@ -45,7 +45,7 @@ def viewing(viewer: Viewer | None) -> Iterator[None]:
 
 
 def view_as(viewer: Viewer | None) -> None:
-    """Make `viewer` the one for the rest of the running task, which runs one operation alone."""
+    """Set `viewer` for the rest of the running task, which runs a single operation."""
     _viewer.set(viewer)
 
 
@@ -67,7 +67,7 @@ def current_viewer() -> Viewer | None:
 
 
 def knows_its_viewer() -> bool:
-    """Tell whether the running thread knows for whom it runs, be it for no viewer.
+    """Return whether the running thread knows its viewer, or knows that it has none.
 
     It does if it got a copy of the context in which it was started, as by `asyncio.to_thread` and
     not by `run_in_executor`. Without one, a thread that a resolver started looks like one of the
@@ -90,7 +90,7 @@ def _is_anyio_worker() -> bool:
 
 
 def current_principal() -> Principal:
-    """Return whose operation is running.
+    """Return the principal of the running operation.
 
     Raises:
         Unauthenticated: outside an operation, or where no token is asked for.

@@ -34,7 +34,7 @@ class Broker(ABC):
         Calls `on_possible_gap` where events may have been dropped and no later one may show it.
 
         Raises:
-            BrokerUnavailable: there is nothing to connect to.
+            BrokerUnavailable: the broker can't be reached.
         """
 
     @abstractmethod

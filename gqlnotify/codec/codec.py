@@ -67,7 +67,7 @@ require_support()
 
 
 class Unfit(ValueError):
-    """A value can't travel; the text says where and why, with nothing of the value."""
+    """A value can't travel; the text says where and why, without the value."""
 
 
 def codec_of(type_: Any) -> "Codec":
@@ -363,7 +363,7 @@ def _require_same(published: Any, read: Any) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Say where and why something was refused, with nothing of the value."""
+    """Return where and why a value was refused, without the value itself."""
     if isinstance(error, Unfit):
         return str(error)
     if isinstance(error, PydanticSerializationError):

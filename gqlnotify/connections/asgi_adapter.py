@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from gqlnotify.connections.peer import Transport, transport_under
 from gqlnotify.frameworks import missing, require, warn_of_fallback
 
-# Where FastAPI keeps what its dependencies and uploads have to clean up after the call.
+# The scope keys of the exit stacks that FastAPI closes after the call.
 STACKS = ("fastapi_inner_astack", "fastapi_function_astack", "fastapi_middleware_astack")
 
 _MOUNTED = "app_root_path"
@@ -25,7 +25,7 @@ _COST = "Each WebSocket keeps its ASGI call, half of its memory"
 
 logger = logging.getLogger("gqlnotify.transports")
 
-# Without it, nothing would bound the body of a request.
+# Without it, the body of a request would have no size limit.
 require("starlette", missing(Request, "_receive"))
 
 
@@ -67,7 +67,7 @@ def is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
 
 
 def forget_stacks(scope: MutableMapping[str, Any]) -> None:
-    """Let go of FastAPI's stacks, which hold nothing."""
+    """Drop FastAPI's exit stacks, which are empty."""
     for name in STACKS:
         scope.pop(name, None)
 

@@ -59,7 +59,7 @@ class Origin(NamedTuple):
 
 
 def _is_of(host: str, text: str) -> bool:
-    """Tell whether an origin is that of the host which the request names."""
+    """Return whether an origin is that of the host named in the request."""
     try:
         origin = Origin.parse(text)
         return origin == Origin.parse(f"{origin.scheme}://{host.strip()}")

@@ -70,7 +70,7 @@ def taken(transport: Transport) -> int:
 
 
 def watches_reading(transport: Transport) -> bool:
-    """Tell whether the server itself drops peers that do not read."""
+    """Return whether the server itself drops peers that do not read."""
     return bool(getattr(transport.get_protocol(), "watches_reading", False))
 
 
@@ -95,7 +95,7 @@ def _socket(transport: Transport) -> Any:
 
 
 class LettingGo:
-    """Drops a peer as soon as it takes nothing for `seconds`, unless it is cancelled."""
+    """Drops a peer that has read no data for `seconds`, unless cancelled."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, transport: Transport, seconds: float
@@ -122,7 +122,7 @@ class LettingGo:
 
 
 class ReadWatch:
-    """Drops a peer that takes nothing of what waits for it for `seconds`.
+    """Drops a peer that reads none of its pending data for `seconds`.
 
     It looks now and then, so a peer may get up to a quarter more.
     """
@@ -143,7 +143,7 @@ class ReadWatch:
         self._deadline.cancel()
 
     def finish(self) -> None:
-        """Look until nothing waits for the peer any more."""
+        """Check until no data waits for the peer."""
         self._last = True
 
     def _wait(self) -> None:

@@ -89,7 +89,7 @@ class RouterState:
         return self.revocations.watch(viewer.principal, on_revoked)
 
     async def _verify(self, authenticate: Authenticate, token: Any, connection: Any) -> Principal:
-        # Without a token there is nothing to verify, and nothing was guessed.
+        # A missing token is not a failed attempt.
         address = connection.client.host if token is not None and connection.client else None
         self.attempts.check(address)
         try:

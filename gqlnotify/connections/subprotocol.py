@@ -1,4 +1,4 @@
-"""Clients that speak another protocol than the server are told so, and the operator once."""
+"""Refuses clients with an unsupported subprotocol, and logs a warning once."""
 
 import json
 import logging

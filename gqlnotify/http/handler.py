@@ -118,7 +118,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
             return refusal(self, request, error)
 
     def should_render_graphql_ide(self, request: BaseRequestProtocol) -> bool:
-        """Tell whether a browser asks for the page of the IDE, and not for an operation."""
+        """Return whether a browser requests the page of the IDE instead of an operation."""
         if any(name in request.query_params for name in _NAMING):
             return False
         return super().should_render_graphql_ide(request)
@@ -184,7 +184,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         try:
             data = await super().parse_http_body(request)
         except AttributeError as error:
-            # Strawberry takes whatever JSON it gets for an object, and asks it for its members.
+            # Strawberry assumes that the JSON is an object, and reads its members.
             raise HTTPException(400, "A GraphQL request is a JSON object") from error
         operations = data if isinstance(data, list) else [data]
         for single in operations:
@@ -352,7 +352,7 @@ async def _with_their_names(
 
 
 def _unencodable(response: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a client is told in place of a response, or a part of one, that is no JSON."""
+    """Return the error sent in place of a response, or a part, that is not valid JSON."""
     if "payload" in response:
         return {"payload": _unencodable(response["payload"])}
     result = ExecutionResult(response.get("data"), None, response.get("extensions"))
@@ -361,7 +361,7 @@ def _unencodable(response: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def document_id_of(request_data: GraphQLRequestData) -> str | None:
-    """Return the name by which a request asks for its document, if it does."""
+    """Return the document id of a request, or None."""
     return request_data.document_id if isinstance(request_data, RequestData) else None
 
 
@@ -384,7 +384,7 @@ def _allowed(router: Router, method: HTTPMethod) -> set[OperationType]:
 
 
 def _needs_a_stream(router: Router) -> BadUserInput:
-    """Return what a client is told that asks for a subscription and takes no stream."""
+    """Return the error for a subscription by a client that accepts no stream."""
     streams = (transport.headers["Content-Type"] for transport in _streams(router))
     ways = [f"over WebSocket with {name}" for name in router.websocket_subprotocols]
     ways += [f"over HTTP with Accept: {stream}" for stream in streams]

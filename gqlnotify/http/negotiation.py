@@ -1,4 +1,4 @@
-"""What the GraphQL-over-HTTP draft asks of an answer: its media type and its status code. Pure."""
+"""Media types and status codes of responses, by the GraphQL-over-HTTP draft. Pure."""
 
 from collections.abc import Callable, Iterator
 
@@ -30,7 +30,7 @@ def single_quality(accept: str | None) -> float:
 def stream_quality(accept: str | None, accepts: Callable[[str], bool]) -> float:
     """Return how much a client likes a stream whose media ranges are those that `accepts` takes.
 
-    A client has to name it: `*/*` comes from those that know nothing of streams.
+    A client has to name it: clients without support for streams send `*/*`.
     """
     ranges = _media_ranges(accept or "")
     return max((quality for range_, quality in ranges if accepts(range_)), default=0.0)

@@ -34,10 +34,10 @@ class Stream(StreamingResponse):
     be counted for good.
 
     Args:
-        content: what to send. Nothing of it is executed for a stream that is refused.
-        subject: whose stream it is; None where no token is asked for.
+        content: what to send. A refused stream executes none of it.
+        subject: the subject of the token; None where no token is required.
         refuse: makes the answer to a stream that is refused.
-        send_timeout: how many seconds a peer may take nothing of what waits for it.
+        send_timeout: seconds after which a peer that reads none of its pending data is dropped.
     """
 
     def __init__(

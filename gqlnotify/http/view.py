@@ -32,7 +32,7 @@ class WithOrigins(GraphQLRouter[Context, RootValue]):
         )
 
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002
-        """Tell whether a page of another origin may open a socket."""
+        """Return whether a page of another origin may open a socket."""
         try:
             return "*" in self.allowed_origins or Origin.parse(origin) in self.allowed_origins
         except ValueError:

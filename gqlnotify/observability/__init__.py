@@ -1,1 +1,1 @@
-"""What Prometheus, the log and OpenTelemetry are told."""
+"""Metrics for Prometheus, logs, and spans for OpenTelemetry."""

@@ -33,7 +33,7 @@ class ConnectionLog:
         self._reason = ""
 
     def began(self) -> None:
-        """Log that it is open, for those who want to know."""
+        """Log that the connection is open."""
         logger.debug("Connection from %s", self._client, extra={"connection_id": self.id})
 
     def closed(self, code: int, reason: str = "") -> None:

@@ -101,7 +101,7 @@ def delivered(messages: int, size: int) -> None:
 
 
 class DeliveryCounter(OnePerLoop):
-    """What the groups of one event loop hand over in a turn: counted once, after the writes."""
+    """What the groups of one event loop hand over in a tick: counted once, after the writes."""
 
     def __init__(self) -> None:
         self._messages = self._size = self._saved = 0
@@ -158,7 +158,7 @@ class _Watch:
             gauge.set(sums[gauge])
 
     def sample_regularly(self) -> None:
-        """Sample now and then until nothing lives any more; once for each event loop."""
+        """Sample regularly until no sampled object is left; once for each event loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop

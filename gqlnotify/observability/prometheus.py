@@ -1,4 +1,4 @@
-"""Prometheus' metrics where its client is installed, and metrics that count nothing where not."""
+"""Prometheus' metrics where its client is installed, and no-op metrics where it is not."""
 
 import os
 from collections.abc import Callable
@@ -15,13 +15,13 @@ DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Nothing:
-    """Takes the place of each kind of metric, and keeps nothing."""
+    """A no-op in place of each kind of metric."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     def labels(self, *_: object) -> "Nothing":
-        """Return what counts nothing, for any labels."""
+        """Return a no-op metric for any labels."""
         return self
 
     def inc(self, amount: float = 1) -> None:

@@ -40,7 +40,7 @@ _RENEWAL = "authorization"
 
 
 class State(Enum):
-    """Where a connection stands."""
+    """The state of a connection."""
 
     CONNECTED = auto()
     INITIALISING = auto()
@@ -64,7 +64,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Decide on the fresh token in this payload of a ping, then say what came of it: `renewed`."""
+    """Check the fresh token in this ping payload, then call `renewed` with the result."""
 
     payload: Json
 
@@ -78,7 +78,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Answer the operation with this error; it has not started."""
+    """Send this error for the operation, which has not started."""
 
     id: str
     error: NotifyError
@@ -86,14 +86,14 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the operation with this id; nothing of it may be sent any more."""
+    """Stop the operation with this id; send no more of its results."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the socket. Nothing comes after this. `label` is what the metrics count it as."""
+    """Close the socket: the last command. `label` is its name in the metrics."""
 
     code: int
     reason: str
@@ -124,7 +124,7 @@ class ServerConnection:
 
     @property
     def active(self) -> frozenset[str]:
-        """The ids of the operations that run."""
+        """The ids of the running operations."""
         return frozenset(self._active)
 
     def receive_text(self, text: str) -> list[Command]:
@@ -142,7 +142,7 @@ class ServerConnection:
         return self.close(InvalidMessage("Messages must be text"))
 
     def init_timeout(self) -> list[Command]:
-        """Note that the time allowed for `connection_init` is over."""
+        """Handle the timeout of `connection_init`."""
         if self.state is not State.CONNECTED:
             return []
         return self.close(InitTimeout("Connection initialisation timeout"))
@@ -159,7 +159,7 @@ class ServerConnection:
         return [] if self.state is State.CLOSED else [Send(messages.pong(outcome))]
 
     def ping(self) -> list[Command]:
-        """Ask the client for a sign of life."""
+        """Send the client a ping."""
         return [] if self.state is State.CLOSED else [Send(messages.ping())]
 
     def next(self, id_: str, result: Json) -> list[Command]:
@@ -195,7 +195,7 @@ class ServerConnection:
         return [Stop(message.id)] if self._end(message.id) else []
 
     def _pong(self, payload: Json | None) -> Command:
-        # Before the acknowledgement there is nothing to renew.
+        # A token can be renewed only after the connection was acknowledged.
         if self.state is State.READY and any(key.lower() == _RENEWAL for key in payload or ()):
             return Renew(payload or {})
         return Send(messages.pong(payload))

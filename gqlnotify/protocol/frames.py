@@ -27,7 +27,7 @@ class SharedBody:
         """Take `message`, a JSON object without the member `id`.
 
         Raises:
-            UnicodeEncodeError: it holds what UTF-8 can't spell.
+            UnicodeEncodeError: it holds characters that UTF-8 can't encode.
         """
         self.data = b"," + message.lstrip()[1:].encode()
         self._text: str | None = None
@@ -47,7 +47,7 @@ class SharedBody:
 
     @property
     def deflated(self) -> bytes:
-        """The same as DEFLATE blocks that refer to nothing before them."""
+        """The body as DEFLATE blocks that refer to no earlier data."""
         if self._deflated is None:
             self._deflated = _deflate(self.data)
         return self._deflated
@@ -70,7 +70,7 @@ class Prefix:
     def stored(self) -> bytes:
         """The same as a DEFLATE block of its own that is not compressed (RFC 1951, 3.2.4).
 
-        What follows can therefore be compressed once for everybody.
+        The body after it can therefore be compressed once for all members.
         """
         size = len(self.data)
         return b"\x00" + struct.pack("<HH", size, size ^ 0xFFFF) + self.data

@@ -17,7 +17,7 @@ Decode = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInit:
-    """The client asks for the connection to be opened."""
+    """The client asks the server to open the connection."""
 
     payload: Json = field(default_factory=dict)
 
@@ -53,7 +53,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The client no longer listens to an operation."""
+    """The client ends an operation."""
 
     id: str
 
@@ -67,7 +67,7 @@ def strict_json(text: str | bytes) -> object:
     A number that only Infinity could stand for, as 1e999, is refused: it could not be sent back.
 
     Raises:
-        ValueError: it is none, or nested deeper than can be parsed.
+        ValueError: `text` is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_not_json, parse_float=_finite)

@@ -81,7 +81,7 @@ class Watched(_Base):  # type: ignore[misc]
         header, and then the body.
         """
         if self.scope["method"] == "CONNECT":
-            # It asks for a tunnel even without the header.
+            # CONNECT requests a tunnel even without the header.
             self.send_400_response("CONNECT is not supported.")
             return
         stop = sys.exception()
@@ -105,7 +105,7 @@ class Watched(_Base):  # type: ignore[misc]
         self._parsed = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing any more."""
+        """Stop waiting for requests."""
         self._unwatch()
         self._stop_watching_reading()
         super().connection_lost(exc)
@@ -126,7 +126,7 @@ class Watched(_Base):  # type: ignore[misc]
         self._watch_reading()
 
     def retire(self) -> None:
-        """Leave with all others over the window, if this is a stream."""
+        """Close during the drain window, if this is a stream."""
         if self._streams:
             Drain.of(self.loop).add(self)
 
@@ -148,7 +148,7 @@ class Watched(_Base):  # type: ignore[misc]
 
     @property
     def send_timeout(self) -> float:
-        """How long a peer may take nothing of what waits for it."""
+        """Seconds after which a peer that reads none of its pending data is dropped."""
         return ServerSettings.of(self.loop).send_timeout
 
     @property

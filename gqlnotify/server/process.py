@@ -32,7 +32,7 @@ from gqlnotify.server.websocket import WebSocketProtocol, drain_times
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# What an operator can mend, as a rule: a file, an address, a service that is away, a setting.
+# Errors that an operator can usually fix: a file, an address, a service, a setting.
 MENDABLE = (OSError, ValueError, NotifyError)
 
 logger = logging.getLogger("uvicorn.error")
@@ -53,7 +53,7 @@ class Config(uvicorn.Config):
 
 
 class Lifespan(LifespanOn):
-    """Tells of a start that failed in one line, where an operator can mend it.
+    """Logs a failed start in one line if an operator can fix the cause.
 
     Starlette reports the text of a traceback, which this replaces by that of the exception.
     """
@@ -116,7 +116,7 @@ class Server(uvicorn.Server):
 
     @property
     def reason(self) -> str | None:
-        """Why the application did not start, if an operator can mend it."""
+        """Why the application did not start, if an operator can fix it."""
         lifespan = getattr(self, "lifespan", None)
         return lifespan.reason if isinstance(lifespan, Lifespan) else None
 

@@ -34,7 +34,7 @@ from gqlnotify.websocket.primitives import LightEvent, LightQueue
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
 
 MARGIN_SECONDS = 5.0
-"""How many seconds after the window a process has to end, whatever its peers do."""
+"""Seconds that a process has after the drain window to end, whatever its peers do."""
 RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
 _SLICE_BYTES = 4096
@@ -92,7 +92,7 @@ class WebSocketProtocol(WebSocketBase):
         return self._held + self.transport.get_write_buffer_size()
 
     def write(self, frame: bytes) -> None:
-        """Send a finished frame, with all others of this turn of the event loop in one write."""
+        """Send a finished frame, with all others of this tick of the event loop in one write."""
         if not self._frames:
             self._ticks.add(self)
         self._frames.append(frame)
@@ -103,7 +103,7 @@ class WebSocketProtocol(WebSocketBase):
     def on_tick(self) -> None:
         """Write what the turn has brought."""
         frames, self._frames, self._held = self._frames, [], 0
-        # Behind a close frame, ours or the peer's that uvicorn has answered, nothing may follow.
+        # No frame may follow a close frame (RFC 6455, section 5.5.1), ours or uvicorn's answer.
         if frames and not self.close_sent and not self.transport.is_closing():
             self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if self.full:
@@ -207,7 +207,7 @@ class WebSocketProtocol(WebSocketBase):
         # In slices, each of which is counted: a segment may hold 40 000 frames.
         for start in range(0, len(data), _SLICE_BYTES):
             if self.conn.eof_sent or self.transport.is_closing():
-                # Nothing more is expected of the peer.
+                # The peer owes no further frame.
                 break
             super().data_received(data[start : start + _SLICE_BYTES])
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
@@ -307,7 +307,7 @@ class WebSocketProtocol(WebSocketBase):
             extensions[EXTENSION] = self
 
     def shutdown(self) -> None:
-        """Leave with all others, one after the other over the window."""
+        """Close during the drain window, spread evenly with the other drainables."""
         drain = Drain.of(self.loop)
         drain.add(self)
         if not drain.begun:
@@ -339,7 +339,7 @@ class WebSocketProtocol(WebSocketBase):
         self.transport.close()
 
     def pause_writing(self) -> None:
-        """Note that the transport holds more than is good."""
+        """Pause: the write buffer of the transport is above its high-water mark."""
         super().pause_writing()
         self._fill()
 
@@ -372,7 +372,7 @@ def drain_times(loop: asyncio.AbstractEventLoop, graceful: float | None) -> tupl
     Args:
         loop: the one that serves.
         graceful: the time that uvicorn takes for all of it (`timeout_graceful_shutdown`), None for
-            as long as it takes. Behind it nothing is waited for, so the drain fits into it.
+            as long as it takes. Uvicorn waits no longer than that, so the drain fits into it.
     """
     window = ServerSettings.of(loop).drain_window
     if graceful is None:
