@@ -100,7 +100,7 @@ def serve(
         # Through the environment, so that the processes of --workers and --reload get it as well.
         os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(64)
     if reload:
-        # Who has just saved a file does not want to wait.
+        # A reload after saving a file should not wait for a drain.
         os.environ["GQLNOTIFY_DRAIN_WINDOW"] = "0"
     settings = _settings()
     path = _graphql_path(application)

@@ -14,8 +14,8 @@ _LEAST_TOLERANCE_SECONDS = 0.25
 class Deadline:
     """Calls `expired` once, after `seconds` in which the event loop ran.
 
-    While the loop is blocked, nothing that a peer has sent is read. So a part of the time that
-    ends very late does not count, and the waiting starts over.
+    While the loop is blocked, it reads no data from peers. So a part of the time that ends very
+    late does not count, and starts again.
     """
 
     __slots__ = ("_due", "_expired", "_left", "_loop", "_part", "_timer")

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from gqlnotify.event_loop import OnePerLoop
 
-# Of the time that is left after the window: until when running operations may go on, and when
-# the peers that are still there are let go. The rest is for the application's own end.
+# Fractions of the time left after the window: when running operations must end, and when the
+# remaining peers are dropped. The rest is for the application's own shutdown.
 FINISH = 0.4
 ABORT = 0.8
 _LOOK_EVERY = 0.05

@@ -46,8 +46,8 @@ class FailedAttempts:
     def check(self, address: str | None) -> None:
         """Refuse an address with too many failures. None means unknown and is never refused.
 
-        Tokens that are being verified at this moment are not counted yet. Who opens many
-        connections at once gets as many looked at.
+        Tokens that are still being verified are not counted yet, so a client that opens many
+        connections at once can have one token verified on each.
 
         Raises:
             TooManyAttempts: it has; `extensions.retryAfter` says for how many seconds.

@@ -23,11 +23,11 @@ logger = logging.getLogger("gqlnotify.auth")
 class KeySet:
     """The keys at `url` that fit `algorithm`.
 
-    They are fetched when they are first needed, when they are older than `cache` seconds, and
-    when a token names one that is not among them; but for such tokens, and where the address
-    fails, no more often than every `again` seconds, or a flood of them would become a flood of
-    requests. Whoever needs them meanwhile waits for the same answer, `timeout` seconds at the
-    most. While the address fails, the last keys that were good go on being used.
+    The keys are fetched on first use, when they are older than `cache` seconds, and when a token
+    names an unknown key. Fetches for unknown keys, and after a failure, are at least `again`
+    seconds apart, so that a flood of tokens is no flood of requests. Concurrent callers share one
+    fetch, which takes at most `timeout` seconds. While fetches fail, the last good keys stay in
+    use.
 
     Raises:
         ValueError: the address is neither https nor on this machine, or the algorithm's keys are

@@ -134,7 +134,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
     ) -> ExecutionResult:
         """Execute one operation, once it is clear which one.
 
-        A well-formed request is answered even where it asks for what can't be had: an unknown
+        A well-formed request gets a response even if it can't be executed: for an unknown
         operation, or a subscription from a transport that does not stream.
         """
         executions = self._gqlnotify.executions(self.schema)

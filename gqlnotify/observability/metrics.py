@@ -1,8 +1,7 @@
-"""What the server counts, for Prometheus, and the endpoint that tells it.
+"""The server's metrics for Prometheus, and the endpoint that serves them.
 
-Counted is once for each event, batch or connection, never for each delivery. How many there are of
-something is computed when it is asked for. With `PROMETHEUS_MULTIPROC_DIR` in the environment the
-processes on one machine are told of together, whichever of them is asked.
+Counters increase once for each event, batch or connection, never for each delivery. With
+`PROMETHEUS_MULTIPROC_DIR` in the environment, each process on a machine serves the metrics of all.
 """
 
 import asyncio

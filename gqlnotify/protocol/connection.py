@@ -104,7 +104,7 @@ Command = Send | Authenticate | Renew | Start | Refuse | Stop | Close
 
 
 class ServerConnection:
-    """Takes what arrives and what the application has to say; returns what is to be done.
+    """Takes messages and the application's results; returns the commands to carry out.
 
     It never raises on anything that a client can send.
     """

@@ -1,6 +1,7 @@
 """Finished WebSocket frames of messages that differ in their first bytes only. Pure.
 
-A `next` message is `{"id":"..."` and, the same for all who share an execution, the rest of it.
+A `next` message is a prefix, `{"id":"..."`, and a body, which is the same for all members of a
+group.
 """
 
 import json
