@@ -24,7 +24,7 @@ logger = logging.getLogger("gqlnotify.topics")
 T = TypeVar("T")
 
 
-class Member(Protocol):
+class Consumer(Protocol):
     """Takes events from a live topic's buffer."""
 
     @property
@@ -39,14 +39,14 @@ class Member(Protocol):
 
 
 class LiveTopic:
-    """One topic that this process listens to: its replay buffer and its members."""
+    """One topic that this process listens to: its replay buffer and its consumers."""
 
     def __init__(self, topic: str, broker: Broker) -> None:
         self.topic = topic
-        # Weak: an iterator that is garbage-collected stops being a member.
-        self.members: WeakSet[Member] = WeakSet()
+        # Weak: an iterator that is garbage-collected stops being a consumer.
+        self.consumers: WeakSet[Consumer] = WeakSet()
         # Strong: asyncio holds tasks weakly, so this may be the only reference to a waiting task.
-        self._listeners: set[Member] = set()
+        self._listeners: set[Consumer] = set()
         self.buffer = ReplayBuffer(Cursor(0, 0), size=BUFFER_SIZE)
         self._broker = broker
         self._changing = asyncio.Lock()
@@ -59,26 +59,26 @@ class LiveTopic:
         self._leave_at = 0.0
         self._ended = False
 
-    def add(self, member: Member) -> None:
-        """Add `member`. It stays until it is removed, or until no other reference to it is left."""
-        self.members.add(member)
-        if member.always_listens:
-            self._listeners.add(member)
+    def add(self, consumer: Consumer) -> None:
+        """Add `consumer`, until it is removed or nothing else refers to it."""
+        self.consumers.add(consumer)
+        if consumer.always_listens:
+            self._listeners.add(consumer)
 
-    def remove(self, member: Member) -> None:
+    def remove(self, consumer: Consumer) -> None:
         """Undo `add`."""
-        self.members.discard(member)
-        self._listeners.discard(member)
+        self.consumers.discard(consumer)
+        self._listeners.discard(consumer)
 
     @contextmanager
-    def waking(self, member: Member) -> Iterator[None]:
-        """Wake `member` on each change, and keep it alive within the block."""
-        self._listeners.add(member)
+    def waking(self, consumer: Consumer) -> Iterator[None]:
+        """Wake `consumer` on each change, and keep it alive within the block."""
+        self._listeners.add(consumer)
         try:
             yield
         finally:
-            if not member.always_listens:
-                self._listeners.discard(member)
+            if not consumer.always_listens:
+                self._listeners.discard(consumer)
 
     async def open(self) -> None:
         """Subscribe at the broker, and return once the buffer has its position.
@@ -101,7 +101,7 @@ class LiveTopic:
                 self._catch_up_soon()
 
     def linger(self, seconds: float, forget: Callable[["LiveTopic"], None]) -> None:
-        """Stop listening after `seconds` and call `forget`, unless a member joins before that."""
+        """Stop listening after `seconds` and call `forget`, unless a consumer joins before that."""
         if self._ended:
             return
         loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class LiveTopic:
 
     def _leave(self, forget: Callable[["LiveTopic"], None]) -> None:
         self._leave_timer = None
-        if self.members:
+        if self.consumers:
             return
         loop = asyncio.get_running_loop()
         if loop.time() < self._leave_at:
@@ -122,20 +122,20 @@ class LiveTopic:
 
     async def _close_and_forget(self, forget: Callable[["LiveTopic"], None]) -> None:
         await self._close_if_idle()
-        # A member that joined during the close opens the topic again.
-        if not self.members:
+        # A consumer that joined during the close opens the topic again.
+        if not self.consumers:
             forget(self)
 
     async def _close_if_idle(self) -> None:
         async with self._changing:
-            if self.members or not self._subscribed:
+            if self.consumers or not self._subscribed:
                 return
             self._stop_catching_up()
             self._subscribed = self._ready = False
             await self._broker.unsubscribe(self.topic)
 
     async def read(self, after: Cursor) -> deque[Event]:
-        """Return a page of the history after `after`, for a member that is older than the buffer.
+        """Return a page of the history after `after`, for a consumer that is older than the buffer.
 
         Raises:
             CursorExpired: the history does not reach back to `after` either.
@@ -230,8 +230,8 @@ class LiveTopic:
         metrics.gaps.inc()
 
     def _wake(self) -> None:
-        for member in self._listeners:
-            member.wake()
+        for consumer in self._listeners:
+            consumer.wake()
 
 
 def _count_missed(events: int) -> None:

@@ -125,7 +125,7 @@ class TopicManager:
         """
         metrics.unwatch(self)
         for live_topic in list(self._live_topics.values()):
-            for subscriber in list(live_topic.members):
+            for subscriber in list(live_topic.consumers):
                 subscriber.close()
             live_topic.cancel()
         self._live_topics.clear()
@@ -320,7 +320,7 @@ class TopicManager:
         yield metrics.topics, len(self._live_topics)
         yield (
             metrics.subscribers,
-            sum(len(live_topic.members) for live_topic in self._live_topics.values()),
+            sum(len(live_topic.consumers) for live_topic in self._live_topics.values()),
         )
 
     def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -392,7 +392,7 @@ class TopicManager:
     def _linger_if_idle(self, live_topic: LiveTopic) -> None:
         # A client that lost its connection reconnects soon. The topic stays open for that long, so
         # that its buffer holds the missed events.
-        if not live_topic.members:
+        if not live_topic.consumers:
             live_topic.linger(self._settings.topic_linger, self._forget)
 
     def _forget(self, live_topic: LiveTopic) -> None:

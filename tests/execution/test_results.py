@@ -339,7 +339,9 @@ async def test_a_result_with_nan_is_an_error_and_the_stream_goes_on(
         else:
             await socket.subscribe("1", f"subscription {{ {field} {{ stats }} }}")
             await wait_until(
-                lambda: any(live_topic.members for live_topic in shop.topics._live_topics.values())
+                lambda: any(
+                    live_topic.consumers for live_topic in shop.topics._live_topics.values()
+                )
             )
             await shop.publish(-1)
             await shop.publish(1)

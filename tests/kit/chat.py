@@ -29,7 +29,7 @@ class Query:
     @strawberry.field
     async def readers(self) -> int:
         """Return how many positions in topics this process holds."""
-        return sum(len(feed.members) for feed in topics._live_topics.values())
+        return sum(len(topic.consumers) for topic in topics._live_topics.values())
 
 
 @strawberry.type

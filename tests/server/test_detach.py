@@ -119,7 +119,7 @@ async def test_when_the_peer_is_gone_its_operations_end(house: House) -> None:
         socket.connection.transport.abort()
         await wait_until(lambda: house.ended == ["generator"])
         await wait_until(
-            lambda: all(not feed.members for feed in house.topics._live_topics.values())
+            lambda: all(not topic.consumers for topic in house.topics._live_topics.values())
         )
 
 

@@ -173,8 +173,8 @@ async def test_resuming_behind_any_cursor_while_others_publish_has_no_hole_and_n
         for first, got in enumerate(await asyncio.gather(*reads)):
             assert got == list(range(first, count + 1))
         for live_topic in list(manager._live_topics.values()):
-            for member in list(live_topic.members):
-                member.close()
+            for consumer in list(live_topic.consumers):
+                consumer.close()
 
 
 async def test_a_cursor_read_before_the_state_misses_nothing_that_follows(
@@ -988,7 +988,7 @@ async def test_late_deliveries_of_a_topic_that_nobody_listens_to_are_dropped() -
 
 
 def readers_of(manager: TopicManager) -> int:
-    return sum(len(live_topic.members) for live_topic in manager._live_topics.values())
+    return sum(len(live_topic.consumers) for live_topic in manager._live_topics.values())
 
 
 async def own_generator(manager: TopicManager) -> AsyncIterator[int]:
@@ -1086,7 +1086,7 @@ async def test_a_publish_wakes_only_who_is_still_there(manager: TopicManager) ->
 
     reading = asyncio.ensure_future(anext(stays))
     await wait_until(lambda: live_topic._listeners)
-    assert len(live_topic._listeners) == len(live_topic.members) == 1
+    assert len(live_topic._listeners) == len(live_topic.consumers) == 1
     reading.cancel()
     await asyncio.wait([reading])
 

@@ -24,7 +24,7 @@ _SUBSCRIBED = {b"subscribe", b"ssubscribe"}
 logger = logging.getLogger("gqlnotify.brokers")
 
 
-class Owner(Protocol):
+class Listener(Protocol):
     """Who is told what happens on a line."""
 
     def received(self, channel: str, data: bytes) -> None:
@@ -55,12 +55,12 @@ class Line:
     A server that is silent is pinged; if it stays silent for `timeout` seconds, it counts as lost.
     """
 
-    def __init__(self, servers: Servers, name: str, owner: Owner, timeout: float) -> None:
+    def __init__(self, servers: Servers, name: str, listener: Listener, timeout: float) -> None:
         self.channels: set[str] = set()
         self.connected = False
         self._servers = servers
         self._name = name
-        self._owner = owner
+        self._listener = listener
         self._timeout = timeout
         self.confirmed: set[str] = set()
         self._asked: set[str] = set()
@@ -106,7 +106,7 @@ class Line:
                     backoff.reset()
                 delay = backoff.next()
                 self._lost(error, delay)
-                self._owner.unsettled()
+                self._listener.unsettled()
                 await asyncio.sleep(delay)
 
     def reconnect(self) -> None:
@@ -163,7 +163,7 @@ class Line:
     def _take(self, push: Sequence[Any]) -> None:
         kind, channel = push[0], push[1].decode()
         if kind in _MESSAGE:
-            self._owner.received(channel, push[2])
+            self._listener.received(channel, push[2])
         elif self._expected and (kind, channel) == self._expected[0].answer:
             self._answered(self._expected.popleft())
         elif channel in self._asked:
@@ -176,7 +176,7 @@ class Line:
             return
         if request.kind in _SUBSCRIBED:
             self.confirmed.add(request.channel)
-            self._owner.confirmed(request.channel)
+            self._listener.confirmed(request.channel)
         else:
             del self._latest[request.channel]
 
@@ -184,7 +184,7 @@ class Line:
         if self._latest.get(request.channel) is request:
             self._asked.discard(request.channel)
             self.confirmed.discard(request.channel)
-        self._owner.unsettled()
+        self._listener.unsettled()
 
     async def _write(self, connection: AbstractConnection) -> None:
         while True:
