@@ -260,7 +260,7 @@ class _Session:
                     raise
 
     async def _may_try_again(self, error: Exception, began: float) -> bool:
-        """Tell whether another try is safe and may go better; prepare for it."""
+        """Return whether another try is safe and may go better; prepare for it."""
         if is_misled(error):
             return await self.servers.renew(error, began) and refused_unwritten(error)
         if isinstance(error, ClusterError):

@@ -58,12 +58,12 @@ require(
 
 
 def says_not_master(error: object) -> bool:
-    """Tell whether `error` is what the Sentinel client makes of a `ReadOnlyError`."""
+    """Return whether `error` is what the Sentinel client makes of a `ReadOnlyError`."""
     return isinstance(error, RedisConnectionError) and str(error) == _PREVIOUS_MASTER
 
 
 def says_broken(error: BaseException) -> bool:
-    """Tell whether `error`, which is no `RedisError`, comes from a connection that has broken."""
+    """Return whether `error`, which is no `RedisError`, comes from a connection that has broken."""
     if isinstance(error, RuntimeError):
         # uvloop raises it for a write to a connection that has just broken.
         return _BROKEN_LOOP in str(error)

@@ -46,18 +46,18 @@ _RENEW_SECONDS = 1.0
 
 
 def refused_unwritten(error: object) -> bool:
-    """Tell whether a server that takes no writes refused the command: nothing was written."""
+    """Return whether a server that takes no writes refused the command: nothing was written."""
     refusals = ReadOnlyError | MasterDownError | BusyLoadingError
     return isinstance(error, refusals) or says_not_master(error)
 
 
 def is_misled(error: object) -> bool:
-    """Tell whether `error` says that this connection may lead to the wrong server."""
+    """Return whether `error` says that this connection may lead to the wrong server."""
     return refused_unwritten(error) or isinstance(error, NoPermissionError | AuthenticationError)
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Tell whether `error` is no fault of ours: one of `TROUBLE`, or a connection that broke."""
+    """Return whether `error` is no fault of ours: one of `TROUBLE`, or a connection that broke."""
     return isinstance(error, TROUBLE) or says_broken(error)
 
 
