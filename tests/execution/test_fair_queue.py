@@ -1,4 +1,4 @@
-"""Nobody's items delay those of others for longer than a fair share would."""
+"""The items of one asker delay others by no more than a fair share."""
 
 from collections.abc import Hashable, Iterable
 
