@@ -2,14 +2,23 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 
 import pytest
 
 from gqlnotify import Cursor, Event, Settings, Subscription, TopicManager
-from gqlnotify.brokers import Deliver, OnPossibleGap
-from gqlnotify.errors import CursorExpired
+from gqlnotify.brokers import Deliver, MemoryBroker, OnPossibleGap
+from gqlnotify.errors import (
+    CursorExpired,
+)
+from gqlnotify.settings import Retention
 from gqlnotify.topics import live_topic
-from tests.bad_brokers import Restarting, pause
+from tests.bad_brokers import (
+    LosingItsData,
+    OutOfReach,
+    Restarting,
+    pause,
+)
 from tests.streams import (
     NUMBERS,
     leaving_at_once,  # noqa: F401
@@ -289,3 +298,138 @@ async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_t
 
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*subscribers)
+
+
+@pytest.fixture
+async def manager() -> AsyncIterator[TopicManager]:
+    manager = TopicManager(MemoryBroker())
+    yield manager
+    await manager.close()
+
+
+# histories that end
+
+
+async def test_a_cursor_that_the_history_no_longer_reaches_is_expired() -> None:
+    async with leaving_nothing(TopicManager(MemoryBroker(length=3))) as manager:
+        cursors = await publish_all(manager, range(10))
+        stream = manager.subscribe(NUMBERS, after=cursors[0])
+
+        with pytest.raises(CursorExpired):
+            await anext(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+@pytest.mark.parametrize("after", ["1-0", "9999999999999-1"])
+async def test_a_cursor_of_another_history_is_expired(manager: TopicManager, after: str) -> None:
+    async with leaving_nothing(manager):
+        with pytest.raises(CursorExpired):
+            await manager.subscribe(NUMBERS, after=after).start()
+
+
+async def test_when_the_history_begins_anew_who_listened_is_told_and_who_comes_goes_on() -> None:
+    broker = LosingItsData()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        old = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [1])
+        assert await take(old, 1) == [1]
+        waiting = await reading(old)
+
+        broker.lose_everything()
+        await publish_all(manager, [2])
+        with pytest.raises(CursorExpired):
+            await waiting
+
+        new = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [3, 4])
+        assert await take(new, 2) == [3, 4]
+        for stream in (old, new):
+            await stream.aclose()
+
+
+async def test_a_cursor_of_the_new_history_is_good_while_others_still_listen_to_the_old() -> None:
+    broker = LosingItsData()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        old = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [1])
+        broker.lose_everything()
+
+        new = manager.subscribe(NUMBERS, after=await manager.cursor(NUMBERS))
+        waiting = await reading(new)
+        await publish_all(manager, [2])
+        assert await waiting == 2
+        for stream in (old, new):
+            await stream.aclose()
+
+
+async def test_who_replays_the_new_history_goes_on_live_while_others_listen_to_the_old() -> None:
+    broker = LosingItsData()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        old = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [1])
+        broker.lose_everything()
+        cursor = await manager.cursor(NUMBERS)
+        await broker.unsubscribe(NUMBERS.name)
+        await publish_all(manager, [2, 3])
+        await broker.subscribe(NUMBERS.name)
+
+        new = manager.subscribe(NUMBERS, after=cursor)
+        waiting = asyncio.create_task(take(new, 3))
+        await wait_until(lambda: new.subscriber.waiting or waiting.done())
+        await publish_all(manager, [4])
+        assert await waiting == [2, 3, 4]
+        for stream in (old, new):
+            await stream.aclose()
+
+
+async def test_what_comes_while_a_reader_finds_the_new_history_is_no_gap_either() -> None:
+    broker = LosingItsData()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        old = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [1])
+        broker.lose_everything()
+        new = await started(manager.subscribe(NUMBERS, after=await manager.cursor(NUMBERS)))
+
+        broker.hold_one_answer = True
+        waiting = asyncio.create_task(take(new, 2))
+        await wait_until(lambda: not broker.hold_one_answer)
+        cursors = await publish_all(manager, [2, 3])
+        live_topic = manager._live_topics[NUMBERS.name]
+        await wait_until(lambda: str(live_topic.buffer.last) == cursors[-1])
+        broker.answer.set()
+        assert await waiting == [2, 3]
+        for stream in (old, new):
+            await stream.aclose()
+
+
+async def test_a_history_that_lost_what_was_already_delivered_is_no_silent_gap() -> None:
+    broker = LosingItsData()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        behind = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [1])
+        assert await take(behind, 1) == [1]
+        await publish_all(manager, range(2, live_topic.BUFFER_SIZE + 5))
+        while (await manager._broker.head(NUMBERS.name)).seq > 1:
+            broker.lose_the_newest(NUMBERS.name)
+
+        with pytest.raises(CursorExpired):
+            await take(behind, 1)
+        await behind.aclose()
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_gap_beyond_the_history_is_told_to_those_behind_it() -> None:
+    broker = OutOfReach()
+    broker._retention = Retention(10, 3600, {})
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        waiting = await reading(stream)
+        broker.deaf = True
+        await publish_all(manager, range(20))
+        broker.deaf = False
+        await publish_all(manager, [20])
+
+        with pytest.raises(CursorExpired):
+            await waiting
+        await stream.aclose()

@@ -1,0 +1,85 @@
+"""What a subscription's `where` and `map` make of each event."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gqlnotify import TopicManager
+from gqlnotify.brokers import MemoryBroker
+from tests.streams import (
+    NUMBERS,
+    leaving_at_once,  # noqa: F401
+    publish_all,
+    small,  # noqa: F401
+    started,
+    take,
+)
+
+
+@pytest.fixture
+async def manager() -> AsyncIterator[TopicManager]:
+    manager = TopicManager(MemoryBroker())
+    yield manager
+    await manager.close()
+
+
+async def test_a_filter_lets_through_what_it_is_true_for(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS, where=lambda number: number % 3 == 0))
+    cursors = await publish_all(manager, range(10))
+
+    assert await take(stream, 4) == [0, 3, 6, 9]
+    assert str(stream.cursor) == cursors[9]
+
+
+async def test_a_filter_applies_to_what_is_replayed_as_well(manager: TopicManager) -> None:
+    start = await manager.cursor(NUMBERS)
+    await publish_all(manager, range(5))
+
+    assert await take(manager.subscribe(NUMBERS, after=start, where=lambda n: n > 2), 2) == [3, 4]
+
+
+async def test_map_makes_something_of_each_value_and_its_event(manager: TopicManager) -> None:
+    plain = manager.subscribe(NUMBERS, where=lambda number: number > 1)
+    stream = plain.map(lambda number, event: (number * 10, event.cursor.seq))
+    stream = stream.map(lambda pair, event: (*pair, event.topic))  # type: ignore[arg-type, return-value]
+    await stream.start()
+    await publish_all(manager, [1, 2])
+
+    assert await take(stream, 1) == [(20, 2, "numbers")]
+
+
+async def test_map_keeps_where_the_stream_begins(manager: TopicManager) -> None:
+    cursors = await publish_all(manager, [1, 2])
+
+    stream = manager.subscribe(NUMBERS, after=cursors[0]).map(lambda number, event: -number)
+    assert await take(stream, 1) == [-2]
+
+
+async def test_a_stream_that_started_can_not_be_mapped(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+
+    with pytest.raises(RuntimeError, match="started"):
+        stream.map(lambda number, event: number)
+
+
+async def test_a_filter_that_fails_fails_its_own_reader_and_nobody_else(
+    manager: TopicManager,
+) -> None:
+    broken = await started(manager.subscribe(NUMBERS, where=lambda number: 1 // number > 0))
+    sound = await started(manager.subscribe(NUMBERS))
+    await publish_all(manager, [0, 1])
+
+    with pytest.raises(ZeroDivisionError):
+        await take(broken, 1)
+    assert await take(sound, 2) == [0, 1]
+    assert await take(broken, 1) == [1]
+
+
+async def test_an_event_of_another_type_is_passed_over(
+    manager: TopicManager,
+) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    await manager.publish_bytes(NUMBERS.name, b'"from another version"')
+    await publish_all(manager, [1])
+
+    assert await take(stream, 1) == [1]

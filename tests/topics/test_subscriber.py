@@ -1,0 +1,230 @@
+"""A subscriber that lags, and one that leaves without a word."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from gqlnotify import Settings, TopicManager
+from gqlnotify.brokers import MemoryBroker
+from gqlnotify.errors import (
+    CursorExpired,
+)
+from tests.streams import (
+    NUMBERS,
+    leaving_at_once,  # noqa: F401
+    leaving_nothing,
+    publish_all,
+    small,  # noqa: F401
+    started,
+    take,
+)
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+async def manager() -> AsyncIterator[TopicManager]:
+    manager = TopicManager(MemoryBroker())
+    yield manager
+    await manager.close()
+
+
+# slow readers
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_slow_reader_that_lags_beyond_the_window_is_served_from_the_history(
+    manager: TopicManager,
+) -> None:
+    slow, fast = [await started(manager.subscribe(NUMBERS)) for _ in range(2)]
+    for number in range(50):
+        await manager.publish(NUMBERS, number)
+        assert await take(fast, 1) == [number]
+
+    assert await take(slow, 50) == list(range(50))
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_reader_that_lags_beyond_the_history_is_told_so() -> None:
+    async with leaving_nothing(TopicManager(MemoryBroker(length=20))) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, range(5))
+        assert await take(stream, 2) == [0, 1]
+        await publish_all(manager, range(5, 50))
+
+        with pytest.raises(CursorExpired):
+            await take(stream, 1)
+        await stream.aclose()
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_reader_that_lags_is_not_served_past_a_gap_later_on() -> None:
+    manager = TopicManager(MemoryBroker(length=20))
+    stream = await started(manager.subscribe(NUMBERS))
+    await publish_all(manager, range(50))
+    for _ in range(3):
+        with pytest.raises(CursorExpired):
+            await take(stream, 1)
+    await manager.close()
+
+
+async def test_a_reader_costs_no_memory_for_what_it_has_not_taken(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    await publish_all(manager, range(100))
+
+    assert not stream.subscriber._backlog
+
+
+# a dropped iterator leaves
+
+
+def readers_of(manager: TopicManager) -> int:
+    return sum(len(live_topic.consumers) for live_topic in manager._live_topics.values())
+
+
+async def own_generator(manager: TopicManager) -> AsyncIterator[int]:
+    async for number in manager.subscribe(NUMBERS):
+        yield number
+
+
+async def leave_a_generator(manager: TopicManager) -> None:
+    numbers = own_generator(manager)
+    reading = asyncio.ensure_future(anext(numbers))
+    await wait_until(lambda: readers_of(manager))
+    await manager.publish(NUMBERS, 1)
+    await reading
+    await numbers.aclose()  # type: ignore[attr-defined]
+
+
+async def break_a_loop(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    await manager.publish(NUMBERS, 1)
+    async for _ in stream:
+        break
+
+
+async def fail_in_a_loop(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    await manager.publish(NUMBERS, 1)
+    with suppress(ZeroDivisionError):
+        async for _ in stream:
+            raise ZeroDivisionError
+
+
+async def cancel_a_task(manager: TopicManager) -> None:
+    reading = asyncio.create_task(take(manager.subscribe(NUMBERS), 1))
+    await wait_until(lambda: readers_of(manager))
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+async def drop_after_the_start(manager: TopicManager) -> None:
+    await started(manager.subscribe(NUMBERS))
+
+
+async def drop_a_mapped_one(manager: TopicManager) -> None:
+    await started(manager.subscribe(NUMBERS).map(lambda value, _: value).map(lambda v, _: v))
+
+
+async def drop_a_cycle(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    stream.itself = stream  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_a_generator,
+        break_a_loop,
+        fail_in_a_loop,
+        cancel_a_task,
+        drop_after_the_start,
+        drop_a_mapped_one,
+        drop_a_cycle,
+    ],
+)
+async def test_a_dropped_iterator_leaves_nothing(
+    manager: TopicManager, leave: Callable[[TopicManager], Any]
+) -> None:
+    await leave(manager)
+    gc.collect()
+
+    assert readers_of(manager) == 0
+
+
+async def test_a_thousand_dropped_iterators_leave_without_the_garbage_collector(
+    manager: TopicManager,
+) -> None:
+    gc.disable()
+    try:
+        for _ in range(1000):
+            await break_a_loop(manager)
+        assert readers_of(manager) == 0
+    finally:
+        gc.enable()
+
+
+async def test_a_publish_wakes_only_who_is_still_there(manager: TopicManager) -> None:
+    stays = await started(manager.subscribe(NUMBERS))
+    live_topic = manager._live_topics[NUMBERS.name]
+    for _ in range(100):
+        gone = asyncio.ensure_future(anext(await started(manager.subscribe(NUMBERS))))
+        await wait_until(lambda: live_topic._listeners)
+        gone.cancel()
+        await asyncio.wait([gone])
+    del gone
+    gc.collect()
+
+    reading = asyncio.ensure_future(anext(stays))
+    await wait_until(lambda: live_topic._listeners)
+    assert len(live_topic._listeners) == len(live_topic.consumers) == 1
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+async def test_a_topic_closes_after_its_last_iterator_was_dropped() -> None:
+    manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
+    await drop_after_the_start(manager)
+
+    await wait_until(lambda: not manager._live_topics)
+    await manager.close()
+
+
+async def test_an_iterator_is_collected_by_another_thread() -> None:
+    manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
+    await drop_a_cycle(manager)
+    await asyncio.to_thread(gc.collect)
+
+    await wait_until(lambda: not manager._live_topics)
+    await manager.close()
+
+
+async def test_a_waiting_task_that_nothing_else_refers_to_is_not_collected(
+    manager: TopicManager,
+) -> None:
+    got: list[int] = []
+
+    async def read() -> None:
+        got.extend(await take(manager.subscribe(NUMBERS), 1))
+
+    # Nothing here keeps the task: asyncio itself holds it weakly.
+    asyncio.create_task(read())  # noqa: RUF006
+    await wait_until(lambda: readers_of(manager))
+    gc.collect()
+    await manager.publish(NUMBERS, 1)
+
+    await wait_until(lambda: got == [1])
+
+
+def test_an_iterator_may_outlive_its_event_loop() -> None:
+    manager = TopicManager(MemoryBroker())
+
+    async def begin() -> Any:
+        return await started(manager.subscribe(NUMBERS))
+
+    stream = asyncio.run(begin())
+    del stream
+    gc.collect()

@@ -1,0 +1,325 @@
+"""What a subscription promises: each event once, in order, from where it was asked to begin."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gqlnotify import Principal, TopicManager
+from gqlnotify.auth import Viewer, viewing
+from gqlnotify.brokers import MemoryBroker
+from gqlnotify.errors import (
+    BadUserInput,
+    Forbidden,
+    Unauthenticated,
+)
+from tests.bad_brokers import (
+    UnreliableBroker,
+    pause,
+)
+from tests.streams import (
+    NUMBERS,
+    PERFECT,
+    Tally,
+    leaving_at_once,  # noqa: F401
+    leaving_nothing,
+    publish_all,
+    reading,
+    small,  # noqa: F401
+    started,
+    take,
+    take_until,
+)
+from tests.waiting import PATIENCE
+
+
+def viewer(*, subscribe: Sequence[str] = (), publish: Sequence[str] = ()) -> Viewer:
+    return Viewer(Principal("alice", subscribe=tuple(subscribe), publish=tuple(publish)))
+
+
+@pytest.fixture
+async def manager() -> AsyncIterator[TopicManager]:
+    manager = TopicManager(MemoryBroker())
+    yield manager
+    await manager.close()
+
+
+# nothing lost, nothing twice, nothing out of order
+
+
+async def test_every_subscriber_gets_every_event_once_and_in_order(manager: TopicManager) -> None:
+    async with leaving_nothing(manager):
+        streams = [await started(manager.subscribe(NUMBERS)) for _ in range(5)]
+        reads = [asyncio.create_task(take_until(stream, 499)) for stream in streams]
+        await publish_all(manager, range(500))
+
+        assert await asyncio.gather(*reads) == [list(range(500))] * 5
+        for stream in streams:
+            await stream.aclose()
+
+
+async def test_a_stream_begins_with_what_is_published_after_it_started(
+    manager: TopicManager,
+) -> None:
+    await publish_all(manager, [1, 2])
+    stream = await started(manager.subscribe(NUMBERS))
+    await publish_all(manager, [3])
+
+    assert await take(stream, 1) == [3]
+
+
+fate = st.lists(st.integers(min_value=0, max_value=12), max_size=3)
+
+
+@given(
+    fates=st.lists(fate, min_size=1, max_size=40),
+    answer_turns=st.integers(0, 5),
+    breaths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
+)
+@pytest.mark.usefixtures("small")
+def test_whatever_the_live_path_drops_repeats_or_reorders_every_subscriber_gets_all_in_order(
+    fates: list[list[int]], answer_turns: int, breaths: list[int]
+) -> None:
+    last = len(fates)
+
+    async def scenario() -> None:
+        broker = UnreliableBroker(fates, answer_turns=answer_turns)
+        async with leaving_nothing(TopicManager(broker)) as manager:
+            streams = [await started(manager.subscribe(NUMBERS)) for _ in range(3)]
+            reads = [asyncio.create_task(take_until(stream, last)) for stream in streams]
+            for number in range(last + 1):
+                await manager.publish(NUMBERS, number)
+                await pause(breaths[number % len(breaths)])
+            for got in await asyncio.gather(*reads):
+                assert Tally.of(got, range(last + 1)) == PERFECT
+            for stream in streams:
+                await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.usefixtures("small")
+async def test_readers_that_come_back_again_and_again_lose_and_repeat_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    count = 300
+    fates = [
+        [chance.randrange(15) for _ in range(chance.choice([0, 1, 1, 2]))] for _ in range(count)
+    ]
+    broker = UnreliableBroker(fates, answer_turns=chance.randrange(4))
+
+    async def coming_and_going(manager: TopicManager, after: str) -> list[int]:
+        got = list[int]()
+        while not got or got[-1] != count:
+            stream = manager.subscribe(NUMBERS, after=after)
+            for _ in range(chance.randrange(1, 20)):
+                got.append(await anext(stream))
+                after = str(stream.cursor)
+                if got[-1] == count:
+                    break
+                await pause(chance.randrange(3))
+            await stream.aclose()
+        return got
+
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        start = await manager.cursor(NUMBERS)
+        subscribers = [asyncio.create_task(coming_and_going(manager, start)) for _ in range(8)]
+        for number in range(count + 1):
+            await manager.publish(NUMBERS, number)
+            await pause(chance.randrange(4))
+        async with asyncio.timeout(PATIENCE):
+            for got in await asyncio.gather(*subscribers):
+                assert Tally.of(got, range(count + 1)) == PERFECT
+
+
+@pytest.mark.usefixtures("small")
+async def test_resuming_behind_any_cursor_while_others_publish_has_no_hole_and_no_repeat() -> None:
+    count = 60
+    fates = [[number % 7] for number in range(count)]
+    async with leaving_nothing(TopicManager(UnreliableBroker(fates, answer_turns=2))) as manager:
+        reads = [
+            asyncio.create_task(
+                take_until(manager.subscribe(NUMBERS, after=await manager.cursor(NUMBERS)), count)
+            )
+        ]
+        for number in range(count + 1):
+            cursor = str(await manager.publish(NUMBERS, number))
+            if number < count:
+                stream = manager.subscribe(NUMBERS, after=cursor)
+                reads.append(asyncio.create_task(take_until(stream, count)))
+            await asyncio.sleep(0)
+
+        for first, got in enumerate(await asyncio.gather(*reads)):
+            assert got == list(range(first, count + 1))
+        for live_topic in list(manager._live_topics.values()):
+            for consumer in list(live_topic.consumers):
+                consumer.close()
+
+
+async def test_a_cursor_read_before_the_state_misses_nothing_that_follows(
+    manager: TopicManager,
+) -> None:
+    await publish_all(manager, [1])
+    cursor = await manager.cursor(NUMBERS)
+    await publish_all(manager, [2, 3])
+    stream = manager.subscribe(NUMBERS, after=cursor)
+
+    assert await take(stream, 2) == [2, 3]
+
+
+async def test_the_cursor_of_a_topic_that_was_never_used_misses_nothing_either(
+    manager: TopicManager,
+) -> None:
+    cursor = await manager.cursor(NUMBERS)
+    await publish_all(manager, [1])
+
+    assert await take(manager.subscribe(NUMBERS, after=cursor), 1) == [1]
+
+
+async def test_what_was_taken_has_the_cursor_that_its_publisher_got(manager: TopicManager) -> None:
+    stream = await started(manager.subscribe(NUMBERS))
+    assert stream.cursor is None
+    for cursor in await publish_all(manager, range(3)):
+        await take(stream, 1)
+        assert str(stream.cursor) == cursor
+
+
+@pytest.mark.parametrize("after", ["", "soon", "1-2-3", "$"])
+async def test_what_is_no_cursor_is_bad_input(manager: TopicManager, after: str) -> None:
+    async with leaving_nothing(manager):
+        with pytest.raises(BadUserInput):
+            await manager.subscribe(NUMBERS, after=after).start()
+
+
+async def test_resume_says_anew_where_to_begin(manager: TopicManager) -> None:
+    cursors = await publish_all(manager, [1, 2, 3])
+    stream = manager.subscribe(NUMBERS, after=cursors[0])
+    stream.resume(cursors[1])
+
+    assert await take(stream, 1) == [3]
+
+
+# rights
+
+
+async def test_without_a_viewer_everything_is_allowed(manager: TopicManager) -> None:
+    await manager.subscribe(NUMBERS).start()
+
+    await manager.publish(NUMBERS, 1)
+
+
+async def test_subscribing_without_the_right_is_forbidden(manager: TopicManager) -> None:
+    async with leaving_nothing(manager):
+        with viewing(viewer(publish=["*"], subscribe=["other"])):
+            stream = manager.subscribe(NUMBERS)
+            with pytest.raises(Forbidden):
+                await stream.start()
+            with pytest.raises(Forbidden):
+                await anext(stream)
+
+
+async def test_the_right_to_a_topic_or_to_the_view_opens_the_view(manager: TopicManager) -> None:
+    for right in ("numbers", "numbers.even", "num*"):
+        with viewing(viewer(subscribe=[right])):
+            await manager.subscribe(NUMBERS, view="numbers.even").start()
+    with viewing(viewer(subscribe=["numbers.odd"])), pytest.raises(Forbidden):
+        await manager.subscribe(NUMBERS, view="numbers.even").start()
+
+
+async def test_the_right_to_a_view_does_not_open_the_topic(manager: TopicManager) -> None:
+    with viewing(viewer(subscribe=["numbers.even"])), pytest.raises(Forbidden):
+        await manager.subscribe(NUMBERS).start()
+
+
+async def test_the_right_is_that_of_who_asked_wherever_the_stream_is_iterated(
+    manager: TopicManager,
+) -> None:
+    with viewing(viewer(subscribe=["other"])):
+        refused = manager.subscribe(NUMBERS)
+    with viewing(viewer(subscribe=["numbers"])):
+        allowed = manager.subscribe(NUMBERS)
+
+    with viewing(viewer(subscribe=["*"])), pytest.raises(Forbidden):
+        await refused.start()
+    with viewing(viewer()):
+        await allowed.start()
+
+
+async def test_a_mapped_stream_keeps_the_viewer_who_asked_for_it(manager: TopicManager) -> None:
+    with viewing(viewer(subscribe=["other"])):
+        stream = manager.subscribe(NUMBERS)
+
+    with pytest.raises(Forbidden):
+        await stream.map(lambda number, event: number).start()
+
+
+async def test_a_mapped_stream_keeps_the_view(manager: TopicManager) -> None:
+    with viewing(viewer(subscribe=["numbers.even"])):
+        stream = manager.subscribe(NUMBERS, view="numbers.even")
+        await stream.map(lambda number, event: number).start()
+
+
+async def test_a_hook_that_refuses_by_raising_refuses(manager: TopicManager) -> None:
+    async def may(principal: Principal, action: str, topic: str) -> bool:
+        raise Unauthenticated("Who?")
+
+    with viewing(Viewer(Principal("alice"), may)), pytest.raises(Unauthenticated):
+        await manager.subscribe(NUMBERS).start()
+
+
+async def test_aclose_ends_a_read_that_waits() -> None:
+    async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        waiting = await reading(stream)
+        await stream.aclose()
+
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+
+async def test_a_closed_stream_is_over() -> None:
+    async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        await publish_all(manager, [1])
+        await stream.aclose()
+        await stream.aclose()
+
+        assert [number async for number in stream] == []
+        await stream.start()
+
+
+async def test_a_stream_that_never_started_can_be_closed() -> None:
+    async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
+        stream = manager.subscribe(NUMBERS)
+        await stream.aclose()
+
+        assert [number async for number in stream] == []
+        assert not manager._live_topics
+
+
+async def test_a_read_that_is_cancelled_loses_nothing() -> None:
+    async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        waiting = await reading(stream)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await publish_all(manager, [1])
+
+        assert await take(stream, 1) == [1]
+        await stream.aclose()
+
+
+async def test_a_read_cancelled_as_its_event_arrives_loses_nothing() -> None:
+    async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
+        stream = await started(manager.subscribe(NUMBERS))
+        waiting = await reading(stream)
+        await publish_all(manager, [1])
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+        assert waiting.cancelled()
+        assert await take(stream, 1) == [1]
+        await stream.aclose()
