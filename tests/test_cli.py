@@ -201,7 +201,7 @@ def test_token_says_what_is_wrong_with_the_key(settings: dict[str, str], complai
         (
             ["--host", "0.0.0.0"],
             {"GQLNOTIFY_JWT_SECRET": "x" * 31},
-            "GQLNOTIFY_JWT_SECRET has 31 bytes, and HS256 needs 32 or more",
+            "GQLNOTIFY_JWT_SECRET has 31 bytes, but HS256 needs 32 or more",
         ),
         (
             ["--host", "::"],
@@ -397,7 +397,7 @@ def test_serve_warns_of_a_short_secret_on_a_loopback_address(tmp_path: Path) -> 
     with serving("--port", "0", settings=settings) as process:
         told = read_until(process, "startup complete")
 
-    assert "GQLNOTIFY_JWT_SECRET has 5 bytes, and HS256 needs 32 or more" in told
+    assert "GQLNOTIFY_JWT_SECRET has 5 bytes, but HS256 needs 32 or more" in told
     assert "GQLNOTIFY_PORT_8000_TCP is not a setting" in told
 
 

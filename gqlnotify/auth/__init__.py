@@ -1,4 +1,4 @@
-"""From a token to a principal, and from a principal to a right. The one importer of jose."""
+"""Verifies tokens and checks the rights of their principals. Only this folder imports jose."""
 
 from gqlnotify.auth.principal import Action, Principal, may, principal_from
 from gqlnotify.auth.tokens import (

@@ -1,6 +1,6 @@
-"""How many bad tokens an address may send.
+"""Limits how many bad tokens an address may send.
 
-A signature can't be guessed. This bounds the work of refusing, and the noise in the log.
+A signature can't be guessed. The limit bounds the work of refusing tokens, and the size of the log.
 """
 
 import math
@@ -19,16 +19,18 @@ _LONGEST_NAME = 64
 
 
 class FailedAttempts:
-    """So many failures of an address a minute, and so many at once: a leaky bucket for each.
+    """Counts the failures of each address in a leaky bucket.
 
-    While it is full, no token of the address is checked, not even a good one: the check is the
-    work that is bounded here, and its answer would tell which guess is right. Tokens that were
-    verified before need no check. The bucket leaks steadily, so an address waits for seconds.
+    While the bucket of an address is full, no token from it is checked, not even a good one: the
+    limit bounds the work of checking, and the answer would tell which guess is right. Tokens that
+    were verified before need no check. The bucket leaks steadily, so an address waits for seconds,
+    not for a minute.
 
     Args:
-        limit: failures a minute.
-        max_addresses: how many are remembered; the one that failed least recently is forgotten.
-        now: the clock, in seconds.
+        limit: Failures per minute, and the size of the bucket.
+        max_addresses: The number of buckets. When it is exceeded, the bucket of the address that
+            failed least recently is dropped.
+        now: The clock, in seconds.
     """
 
     def __init__(
@@ -44,23 +46,26 @@ class FailedAttempts:
         self._rates: OrderedDict[str, Rate] = OrderedDict()
 
     def check(self, address: str | None) -> None:
-        """Refuse an address with too many failures. None means unknown and is never refused.
+        """Refuse an address with too many failures. None, an unknown address, is never refused.
 
-        Tokens that are still being verified are not counted yet, so a client that opens many
+        Tokens that are still being verified do not count yet. So a client that opens many
         connections at once can have one token verified on each.
 
         Raises:
-            TooManyAttempts: it has; `extensions.retryAfter` says for how many seconds.
+            TooManyAttempts: The bucket of the address is full. `extensions.retryAfter` is the
+                number of seconds to wait.
         """
         rate = self._rates.get(_site(address)) if address else None
         wait = 0.0 if rate is None else rate.wait(self._now())
         if wait > 0:
+            seconds = math.ceil(wait)
             raise TooManyAttempts(
-                "Too many bad tokens came from this address", retryAfter=math.ceil(wait)
+                f"Too many bad tokens from this address: try again in {seconds} s",
+                retryAfter=seconds,
             )
 
     def failed(self, address: str | None) -> None:
-        """Count a failure."""
+        """Count a failure of the address."""
         if not address:
             return
         site = _site(address)
@@ -75,11 +80,11 @@ class FailedAttempts:
 
 
 def _site(address: str) -> str:
-    """Return what counts as one address: of IPv6 the network that a customer has, a /64."""
+    """Return what counts as one address. For IPv6 this is a /64, the network of one customer."""
     try:
         ip = ip_address(address)
     except ValueError:
-        # A proxy may pass on any name.
+        # Not an IP address: a proxy can report any text as the client's address.
         return address[:_LONGEST_NAME]
     if not isinstance(ip, IPv6Address):
         return str(ip)

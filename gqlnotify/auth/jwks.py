@@ -1,4 +1,4 @@
-"""Public keys from an address (RFC 7517): kept for a while, chosen by `kid`, fetched when due."""
+"""A JSON Web Key Set (RFC 7517): public keys, fetched from a URL, cached, and chosen by `kid`."""
 
 import asyncio
 import json
@@ -24,14 +24,13 @@ class KeySet:
     """The keys at `url` that fit `algorithm`.
 
     The keys are fetched on first use, when they are older than `cache` seconds, and when a token
-    names an unknown key. Fetches for unknown keys, and after a failure, are at least `again`
-    seconds apart, so that a flood of tokens is no flood of requests. Concurrent callers share one
-    fetch, which takes at most `timeout` seconds. While fetches fail, the last good keys stay in
-    use.
+    names an unknown key. Fetches for unknown keys, and fetches after a failure, are at least
+    `again` seconds apart, so a flood of tokens does not become a flood of requests. Concurrent
+    callers share one fetch, which takes at most `timeout` seconds. While fetches fail, the last
+    good keys stay in use.
 
     Raises:
-        ValueError: the address is neither https nor on this machine, or the algorithm's keys are
-            secret.
+        ValueError: The URL is neither https nor on this machine, or the algorithm needs a secret.
     """
 
     def __init__(
@@ -58,14 +57,14 @@ class KeySet:
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None) -> Key:
-        """Return the key that a token names; one that names none means the only key there is.
+        """Return the key with this `kid`. None stands for the only key, if there is only one.
 
         Raises:
-            Unauthenticated: there is no such key.
-            KeysUnavailable: the address fails, so the token can't be checked.
+            Unauthenticated: The set has no such key.
+            KeysUnavailable: The keys can't be fetched, so the token can't be checked.
         """
         if self._is_stale():
-            # After a failed attempt, only callers without a usable key wait for this one.
+            # After a failed fetch, only callers without a usable key wait for the next one.
             await self._fetch(wait=self._keys is None or not self._failing)
         key = self._choose(kid)
         if key is None:
@@ -74,7 +73,7 @@ class KeySet:
         if key is not None:
             return key
         if self._failing:
-            raise KeysUnavailable("The keys that tokens are checked with can't be fetched")
+            raise KeysUnavailable("The token can't be checked: the key set can't be fetched")
         raise Unauthenticated("The token is not valid")
 
     def __repr__(self) -> str:
@@ -93,12 +92,13 @@ class KeySet:
                 return
             self._fetching = asyncio.create_task(self._refresh())
         if wait and self._fetching is not None:
-            # Shielded: other callers wait for the fetch too, even if this one is cancelled.
+            # Other callers may wait for this fetch. Without the shield, the cancellation of one
+            # caller would cancel it for all.
             await asyncio.shield(self._fetching)
 
     def _is_fetching(self) -> bool:
         task = self._fetching
-        # A fetch started in another event loop never ends in this one.
+        # A fetch that another event loop started never ends in this one.
         return (
             task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
         )
@@ -110,15 +110,15 @@ class KeySet:
         except Exception as error:
             self._failing = True
             reason = str(error) or type(error).__name__
-            logger.warning("No keys from %s: %s", self._url.host, reason)
+            logger.warning("Could not fetch keys from %s: %s", self._url.host, reason)
         else:
             self._keys, self._fetched_at, self._failing = keys, time.monotonic(), False
         finally:
             self._tried_at = time.monotonic()
 
     async def _read(self) -> bytes:
-        # Not compressed: a small answer must not become a large one. No redirect: only the
-        # address that was configured is trusted.
+        # No compression: a small response must not expand to a huge one. No redirects: only the
+        # configured address is trusted.
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         async with (
             httpx.AsyncClient(
@@ -139,7 +139,7 @@ class KeySet:
         described = json.loads(body)
         listed = described.get("keys") if isinstance(described, dict) else None
         if not isinstance(listed, list):
-            raise ValueError("this is not a key set")  # noqa: TRY004 - one kind of failure
+            raise ValueError("the response is not a key set")  # noqa: TRY004 - one kind of failure
         fitting = []
         for each in listed[:MAX_KEYS]:
             try:
@@ -149,7 +149,7 @@ class KeySet:
                 # are out of the supported ranges" (RFC 7517, section 5).
                 continue
         if not fitting:
-            raise ValueError(f"no key for {self._algorithm} among {len(listed)}")
+            raise ValueError(f"none of the {len(listed)} keys is for {self._algorithm}")
         return fitting
 
 
@@ -157,11 +157,11 @@ def _checked(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
-        raise ValueError("The address of the key set is no URL") from None
+        raise ValueError("The address of the key set is not a URL") from None
     if parsed.userinfo:
-        raise ValueError("The address of the key set must not hold a password")
+        raise ValueError("The address of the key set must not contain a user or password")
     if parsed.scheme != "https" and not (parsed.scheme == "http" and is_loopback(parsed.host)):
-        raise ValueError("The address of the key set must be https, or http on this machine")
+        raise ValueError("The address of the key set must use https, or http on this machine")
     if not parsed.host:
-        raise ValueError("The address of the key set names no host")
+        raise ValueError("The address of the key set has no host")
     return parsed

@@ -1,4 +1,4 @@
-"""The subject of a token, and the topics that it gives rights to."""
+"""The subject and the rights of a verified token."""
 
 import math
 from collections.abc import Mapping
@@ -13,10 +13,14 @@ Action = Literal["subscribe", "publish"]
 
 @dataclass(frozen=True)
 class Principal:
-    """The subject of a token, and the topics that it gives rights to.
+    """The subject and the rights of a verified token.
 
-    `subscribe` and `publish` are patterns in which `*` stands for any characters.
-    `expires_at` is in UTC.
+    Attributes:
+        subject: The claim `sub`.
+        expires_at: The claim `exp`, in UTC. None if the token does not expire.
+        subscribe: Patterns of topics that the subject may subscribe to. `*` matches any characters.
+        publish: Patterns of topics that the subject may publish to.
+        claims: All claims of the token.
     """
 
     subject: str
@@ -27,32 +31,32 @@ class Principal:
 
     @property
     def token_id(self) -> str | None:
-        """The token's `jti`, by which it can be revoked."""
+        """The token's `jti` (RFC 7519, section 4.1.7), by which it can be revoked."""
         jti = self.claims.get("jti")
         return jti if isinstance(jti, str) else None
 
     @property
     def issued_at(self) -> float | None:
-        """The token's `iat`, in seconds since 1970."""
+        """The token's `iat` (RFC 7519, section 4.1.6), in seconds since 1970."""
         iat = self.claims.get("iat")
         return iat if _is_number(iat) else None
 
 
 def may(principal: Principal, action: Action, topic: str) -> bool:
-    """Return whether one of the principal's patterns for `action` covers `topic`."""
+    """Return whether one of the principal's patterns for `action` matches `topic`."""
     patterns = principal.subscribe if action == "subscribe" else principal.publish
     return any(matches(pattern, topic) for pattern in patterns)
 
 
 def principal_from(claims: Mapping[str, Any]) -> Principal:
-    """Return the principal that verified claims describe.
+    """Return the principal of a token with these claims, which are already verified.
 
     Raises:
-        ValueError: `sub`, `topics` or one of the times is not what it should be.
+        ValueError: `sub`, `topics`, `exp`, `nbf` or `iat` has the wrong type.
     """
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject:
-        raise ValueError("sub must be a string")
+        raise ValueError("sub must be a non-empty string")
     topics = claims.get("topics", {})
     if not isinstance(topics, Mapping):
         raise ValueError("topics must be an object")  # noqa: TRY004 - one kind of refusal
@@ -74,8 +78,8 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    # "A JSON numeric value" (RFC 7519, section 2). To Python a boolean, NaN and Infinity are
-    # numbers as well.
+    # "A JSON numeric value" (RFC 7519, section 2). In Python, booleans, NaN and Infinity are
+    # numbers too.
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)

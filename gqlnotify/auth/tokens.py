@@ -1,4 +1,4 @@
-"""From a token to a `Principal`, by python-jose; and, for tools, from claims to a token."""
+"""Verifies tokens with python-jose, and signs tokens for tools and tests."""
 
 import logging
 import time
@@ -24,16 +24,17 @@ logger = logging.getLogger("gqlnotify.auth")
 _TOKEN_KEYS = ("authorization", "token", "authtoken")
 
 Authenticate = Callable[[str | None, Any], Principal | Awaitable[Principal]]
-"""A hook: the token (None when there was none) and the Starlette connection, to a `Principal`.
-It raises `Unauthenticated` to refuse."""
+"""A hook that takes the token, or None if there is none, and the Starlette connection.
+
+It returns the `Principal`, or raises `Unauthenticated` to refuse the token."""
 
 
 def find_token(fields: Mapping[str, Any]) -> Any:
-    """Find the token in HTTP headers or in the payload of a `connection_init`.
+    """Return the token in HTTP headers or in the payload of a `connection_init`, or None.
 
-    The keys `Authorization`, `token` and `authToken` are looked for in that order and in any
-    case; a leading `Bearer` is taken off. What comes back may be no string at all: `verify`
-    refuses that.
+    The keys are `Authorization`, `token` and `authToken`, in this order and in any case. A leading
+    `Bearer` (RFC 6750, section 2.1) is removed. A payload can contain a value that is not a string:
+    it is returned as it is, and `verify` refuses it.
     """
     lowered = {key.lower(): value for key, value in fields.items()}
     for key in _TOKEN_KEYS:
@@ -52,11 +53,11 @@ def _without_scheme(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What a token must have in addition to a good signature: algorithm, audience, issuer, times.
+    """What is checked besides the signature: algorithm, audience, issuer and times.
 
     `leeway` is how many seconds `nbf` and `iat` may be ahead of this machine's clock: "some small
     leeway, usually no more than a few minutes, to account for clock skew" (RFC 7519, section
-    4.1.5). `exp` gets none: what runs with a token ends at that time.
+    4.1.5). `exp` has no leeway, because operations end exactly when their token expires.
     """
 
     algorithm: str = "HS256"
@@ -67,7 +68,7 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Settings) -> "Rules":
-        """Return the rules that the settings make."""
+        """Return the rules that the settings describe."""
         return cls(
             algorithm=settings.jwt_algorithm,
             audience=settings.jwt_audience,
@@ -80,9 +81,9 @@ class Rules:
         """Return the principal of `token`.
 
         Raises:
-            TokenExpired: the token is valid except for its `exp`.
-            TokenNotYetValid: the token is valid except for its `nbf` or `iat`.
-            Exception: whatever jose raises for any other token.
+            TokenExpired: The token is valid except for its `exp`.
+            TokenNotYetValid: The token is valid except for its `nbf` or `iat`.
+            Exception: jose refuses the token. It raises many types.
         """
         claims: dict[str, Any] = jwt.decode(
             token,
@@ -91,10 +92,10 @@ class Rules:
             audience=self.audience,
             issuer=self.issuer,
             options={
-                # The times are checked below: jose rounds them, has one leeway for all of them,
-                # and looks at them before the audience and the issuer.
+                # `_check_times` checks the times: jose rounds them, has one leeway for all, and
+                # checks them before the audience and the issuer.
                 **{f"verify_{name}": False for name in ("exp", "nbf", "iat")},
-                # It would have to be compared with an access token, which is not sent here.
+                # `at_hash` is the hash of an access token, and clients do not send one.
                 "verify_at_hash": False,
                 "require_sub": True,
                 "require_aud": self.audience is not None,
@@ -110,7 +111,8 @@ class Rules:
         return principal
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> None:
-        # "The expiration time on or after which the JWT MUST NOT be accepted" (section 4.1.4).
+        # "The expiration time on or after which the JWT MUST NOT be accepted" (RFC 7519, section
+        # 4.1.4).
         if "exp" in claims and claims["exp"] <= now:
             raise TokenExpired("The token has expired")
         for name in ("nbf", "iat"):
@@ -119,10 +121,18 @@ class Rules:
 
 
 class TokenVerifier:
-    """Checks JSON Web Tokens with one key and one algorithm.
+    """Verifies JSON Web Tokens (RFC 7519) with one key and one algorithm.
+
+    Args:
+        key: A secret for HS256, HS384 and HS512; otherwise a public key in PEM format.
+        algorithm: The only algorithm that is accepted.
+        audience: The `aud` that a token must have; None accepts any.
+        issuer: The `iss` that a token must have; None accepts any.
+        require_exp: Whether a token must have an `exp`.
+        leeway: How many seconds `nbf` and `iat` may be ahead of this machine's clock.
 
     Raises:
-        ValueError: the key is empty or does not fit the algorithm's family.
+        ValueError: The key is empty, or is not a key for the algorithm.
     """
 
     def __init__(
@@ -152,21 +162,22 @@ class TokenVerifier:
         """Return the principal of `token`.
 
         Raises:
-            TokenExpired: its `exp` has passed.
-            TokenNotYetValid: its `nbf` or `iat` is in the future.
-            Unauthenticated: it is missing, malformed, forged, or meant for another service.
+            TokenExpired: Its `exp` has passed.
+            TokenNotYetValid: Its `nbf` or `iat` is in the future.
+            Unauthenticated: It is missing, malformed, forged, or meant for another service.
         """
         try:
             _header(token)
             return self._rules.principal(token, self._key)
         except Exception as error:
             refusal = _refusal(error)
-        # Out here: a chain, even a hidden one, would carry the token along.
+        # Outside of the `except`: inside, `__context__` would keep jose's error, whose traceback
+        # refers to the token.
         raise refusal
 
 
 class KeySetVerifier:
-    """Checks JSON Web Tokens with the keys of a `KeySet`, chosen by `kid`, and one algorithm."""
+    """Verifies JSON Web Tokens with one algorithm and the keys of a `KeySet`, chosen by `kid`."""
 
     def __init__(self, keys: "KeySet", rules: Rules) -> None:
         self._keys = keys
@@ -180,10 +191,10 @@ class KeySetVerifier:
         """Return the principal of `token`.
 
         Raises:
-            TokenExpired: its `exp` has passed.
-            TokenNotYetValid: its `nbf` or `iat` is in the future.
-            Unauthenticated: it is missing, malformed, forged, or meant for another service.
-            KeysUnavailable: the keys can't be fetched.
+            TokenExpired: Its `exp` has passed.
+            TokenNotYetValid: Its `nbf` or `iat` is in the future.
+            Unauthenticated: It is missing, malformed, forged, or meant for another service.
+            KeysUnavailable: The keys can't be fetched.
         """
         try:
             header = _header(token)
@@ -195,10 +206,10 @@ class KeySetVerifier:
 
 
 def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
-    """Return the verifier that the settings ask for; None where they name no key.
+    """Return the verifier that the settings describe, or None if they contain no key.
 
     Raises:
-        ValueError: they name two, or one that is not usable.
+        ValueError: They contain a secret and a key set, or a key that is not usable.
     """
     rules = Rules.of(settings)
     if settings.jwks_url is None:
@@ -210,9 +221,9 @@ def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:
         return TokenVerifier(settings.jwt_secret.get_secret_value(), **asdict(rules))
     if settings.jwt_secret is not None:
         raise ValueError(
-            "GQLNOTIFY_JWT_SECRET and GQLNOTIFY_JWKS_URL are both set; which key is meant?"
+            "GQLNOTIFY_JWT_SECRET and GQLNOTIFY_JWKS_URL are both set: remove one of them"
         )
-    # With a secret, no HTTP client has to be loaded.
+    # It imports httpx, which an application with a secret does not need.
     from gqlnotify.auth.jwks import KeySet  # noqa: PLC0415
 
     keys = KeySet(
@@ -233,21 +244,24 @@ def too_short(settings: Settings) -> str | None:
     if size >= least:
         return None
     return (
-        f"GQLNOTIFY_JWT_SECRET has {size} bytes, and {algorithm} needs {least} or more: "
-        f"a shorter one can be guessed. Make one with: openssl rand -base64 {least}"
+        f"GQLNOTIFY_JWT_SECRET has {size} bytes, but {algorithm} needs {least} or more: "
+        f"a shorter secret can be guessed. Create one with: openssl rand -base64 {least}"
     )
 
 
 def sign(claims: Mapping[str, Any], settings: Settings) -> str:
-    """Return `claims` as a signed token, with the audience and issuer that the settings ask for.
+    """Return a signed token with `claims`, and with the settings' audience and issuer.
 
     Raises:
-        ValueError: the settings hold no secret, or one that does not fit the algorithm.
+        ValueError: The settings contain no secret, or one that does not fit the algorithm.
     """
     if settings.jwt_secret is None:
-        raise ValueError("GQLNOTIFY_JWT_SECRET is not set")
+        raise ValueError("GQLNOTIFY_JWT_SECRET is not set: it is needed to sign tokens")
     if not settings.jwt_algorithm.startswith("HS"):
-        raise ValueError("Only HMAC tokens can be made here; the others need a private key")
+        raise ValueError(
+            f"A token for {settings.jwt_algorithm} needs a private key, which the settings do not "
+            "contain: sign the token where the key is"
+        )
     key = fitting_key(settings.jwt_secret.get_secret_value(), settings.jwt_algorithm)
     expected = {"aud": settings.jwt_audience, "iss": settings.jwt_issuer}
     full = {**{k: v for k, v in expected.items() if v is not None}, **claims}
@@ -261,7 +275,7 @@ def _header(token: Any) -> Mapping[str, Any]:
         raise Unauthenticated("The token is not valid")
     header: Mapping[str, Any] = jwt.get_unverified_header(token)
     # "If any of the listed extension Header Parameters are not understood and supported by the
-    # recipient, then the JWS is invalid" (RFC 7515, section 4.1.11). None is understood here.
+    # recipient, then the JWS is invalid" (RFC 7515, section 4.1.11). We support none of them.
     if "crit" in header:
         raise Unauthenticated("The token is not valid")
     return header
@@ -269,7 +283,8 @@ def _header(token: Any) -> Mapping[str, Any]:
 
 def _key_id(header: Mapping[str, Any], algorithm: str) -> str | None:
     kid = header.get("kid")
-    # A token of another algorithm is refused anyway, and not worth a request for its key.
+    # A token with another algorithm is refused in any case. Refuse it before its `kid` can cause a
+    # request for keys.
     if header.get("alg") != algorithm or ("kid" in header and not isinstance(kid, str)):
         raise Unauthenticated("The token is not valid")
     return kid
@@ -277,6 +292,6 @@ def _key_id(header: Mapping[str, Any], algorithm: str) -> str | None:
 
 def _refusal(error: Exception) -> NotifyError:
     if isinstance(error, NotifyError):
-        # A new one: the traceback of the old one refers to the frames that held the token.
+        # A new error: the traceback of the old one refers to frames that hold the token.
         return type(error)(error.message)
     return Unauthenticated("The token is not valid")

@@ -13,21 +13,23 @@ from gqlnotify.errors import Forbidden, NoViewer, Unauthenticated
 from gqlnotify.event import is_reserved
 
 May = Callable[[Principal, Action, str], bool | Awaitable[bool]]
-"""A hook: whether the principal has the right to the action on the topic of that name."""
+"""A hook that takes a principal, an action and the name of a topic.
+
+It returns whether the principal has the right to the action on that topic."""
 
 _ALWAYS_NEW = {"exp", "iat", "nbf", "jti", "auth_time", "topics"}
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """A principal and the decision that applies to it, for as long as an operation runs."""
+    """A principal, and the hook that decides its rights. An operation runs for a viewer."""
 
     principal: Principal
     may: May = may
 
 
 class _Everybody:
-    """In place of a viewer where one execution is for all of them."""
+    """Stands for the viewers of a shared execution."""
 
 
 _UNKNOWN = object()
@@ -45,20 +47,22 @@ def viewing(viewer: Viewer | None) -> Iterator[None]:
 
 
 def view_as(viewer: Viewer | None) -> None:
-    """Set `viewer` for the rest of the running task, which runs a single operation."""
+    """Set `viewer` for the rest of the current task, which runs only one operation."""
     _viewer.set(viewer)
 
 
 def view_as_everybody() -> None:
-    """Let the rest of the running context have no viewer, and raise where one is asked for."""
+    """Make `current_viewer` raise `NoViewer` in the rest of the current context."""
     _viewer.set(_Everybody())
 
 
 def current_viewer() -> Viewer | None:
-    """Return the viewer of the running operation; None outside one or where no token is asked.
+    """Return the viewer of the running operation.
+
+    Returns None outside of an operation, and if the server does not ask for tokens.
 
     Raises:
-        NoViewer: the execution is shared by several viewers.
+        NoViewer: Several viewers share the execution.
     """
     viewer = _viewer.get()
     if isinstance(viewer, _Everybody):
@@ -67,17 +71,17 @@ def current_viewer() -> Viewer | None:
 
 
 def knows_its_viewer() -> bool:
-    """Return whether the running thread knows its viewer, or knows that it has none.
+    """Return whether the current thread knows its viewer, or knows that it has none.
 
-    It does if it got a copy of the context in which it was started, as by `asyncio.to_thread` and
-    not by `run_in_executor`. Without one, a thread that a resolver started looks like one of the
-    application's own.
+    A thread knows this if it has a copy of the context that started it. `asyncio.to_thread` copies
+    the context, `run_in_executor` does not. Without a copy, a thread that a resolver started can't
+    be told from the application's own threads, which run without a viewer.
     """
     return _viewer.get(_UNKNOWN) is not _UNKNOWN or _is_anyio_worker()
 
 
 def _is_anyio_worker() -> bool:
-    # Its threads, in which FastAPI runs plain functions, always get a copy.
+    # FastAPI runs plain functions in anyio's worker threads, which always get a copy.
     from anyio import from_thread  # noqa: PLC0415 - processes that only publish don't need it
 
     try:
@@ -93,21 +97,21 @@ def current_principal() -> Principal:
     """Return the principal of the running operation.
 
     Raises:
-        Unauthenticated: outside an operation, or where no token is asked for.
-        NoViewer: the execution is shared by several viewers.
+        Unauthenticated: No operation runs, or the server does not ask for tokens.
+        NoViewer: Several viewers share the execution.
     """
     viewer = current_viewer()
     if viewer is None:
-        raise Unauthenticated("This needs a token, and the operation runs without one")
+        raise Unauthenticated("This needs a token, but the operation runs without one")
     return viewer.principal
 
 
 async def authorize(action: Action, topic: str) -> None:
-    """Check the running viewer's right. Code that runs for no viewer may do anything.
+    """Check the right of the current viewer. Code that runs without a viewer is not checked.
 
     Raises:
-        Forbidden: the viewer has no such right.
-        NoViewer: the execution is shared by several viewers.
+        Forbidden: The viewer does not have this right.
+        NoViewer: Several viewers share the execution.
     """
     await check_right(current_viewer(), action, topic)
 
@@ -115,10 +119,11 @@ async def authorize(action: Action, topic: str) -> None:
 async def check_right(viewer: Viewer | None, action: Action, *topics: str) -> None:
     """Check that `viewer` has the right to `action` on at least one of `topics`.
 
-    No viewer has a right to a reserved topic, whatever the token or the application says.
+    No viewer has a right to a reserved topic, even if the token or the application grants it.
 
     Raises:
-        Forbidden: on none of them, or one is reserved; the message names the first.
+        Forbidden: The viewer has the right to none of them, or one is reserved. The message names
+            the first topic.
     """
     if viewer is None:
         return
@@ -131,23 +136,24 @@ async def check_right(viewer: Viewer | None, action: Action, *topics: str) -> No
 
 
 def renewed(current: Viewer, fresh: Viewer) -> Viewer:
-    """Return `fresh`, which may take the place of `current` on a connection that goes on.
+    """Return `fresh` if it may replace `current` on an open connection.
 
-    Operations that run keep the right that they were given, so no right may be missing now.
+    Running operations keep the rights that they started with, so the fresh token must have at least
+    these.
 
     Raises:
-        Forbidden: the fresh token is of another subject, or has fewer rights.
+        Forbidden: The fresh token has another subject, fewer rights or other claims.
     """
     old, new = current.principal, fresh.principal
     if new.subject != old.subject:
-        raise Forbidden("A connection can only be renewed by a token of the same subject")
+        raise Forbidden("This token has another subject: open a new connection with it")
     if not (set(old.subscribe) <= set(new.subscribe) and set(old.publish) <= set(new.publish)):
-        raise Forbidden("This token has fewer rights; come back with it on a new connection")
+        raise Forbidden("This token has fewer rights: open a new connection with it")
     if _other_claims(new) != _other_claims(old):
-        raise Forbidden("This token has other claims; come back with it on a new connection")
+        raise Forbidden("This token has other claims: open a new connection with it")
     return fresh
 
 
 def _other_claims(principal: Principal) -> dict[str, Any]:
-    # An application's own decision may rest on any of them.
+    # The application's `may` hook can depend on any of them.
     return {k: v for k, v in principal.claims.items() if k not in _ALWAYS_NEW}

@@ -1,1 +1,1 @@
-"""Values as JSON and back: what would read back as something else is refused."""
+"""Encodes values as JSON and decodes them; refuses a value that would decode as another one."""

@@ -1,8 +1,8 @@
-"""Values as JSON and back to what they were, type included. Pure.
+"""Encodes values as JSON, and decodes them to equal values of the same types. Pure.
 
-pydantic does most of it. Where several classes may stand in one place, in a union or for a
-Strawberry interface, it would take the first one that fits: there the name of the class travels
-with the value, as `__typename`. Whatever would still read back as something else is refused.
+pydantic does most of the work. If a place allows several classes (a union, or a Strawberry
+interface), pydantic takes the first class that fits. In these places the codec adds the name of the
+class to the value, as `__typename`. It refuses a value that would still decode as another one.
 """
 
 import json
@@ -31,7 +31,7 @@ from gqlnotify.codec.difference import difference
 TYPENAME = "__typename"
 
 Schema = dict[str, Any]
-"""A core schema of pydantic's, as it describes a type."""
+"""pydantic's description of a type, a core schema."""
 
 _NESTED = {
     *("schema", "choices", "fields", "definitions", "steps"),
@@ -39,8 +39,8 @@ _NESTED = {
     *("lax_schema", "strict_schema", "json_schema", "python_schema"),
 }
 _CLASSES = {"dataclass", "model"}
-# The validator that a model keeps for itself does not read the names of classes. Only this private
-# argument turns it off, so it is checked at import.
+# pydantic builds one validator for each model and uses it wherever the model appears. It ignores
+# `__typename`. Only this private argument turns it off, so `require_support` checks the argument.
 _NOT_PREBUILT: Any = {"_use_prebuilt": False}
 
 
@@ -48,10 +48,10 @@ def require_support(
     validator: Callable[..., object] = SchemaValidator,
     serializer: Callable[..., object] = SchemaSerializer,
 ) -> None:
-    """Check that pydantic can build validators and serializers as this module needs them.
+    """Check that pydantic takes the private argument that this module needs.
 
     Raises:
-        ImportError: it can't.
+        ImportError: This version of pydantic does not take it.
     """
     try:
         for build in (validator, serializer):
@@ -67,16 +67,17 @@ require_support()
 
 
 class Unfit(ValueError):
-    """A value can't travel; the text says where and why, without the value."""
+    """A value can't be encoded or decoded. The text says where and why, without the value."""
 
 
 def codec_of(type_: Any) -> "Codec":
-    """Return the codec of a type, the same one each time."""
+    """Return the codec of a type. Hashable types share one, because building it is slow."""
     try:
         hash(type_)
     except TypeError:
         return Codec(type_)
-    # `A | B == B | A`, but what both accept is read as the first: so the order counts.
+    # `A | B == B | A`, but a value that fits both is decoded as the first. So the order matters,
+    # and `repr` keeps it in the key of the cache.
     return _codec_of(type_, repr(type_))
 
 
@@ -86,10 +87,10 @@ def _codec_of(type_: Any, _spelling: str) -> "Codec":
 
 
 def plain_json(value: Any) -> bytes:
-    """Return as JSON what has no declared type.
+    """Encode a value that has no declared type.
 
     Raises:
-        Unfit: it would not read back as what it is.
+        Unfit: The JSON would decode as another value or type.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -101,19 +102,20 @@ def plain_json(value: Any) -> bytes:
 
 
 class Codec:
-    """Turns the values of one type into JSON and back."""
+    """Encodes the values of one type as JSON, and decodes them."""
 
     def __init__(self, type_: Any) -> None:
         self._type = type_
         with suppress(PydanticUndefinedAnnotation, ImportError, KeyError):
-            # A class that is defined or imported only later is looked for at the first use.
+            # The type may refer to a class that is defined or imported later. The first use tries
+            # again.
             _ = self._coder
 
     def encode(self, value: Any) -> bytes:
-        """Return `value` as JSON.
+        """Encode `value` as JSON.
 
         Raises:
-            Unfit: it would not read back as what it is.
+            Unfit: The JSON would decode as another value or type.
         """
         coder = self._coder
         try:
@@ -125,16 +127,16 @@ class Codec:
         return payload
 
     def decode(self, payload: bytes) -> Any:
-        """Return the value that `encode` made `payload` from.
+        """Decode a payload that `encode` returned.
 
         Raises:
-            Unfit: the payload is of another type.
+            Unfit: The payload does not fit the type.
         """
         coder = self._coder
         try:
             return coder.validator.validate_json(payload)
         except Exception as error:
-            # Without its cause: pydantic's text holds what was published.
+            # `from None`, because the text of pydantic's error contains the published value.
             raise Unfit(reason_of(error)) from None
 
     @cached_property
@@ -161,7 +163,7 @@ class _Coder:
         return cls(SchemaValidator(made, **_NOT_PREBUILT), SchemaSerializer(made, **_NOT_PREBUILT))
 
     def fields(self, value: object) -> dict[str, Any]:
-        """Return the fields of an object as JSON can spell them."""
+        """Return the fields of an object as values that JSON has."""
         found = self.serializer.to_python(value, mode="json", warnings=False)
         if not isinstance(found, dict):
             raise PydanticSerializationUnexpectedValue("None of the classes")
@@ -169,12 +171,12 @@ class _Coder:
 
     def read(self, fields: Mapping[str, Any]) -> Any:
         """Return the object with these fields."""
-        # From JSON and not from Python's values, for which pydantic has other rules.
+        # Through JSON: for Python values pydantic has other rules than for JSON.
         return self.validator.validate_json(to_json(fields))
 
 
 class _Tagging:
-    """Puts the name of the class where several may stand."""
+    """Changes a core schema: values carry their class name wherever it allows several classes."""
 
     def __init__(self, schema: Any) -> None:
         self.needed = False
@@ -184,7 +186,7 @@ class _Tagging:
         self.schema = self._convert(schema)
 
     def whole(self, schema: Schema) -> Schema:
-        """Return a part of the schema so that it can stand alone."""
+        """Return a part of the schema with the definitions that it may refer to."""
         definitions = self.schema.get("definitions", [])
         return {"type": "definitions", "schema": schema, "definitions": definitions}
 
@@ -218,7 +220,7 @@ class _Tagging:
         objects = [choice for choice, class_ in choices if class_ is not None]
         classes = [class_ for _, class_ in choices if class_ is not None]
         several = len(objects) > 1 or any(map(_is_interface, classes))
-        # Two forms of one generic class, or two classes of one name, can't be told apart by it.
+        # A name can't tell apart two forms of one generic class, or two classes of the same name.
         if not several or len({*map(_name_of, classes)}) < len(classes):
             return {key: self._convert_child(key, value) for key, value in schema.items()}
         others = [self._convert(choice) for choice, class_ in choices if class_ is None]
@@ -231,7 +233,7 @@ class _Tagging:
             return self._class_of(self._definitions[schema["schema_ref"]])
         if schema["type"] in _CLASSES:
             return None if schema.get("root_model") else schema["cls"]
-        # A class with validators of its own is wrapped in them.
+        # pydantic wraps a class in the validators that it defines.
         is_wrapped = schema["type"].startswith("function-") and "schema" in schema
         return self._class_of(schema["schema"]) if is_wrapped else None
 
@@ -261,20 +263,20 @@ class _Member:
 
     @cached_property
     def coder(self) -> _Coder:
-        """What turns it into JSON and back."""
+        """Encodes and decodes the class. Built on first use: a class may refer to itself."""
         converted = {k: self._tagging._convert_child(k, v) for k, v in self._schema.items()}
         return _Coder.of(self._tagging.whole(converted))
 
 
 class _Named:
-    """Objects of several classes, told apart by the names of these."""
+    """Encodes and decodes objects of several classes, which their names tell apart."""
 
     def __init__(self, members: Mapping[Any, _Member], interfaces: Iterable[Any]) -> None:
         self._members = members
         self._interfaces = interfaces
 
     def write(self, value: object) -> dict[str, Any]:
-        """Return what `value` is in JSON."""
+        """Return the fields of `value` and the name of its class."""
         name = _name_of(type(value))
         for class_, coder in self._called(name):
             if class_ is type(value):
@@ -282,7 +284,7 @@ class _Named:
         raise PydanticSerializationUnexpectedValue("None of the classes")
 
     def read(self, found: Any) -> Any:
-        """Return the object that JSON describes."""
+        """Return the object that `found`, decoded from JSON, describes."""
         if not isinstance(found, dict):
             raise PydanticCustomError("object_expected", "Neither of the classes")
         fields = {name: value for name, value in found.items() if name != TYPENAME}
@@ -294,9 +296,9 @@ class _Named:
         return coders[0].read(fields)
 
     def _guess(self, fields: Mapping[str, Any]) -> Any:
-        """Return the object of the one class that these fields fit.
+        """Return the object of the only class that these fields fit.
 
-        Events that were published when the type was no union yet have no name in them.
+        An event has no `__typename` if it was published before its type became a union.
         """
         fitting = [(coder, value) for coder, value in self._attempts(fields)]
         if len(fitting) > 1:
@@ -314,7 +316,7 @@ class _Named:
                 continue
 
     def _called(self, name: str | None) -> Iterator[tuple[Any, _Coder]]:
-        """Yield the classes of this name, or all."""
+        """Yield the classes of this name, or all classes if it is None."""
         for class_, member in self._members.items():
             if name is None or _name_of(class_) == name:
                 yield class_, member.coder
@@ -334,7 +336,7 @@ def _flat(union: Schema) -> Iterator[Schema]:
 
 
 def _definition_of(class_: Any) -> Any:
-    # Its own: a subclass inherits the attribute, and is none of the schema's types by that.
+    # `vars`, because a subclass inherits the attribute without being a type of the schema.
     return vars(class_).get("__strawberry_definition__")
 
 
@@ -375,7 +377,7 @@ def reason_of(error: Exception) -> str:
 
 
 def path_of(location: Iterable[object]) -> str:
-    """Spell a place in a value; what may be a key of a mapping, and so data, becomes `*`."""
+    """Return a path in a value as text. What may be a mapping's key, and so data, becomes `*`."""
     return ".".join(
         str(x) if isinstance(x, int) or str(x).isidentifier() else "*" for x in location
     )

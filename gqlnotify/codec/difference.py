@@ -1,4 +1,4 @@
-"""Where a value that was read back is not what was published, type included."""
+"""Finds where a decoded value differs from the published one, in value or type. Pure."""
 
 import dataclasses
 from collections import deque
@@ -16,7 +16,7 @@ _ATOMS = {str, int, float, bool, type(None), bytes, date, timedelta, Decimal, UU
 
 
 class Difference(NamedTuple):
-    """The first place where two values differ, and what they are there: names, no values."""
+    """The first place where two values differ. `published` and `read` name the types there."""
 
     path: tuple[object, ...]
     published: str
@@ -27,19 +27,19 @@ Compare = Callable[[Any, Any], Difference | None]
 
 
 def difference(published: Any, read: Any) -> Difference | None:
-    """Return where `read` is not what was `published`; None where it is, in every part."""
+    """Return where `read` differs from what was `published`, or None if it does not differ."""
     if published is read:
         return None
     kind: Any = type(published)
     if kind is not type(read):
         # "When an argument is annotated as having type float, an argument of type int is
-        # acceptable" (PEP 484): where they are equal nothing is lost.
+        # acceptable" (PEP 484). If they are equal, nothing is lost.
         if kind is int and type(read) is float and published == read:
             return None
         return Difference((), kind.__name__, type(read).__name__)
     if kind in _ATOMS:
         return _unless(published == read, published)
-    # A class is hashable, whatever mypy says of its metaclass.
+    # mypy does not know that a class is hashable.
     return _comparison_of(kind)(published, read)  # type: ignore[arg-type]
 
 
@@ -53,12 +53,13 @@ def _comparison_of(kind: Any) -> Compare:
     for classes, compare in _COMPARISONS:
         if issubclass(kind, classes):
             return compare
-    # An object that is equal to itself alone is what its attributes are.
+    # A class without `__eq__` compares by identity, and a decoded object is never the same one. So
+    # compare the attributes.
     return _by_all_attributes if kind.__eq__ is object.__eq__ else _by_equality
 
 
 def _is_data(field: Any) -> bool:
-    # The field of a Strawberry type that has a resolver is a method.
+    # A field of a Strawberry type that has a resolver is a method and holds no data.
     return getattr(field, "base_resolver", None) is None
 
 
@@ -68,7 +69,7 @@ def _by_attributes(names: Iterable[str]) -> Compare:
     def compare(published: Any, read: Any) -> Difference | None:
         for name in attributes:
             one, other = getattr(published, name, None), getattr(read, name, None)
-            # Most attributes are texts: no call for those, which each publication would pay for.
+            # Most attributes are strings. This saves a call for each of them in every `publish`.
             if type(one) is type(other) is str and one == other:
                 continue
             found = difference(one, other)
@@ -111,7 +112,7 @@ def _of_mappings(published: Any, read: Any) -> Difference | None:
 def _of_sets(published: Any, read: Any) -> Difference | None:
     if published != read:
         return _unless(False, published)
-    # Equal is not the same: 1 == True.
+    # Equal items can have different types: 1 == True.
     counterparts = {item: item for item in read}
     return _first(((item, item) for item in published), [counterparts[x] for x in published])
 

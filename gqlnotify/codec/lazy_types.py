@@ -1,6 +1,6 @@
-"""Types that `strawberry.lazy` names and pydantic has to find. Pure.
+"""Lets pydantic find the types that `strawberry.lazy` names. Pure.
 
-Strawberry is not imported here: where it is not loaded, there are none.
+This module does not import Strawberry: if no other module has, there are no lazy types.
 """
 
 import dataclasses
@@ -12,10 +12,10 @@ _HOOK = "__get_pydantic_core_schema__"
 
 
 def teach_pydantic() -> None:
-    """Let pydantic resolve lazy types by the hook that it calls for this.
+    """Add pydantic's hook for custom types to Strawberry's lazy types.
 
     Raises:
-        ImportError: Strawberry is loaded, and its lazy types are not what this needs.
+        ImportError: This version of Strawberry has no lazy types that can be resolved.
     """
     strawberry = sys.modules.get("strawberry")
     if strawberry is not None:
@@ -38,10 +38,10 @@ def _schema_of(lazy: Any, _source: Any, handler: Any) -> Any:
 
 
 def names_in(type_: Any) -> dict[str, Any]:
-    """Return the names that lazy references use in `type_` and all that it holds.
+    """Return the names of the lazy references in `type_` and in its fields, with their types.
 
     Raises:
-        KeyError, ImportError: the module that has one is not there yet.
+        KeyError, ImportError: A module does not exist yet, or does not define the type yet.
     """
     names: dict[str, Any] = {}
     _collect(type_, names, set())

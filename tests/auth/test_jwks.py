@@ -480,4 +480,4 @@ async def test_a_failure_repeats_neither_the_token_nor_the_answer(
         told = f"{error!r} {error.args} {vars(error)} {by!r} {vars(by)} {caplog.text}"
         for secret in ("swordfish", *token.split(".")):
             assert secret not in told
-        assert "No keys from 127.0.0.1" in caplog.text
+        assert "Could not fetch keys from 127.0.0.1" in caplog.text

@@ -38,8 +38,8 @@ def test_a_token_of_the_same_subject_and_no_fewer_rights_takes_the_place(fresh: 
 @pytest.mark.parametrize(
     ("fresh", "why"),
     [
-        (viewer(subject="bob"), "same subject"),
-        (viewer(subject="Alice"), "same subject"),
+        (viewer(subject="bob"), "another subject"),
+        (viewer(subject="Alice"), "another subject"),
         (viewer(subscribe=("tasks",)), "fewer rights"),
         (viewer(publish=()), "fewer rights"),
         (viewer({"role": "guest"}), "other claims"),
