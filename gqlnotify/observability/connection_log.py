@@ -1,4 +1,4 @@
-"""What the log tells of one connection."""
+"""The log lines of one connection."""
 
 import logging
 import time
@@ -16,9 +16,9 @@ logger = logging.getLogger("gqlnotify.connections")
 
 
 class ConnectionLog:
-    """A connection from its beginning to its end.
+    """Logs when a connection begins and how it ends.
 
-    Whatever runs in its `context` logs the connection's id.
+    Log lines of code that runs in `context` have the connection's id.
     """
 
     __slots__ = ("_began", "_client", "_code", "_reason", "context", "id")
@@ -37,12 +37,12 @@ class ConnectionLog:
         logger.debug("Connection from %s", self._client, extra={"connection_id": self.id})
 
     def closed(self, code: int, reason: str = "") -> None:
-        """Note how it is closed; only the first call counts."""
+        """Keep the close code and reason for the log. Only the first call counts."""
         if self._code is None:
             self._code, self._reason = code, reason
 
     def ended(self) -> None:
-        """Log that it is over."""
+        """Log that the connection is closed."""
         if not logger.isEnabledFor(logging.INFO):
             return
         code = _ABNORMAL if self._code is None else self._code

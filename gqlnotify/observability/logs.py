@@ -1,7 +1,7 @@
-"""What every line of the log says, and the configuration that `gqlnotify serve` gives to uvicorn.
+"""The filter for log lines, and the logging configuration that `gqlnotify serve` uses.
 
-An application that mounts the router keeps its own configuration. It may put a
-`ConnectionIdFilter` on its handlers, to see which connection a line is about.
+An application that mounts the router keeps its own logging configuration. It can add a
+`ConnectionIdFilter` to its handlers, to see which connection a line belongs to.
 """
 
 import logging
@@ -12,10 +12,10 @@ connection_id: ContextVar[str | None] = ContextVar("gqlnotify_connection_id", de
 
 
 class ConnectionIdFilter(logging.Filter):
-    """Names the connection that a line is about, and cuts the query off every path.
+    """Adds the connection's id to log records, and removes query strings from uvicorn's paths.
 
-    A record gets `connection_id`, where there is one, and `origin`, the same as a text would begin
-    with. A query string may hold secrets.
+    A record of a connection gets `connection_id`. Every record gets `origin`, a prefix for text:
+    the id in brackets, or an empty string. A query string may contain a token.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -35,7 +35,7 @@ def _without_query(argument: object) -> object:
 
 
 def log_config(log_format: Literal["text", "json"]) -> dict[str, Any]:
-    """Return what `logging.config.dictConfig` takes; everything goes to stderr, as one stream."""
+    """Return a configuration for `logging.config.dictConfig` that writes all lines to stderr."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -65,6 +65,6 @@ _JSON = {
     "fmt": "%(levelname)s %(name)s %(message)s",
     "timestamp": "time",
     "rename_fields": {"levelname": "level", "name": "logger"},
-    # What a record has for others: for formatters of texts, and for uvicorn's colours.
+    # Attributes that only serve the text format: `origin`, and uvicorn's colours.
     "reserved_attrs": [*_STANDARD, "origin", "color_message"],
 }

@@ -1,7 +1,8 @@
 """The server's metrics for Prometheus, and the endpoint that serves them.
 
-Counters increase once for each event, batch or connection, never for each delivery. With
-`PROMETHEUS_MULTIPROC_DIR` in the environment, each process on a machine serves the metrics of all.
+A counter is increased once for each event, batch or connection, never once for each delivery: that
+would cost more than the delivery itself. If `PROMETHEUS_MULTIPROC_DIR` is set in the environment,
+each process on a machine serves the metrics of all of them.
 """
 
 import asyncio
@@ -32,84 +33,96 @@ def _gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
     return Gauge(f"gqlnotify_{name}", meaning, labels, multiprocess_mode="livesum")
 
 
-connections = _gauge("connections", "WebSockets that are open.")
-streams = _gauge("streams", "Streams over HTTP that are open: SSE and multipart.")
-_operations = _gauge("operations", "Operations that run on WebSockets, by how.", ["how"])
+connections = _gauge("connections", "Open WebSockets.")
+streams = _gauge("streams", "Open streams over HTTP (SSE and multipart).")
+_operations = _gauge(
+    "operations", "Running operations on WebSockets, by how they are executed.", ["how"]
+)
 shared_operations = _operations.labels("shared")
 own_operations = _operations.labels("alone")
-groups = _gauge("groups", "Groups of subscriptions that ask the same.")
+groups = _gauge("groups", "Groups of equal subscriptions, which share their executions.")
 topics = _gauge("topics", "Topics that this process listens to.")
 subscribers = _gauge(
-    "readers", "Positions in topics: of groups, and of subscriptions by themselves."
+    "readers", "Positions in topics, of groups and of subscriptions that are not in a group."
 )
-held_bytes = _gauge("held_bytes", "What waits to be read by the peers of all WebSockets.")
+held_bytes = _gauge("held_bytes", "Bytes that wait to be read by the peers of all WebSockets.")
 revocations = Gauge(
     "gqlnotify_revocations",
-    "Revocations that are remembered: in each process all of them.",
-    # Each process knows the same ones.
+    "Revocations that have not expired. Each process knows all of them.",
+    # Each process knows the same revocations, so their sum would be wrong.
     multiprocess_mode="livemax",
 )
 
 events_published = Counter("gqlnotify_events_published", "Events that this process published.")
 events_received = Counter(
-    "gqlnotify_events_received", "Events that the broker brought, counted once for each topic."
+    "gqlnotify_events_received", "Events that the broker delivered, counted once for each topic."
 )
 unreadable_events = Counter(
     "gqlnotify_unreadable_events",
-    "Events that this process could not read, which is an error for their subscribers.",
+    "Events that this process could not decode. Their subscribers get an error.",
 )
 executions = Counter("gqlnotify_executions", "Executions of an event.")
 executions_saved = Counter(
-    "gqlnotify_executions_saved", "Deliveries that needed no execution: others asked the same."
+    "gqlnotify_executions_saved", "Deliveries that shared the execution of another subscription."
 )
-deliveries = Counter("gqlnotify_deliveries", "Results of events handed to subscribers.")
+deliveries = Counter("gqlnotify_deliveries", "Results of events that were sent to subscribers.")
 sent_bytes = Counter(
-    "gqlnotify_sent_bytes", "Messages handed to WebSockets, before compression and framing."
+    "gqlnotify_sent_bytes",
+    "Bytes of messages that were sent to WebSockets, before compression and framing.",
 )
 publish_to_write = Histogram(
     "gqlnotify_publish_to_write_seconds",
-    "From the broker taking an event to the write of its messages, once for each group.",
+    "Time from the broker's receipt of an event to the write of its messages, for each group.",
     buckets=_DELAYS,
 )
 slow_readers_ended = Counter(
-    "gqlnotify_slow_readers_ended", "Connections ended because the peer read too slowly."
+    "gqlnotify_slow_readers_ended", "Connections that were closed because the peer read too slowly."
 )
 broker_reconnects = Counter(
-    "gqlnotify_broker_reconnects", "Live lines to the broker that were lost and made again."
+    "gqlnotify_broker_reconnects", "Live connections to the broker that were lost and made again."
 )
 catch_ups = Counter(
-    "gqlnotify_catch_ups", "Times that the history brought what the live path had not."
+    "gqlnotify_catch_ups", "Times that the history had events that the live path had missed."
 )
-gaps = Counter("gqlnotify_gaps", "Times that a topic's history no longer reached back far enough.")
+gaps = Counter(
+    "gqlnotify_gaps", "Times that a topic's history did not reach back to a subscriber's position."
+)
 _refusals = Counter(
-    "gqlnotify_refusals", "What was refused, and connections ended for a reason.", ["reason"]
+    "gqlnotify_refusals", "Refused requests and closed connections, by reason.", ["reason"]
 )
 
 
 def refused(reason: str) -> None:
-    """Count a refusal: an error's `code`, or the `label` of what closes a connection."""
+    """Count a refusal by its reason: an error's `code`, or a closed connection's `label`."""
     _refusals.labels(reason.lower()).inc()
     if reason.lower() == "too_slow":
         slow_readers_ended.inc()
 
 
 def delivered(messages: int, size: int) -> None:
-    """Count results that were handed to WebSockets, and their bytes in all."""
+    """Count results that were sent to WebSockets, and the total of their bytes."""
     deliveries.inc(messages)
     sent_bytes.inc(size)
 
 
 class DeliveryCounter(OnePerLoop):
-    """What the groups of one event loop hand over in a tick: counted once, after the writes."""
+    """Counts what the groups of one event loop deliver in a tick: once, after the writes."""
 
     def __init__(self) -> None:
         self._messages = self._size = self._saved = 0
         self._published_at: list[float] = []
 
     def add(self, members: int, events: int, size: int, published_at: Sequence[float]) -> None:
-        """Note that each of so many `members` got so many `events`, together of `size` bytes.
+        """Note that each of `members` members got `events` events, `size` bytes in total.
 
-        Call it after the hand-over: the write is scheduled by then, and runs before this count.
+        Call this after the results were passed to the members. The write is then already scheduled,
+        so it runs before the count, and `publish_to_write` includes it.
+
+        Args:
+            members: The number of members.
+            events: The number of events that each member got.
+            size: The bytes that each member got.
+            published_at: When the broker received each event, in seconds since 1970.
         """
         if not self._messages:
             asyncio.get_running_loop().call_soon(self._count, context=Context())
@@ -123,25 +136,28 @@ class DeliveryCounter(OnePerLoop):
         executions_saved.inc(self._saved)
         now = time.time()
         for then in self._published_at:
-            # The clocks of two machines differ.
+            # The clock of the broker's machine may be ahead of ours.
             publish_to_write.observe(max(now - then, 0.0))
         self._messages = self._size = self._saved = 0
         self._published_at = []
 
 
 Load = Iterator[tuple[Gauge, float]]
-"""What something that lives adds to which gauge."""
+"""Gauges, and what an object adds to each of them."""
 
 
 class Sampled(Protocol):
-    """Something that exists for a while and is counted while it does."""
+    """An object that gauges count while it exists."""
 
     def load(self) -> Load:
-        """Say how much of what it is."""
+        """Yield each gauge that the object adds to, and how much."""
 
 
 class _Watch:
-    """Looks at all that live: when it is asked, and regularly where another process may be."""
+    """Sets the gauges from all sampled objects.
+
+    It does so at a scrape, and every 5 seconds if another process can get the scrape.
+    """
 
     def __init__(self) -> None:
         self.sampled: WeakSet[Sampled] = WeakSet()
@@ -178,25 +194,25 @@ _watch = _Watch()
 
 
 def watch(one: Sampled) -> None:
-    """Count `one` from now on, for as long as it lives or until `unwatch`."""
+    """Count `one` until `unwatch`, or until it is garbage-collected."""
     _watch.sampled.add(one)
     if DIRECTORY in os.environ:
         _watch.sample_regularly()
 
 
 def unwatch(one: Sampled) -> None:
-    """Count it no longer."""
+    """Stop counting `one`."""
     _watch.sampled.discard(one)
 
 
 async def endpoint(request: "Request") -> "Response":
     """Answer a scrape by Prometheus, in the format that it accepts.
 
-    To be mounted with `app.add_route("/metrics", metrics.endpoint)`. It asks for no token, so it
-    should not be reached from outside. Without the extra `metrics`, nothing is counted, and the
-    answer is a 501 that says what to install.
+    Add it with `app.add_route("/metrics", metrics.endpoint)`. It does not ask for a token, so do
+    not expose it to the public. Without the extra `metrics`, nothing is counted, and the response
+    is a 501 that says what to install.
     """
-    # A process that only publishes counts as well, and need not load Starlette.
+    # A process that only publishes uses this module without Starlette.
     from starlette.responses import Response  # noqa: PLC0415
 
     _watch.sample()

@@ -1,4 +1,4 @@
-"""Prometheus' metrics where its client is installed, and no-op metrics where it is not."""
+"""Prometheus' metrics, or no-op metrics if its client is not installed."""
 
 import os
 from collections.abc import Callable
@@ -10,12 +10,13 @@ from gqlnotify.extras import MissingExtra, needs
 
 __all__ = ["DIRECTORY", "Counter", "Gauge", "Histogram", "exposition"]
 
-# Where processes share what they count; to be set before this is imported.
+# The folder in which processes share their counts. prometheus_client reads it once, when it is
+# imported.
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Nothing:
-    """A no-op in place of each kind of metric."""
+    """A metric that does nothing, in place of each kind."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -49,12 +50,12 @@ else:
         installed = True
 
 if installed and DIRECTORY in os.environ:
-    # The first metric that is made opens a file there.
+    # The first metric opens a file in this folder.
     Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
-    """Return all metrics and their media type, in the format that the header `accept` prefers.
+    """Return all metrics in the format that the header `accept` prefers, and its media type.
 
     Raises:
         MissingExtra: Prometheus' client is not installed.
@@ -80,7 +81,7 @@ def _registry() -> "CollectorRegistry":
 
 
 def _forget_the_dead(directory: Path) -> None:
-    """Drop what processes that have ended left in gauges; their counters stay."""
+    """Remove the gauges of processes that have ended. Their counters stay."""
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
 
     for file in directory.glob("gauge_live*_*.db"):

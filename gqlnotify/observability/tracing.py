@@ -1,7 +1,6 @@
-"""Spans for OpenTelemetry where its API is installed, and nothing where it is not.
+"""Spans for OpenTelemetry, or nothing if its API is not installed.
 
-A span holds neither documents nor values nor messages of errors: any of them may be someone's
-secret.
+A span contains no document, no value and no error message: any of them may contain a secret.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +21,10 @@ _NOTHING = nullcontext()
 def span(
     name: str, attributes: Callable[[], Mapping[str, str]] | None = None
 ) -> AbstractContextManager[None]:
-    """Return what makes a span of everything inside; `attributes` are asked for if it is recorded.
+    """Return a context manager that makes a span of its block.
 
-    Don't leave it open over a `yield`: the caller may go on in another context.
+    `attributes` is called only if the span is recorded. Do not `yield` inside of the block: the
+    caller may continue in another context, and the span would be detached in the wrong one.
     """
     return _NOTHING if _tracer is None else _spanning(name, attributes)
 
@@ -48,7 +48,7 @@ def _spanning(name: str, attributes: Callable[[], Mapping[str, str]] | None) -> 
 
 
 def begin(name: str, attributes: Callable[[], Mapping[str, str]] | None = None) -> Any:
-    """Begin a span in the current context, which holds nothing else; `end` what is returned."""
+    """Begin a span for the rest of the current context, and return it. Pass it to `end`."""
     span = None if _tracer is None else _start(name, attributes)
     if span is not None:
         context.attach(trace.set_span_in_context(span))
@@ -56,23 +56,23 @@ def begin(name: str, attributes: Callable[[], Mapping[str, str]] | None = None) 
 
 
 def end(span: Any) -> None:
-    """End what `begin` returned."""
+    """End a span that `begin` returned."""
     if span is not None:
         span.end()
 
 
 def _start(name: str, attributes: Callable[[], Mapping[str, str]] | None) -> Any:
-    """Return the span; None if tracing is not configured."""
+    """Return a new span, or None if tracing is not configured."""
     assert _tracer is not None
     span = _tracer.start_span(name)
     if attributes is not None and span.is_recording():
         span.set_attributes(attributes())
-    # A span that is not sampled has a context too, which tells that what is inside is not either.
+    # A span that is not sampled has a valid context too: it tells nested spans not to be sampled.
     return span if span.get_span_context().is_valid else None
 
 
 def operation(query: str | None, name: str | None, type_: str | None = None) -> Mapping[str, str]:
-    """Return the attributes of an operation; its document is known by its hash alone."""
+    """Return the attributes of an operation's span. They contain only the document's hash."""
     known = {"graphql.operation.name": name, "graphql.operation.type": type_}
     attributes = {key: value for key, value in known.items() if value is not None}
     if query is not None:

@@ -1,4 +1,4 @@
-"""The server's side of one connection as a state machine. All transitions are in this file.
+"""The server side of one connection as a state machine. All transitions are in this file.
 
                 connection_init             acknowledge()
     CONNECTED ------------------> INITIALISING ---------> READY
@@ -57,14 +57,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Decide on the connection, then `acknowledge` or `close`."""
+    """Check the token in this `connection_init` payload, then call `acknowledge` or `close`."""
 
     payload: Json
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Check the fresh token in this ping payload, then call `renewed` with the result."""
+    """Check the fresh token in this ping payload, then call `renewed` with the outcome."""
 
     payload: Json
 
@@ -78,7 +78,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Send this error for the operation, which has not started."""
+    """Send this error for an operation that was not started."""
 
     id: str
     error: NotifyError
@@ -93,7 +93,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the socket: the last command. `label` is its name in the metrics."""
+    """Close the socket. No command follows. `label` is the reason's name in the metrics."""
 
     code: int
     reason: str
@@ -104,9 +104,14 @@ Command = Send | Authenticate | Renew | Start | Refuse | Stop | Close
 
 
 class ServerConnection:
-    """Takes messages and the application's results; returns the commands to carry out.
+    """Takes messages and the application's results, and returns the commands to execute.
 
-    It never raises on anything that a client can send.
+    Nothing that a client can send makes it raise.
+
+    Args:
+        max_operations: How many operations may run at the same time; None for no limit.
+        message_max_bytes: The largest message that is accepted, in bytes.
+        decode: Parses JSON. It raises `ValueError` or `RecursionError` for invalid JSON.
     """
 
     def __init__(
@@ -138,24 +143,24 @@ class ServerConnection:
             return self.close(closed)
 
     def receive_binary(self) -> list[Command]:
-        """Take a binary message: "All messages [...] are stringified before being sent"."""
+        """Refuse a binary message: "All messages [...] are stringified before being sent"."""
         return self.close(InvalidMessage("Messages must be text"))
 
     def init_timeout(self) -> list[Command]:
-        """Handle the timeout of `connection_init`."""
+        """Close the connection if no `connection_init` has arrived in time."""
         if self.state is not State.CONNECTED:
             return []
         return self.close(InitTimeout("Connection initialisation timeout"))
 
     def acknowledge(self, payload: Json | None = None) -> list[Command]:
-        """Accept the connection."""
+        """Accept the connection, with an optional payload for the client."""
         if self.state is not State.INITIALISING:
             return []
         self.state = State.READY
         return [Send(messages.connection_ack(payload))]
 
     def renewed(self, outcome: Json) -> list[Command]:
-        """Answer the ping that brought a token."""
+        """Answer the ping that contained a token."""
         return [] if self.state is State.CLOSED else [Send(messages.pong(outcome))]
 
     def ping(self) -> list[Command]:
@@ -163,7 +168,7 @@ class ServerConnection:
         return [] if self.state is State.CLOSED else [Send(messages.ping())]
 
     def next(self, id_: str, result: Json) -> list[Command]:
-        """Send one result, unless the client no longer listens."""
+        """Send one result, unless the operation has ended."""
         return [Send(messages.next_(id_, result))] if id_ in self._active else []
 
     def error(self, id_: str, errors: Sequence[Json]) -> list[Command]:
@@ -171,7 +176,7 @@ class ServerConnection:
         return [Send(messages.error(id_, errors))] if self._end(id_) else []
 
     def complete(self, id_: str) -> list[Command]:
-        """End the operation, unless the client or an error already did."""
+        """End the operation, unless the client or an error has already ended it."""
         return [Send(messages.complete(id_))] if self._end(id_) else []
 
     def close(self, closed: ConnectionClosed) -> list[Command]:
@@ -195,7 +200,8 @@ class ServerConnection:
         return [Stop(message.id)] if self._end(message.id) else []
 
     def _pong(self, payload: Json | None) -> Command:
-        # A token can be renewed only after the connection was acknowledged.
+        # The key of a token is any spelling of `authorization`. Before the acknowledgement there is
+        # no token to renew, so the ping is an ordinary one.
         if self.state is State.READY and any(key.lower() == _RENEWAL for key in payload or ()):
             return Renew(payload or {})
         return Send(messages.pong(payload))
@@ -215,7 +221,7 @@ class ServerConnection:
             raise OperationExists(f"Subscriber for {operation.id} already exists")
         if self._max_operations is not None and len(self._active) >= self._max_operations:
             refusal = TooManyOperations(
-                f"Subscription limit reached: {self._max_operations} operations a connection"
+                f"Subscription limit reached: {self._max_operations} operations per connection"
             )
             return [Refuse(operation.id, refusal)]
         self._active.add(operation.id)
@@ -223,7 +229,7 @@ class ServerConnection:
 
     def _check_size(self, text: str) -> None:
         limit = self._message_max_bytes
-        # A character takes 1 to 4 bytes: most messages are settled without encoding them.
+        # A character takes 1 to 4 bytes, so most messages need not be encoded to know the answer.
         if len(text) > limit or (
             len(text) * 4 > limit and len(text.encode("utf-8", "surrogatepass")) > limit
         ):

@@ -1,7 +1,7 @@
-"""Finished WebSocket frames of messages that differ in their first bytes only. Pure.
+"""Complete WebSocket frames of messages that differ only in their first bytes. Pure.
 
-A `next` message is a prefix, `{"id":"..."`, and a body, which is the same for all members of a
-group.
+A `next` message consists of a prefix, `{"id":"..."`, and a body, which is the same for all members
+of a group.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 TEXT = 0x81  # FIN and the opcode of a text frame: RFC 6455, section 5.2
 COMPRESSED_TEXT = TEXT | 0x40  # RSV1: RFC 7692, section 6
+# 4 KiB (RFC 7692, section 7.1.2.1). A larger window takes more memory for each connection.
 WINDOW_BITS = 12
 _LEVEL = 6
 _MEMORY_LEVEL = 8
@@ -20,15 +21,15 @@ _LONGEST_STORED_BLOCK = 0xFFFF
 
 
 class SharedBody:
-    """What the messages to all members of a group have in common: everything after the id."""
+    """The part that the messages to all members of a group share: everything after the id."""
 
     __slots__ = ("_deflated", "_text", "data")
 
     def __init__(self, message: str) -> None:
-        """Take `message`, a JSON object without the member `id`.
+        """Take `message`, the text of a JSON object without the member `id`.
 
         Raises:
-            UnicodeEncodeError: it holds characters that UTF-8 can't encode.
+            UnicodeEncodeError: It contains characters that UTF-8 can't encode.
         """
         self.data = b"," + message.lstrip()[1:].encode()
         self._text: str | None = None
@@ -36,7 +37,7 @@ class SharedBody:
 
     @property
     def text(self) -> str:
-        """The same as text."""
+        """The body as text."""
         if self._text is None:
             self._text = self.data.decode()
         return self._text
@@ -48,14 +49,14 @@ class SharedBody:
 
     @property
     def deflated(self) -> bytes:
-        """The body as DEFLATE blocks that refer to no earlier data."""
+        """The body as DEFLATE blocks (RFC 1951) that do not refer to earlier data."""
         if self._deflated is None:
             self._deflated = _deflate(self.data)
         return self._deflated
 
 
 class Prefix:
-    """Where the messages of one operation differ from the others': their beginning with its id."""
+    """The start of an operation's messages, with its id. It is all that members do not share."""
 
     __slots__ = ("data",)
 
@@ -64,21 +65,21 @@ class Prefix:
 
     @property
     def text(self) -> str:
-        """The same as text."""
+        """The prefix as text."""
         return self.data.decode()
 
     @property
     def stored(self) -> bytes:
-        """The same as a DEFLATE block of its own that is not compressed (RFC 1951, 3.2.4).
+        """The prefix as an uncompressed DEFLATE block (RFC 1951, section 3.2.4).
 
-        The body after it can therefore be compressed once for all members.
+        A body can follow any such block, so it is compressed only once for all members.
         """
         size = len(self.data)
         return b"\x00" + struct.pack("<HH", size, size ^ 0xFFFF) + self.data
 
 
 class Batch:
-    """Bodies that are sent to many at once, and what of their frames is the same for many."""
+    """Bodies for many members, and the parts of their frames that these members share."""
 
     __slots__ = ("_largest", "_parts", "bodies")
 
@@ -88,12 +89,14 @@ class Batch:
         self._parts: dict[int, list[bytes]] = {}
 
     def frames(self, prefix: Prefix, compress_above: int = 0) -> bytes:
-        """Return the frames of all messages that begin with `prefix`, one after the other.
+        """Return the frames of all messages that begin with `prefix`, joined.
 
-        Those of `compress_above` bytes and more are compressed; with 0 none is.
+        Bodies of `compress_above` bytes and more are compressed. 0 compresses none.
         """
         if 0 < compress_above <= self._largest:
             return b"".join([self._frame(prefix, body, compress_above) for body in self.bodies])
+        # The parts depend only on the prefix's length, which most members share. So a member costs
+        # one `join`.
         start = prefix.data
         parts = self._parts.get(len(start))
         if parts is None:
@@ -101,7 +104,7 @@ class Batch:
         return start.join(parts)
 
     def _around(self, size: int) -> list[bytes]:
-        """Return what comes before, between and after prefixes of `size` bytes."""
+        """Return the bytes before, between and after prefixes of `size` bytes."""
         headers = [_header(TEXT, size + len(body.data)) for body in self.bodies]
         bodies = [body.data for body in self.bodies]
         between = [body + header for body, header in zip(bodies, headers[1:], strict=False)]
@@ -114,7 +117,7 @@ class Batch:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return an unmasked text frame."""
+    """Return an unmasked text frame: "A server MUST NOT mask" (RFC 6455, section 5.1)."""
     return _header(TEXT, len(payload)) + payload
 
 
@@ -125,7 +128,7 @@ def spliced(prefix: Prefix, body: SharedBody) -> bytes:
 
 
 def spliced_deflated(prefix: Prefix, body: SharedBody) -> bytes:
-    """Return the same as a compressed frame; as a plain one where the id is too long for that."""
+    """Return the same message as a compressed frame, or as a plain one if the id is too long."""
     if len(prefix.data) > _LONGEST_STORED_BLOCK:
         return spliced(prefix, body)
     start, end = prefix.stored, body.deflated
@@ -140,6 +143,7 @@ def _deflate(data: bytes) -> bytes:
 
 
 def _header(first: int, size: int) -> bytes:
+    # RFC 6455, section 5.2: the length takes 7 bits, or 2 or 8 further bytes.
     if size < 126:
         return bytes((first, size))
     if size < 0x10000:

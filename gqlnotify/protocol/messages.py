@@ -1,4 +1,4 @@
-"""The messages that a client sends, read and checked, and those that a server sends."""
+"""Parses and checks the messages of a client, and builds those of a server."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from gqlnotify.errors import InvalidMessage
 
-# Each event repeats it. Clients use UUIDs or numbers.
+# Every event repeats the id. Clients use UUIDs or numbers.
 MAX_ID_CHARACTERS = 256
 
 Json = Mapping[str, Any]
@@ -38,9 +38,9 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """The client starts an operation of any kind under an id of its choice.
+    """The client starts an operation of any kind, with an id that it chooses.
 
-    Its document is either `query`, or the one that is known as `document_id`.
+    The document is either `query`, or a persisted one with the name `document_id`.
     """
 
     id: str
@@ -62,21 +62,22 @@ Message = ConnectionInit | Ping | Pong | Subscribe | Complete
 
 
 def strict_json(text: str | bytes) -> object:
-    """Parse JSON as RFC 8259 has it, without NaN and Infinity.
+    """Parse JSON as RFC 8259 defines it, without NaN and Infinity, which Python accepts.
 
-    A number that only Infinity could stand for, as 1e999, is refused: it could not be sent back.
+    A number like 1e999 is refused: Python reads it as Infinity, which JSON can't send back.
 
     Raises:
-        ValueError: `text` is not JSON, or is nested too deeply.
+        ValueError: `text` is not JSON, is nested too deeply, or contains a number that is too
+            large.
     """
     try:
         return json.loads(text, parse_constant=_not_json, parse_float=_finite)
     except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+        raise ValueError("The JSON is nested too deeply") from None
 
 
 def parse(text: str, decode: Decode = strict_json) -> Message:
-    """Read one text message.
+    """Parse one text message.
 
     Raises:
         InvalidMessage: "Receiving a message of a type or format which is not specified in this
@@ -95,10 +96,10 @@ def parse(text: str, decode: Decode = strict_json) -> Message:
 
 
 def find_document_id(parameters: Json) -> str | None:
-    """Return the name by which a request without a `query` asks for its document, if any.
+    """Return the name of the persisted document that a request without `query` asks for, or None.
 
-    `documentId` as the GraphQL-over-HTTP draft has it, `extensions.persistedQuery.sha256Hash` as
-    Apollo's clients do, or `id` as Relay's do.
+    It is `documentId` (GraphQL over HTTP, appendix on persisted documents),
+    `extensions.persistedQuery.sha256Hash` (Apollo's clients) or `id` (Relay).
     """
     names = (parameters.get("documentId"), _apollo_hash(parameters), parameters.get("id"))
     return next((name for name in names if isinstance(name, str) and name), None)
@@ -191,7 +192,7 @@ def _not_json(constant: str) -> NoReturn:
 
 
 def connection_ack(payload: Json | None = None) -> Json:
-    """Return the answer to a `connection_init` that was accepted."""
+    """Return the answer to an accepted `connection_init`."""
     return _with_payload("connection_ack", payload)
 
 
@@ -201,7 +202,7 @@ def ping(payload: Json | None = None) -> Json:
 
 
 def pong(payload: Json | None = None) -> Json:
-    """Return the answer to a ping, with the ping's own payload."""
+    """Return the answer to a ping."""
     return _with_payload("pong", payload)
 
 
@@ -211,12 +212,12 @@ def next_(id_: str, result: Json) -> Json:
 
 
 def error(id_: str, errors: Sequence[Json]) -> Json:
-    """Return the errors that end the operation."""
+    """Return the message with the errors that end the operation."""
     return {"id": id_, "type": "error", "payload": errors}
 
 
 def complete(id_: str) -> Json:
-    """Return the end of the operation."""
+    """Return the message that ends the operation."""
     return {"id": id_, "type": "complete"}
 
 
