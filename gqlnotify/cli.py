@@ -184,7 +184,7 @@ def revoke(
             "at a restart; set GQLNOTIFY_BROKER_URL to the servers' Redis"
         )
     with _told():
-        typer.echo(str(asyncio.run(_revoke(settings, subject, token_id, expires_at))))
+        typer.echo(asyncio.run(_revoke(settings, subject, token_id, expires_at)))
 
 
 async def _revoke(
@@ -225,7 +225,7 @@ def publish(
     with _told(), Publisher(settings=_settings()) as publisher:
         entries = (_entry(topic, declared, line, event_id) for line in lines)
         for cursor in publisher.publish_many_sync(entries):
-            typer.echo(str(cursor))
+            typer.echo(cursor)
 
 
 @app.command()
@@ -305,7 +305,7 @@ def _declared_topic(application: str, name: str) -> Topic[Any]:
 
 
 def _json_line(value: Any, event: Event) -> str:
-    shown = {"topic": event.topic, "cursor": str(event.cursor), "id": event.id, "payload": value}
+    shown = {"topic": event.topic, "cursor": event.cursor, "id": event.id, "payload": value}
     return json.dumps(shown, ensure_ascii=False)
 
 

@@ -6,8 +6,9 @@ import string
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeVar
 
 from gqlnotify.callables import require_plain
@@ -30,18 +31,27 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
 
-class Cursor(NamedTuple):
-    """A position in one topic's history.
+class Cursor(str):
+    """A position in one topic's history: the text `<epoch>-<seq>`, and its two numbers.
 
     `seq` counts without a hole within one `epoch`, so the next event is always `seq + 1` and a
     hole is visible. A new epoch, a number that only grows, begins when a history is created
     again, or when it may have lost its newest events.
 
-    It is a tuple because each replayed event compares and hashes it several times.
+    It is a text, so that every encoder (GraphQL, JSON, pydantic) sends clients what they send
+    back as `after`. Cursors are ordered by their numbers.
     """
+
+    __slots__ = ("epoch", "seq")
 
     epoch: int
     seq: int
+
+    def __new__(cls, epoch: int, seq: int) -> Self:
+        """Create the cursor of these two numbers."""
+        self = super().__new__(cls, f"{epoch}-{seq}")
+        self.epoch, self.seq = epoch, seq
+        return self
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -61,8 +71,30 @@ class Cursor(NamedTuple):
         """Return the position right after this one."""
         return type(self)(self.epoch, self.seq + 1)
 
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.seq}"
+    def __lt__(self, other: str) -> bool:
+        return _numbers(self) < _numbers(other)
+
+    def __le__(self, other: str) -> bool:
+        return _numbers(self) <= _numbers(other)
+
+    def __gt__(self, other: str) -> bool:
+        return _numbers(self) > _numbers(other)
+
+    def __ge__(self, other: str) -> bool:
+        return _numbers(self) >= _numbers(other)
+
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]  # those of `__new__`
+        return self.epoch, self.seq
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> CoreSchema:
+        text = core_schema.str_schema(pattern=f"^{_CURSOR.pattern}$")
+        return core_schema.no_info_after_validator_function(cls.parse, text)
+
+
+def _numbers(cursor: str) -> tuple[int, int]:
+    known = cursor if isinstance(cursor, Cursor) else Cursor.parse(cursor)
+    return known.epoch, known.seq
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class Mutation:
             notice,
             event_id=None if repeatable is None else _event_id(actor, repeatable),
         )
-        return notice.notification(topic, str(cursor))
+        return notice.notification(topic, cursor)
 
 
 def notices(topic: str) -> Topic[Notice]:

@@ -49,4 +49,4 @@ class Subscription:
     ) -> AsyncIterator[Notification]:
         """What is published to a topic outside `tasks`. Needs the right to subscribe it."""
         stream = info.context.topics.subscribe(notices(topic), after=given(after))
-        return stream.map(lambda notice, event: notice.notification(topic, str(event.cursor)))
+        return stream.map(lambda notice, event: notice.notification(topic, event.cursor))

@@ -9,6 +9,7 @@ from strawberry.permission import BasePermission
 from strawberry.types import Info
 
 from gqlnotify import (
+    Cursor,
     GraphQLRouter,
     Settings,
     Topic,
@@ -53,11 +54,15 @@ class House:
             async def cursor(self) -> str:
                 return await topics.cursor(MESSAGES)
 
+            @strawberry.field
+            async def oldest(self) -> str:
+                return await topics.oldest(MESSAGES)
+
         @strawberry.type
         class Mutation:
             @strawberry.mutation
             async def say(self, text: str) -> str:
-                return str(await topics.publish(MESSAGES, Message(text=text)))
+                return await topics.publish(MESSAGES, Message(text=text))
 
             @strawberry.mutation
             async def say_later(self, info: Info, text: str) -> bool:
@@ -105,8 +110,8 @@ class House:
 
         self.schema = strawberry.Schema(Query, Mutation, Subscription, **options)
 
-    async def say(self, text: str) -> str:
-        return str(await self.topics.publish(MESSAGES, Message(text=text)))
+    async def say(self, text: str) -> Cursor:
+        return await self.topics.publish(MESSAGES, Message(text=text))
 
     def router(self, **options: Any) -> GraphQLRouter[Any, Any]:
         return GraphQLRouter(self.schema, topics=self.topics, **options)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gqlnotify import Subscription, Topic, TopicManager
+from gqlnotify import Cursor, Subscription, Topic, TopicManager
 from gqlnotify.topics import live_topic
 from gqlnotify.topics import manager as manager_module
 from tests.waiting import PATIENCE, wait_until
@@ -68,8 +68,8 @@ async def take_until(stream: Subscription[int], last: int) -> list[int]:
     return got
 
 
-async def publish_all(manager: TopicManager, numbers: Iterable[int]) -> list[str]:
-    return [str(await manager.publish(NUMBERS, number)) for number in numbers]
+async def publish_all(manager: TopicManager, numbers: Iterable[int]) -> list[Cursor]:
+    return [await manager.publish(NUMBERS, number) for number in numbers]
 
 
 async def started(stream: Subscription[Any]) -> Subscription[Any]:

@@ -1,6 +1,10 @@
+import copy
 import dataclasses
+import json
+import pickle
 import re
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -11,7 +15,7 @@ import pytest
 import strawberry
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gqlnotify import Cursor, Event, Topic, escape_segment, unescape_segment
 from gqlnotify.errors import BadUserInput, InternalError
@@ -93,6 +97,52 @@ def test_a_cursor_reads_back_from_its_text(epoch: int, seq: int) -> None:
 @given(epoch=numbers, seq=numbers)
 def test_the_next_cursor_is_one_further_in_the_same_epoch(epoch: int, seq: int) -> None:
     assert Cursor(epoch, seq).next() == Cursor(epoch, seq + 1)
+
+
+@given(numbers, numbers, numbers, numbers)
+def test_cursors_are_ordered_by_their_numbers(epoch: int, seq: int, other: int, more: int) -> None:
+    one, two = Cursor(epoch, seq), Cursor(other, more)
+    smaller = (epoch, seq) < (other, more)
+    same = (epoch, seq) == (other, more)
+
+    assert (one < two, two > one, one == two) == (smaller, smaller, same)
+    assert (one <= two, two >= one) == (smaller or same, smaller or same)
+    assert (one < str(two), str(one) < two) == (smaller, smaller)
+
+
+def test_a_cursor_is_text_for_every_encoder() -> None:
+    class Answer(BaseModel):
+        cursor: Cursor
+
+    cursor = Cursor(1, 20)
+
+    assert json.dumps({"cursor": cursor}) == '{"cursor": "1-20"}'
+    assert Answer(cursor=cursor).model_dump_json() == '{"cursor":"1-20"}'
+    assert f"{cursor}" == "1-20"
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
+)
+def test_a_copy_of_a_cursor_is_that_cursor(again: Callable[[Cursor], Cursor]) -> None:
+    cursor = again(Cursor(1, 20))
+
+    assert (type(cursor), cursor, cursor.epoch, cursor.seq) == (Cursor, Cursor(1, 20), 1, 20)
+
+
+def test_pydantic_reads_a_cursor_and_refuses_other_text() -> None:
+    adapter = TypeAdapter(Cursor)
+
+    assert adapter.validate_json('"1-20"').seq == 20
+    for other in ('"1-x"', '"1-2\\n"', "[1, 20]"):
+        with pytest.raises(ValidationError):
+            adapter.validate_json(other)
+
+
+def test_a_cursor_in_an_event_stays_a_cursor() -> None:
+    topic = Topic("cursors", Cursor)
+
+    assert topic.decode(topic.encode(Cursor(1, 20))).seq == 20
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from fastapi import BackgroundTasks
 from strawberry.extensions import MaskErrors, SchemaExtension
 from strawberry.fastapi import GraphQLRouter as StrawberryRouter
 
+from gqlnotify import Cursor
 from tests.applications import (
     ALL_PROTOCOLS,
     EVENT_STREAM,
@@ -48,9 +49,51 @@ async def test_a_topic_streams_with_cursors(house: House, field: str) -> None:
     async with websocket(house.router()) as socket:
         await subscribed(socket, f"subscription {{ {field} {{ text }} }}")
         result = await next_message(house, socket, "hi")
-        epoch, _ = (await house.topics.cursor(MESSAGES)).split("-")
+        epoch = (await house.topics.cursor(MESSAGES)).epoch
     assert result["data"] == {field: {"text": "hi"}}
     assert result["extensions"]["cursor"].startswith(f"{epoch}-")
+
+
+@pytest.mark.processes
+async def test_resolvers_return_cursors_as_text_that_resumes(house: House) -> None:
+    first = await house.say("first")
+    async with http(house.router()) as client:
+        mutation = await post(client, 'mutation { say(text: "second") }')
+        query = await post(client, "{ oldest cursor }")
+        texts = [
+            (await anext(house.topics.subscribe(MESSAGES, after=after))).text
+            for after in (query["data"]["oldest"], first)
+        ]
+    epoch, seq = first.epoch, first.seq
+    assert mutation["data"] == {"say": f"{epoch}-{seq + 1}"}
+    assert query["data"] == {"oldest": f"{epoch}-{seq - 1}", "cursor": f"{epoch}-{seq + 1}"}
+    assert texts == ["first", "second"]
+
+
+@pytest.mark.processes
+async def test_routes_of_fastapi_return_and_take_cursors(house: House) -> None:
+    app = application(house.router())
+
+    @app.get("/bare")
+    async def bare() -> Any:
+        return {"cursor": await house.topics.cursor(MESSAGES)}
+
+    @app.get("/typed")
+    async def typed() -> dict[str, Cursor]:
+        return {"cursor": await house.topics.cursor(MESSAGES)}
+
+    @app.get("/after")
+    async def after(after: Cursor) -> str:
+        return (await anext(house.topics.subscribe(MESSAGES, after=after))).text
+
+    before = await house.topics.cursor(MESSAGES)
+    await house.say("hi")
+    async with running(app) as origin, client_of(origin) as client:
+        expected = {"cursor": f"{before.epoch}-{before.seq + 1}"}
+        assert (await client.get("/bare")).json() == expected
+        assert (await client.get("/typed")).json() == expected
+        assert (await client.get("/after", params={"after": before})).json() == "hi"
+        assert (await client.get("/after", params={"after": "1-x"})).status_code == 422
 
 
 @pytest.mark.processes

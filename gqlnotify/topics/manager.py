@@ -252,7 +252,7 @@ class TopicManager:
         self,
         topic: Topic[T],
         *,
-        after: str | None = None,
+        after: Cursor | str | None = None,
         where: Callable[[T], bool] | None = None,
         view: str | None = None,
         scope: Hashable = None,
@@ -292,7 +292,7 @@ class TopicManager:
             viewer=current_viewer(),
         )
 
-    async def cursor(self, topic: Topic[Any]) -> str:
+    async def cursor(self, topic: Topic[Any]) -> Cursor:
         """Return the topic's current cursor.
 
         Read the cursor first, then the state that the topic's events change. A subscription
@@ -304,7 +304,7 @@ class TopicManager:
         await self._require_open()
         with suppress(NoViewer):
             self.count_topic(current_viewer(), topic.concrete())
-        return str(await self._broker.head(topic.concrete()))
+        return await self._broker.head(topic.concrete())
 
     async def oldest(self, topic: Topic[Any]) -> Cursor:
         """Return the oldest cursor that a subscription can resume after.

@@ -32,7 +32,7 @@ class ReplayBuffer:
 
     def offer(self, event: Event) -> bool:
         """Take `event` from the live path if it is the next one. Return whether it was taken."""
-        if event.cursor == self.last.next():
+        if self._is_next(event.cursor):
             self._take(event)
             return True
         self.stale = self.stale or self._unseen(event.cursor)
@@ -61,7 +61,8 @@ class ReplayBuffer:
         missing = self.last.seq - position.seq
         if not 0 <= missing <= len(self._events):
             return False
-        return position == self._place(missing)
+        # `seq` has no holes, so only the epoch can differ.
+        return position.epoch == self._place(missing).epoch
 
     def after(self, position: Cursor) -> Event | None:
         """Return the first event after `position`; None if there is none yet.
@@ -69,7 +70,7 @@ class ReplayBuffer:
         Raises:
             NotBuffered: there is one, but the buffer does not hold it.
         """
-        if position == self.last or self._is_ahead(position):
+        if self._is_at_end(position):
             return None
         if not self.reaches_back_to(position):
             raise NotBuffered
@@ -81,7 +82,7 @@ class ReplayBuffer:
         Raises:
             NotBuffered: the buffer does not hold all of them.
         """
-        if position == self.last or self._is_ahead(position):
+        if self._is_at_end(position):
             return []
         if not self.reaches_back_to(position):
             raise NotBuffered
@@ -99,8 +100,11 @@ class ReplayBuffer:
             return self._before_first
         return self._events[-missing - 1].cursor
 
-    def _is_ahead(self, position: Cursor) -> bool:
-        return position.epoch == self.last.epoch and position.seq > self.last.seq
+    def _is_next(self, cursor: Cursor) -> bool:
+        return cursor.epoch == self.last.epoch and cursor.seq == self.last.seq + 1
+
+    def _is_at_end(self, position: Cursor) -> bool:
+        return position.epoch == self.last.epoch and position.seq >= self.last.seq
 
     def _unseen(self, cursor: Cursor) -> bool:
         return cursor.epoch != self.last.epoch or cursor.seq > self.last.seq

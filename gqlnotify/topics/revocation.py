@@ -301,7 +301,7 @@ class Revocations:
 
     async def _require_room(self) -> None:
         oldest = await self._topics.oldest(REVOCATIONS)
-        newest = Cursor.parse(await self._topics.cursor(REVOCATIONS))
+        newest = await self._topics.cursor(REVOCATIONS)
         kept, room = newest.seq - oldest.seq, self._settings.retention.of(REVOCATIONS.name).length
         if kept >= room:
             raise TooManyRevocations(room)

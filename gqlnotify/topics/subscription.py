@@ -65,7 +65,7 @@ class Subscription(Generic[T]):
         manager: Topics,
         topic: Topic[Any],
         *,
-        after: str | None = None,
+        after: Cursor | str | None = None,
         where: Callable[[Any], bool] | None = None,
         view: str | None = None,
         scope: Hashable = None,
@@ -109,7 +109,7 @@ class Subscription(Generic[T]):
             select=_compose(self.projection.select, select),
         )
 
-    def resume(self, after: str) -> None:
+    def resume(self, after: Cursor | str) -> None:
         """Begin after this cursor instead. Call it before the stream starts."""
         self._after = after
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from strawberry.types import Info
 
-from gqlnotify import Topic
+from gqlnotify import Cursor, Topic
 from gqlnotify.protocol.frames import Batch
 from gqlnotify.topics import live_topic
 from tests.applications import ALL_PROTOCOLS, STREAMS, application, bearer, client_of, stream_of
@@ -224,7 +224,7 @@ async def _play(broker: UnreliableBroker, steps: list[Step], turns: list[int]) -
 
 async def _step(
     numbers: Numbers,
-    cursors: list[str],
+    cursors: list[Cursor],
     listeners: list[tuple[int, Marked]],
     what: str,
     number: int,

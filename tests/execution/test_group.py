@@ -14,7 +14,7 @@ import strawberry
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gqlnotify import Settings, Topic, TopicManager, errors, execution
+from gqlnotify import Cursor, Settings, Topic, TopicManager, errors, execution
 from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.execution import Ended, Executions, Group, Operation, Shareable, SharedExecution
 from gqlnotify.execution import group as group_module
@@ -63,8 +63,8 @@ class Numbers:
         schema = strawberry.Schema(Query, subscription=Subscription)
         self.executions = Executions(schema, encode=json.dumps)
 
-    async def say(self, number: int) -> str:
-        return str(await self.topics.publish(self.topic, self.number(raw=number)))
+    async def say(self, number: int) -> Cursor:
+        return await self.topics.publish(self.topic, self.number(raw=number))
 
     async def ask(self, after: str | None = None) -> Shareable:
         """Begin a subscription."""
@@ -218,7 +218,7 @@ async def _play(broker: Broker, steps: list[Step], turns: list[int]) -> None:
 
 async def _step(
     numbers: Numbers,
-    cursors: list[str],
+    cursors: list[Cursor],
     listeners: list[tuple[int | None, Listener]],
     what: str,
     number: int,

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
-from gqlnotify import Cursor, GraphQLRouter, Settings, Topic, TopicManager
+from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager
 
 SECRET = os.environ.get("CHAT_SECRET")
 MESSAGES = Topic("messages", str)
@@ -24,7 +24,7 @@ class Query:
     async def remembered(self) -> int:
         """Return how many messages the history holds."""
         oldest, last = await topics.oldest(MESSAGES), await topics.cursor(MESSAGES)
-        return Cursor.parse(last).seq - oldest.seq
+        return last.seq - oldest.seq
 
     @strawberry.field
     async def readers(self) -> int:

@@ -93,8 +93,8 @@ class Numbers:
                 return await self.manager.publish(self.topic, number, event_id=f"n{number}")
             await asyncio.sleep(0.01)
 
-    async def publish_all(self, numbers: Iterable[int]) -> list[str]:
-        return [str(await self.publish(number)) for number in numbers]
+    async def publish_all(self, numbers: Iterable[int]) -> list[Cursor]:
+        return [await self.publish(number) for number in numbers]
 
     async def everybody_has(self, numbers: Iterable[int], *, seconds: float = PATIENCE) -> None:
         """Wait for the last of the numbers; each came once, in order, and no gap was told."""
