@@ -28,13 +28,13 @@ from tests.applications import (
     stream_of,
 )
 from tests.bad_brokers import OutOfReach
+from tests.cli.support import run
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
 from tests.house import MESSAGE_TEXTS, House
 from tests.redis_servers import redis_server
 from tests.servers import DIRECT, PATIENCE, Server, patience, running, serving
-from tests.test_cli import run
 from tests.waiting import wait_until
 
 NOW = 0

@@ -1,0 +1,10 @@
+"""What the tests of the commands share."""
+
+from uuid import uuid4
+
+import pytest
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"prices.{uuid4().hex}"

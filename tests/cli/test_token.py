@@ -1,0 +1,101 @@
+"""`gqlnotify token` prints a token with the rights that it was asked for."""
+
+import re
+import time
+
+import pytest
+
+from gqlnotify.auth import TokenVerifier
+from tests.cli.support import SECRET, assert_told, run, run_process
+
+pytestmark = pytest.mark.processes
+
+
+def test_token_prints_a_token_with_the_rights_asked_for_and_nothing_else() -> None:
+    done = run_process(
+        *("token", "--subject", "alice", "--subscribe", "tasks", "--subscribe", "tasks.*"),
+        *("--publish", "tasks", "--expires-in", "60"),
+        settings={"GQLNOTIFY_JWT_SECRET": SECRET},
+    )
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
+    principal = TokenVerifier(SECRET).verify(done.stdout.strip())
+    assert principal.subject == "alice"
+    assert principal.subscribe == ("tasks", "tasks.*")
+    assert principal.publish == ("tasks",)
+    assert principal.expires_at is not None
+    assert 0 < principal.expires_at.timestamp() - time.time() <= 60
+
+
+def test_token_carries_the_audience_and_issuer_that_the_server_will_ask_for() -> None:
+    done = run(
+        *("token", "--subject", "alice"),
+        settings={
+            "GQLNOTIFY_JWT_SECRET": SECRET,
+            "GQLNOTIFY_JWT_AUDIENCE": "tasks-api",
+            "GQLNOTIFY_JWT_ISSUER": "us",
+        },
+    )
+
+    verifier = TokenVerifier(SECRET, audience="tasks-api", issuer="us")
+    assert verifier.verify(done.stdout.strip()).subject == "alice"
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({}, "GQLNOTIFY_JWT_SECRET is not set"),
+        ({"GQLNOTIFY_JWT_SECRET": " "}, "empty"),
+        ({"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_HISTORY_PER_TOPIC": "{"}, "history_per_topic"),
+        ({"GQLNOTIFY_JWT_SECRET": "x", "GQLNOTIFY_JWT_ALGORITHM": "RS256"}, "private key"),
+        ({"GQLNOTIFY_JWT_SECRET": "x", "GQLNOTIFY_JWT_ALGORITHM": "none"}, "JWT_ALGORITHM"),
+    ],
+)
+def test_token_says_what_is_wrong_with_the_key(settings: dict[str, str], complaint: str) -> None:
+    done = run("token", "--subject", "alice", settings=settings)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_token_that_opens_nothing_is_printed_with_a_warning() -> None:
+    for rights in ([], ["--subscribe", ""]):
+        done = run(*("token", "--subject", "a", *rights), settings={"GQLNOTIFY_JWT_SECRET": SECRET})
+
+        assert done.returncode == 0
+        assert TokenVerifier(SECRET).verify(done.stdout.strip()).subject == "a"
+        assert "this token opens no topic" in done.stderr
+
+
+@pytest.mark.parametrize("subject", ["", " "])
+def test_a_token_speaks_for_somebody(subject: str) -> None:
+    done = run("token", "--subject", subject, settings={"GQLNOTIFY_JWT_SECRET": SECRET})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "The subject is empty" in done.stderr
+
+
+def test_each_token_can_be_told_from_every_other() -> None:
+    verifier = TokenVerifier(SECRET)
+    made = [
+        run("token", "--subject", "alice", settings={"GQLNOTIFY_JWT_SECRET": SECRET}).stdout
+        for _ in range(2)
+    ]
+    one, other = (verifier.verify(text.strip()) for text in made)
+
+    assert one.token_id
+    assert one.token_id != other.token_id
+    assert one.issued_at is not None
+    assert abs(one.issued_at - time.time()) < 60
+
+
+def test_token_makes_none_that_every_server_would_refuse() -> None:
+    settings = {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_JWT_MAX_LIFETIME": "600"}
+    arguments = ["token", "--subject", "alice", "--expires-in"]
+
+    assert run(*arguments, "600", settings=settings).returncode == 0
+    assert_told(run(*arguments, "601", settings=settings), 2, "GQLNOTIFY_JWT_MAX_LIFETIME")

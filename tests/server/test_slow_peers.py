@@ -1,0 +1,209 @@
+"""A peer that does not read: what waits for it is bounded, and so is how long it is waited for."""
+
+import asyncio
+
+import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+
+from gqlnotify.topics import live_topic
+from gqlnotify.websocket import connection as connection_module
+from gqlnotify.websocket.writer import FULL_BYTES
+from tests.e2e.service import Service, ready, served, text_of, texts
+from tests.server.support import BIG, each_turn, stall
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.processes
+
+
+# A peer that does not read
+
+
+async def test_what_is_held_for_a_peer_that_does_not_read_is_bounded(each: Service) -> None:
+    await hold(each, BIG, 100)
+
+
+async def test_what_is_held_is_bounded_for_small_events_too(each: Service) -> None:
+    await hold(each, 12 * 1024, 900)
+
+
+async def hold(service: Service, size: int, count: int) -> None:
+    """Fill what a peer has when it does not read, one event at a time, next to one that does."""
+    async with service.socket(buffer=1024) as stalled, service.socket() as reader:
+        await ready(stalled, "a", "1")
+        await ready(reader, "a", "1")
+        slow, *_ = service.taps.connections
+        most = 0
+        expected = [f"{n} " + "x" * size for n in range(count)]
+        for text in expected:
+            await service.publish("a", text)
+            assert await texts(reader, 1) == [text]
+            held = sum(map(len, getattr(slow, "_frames", ())))
+            most = max(most, held + slow.transport.get_write_buffer_size())
+        assert 0 < most <= FULL_BYTES + 2 * (size + 1024)
+        # It comes back, and gets everything once and in order.
+        assert await texts(stalled, count) == expected
+
+
+async def test_a_peer_that_vanishes_with_an_answer_due_leaves_nothing_behind(
+    base: type[WebSocketsSansIOProtocol],
+) -> None:
+    async with served(base, topic_linger=0) as service:
+        tasks = asyncio.all_tasks()
+        async with service.socket(buffer=1024) as socket:
+            await stall(service, socket)
+            await socket.send({"type": "ping"})
+            await each_turn()
+            socket.abort()
+            await wait_until(lambda: not service.topics._live_topics)
+            await wait_until(lambda: asyncio.all_tasks() <= tasks)
+
+
+async def test_a_burst_of_large_events_reaches_a_slow_peer_whole(each: Service) -> None:
+    async with each.socket(buffer=1024) as stalled, each.socket() as reader:
+        await ready(stalled, "a", "1", "2")
+        await ready(reader, "a", "1")
+        expected = [f"{n} " + "x" * BIG for n in range(50)]
+        await each.publish("a", *expected)
+        assert await texts(reader, 50) == expected
+        messages = [frame.message for frame in await stalled.frames(100)]
+        for id_ in ("1", "2"):
+            mine = [m["payload"]["data"]["notes"]["text"] for m in messages if m["id"] == id_]
+            assert mine == expected
+        # They are members again, and get what comes next with all others.
+        await each.publish("a", "after")
+        assert await texts(stalled, 2) == ["after"] * 2
+
+
+async def test_who_has_caught_up_shares_the_writes_again(direct: Service) -> None:
+    async with direct.socket(buffer=1024) as socket:
+        await ready(socket, "a", "1")
+        await direct.publish("a", *("x" * BIG for _ in range(60)))
+        await socket.frames(60)
+        await socket.settled()
+        before = len(direct.taps.writes)
+        await direct.publish("a", *map(str, range(50)))
+        await socket.frames(50)
+        assert len(direct.taps.writes) - before == 1
+
+
+async def test_a_flood_waits_for_its_reader(each: Service) -> None:
+    async with each.socket(buffer=1024) as socket:
+        await socket.init()
+        await socket.subscribe("1", "subscription { flood(size: 20000) }")
+        await wait_until(lambda: not each.taps.only.writable.is_set())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert each.taps.held <= 2 * FULL_BYTES + 20_100
+        await socket.frames(1000)
+
+
+async def test_who_falls_behind_the_history_is_told_so(
+    base: type[WebSocketsSansIOProtocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_topic, "BUFFER_SIZE", 8)
+    async with served(base, history_length=10) as service, service.socket(buffer=1024) as socket:
+        await ready(socket, "a", "1", "2")
+        expected = [f"{n} " + "x" * BIG for n in range(150)]
+        for text in expected:
+            await service.publish("a", text)
+            await each_turn()
+        got: dict[str, list[str]] = {"1": [], "2": []}
+        ended: set[str] = set()
+        while len(ended) < 2:
+            message = (await socket.frame()).message
+            assert message["id"] not in ended, "nothing may come behind an error"
+            if message["type"] == "error":
+                assert message["payload"][0]["extensions"]["code"] == "CURSOR_EXPIRED"
+                ended.add(message["id"])
+            else:
+                got[message["id"]].append(message["payload"]["data"]["notes"]["text"])
+        for mine in got.values():
+            assert mine == expected[: len(mine)]
+            assert 0 < len(mine) < len(expected)
+        await socket.settled()
+
+
+async def test_who_leaves_while_behind_leaves_nothing_behind(
+    base: type[WebSocketsSansIOProtocol],
+) -> None:
+    async with served(base, topic_linger=0) as service:
+        before = asyncio.all_tasks()
+        async with service.socket(buffer=1024) as gone, service.socket(buffer=1024) as done:
+            await ready(gone, "a", "1", "2")
+            await ready(done, "a", "1")
+            await service.publish("a", *("x" * BIG for _ in range(100)))
+            await wait_until(lambda: not any(c.writable.is_set() for c in service.taps.connections))
+            gone.abort()
+            await done.send({"id": "1", "type": "complete"})
+            await done.subscribe("1", "subscription { count(to: 1) }")
+            frames = [await done.frame()]
+            while frames[-1].message["type"] != "complete":
+                frames.append(await done.frame())
+            assert frames[-2].message["payload"] == {"data": {"count": 0}}
+            assert all(text_of(frame) == "x" * BIG for frame in frames[:-2])
+            await done.settled()
+            await wait_until(lambda: not service.topics._live_topics)
+        await wait_until(lambda: asyncio.all_tasks() <= before)
+
+
+async def test_a_close_does_not_wait_long_for_a_peer_that_does_not_read(
+    base: type[WebSocketsSansIOProtocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "CLOSE_SECONDS", 0.3)
+    async with served(base, topic_linger=0) as service, service.socket(buffer=1024) as socket:
+        tasks = asyncio.all_tasks()
+        await stall(service, socket)
+        assert service.topics._live_topics
+        await socket.send({"type": "connection_init"})
+        await wait_until(lambda: not service.topics._live_topics)
+        await wait_until(lambda: asyncio.all_tasks() <= tasks)
+
+
+async def test_a_peer_that_does_not_take_the_close_frame_is_let_go(
+    direct: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "CLOSE_SECONDS", 0.3)
+    async with direct.socket(buffer=1024) as socket:
+        await stall(direct, socket)
+        await socket.send({"type": "connection_init"})
+        connection = direct.taps.only
+        await wait_until(lambda: connection not in connection.connections)
+
+
+@pytest.mark.parametrize("reads", range(5))
+async def test_closing_ends_an_operation_that_never_waits(each: Service, reads: int) -> None:
+    async with each.socket() as socket:
+        await socket.init()
+        await socket.subscribe("1", "subscription { flood(size: 20000) }")
+        await socket.frames(reads)
+        await socket.send({"type": "connection_init"})
+        *_, close = await socket.until_closed()
+        assert close.close.code == 4429
+
+
+async def test_a_shutdown_is_no_trouble_to_a_peer_that_does_not_read(
+    each: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with each.socket(buffer=1024) as socket:
+        await stall(each, socket)
+        connection = each.taps.only
+        connection.shutdown()
+        await wait_until(lambda: not connection.tasks)
+    await wait_until(lambda: connection not in connection.connections)
+    await each_turn()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    "last", [Frame(Opcode.CLOSE, b"\x03\xe8"), Frame(Opcode.CONT, b"")], ids=["close", "an error"]
+)
+async def test_who_ends_it_without_reading_what_is_left_is_let_go(
+    direct: Service, last: Frame
+) -> None:
+    async with direct.socket(buffer=1024) as socket:
+        await stall(direct, socket)
+        connection = direct.taps.only
+        connection.close_timeout = 0.2
+        await socket.send_frames(last)
+        await wait_until(lambda: connection not in connection.connections)

@@ -1,0 +1,59 @@
+"""The promises about frames hold under uvloop as well."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from gqlnotify.server.websocket import WebSocketProtocol
+from tests.e2e.service import Service, served
+from tests.server import test_slow_peers as slow_peers
+from tests.server import test_websocket as websocket
+
+pytestmark = pytest.mark.processes
+Promise = Callable[[Service], Coroutine[Any, Any, None]]
+
+
+@pytest.mark.parametrize(
+    "base", [WebSocketProtocol, WebSocketsSansIOProtocol], ids=["direct", "portable"]
+)
+@pytest.mark.parametrize(
+    "promise",
+    [
+        slow_peers.test_what_is_held_for_a_peer_that_does_not_read_is_bounded,
+        slow_peers.test_what_is_held_is_bounded_for_small_events_too,
+        slow_peers.test_a_burst_of_large_events_reaches_a_slow_peer_whole,
+        slow_peers.test_a_flood_waits_for_its_reader,
+        websocket.test_results_leave_before_the_close_frame_and_nothing_behind_it,
+        websocket.test_nothing_is_written_behind_the_answer_to_the_peers_close,
+    ],
+)
+def test_it_is_so_under_uvloop(promise: Promise, base: type[WebSocketsSansIOProtocol]) -> None:
+    _under_uvloop(promise, base)
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        websocket.test_a_burst_leaves_in_one_write_and_in_order,
+        websocket.test_two_subscriptions_on_one_connection_leave_in_one_write,
+        websocket.test_a_frame_leaves_in_the_turn_after_the_one_it_was_written_in,
+        websocket.test_a_single_event_leaves_without_waiting_for_a_clock,
+        slow_peers.test_who_has_caught_up_shares_the_writes_again,
+        websocket.test_writing_to_a_connection_that_is_lost_is_harmless,
+    ],
+)
+def test_direct_frames_are_so_under_uvloop(promise: Promise) -> None:
+    _under_uvloop(promise, WebSocketProtocol)
+
+
+def _under_uvloop(promise: Promise, base: type[WebSocketsSansIOProtocol]) -> None:
+    async def keep() -> None:
+        async with served(base) as service:
+            await promise(service)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(keep())
