@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 # RFC 6455, section 5.5: a control frame carries at most 125 bytes, two of which are the code.
 MAX_REASON_BYTES = 123
 
@@ -47,6 +49,7 @@ class InternalError(NotifyError):
     http_status = 500
 
     @property
+    @override
     def message(self) -> str:
         """The error message for the client."""
         return "Internal server error"
@@ -339,6 +342,7 @@ class BrokerUnavailable(NotifyError):
         self.add_note(reason)
 
     @property
+    @override
     def reason(self) -> str:
         """What went wrong, for the log alone."""
         return self._reason

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from pydantic_core import CoreSchema, core_schema
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
 from gqlnotify.callables import require_plain
 from gqlnotify.codec.codec import Codec, Unfit, codec_of, plain_json
@@ -71,18 +71,23 @@ class Cursor(str):
         """Return the position right after this one."""
         return type(self)(self.epoch, self.seq + 1)
 
+    @override
     def __lt__(self, other: str) -> bool:
         return _numbers(self) < _numbers(other)
 
+    @override
     def __le__(self, other: str) -> bool:
         return _numbers(self) <= _numbers(other)
 
+    @override
     def __gt__(self, other: str) -> bool:
         return _numbers(self) > _numbers(other)
 
+    @override
     def __ge__(self, other: str) -> bool:
         return _numbers(self) >= _numbers(other)
 
+    @override
     def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]  # those of `__new__`
         return self.epoch, self.seq
 

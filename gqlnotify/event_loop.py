@@ -6,6 +6,8 @@ from contextvars import Context
 from typing import Any, ClassVar, Protocol, Self
 from weakref import WeakKeyDictionary
 
+from typing_extensions import override
+
 logger = logging.getLogger("gqlnotify")
 
 
@@ -17,6 +19,7 @@ class OnePerLoop:
 
     _known: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Any]]
 
+    @override
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls._known = WeakKeyDictionary()

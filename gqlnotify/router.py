@@ -16,6 +16,7 @@ from strawberry.http import GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
+from typing_extensions import override
 
 from gqlnotify import execution
 from gqlnotify.auth import (
@@ -137,6 +138,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         """What revokes tokens, and knows which are revoked; None where no token is asked for."""
         return self._gqlnotify.revocations
 
+    @override
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request; over HTTP, only to those with a token where one is asked for."""
         # Not every server runs the lifespan, and none runs that of a mounted application.
@@ -161,6 +163,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         with viewing(viewer):
             return await super().run(request, context=context, root_value=root_value)
 
+    @override
     async def execute_operation(
         self,
         request: Request,
@@ -208,6 +211,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 sub_response=sub_response,
             )
 
+    @override
     def _check_websocket_origin(self, request: Any) -> bool:
         # Strawberry's own would write a line into the log for each of them.
         origin = foreign_origin(request.headers)
@@ -220,6 +224,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         return False
 
     @property
+    @override
     def graphql_ide_html(self) -> str:
         """The page of the IDE, which must not keep tokens in the browser's storage."""
         # GraphiQL's history holds headers as well, whatever it is told about persisting them.

@@ -4,6 +4,7 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.extensions import MaskErrors
 from strawberry.types import ExecutionContext
+from typing_extensions import override
 
 from gqlnotify import errors
 
@@ -17,6 +18,7 @@ class Discretion(MaskErrors):
     def __init__(self) -> None:
         super().__init__(_is_ours, "Internal server error")
 
+    @override
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         """Return the error without what it tells, under a stable code."""
         masked = super().anonymise_error(error)
@@ -27,6 +29,7 @@ class Discretion(MaskErrors):
 class DiscreetSchema(strawberry.Schema):
     """Logs what broke. What a client did wrong is told to that client alone."""
 
+    @override
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:

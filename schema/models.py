@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, DateTime, Enum, Integer, LargeBinary, String,
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
 
 from schema.types import TaskStatus
 
@@ -20,11 +21,13 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn any aware time into UTC."""
         return value and value.astimezone(UTC)
 
-    def process_result_value(self, value: Any | None, _dialect: Dialect) -> datetime | None:
+    @override
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """Give the time zone back."""
         return value and value.replace(tzinfo=UTC)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from jose.backends.base import Key
+from typing_extensions import override
 
 from gqlnotify.auth.keys import key_from_jwk
 from gqlnotify.errors import KeysUnavailable, Unauthenticated
@@ -76,6 +77,7 @@ class KeySet:
             raise KeysUnavailable("The token can't be checked: the key set can't be fetched")
         raise Unauthenticated("The token is not valid")
 
+    @override
     def __repr__(self) -> str:
         return f"KeySet(host={self._url.host!r}, algorithm={self._algorithm!r})"
 

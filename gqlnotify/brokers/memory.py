@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from typing_extensions import override
+
 from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
@@ -66,8 +68,9 @@ class MemoryBroker(Broker):
         self._last_epoch = 0
         self._until_sweep = _SWEEP_EVERY
 
-    async def start(self, deliver: Deliver, _on_possible_gap: OnPossibleGap) -> None:
-        """See `Broker.start`. The histories of an earlier event loop are forgotten."""
+    @override
+    async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
+        """Forget the histories of an earlier event loop."""
         loop = asyncio.get_running_loop()
         if self._loop not in {None, loop}:
             # An application that is tested in one loop for each test must not find the events, or
@@ -77,16 +80,18 @@ class MemoryBroker(Broker):
         self._loop = loop
         self._deliver = deliver
 
+    @override
     async def check(self) -> None:
-        """See `Broker.check`."""
+        pass
 
+    @override
     async def close(self) -> None:
-        """See `Broker.close`. The histories stay, for as long as the broker itself does."""
+        """Stop deliveries. The histories stay for as long as the broker object."""
         self._deliver = None
         self._subscribed.clear()
 
+    @override
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
-        """See `Broker.publish`."""
         now = time.monotonic()
         history = self._history(topic, now)
         if event_id is not None and event_id in history.by_id:
@@ -99,27 +104,27 @@ class MemoryBroker(Broker):
             self._deliver(event)
         return event.cursor
 
+    @override
     async def subscribe(self, topic: str) -> None:
-        """See `Broker.subscribe`."""
         self._subscribed.add(topic)
 
+    @override
     async def unsubscribe(self, topic: str) -> None:
-        """See `Broker.unsubscribe`."""
         self._subscribed.discard(topic)
         if topic in self._histories:
             self._histories[topic].touched = time.monotonic()
 
+    @override
     async def head(self, topic: str) -> Cursor:
-        """See `Broker.head`."""
         return self._history(topic, time.monotonic()).head
 
+    @override
     async def oldest(self, topic: str) -> Cursor:
-        """See `Broker.oldest`."""
         history = self._history(topic, time.monotonic())
         return Cursor(history.head.epoch, history.before_first)
 
+    @override
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-        """See `Broker.read`."""
         if topic not in self._histories:
             raise CursorExpired(f"{topic!r} has no history")
         history = self._history(topic, time.monotonic())

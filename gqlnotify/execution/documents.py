@@ -27,6 +27,7 @@ from graphql import (
 from strawberry import Schema
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
+from typing_extensions import override
 
 from gqlnotify.errors import NotifyError, QueryTooDeep
 from gqlnotify.execution.cache import Cache
@@ -131,14 +132,14 @@ class ValidateDocuments(SchemaExtension):
         self._documents = documents
         self._asker = asker
 
+    @override
     def on_operation(self) -> Iterator[None]:
-        """See `SchemaExtension.on_operation`."""
         # Other extensions may parse before `ProvideDocuments` does.
         self._documents.bound(self.execution_context)
         yield
 
+    @override
     async def on_validate(self) -> AsyncIterator[None]:
-        """See `SchemaExtension.on_validate`."""
         await self._documents.validate(self.execution_context, self._asker)
         yield
         # Another extension may have validated as well.
@@ -152,8 +153,8 @@ class ProvideDocuments(SchemaExtension):
         self._documents = documents
         self._asker = asker
 
+    @override
     async def on_parse(self) -> AsyncIterator[None]:
-        """See `SchemaExtension.on_parse`."""
         await self._documents.provide(self.execution_context, self._asker)
         yield
 
@@ -391,7 +392,7 @@ class Documents:
         self._refused.put(place, document, document.bytes + texts)
 
     def resume_variables(self, context: ExecutionContext) -> Mapping[str, bool]:
-        """See `resume_variables`, for the context's operation."""
+        """Return `resume_variables` of the context's operation."""
         assert context.graphql_document is not None
         document, name = self._known(context), context.operation_name
         if document is None:

@@ -16,6 +16,8 @@ from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, cast
 from uuid import UUID
 
+from typing_extensions import override
+
 _DEEPEST = 8
 # The loop's variable and the argument of `getrefcount` itself.
 _OWN_REFERENCES = 2
@@ -29,9 +31,11 @@ class Same:
     def __init__(self, of: object) -> None:
         self.of = of
 
+    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Same) and self.of is other.of
 
+    @override
     def __hash__(self) -> int:
         return id(self.of)
 

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import InternalError, NotifyError
 from gqlnotify.event import Event
@@ -53,6 +55,8 @@ class Ended(Exception):
 class Member(Protocol):
     """An operation that gets the messages of a group."""
 
+    __slots__ = ()
+
     def push(self, batch: Batch) -> bool:
         """Take all of `batch` and return True. Or take nothing and return False to leave."""
 
@@ -66,7 +70,7 @@ class Member(Protocol):
         """Handle the end of the group, because of `errors` if there are any."""
 
 
-class Group:
+class Group(metrics.Sampled):
     """The members at one position of a topic, and the one subscriber that reads for all of them.
 
     It begins at the current position of the topic of `subscriber`. When it ends, it calls `on_end`
@@ -100,8 +104,8 @@ class Group:
     def __len__(self) -> int:
         return len(self._members)
 
+    @override
     def load(self) -> metrics.Load:
-        """See `metrics.Sampled`."""
         yield metrics.groups, 1
 
     async def catch_up(self, member: Member, subscriber: Subscriber, replay: Replay) -> bool:

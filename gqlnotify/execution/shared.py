@@ -296,7 +296,7 @@ class SharedExecution:
             self._remember(making.result())
 
     def marked(self, encoded: EncodedResult, left_out: int) -> EncodedResult:
-        """See `EventExecution.marked`."""
+        """Return `encoded` with the number of events that were dropped before it."""
         return self._execution.marked(encoded, left_out)
 
     def _begin(

@@ -33,6 +33,7 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, MULTIPART_SUBSCRIPTIO
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
+from typing_extensions import override
 
 from gqlnotify import execution
 from gqlnotify.auth import current_viewer
@@ -86,6 +87,7 @@ class RequestAdapter(StarletteRequestAdapter):
         self.client: Address | None = request.client
 
     @property
+    @override
     def content_type(self) -> str | None:
         """The header, if there is one."""
         header = super().content_type
@@ -106,6 +108,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         GRAPHQL_SSE_PROTOCOL: ServerSentEvents,
     }
 
+    @override
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one request, and answer a bad one in the media type that the client prefers."""
         try:
@@ -117,17 +120,19 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         except NotifyError as error:
             return refusal(self, request, error)
 
+    @override
     def should_render_graphql_ide(self, request: BaseRequestProtocol) -> bool:
         """Return whether a browser requests the page of the IDE instead of an operation."""
         if any(name in request.query_params for name in _NAMING):
             return False
         return super().should_render_graphql_ide(request)
 
+    @override
     async def execute_single(
         self,
         request: Request,
         request_adapter: AsyncHTTPRequestAdapter,
-        sub_response: Response,  # noqa: ARG002 - Strawberry passes it by name
+        sub_response: Response,
         context: Any,
         root_value: Any,
         request_data: GraphQLRequestData,
@@ -174,6 +179,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
             reason = error.as_http_error_reason(request_adapter.method)
             raise HTTPException(400, reason) from error
 
+    @override
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
@@ -203,6 +209,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         protocol = await _protocol_for(self, operations[0], accept, asker)
         return replace(operations[0], protocol=protocol)
 
+    @override
     def parse_json(self, data: str | bytes) -> Any:
         """Parse JSON.
 
@@ -214,6 +221,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         except (ValueError, RecursionError) as error:
             raise HTTPException(400, "Unable to parse request body as JSON") from error
 
+    @override
     def decode_json(self, data: str | bytes) -> object:
         """Parse JSON as its RFC has it. See Strawberry's documentation to override it.
 
@@ -222,6 +230,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         """
         return strict_json(data)
 
+    @override
     def encode_json(self, data: object) -> str | bytes:
         """Return `data` as JSON. An encoder of your own must refuse NaN and Infinity as well.
 
@@ -231,6 +240,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         """
         return _ENCODER.encode(data)
 
+    @override
     def encode_json_string(self, data: Any) -> str:
         """Return a part of a stream as JSON; an error in its place where that can't be."""
         try:
@@ -239,16 +249,19 @@ class GraphQLOverHTTP(View[Context, RootValue]):
             logger.exception("A result can't be encoded")
             return super().encode_json_string(_unencodable(data))
 
-    def _get_stream_transport_from_headers(self, headers: Mapping[str, str]) -> None:  # noqa: ARG002
+    @override
+    def _get_stream_transport_from_headers(self, headers: Mapping[str, str]) -> None:
         # What fits depends on the operation too, and is decided once that is known.
         return None
 
+    @override
     async def get_sub_response(self, request: Request) -> Response:
         """Return FastAPI's response for headers and cookies, marked with the media type."""
         response = await super().get_sub_response(request)
         response.media_type = negotiate(request.headers.get("accept"))
         return response
 
+    @override
     def create_response(
         self,
         response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
@@ -267,6 +280,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
             response.status_code = status
         return response
 
+    @override
     async def create_streaming_response(
         self,
         request: Request,

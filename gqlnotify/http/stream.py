@@ -7,6 +7,7 @@ from functools import partial
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
+from typing_extensions import override
 
 from gqlnotify.connections.asgi_adapter import asgi_transport
 from gqlnotify.connections.limits import ConnectionLimits
@@ -27,7 +28,7 @@ _REFUSALS: dict[type[Exception], type[NotifyError]] = {
 _RETRY_AFTER = 5
 
 
-class Stream(StreamingResponse):
+class Stream(StreamingResponse, metrics.Sampled):
     """Sends `content` once `connection_limits` lets it in, and the answer of `refuse` otherwise.
 
     That is decided when the server begins to send: a response that was made and never sent would
@@ -58,6 +59,7 @@ class Stream(StreamingResponse):
         self._refuse = refuse
         self._send_timeout = send_timeout
 
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all, and return when it has ended or the peer has gone."""
         try:
@@ -104,6 +106,6 @@ class Stream(StreamingResponse):
             # The server may keep the connection open, or wait until all is read to close it.
             watch.finish()
 
+    @override
     def load(self) -> metrics.Load:
-        """See `metrics.Sampled`."""
         yield metrics.streams, 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocket
 from strawberry.fastapi import GraphQLRouter
 from strawberry.fastapi.context import CustomContext
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
 from gqlnotify.connections.origin import Origin
 
@@ -31,13 +31,15 @@ class WithOrigins(GraphQLRouter[Context, RootValue]):
             each if each == "*" else Origin.parse(each) for each in allowed_origins
         )
 
-    def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002
+    @override
+    def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:
         """Return whether a page of another origin may open a socket."""
         try:
             return "*" in self.allowed_origins or Origin.parse(origin) in self.allowed_origins
         except ValueError:
             return False
 
+    @override
     async def reject_websocket(self, request: WebSocket) -> WebSocket:
         """Refuse the handshake: the server answers it with 403."""
         await request.close(_POLICY_VIOLATION)

@@ -8,6 +8,8 @@ import logging
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from typing_extensions import override
+
 connection_id: ContextVar[str | None] = ContextVar("gqlnotify_connection_id", default=None)
 
 
@@ -18,8 +20,9 @@ class ConnectionIdFilter(logging.Filter):
     the id in brackets, or an empty string. A query string may contain a token.
     """
 
+    @override
     def filter(self, record: logging.LogRecord) -> bool:
-        """See `logging.Filter`. Every record passes."""
+        """Add the connection to `record`. Every record passes."""
         current = getattr(record, "connection_id", None) or connection_id.get()
         record.origin = f"[{current}] " if current else ""
         if current:

@@ -8,9 +8,11 @@ under way to a server that stops.
 import sys
 from typing import Any
 
+from typing_extensions import override
+
 from gqlnotify.connections.peer import ReadWatch, let_go
 from gqlnotify.deadline import Deadline
-from gqlnotify.drain import Drain
+from gqlnotify.drain import Drain, Drainable
 from gqlnotify.observability.metrics import refused
 from gqlnotify.server.uvicorn_adapter import AutoHTTPProtocol
 from gqlnotify.server.websocket import drain_times
@@ -152,16 +154,16 @@ class Watched(_Base):  # type: ignore[misc]
         return ServerSettings.of(self.loop).send_timeout
 
     @property
+    @override
     def gone(self) -> bool:
-        """See `Drainable.gone`."""
         return self not in self.connections
 
     def leave(self) -> None:
         """Hang up on a stream; a proper end would say that there is no more to come."""
         self.transport.close()
 
+    @override
     def abort(self) -> None:
-        """See `Drainable.abort`."""
         let_go(self.transport)
 
     def _end(self) -> None:
@@ -216,7 +218,7 @@ class Watched(_Base):  # type: ignore[misc]
         return paused or self._received >= _BODY_BYTES_A_SECOND * self.handshake_timeout
 
 
-class HttpProtocol(Watched, AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class HttpProtocol(Watched, AutoHTTPProtocol, Drainable):  # type: ignore[misc, valid-type]
     """One HTTP connection."""
 
 

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from typing_extensions import override
 
 from gqlnotify.drain import Drain
 from gqlnotify.errors import NotifyError
@@ -45,6 +46,7 @@ class CannotStart(Exception):
 class Config(uvicorn.Config):
     """uvicorn's, with `Lifespan` in place of its own."""
 
+    @override
     def load(self) -> None:
         """Import the application and the protocol classes."""
         super().load()
@@ -76,6 +78,7 @@ class Lifespan(LifespanOn):
             if self._failure is not None:
                 await super().send(self._failure)
 
+    @override
     async def send(self, message: Any) -> None:
         """Take a message of the application; a failure waits until it is known what was raised."""
         if message["type"] == "lifespan.startup.failed":
@@ -97,6 +100,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._supervised = supervised
 
+    @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; at the second signal, end at once."""
         if not self.should_exit:
@@ -104,6 +108,7 @@ class Server(uvicorn.Server):
         elif not self._supervised:
             _end_at_once(sig)
 
+    @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen, and say where unless another process has done so."""
         try:
@@ -120,6 +125,7 @@ class Server(uvicorn.Server):
         lifespan = getattr(self, "lifespan", None)
         return lifespan.reason if isinstance(lifespan, Lifespan) else None
 
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then end as uvicorn does, in what is left of the time for both."""
         loop = asyncio.get_running_loop()
@@ -138,6 +144,7 @@ class Worker(multiprocess.Process):
     """One of several server processes."""
 
     @property
+    @override
     def server(self) -> uvicorn.Server:
         """The server that it runs."""
         if self._server is None:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from math import inf
 from typing import Any
 
+from typing_extensions import override
 from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
     ServerPerMessageDeflateFactory,
@@ -21,7 +22,7 @@ from websockets.http11 import Request
 from gqlnotify.connections.asgi_adapter import forget_stacks, is_unattended
 from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
 from gqlnotify.deadline import Deadline
-from gqlnotify.drain import Drain
+from gqlnotify.drain import Drain, Drainable
 from gqlnotify.errors import Draining, TooManyMessages
 from gqlnotify.event_loop import TickBatcher
 from gqlnotify.observability.metrics import refused
@@ -41,7 +42,7 @@ _SLICE_BYTES = 4096
 _MEMORY_LEVEL = 5
 
 
-class WebSocketProtocol(WebSocketBase):
+class WebSocketProtocol(WebSocketBase, Drainable):
     """One WebSocket connection."""
 
     # Some of uvicorn's are among them: an instance of 30 attributes and less keeps them in a third
@@ -138,10 +139,12 @@ class WebSocketProtocol(WebSocketBase):
             on_message()
         return True
 
+    @override
     def abort(self) -> None:
         """Let go of the peer, whatever it has not read."""
         let_go(self.transport)
 
+    @override
     def send_keepalive_ping(self) -> None:
         """Ping the peer, and give it its time, but not while this process stands still."""
         super().send_keepalive_ping()
@@ -164,17 +167,20 @@ class WebSocketProtocol(WebSocketBase):
         else:
             self.keepalive_timeout()
 
+    @override
     def keepalive_timeout(self) -> None:
         """Let go of a peer that is dead; uvicorn would wait until it has read everything."""
         super().keepalive_timeout()
         self.abort()
 
+    @override
     async def send(self, message: Any) -> None:
-        """See ASGI. A peer that does not answer a close frame in time is let go."""
+        """Send an ASGI message, and let go of a peer that does not answer a close frame in time."""
         await super().send(message)
         if message["type"] != "websocket.send":
             self._end_in_time()
 
+    @override
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """Note that the ASGI call has returned."""
         super().on_task_complete(task)
@@ -196,12 +202,14 @@ class WebSocketProtocol(WebSocketBase):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    @override
     def start_keepalive(self) -> None:
         """Look after the peer from now on; the handshake, over now, need not be remembered."""
         super().start_keepalive()
         nothing: Any = None
         self.request = self.response = nothing
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Take what has come; a request that can't be read is answered, and not left to wait."""
         # In slices, each of which is counted: a segment may hold 40 000 frames.
@@ -224,6 +232,7 @@ class WebSocketProtocol(WebSocketBase):
             self.read_paused = True
             self.transport.pause_reading()
 
+    @override
     def handle_events(self) -> None:
         """Take the frames that have come, unless there are too many."""
         events = self.conn.events
@@ -244,11 +253,13 @@ class WebSocketProtocol(WebSocketBase):
         now = self.loop.time()
         return all(self._rate.allows(now) for _ in range(frames))
 
+    @override
     def handle_ping(self) -> None:
         """Send the pong, unless nothing may be sent any more; a close frame takes it along."""
         if not self.conn.eof_sent:
             super().handle_ping()
 
+    @override
     def handle_cont(self, event: Frame) -> None:
         """Join what has come of a message: empty fragments take no memory."""
         so_far: Any = self.frames[0]
@@ -259,6 +270,7 @@ class WebSocketProtocol(WebSocketBase):
         if event.fin:
             self.send_receive_event_to_app()
 
+    @override
     def handle_parser_exception(self) -> None:
         """Say why the connection ends, and wait for the peer to hang up.
 
@@ -284,6 +296,7 @@ class WebSocketProtocol(WebSocketBase):
         else:
             self.transport.close()
 
+    @override
     def send_receive_event_to_app(self) -> None:
         """Hand on a message. uvicorn's own logs a traceback where one is no UTF-8, or stumbles."""
         if self.curr_msg_data_type == "bytes" or _is_utf8(b"".join(self.frames)):
@@ -295,6 +308,7 @@ class WebSocketProtocol(WebSocketBase):
         self.conn.fail(1007)
         self.handle_parser_exception()
 
+    @override
     def handle_connect(self, event: Request) -> None:
         """Let the application find the extension in its scope; refuse while draining."""
         if Drain.of(self.loop).begun:
@@ -306,6 +320,7 @@ class WebSocketProtocol(WebSocketBase):
             extensions: Any = self.scope["extensions"]
             extensions[EXTENSION] = self
 
+    @override
     def shutdown(self) -> None:
         """Close during the drain window, spread evenly with the other drainables."""
         drain = Drain.of(self.loop)
@@ -314,10 +329,11 @@ class WebSocketProtocol(WebSocketBase):
             drain.begin(*drain_times(self.loop, self.config.timeout_graceful_shutdown))
 
     @property
+    @override
     def gone(self) -> bool:
-        """See `Drainable.gone`."""
         return self not in self.connections
 
+    @override
     def leave(self) -> None:
         """Close with 1012; after what still runs, if the application waits for it."""
         self.close_timeout = _CLOSE_SECONDS
@@ -338,16 +354,19 @@ class WebSocketProtocol(WebSocketBase):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()
 
+    @override
     def pause_writing(self) -> None:
         """Pause: the write buffer of the transport is above its high-water mark."""
         super().pause_writing()
         self._fill()
 
+    @override
     def resume_writing(self) -> None:
         """Note that the transport has room again."""
         super().resume_writing()
         self._drain()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake what waits for a peer that has gone."""
         super().connection_lost(exc)

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, overload
 
+from typing_extensions import override
+
 from gqlnotify import brokers
 from gqlnotify.auth import Viewer, authorize, current_viewer, knows_its_viewer
 from gqlnotify.backoff import Backoff
@@ -22,7 +24,7 @@ from gqlnotify.observability import metrics, tracing
 from gqlnotify.settings import Settings
 from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
 from gqlnotify.topics.subscriber import Subscriber
-from gqlnotify.topics.subscription import Subscription
+from gqlnotify.topics.subscription import Subscription, Topics
 from gqlnotify.topics.topic_budget import TopicBudget
 
 T = TypeVar("T")
@@ -31,7 +33,7 @@ U = TypeVar("U")
 logger = logging.getLogger("gqlnotify.topics")
 
 
-class TopicManager:
+class TopicManager(Topics, metrics.Sampled):
     """Publishes to topics and creates subscriptions; one for each application.
 
     It starts on first use. The plugin's lifespan starts it earlier, so that an unreachable broker
@@ -315,8 +317,8 @@ class TopicManager:
         await self._require_open()
         return await self._broker.oldest(topic.concrete())
 
+    @override
     def load(self) -> metrics.Load:
-        """See `metrics.Sampled`."""
         yield metrics.topics, len(self._live_topics)
         yield (
             metrics.subscribers,
@@ -352,17 +354,13 @@ class TopicManager:
                 )
             await asyncio.sleep(min(backoff.next(), left))
 
+    @override
     def count_topic(self, viewer: Viewer | None, topic: str) -> None:
-        """Count the topic against the subject's budget, if it is new to this process.
-
-        Raises:
-            TooManyTopics: the subject has asked for too many new topics.
-        """
         if viewer is not None:
             self._budget.spend(viewer.principal.subject, topic)
 
+    @override
     async def join(self, topic: str, subscriber: Subscriber) -> LiveTopic:
-        """See `subscriber.LiveTopics`."""
         await self._require_open()
         live_topic = self._live_topics.get(topic)
         if live_topic is None:
@@ -375,13 +373,13 @@ class TopicManager:
             raise
         return live_topic
 
+    @override
     def leave(self, live_topic: LiveTopic, subscriber: Subscriber) -> None:
-        """See `subscriber.LiveTopics`."""
         live_topic.remove(subscriber)
         self._linger_if_idle(live_topic)
 
+    @override
     def left(self, live_topic: LiveTopic) -> None:
-        """See `subscriber.LiveTopics`."""
         loop = self._loop
         if loop is None:
             return

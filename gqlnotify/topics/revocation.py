@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import override
 
 from gqlnotify.auth import Principal, viewing
 from gqlnotify.errors import (
@@ -150,7 +151,7 @@ class _Watch:
             yield "token", self.principal.token_id
 
 
-class Revocations:
+class Revocations(metrics.Sampled):
     """Follows the topic of revocations.
 
     A revocation reaches every process that shares the broker. A process that starts later, or that
@@ -286,8 +287,8 @@ class Revocations:
             self._watches[name].add(watch)
         return lambda: self._unwatch(watch)
 
+    @override
     def load(self) -> metrics.Load:
-        """See `metrics.Sampled`."""
         yield metrics.revocations, len(self._revoked)
 
     def _unwatch(self, watch: _Watch) -> None:

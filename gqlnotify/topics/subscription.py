@@ -40,7 +40,11 @@ class Topics(LiveTopics, Protocol):
     """The part of the topic manager that a subscription uses."""
 
     def count_topic(self, viewer: Viewer | None, topic: str) -> None:
-        """See `TopicManager.count_topic`."""
+        """Count the topic against the subject's budget, if it is new to this process.
+
+        Raises:
+            TooManyTopics: the subject has asked for too many new topics.
+        """
 
 
 class Subscription(Generic[T]):

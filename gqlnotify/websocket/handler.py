@@ -15,6 +15,7 @@ from strawberry import Schema
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.types.unset import UnsetType
+from typing_extensions import override
 
 from gqlnotify import execution
 from gqlnotify.cancellation import only_own_cancellation
@@ -78,7 +79,7 @@ class View(Protocol):
         """Call the application's hook. It may refuse, or return the payload of the ack."""
 
 
-class GraphQLTransportWSHandler:
+class GraphQLTransportWSHandler(metrics.Sampled):
     """Serves one socket. Its constructor is the one that Strawberry's views call."""
 
     def __init__(
@@ -167,8 +168,8 @@ class GraphQLTransportWSHandler:
         self._operations.stop_all()
         await self._connection.clean_up()
 
+    @override
     def load(self) -> metrics.Load:
-        """See `metrics.Sampled`."""
         yield metrics.connections, 1
         yield metrics.held_bytes, self._connection.held
         yield from self._operations.load()

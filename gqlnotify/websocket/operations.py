@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from strawberry.types import ExecutionResult
+from typing_extensions import override
 
 from gqlnotify import execution
 from gqlnotify.cancellation import only_own_cancellation
@@ -18,14 +19,14 @@ from gqlnotify.protocol.connection import Command, ServerConnection
 from gqlnotify.protocol.messages import Json, Subscribe
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.connection import Connection
-from gqlnotify.websocket.shared_operation import SharedOperation
+from gqlnotify.websocket.shared_operation import Owner, SharedOperation
 
 _NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
 
 logger = logging.getLogger("gqlnotify.transports")
 
 
-class Operations:
+class Operations(Owner, metrics.Sampled):
     """Starts and stops operations, and sends their results.
 
     Args:
@@ -53,8 +54,8 @@ class Operations:
         self._running: dict[str, asyncio.Task[None] | SharedOperation] = {}
         self._requests: dict[asyncio.Task[None], Subscribe] = {}
 
+    @override
     def load(self) -> metrics.Load:
-        """See `metrics.Sampled`."""
         shared = sum(isinstance(each, SharedOperation) for each in self._running.values())
         yield metrics.shared_operations, shared
         yield metrics.own_operations, len(self._running) - shared
@@ -186,15 +187,15 @@ class Operations:
         self._running[member.id] = member
         return None
 
+    @override
     def fell_behind(self, operation: SharedOperation, subscriber: Subscriber) -> None:
-        """See `Owner.fell_behind`."""
         joining = self._conclude(operation.id, partial(self._join, operation, subscriber))
         task = self._running[operation.id] = self._connection.spawn(joining)
         # A task that is cancelled before its first step never closes the subscriber itself.
         task.add_done_callback(lambda _task: subscriber.close())
 
+    @override
     def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
-        """See `Owner.ended`."""
         if self._running.get(operation.id) is operation:
             del self._running[operation.id]
             self._connection.spawn(self._send_terminal(operation.id, errors))

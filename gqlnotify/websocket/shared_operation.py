@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from gqlnotify.execution import Group, SharedExecution
+from typing_extensions import override
+
+from gqlnotify.execution import Group, Member, SharedExecution
 from gqlnotify.protocol.frames import Batch, Prefix
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.connection import Connection
@@ -20,7 +22,7 @@ class Owner(Protocol):
         """Handle the end of the operation, because of `errors` if there are any."""
 
 
-class SharedOperation:
+class SharedOperation(Member):
     """A member of a group, with one id on one connection."""
 
     __slots__ = ("_connection", "_owner", "_prefix", "execution", "group", "id")
@@ -35,23 +37,23 @@ class SharedOperation:
         self._connection = connection
         self._owner = owner
 
+    @override
     def push(self, batch: Batch) -> bool:
-        """See `Member.push`."""
         return self._connection.writer.push(self._prefix, batch)
 
+    @override
     async def send(self, batch: Batch) -> None:
-        """See `Member.send`."""
         while not self._connection.writer.push(self._prefix, batch):
             await self._connection.drained()
         await self._connection.drained()
 
+    @override
     def fell_behind(self, subscriber: Subscriber) -> None:
-        """See `Member.fell_behind`."""
         self.group = None
         self._owner.fell_behind(self, subscriber)
 
+    @override
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        """See `Member.end`."""
         self._owner.ended(self, errors)
 
     def cancel(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapp
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
+from typing_extensions import override
 
 from gqlnotify.connections.asgi_adapter import socket_transport
 from gqlnotify.connections.peer import Transport, transport_under
@@ -72,6 +73,8 @@ class Frames(Protocol):
 class Writer(Protocol):
     """Sends messages to one peer."""
 
+    __slots__ = ()
+
     closed: bool
     """Whether nothing more may be sent: a close frame is on its way, or the peer has gone."""
 
@@ -114,7 +117,7 @@ def transport_of(websocket: WebSocket, frames: Frames | None) -> Transport | Non
     return socket_transport(websocket) if frames is None else transport_under(frames)
 
 
-class DirectWriter:
+class DirectWriter(Writer):
     """Passes finished frames to the server. A shared body is compressed once for all peers."""
 
     __slots__ = ("_compress_above", "_frames", "closed")
@@ -125,21 +128,21 @@ class DirectWriter:
         self._compress_above = compress_above if frames.deflates else 0
 
     @property
+    @override
     def full(self) -> bool:
-        """See `Writer.full`."""
         return self._frames.full
 
     @property
+    @override
     def held(self) -> int:
-        """See `Writer.held`."""
         return self._frames.held
 
+    @override
     def write(self, text: str) -> None:
-        """See `Writer.write`."""
         self._frames.write(text_frame(text.encode()))
 
+    @override
     def push(self, prefix: Prefix, batch: Batch) -> bool:
-        """See `Writer.push`."""
         if self.closed:
             return True
         frames = self._frames
@@ -148,20 +151,20 @@ class DirectWriter:
         frames.write(batch.frames(prefix, self._compress_above))
         return True
 
+    @override
     async def drained(self) -> None:
-        """See `Writer.drained`."""
         await self._frames.drained()
 
+    @override
     async def flushed(self) -> None:
-        """See `Writer.flushed`."""
         self._frames.flush()
 
+    @override
     def background(self) -> None:
-        """See `Writer.background`."""
         return
 
 
-class AsgiWriter:
+class AsgiWriter(Writer):
     """Sends messages one by one through ASGI, in a background task because `send` may wait."""
 
     def __init__(
@@ -177,17 +180,17 @@ class AsgiWriter:
         self._empty = LightEvent(is_open=True)
 
     @property
+    @override
     def full(self) -> bool:
-        """See `Writer.full`."""
         return not self._room.is_set()
 
     @property
+    @override
     def held(self) -> int:
-        """See `Writer.held`."""
         return self._held + self._below
 
+    @override
     def write(self, text: str) -> None:
-        """See `Writer.write`."""
         self._outbox.append(text)
         self._held += len(text)
         if self._held >= FULL_BYTES:
@@ -195,8 +198,8 @@ class AsgiWriter:
         self._empty.clear()
         self._more.set()
 
+    @override
     def push(self, prefix: Prefix, batch: Batch) -> bool:
-        """See `Writer.push`."""
         if self.closed:
             return True
         if self.full:
@@ -206,16 +209,16 @@ class AsgiWriter:
             self.write(start + body.text)
         return True
 
+    @override
     async def drained(self) -> None:
-        """See `Writer.drained`."""
         await self._room.wait()
 
+    @override
     async def flushed(self) -> None:
-        """See `Writer.flushed`."""
         await self._empty.wait()
 
+    @override
     def background(self) -> Coroutine[Any, Any, None]:
-        """See `Writer.background`."""
         return self._run()
 
     async def _run(self) -> None:

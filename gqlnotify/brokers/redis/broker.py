@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.exceptions import ClusterError, NoScriptError
+from typing_extensions import override
 
 from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.brokers.redis import scripts
@@ -74,8 +75,8 @@ class RedisBroker(Broker):
         self._missing: dict[str, float] = {}
         self._session: _Session | None = None
 
+    @override
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
-        """See `Broker.start`."""
         self._deliver, self._on_possible_gap = deliver, on_possible_gap
         servers = connect(self._address, self._timeout)
         self._session = _Session(servers, LivePath(servers, self, self._timeout))
@@ -88,47 +89,47 @@ class RedisBroker(Broker):
             raise
         self._session.keeping = asyncio.create_task(self._keep())
 
+    @override
     async def close(self) -> None:
-        """See `Broker.close`."""
         session, self._session = self._session, None
         if session is not None:
             self._probe.cancel()
             await session.aclose()
 
+    @override
     async def check(self) -> None:
-        """See `Broker.check`."""
         session = self._started()
         if not session.live.connected:
             raise BrokerUnavailable("The live line to Redis is down")
         await self._probe.check()
 
+    @override
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
-        """See `Broker.publish`."""
         return await self._publish(topic, payload, event_id, self._retention.of(topic))
 
+    @override
     async def subscribe(self, topic: str) -> None:
-        """See `Broker.subscribe`. While Redis can't be reached, this waits."""
         await self._started().live.subscribe(self._names.stream(topic))
 
+    @override
     async def unsubscribe(self, topic: str) -> None:
-        """See `Broker.unsubscribe`."""
         if self._session is not None:
             self._session.live.unsubscribe(self._names.stream(topic))
 
+    @override
     async def head(self, topic: str) -> Cursor:
-        """See `Broker.head`."""
         call = scripts.head(self._names.script_keys(topic), self._retention.of(topic))
         async with self._answer() as session:
             return scripts.parse_cursor(await session.run(call))
 
+    @override
     async def oldest(self, topic: str) -> Cursor:
-        """See `Broker.oldest`."""
         call = scripts.oldest(self._names.script_keys(topic), self._retention.of(topic))
         async with self._answer() as session:
             return scripts.parse_cursor(await session.run(call))
 
+    @override
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-        """See `Broker.read`."""
         bounds = self._retention.of(topic)
         call = scripts.read(self._names.script_keys(topic), after, limit, bounds)
         async with self._answer() as session:

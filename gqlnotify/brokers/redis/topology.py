@@ -21,6 +21,7 @@ from redis.exceptions import (
     RedisClusterException,
     RedisError,
 )
+from typing_extensions import override
 
 from gqlnotify.brokers.redis.redis_adapter import (
     AbstractConnection,
@@ -108,7 +109,11 @@ class Servers(ABC):
 
     @abstractmethod
     def home(self, channel: str) -> str:
-        """Return the name of the server that has the channel."""
+        """Return the name of the server that has the channel.
+
+        Raises:
+            SlotNotCoveredError: no server of the cluster has it at present.
+        """
 
     @abstractmethod
     def connection(self, name: str) -> AbstractConnection:
@@ -132,23 +137,25 @@ class OneServer(Servers):
         self._make = make
         self._sentinel = sentinel
 
+    @override
     async def _renew(self) -> None:
         old, self.client = self.client, self._make()
         await renew_pool(old)
 
-    def home(self, _channel: str) -> str:
-        """See `Servers.home`."""
+    @override
+    def home(self, channel: str) -> str:
         return "the only one"
 
-    def connection(self, _name: str) -> AbstractConnection:
-        """See `Servers.connection`."""
+    @override
+    def connection(self, name: str) -> AbstractConnection:
         return new_connection(self.client)
 
+    @override
     async def refresh(self) -> None:
-        """See `Servers.refresh`. Every connection asks Sentinel again."""
+        pass  # Every new connection asks Sentinel again.
 
+    @override
     async def aclose(self) -> None:
-        """See `Servers.aclose`."""
         await self.client.aclose()
         if self._sentinel is not None:
             await self._sentinel.aclose()
@@ -166,27 +173,24 @@ class Cluster(Servers):
         super().__init__()
         self.client: RedisCluster = client
 
+    @override
     async def _renew(self) -> None:
         await self.refresh()
 
+    @override
     def home(self, channel: str) -> str:
-        """See `Servers.home`.
-
-        Raises:
-            SlotNotCoveredError: no server has it at present.
-        """
         return home(self.client, channel)
 
+    @override
     def connection(self, name: str) -> AbstractConnection:
-        """See `Servers.connection`."""
         return cluster_connection(self.client, name)
 
+    @override
     async def refresh(self) -> None:
-        """See `Servers.refresh`."""
         await reload_topology(self.client)
 
+    @override
     async def aclose(self) -> None:
-        """See `Servers.aclose`."""
         await self.client.aclose()
 
 
