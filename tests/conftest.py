@@ -81,6 +81,16 @@ _STARTED = {
 }
 
 
+@pytest.fixture
+def no_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Topics close when their last subscriber leaves, and a start does not wait for its broker.
+
+    A test can override both with settings of its own.
+    """
+    monkeypatch.setenv("GQLNOTIFY_TOPIC_LINGER", "0")
+    monkeypatch.setenv("GQLNOTIFY_BROKER_WAIT", "0")
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A Redis for tests that need just one: given by whoever runs them, or started here."""

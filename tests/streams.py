@@ -7,30 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import pytest
-
-from gqlnotify import Cursor, Subscription, Topic, TopicManager
-from gqlnotify.topics import live_topic
-from gqlnotify.topics import manager as manager_module
+from gqlnotify import Cursor, Principal, Subscription, Topic, TopicManager
+from gqlnotify.auth import Viewer
 from tests.waiting import PATIENCE, wait_until
 
 NUMBERS = Topic("numbers", int)
-
-
-@pytest.fixture(autouse=True)
-def leaving_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No topic lingers and no start waits, unless a test gives settings of its own."""
-    monkeypatch.setenv("GQLNOTIFY_TOPIC_LINGER", "0")
-    monkeypatch.setenv("GQLNOTIFY_BROKER_WAIT", "0")
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows and pages that are soon full, and retries that do not keep a test waiting."""
-    monkeypatch.setattr(live_topic, "BUFFER_SIZE", 8)
-    monkeypatch.setattr(live_topic, "PAGE_SIZE", 5)
-    monkeypatch.setattr(live_topic, "RETRY_SECONDS", (0.001, 0.002))
-    monkeypatch.setattr(manager_module, "RETRY_SECONDS", (0.001, 0.002))
 
 
 @dataclass(frozen=True)
@@ -51,6 +32,11 @@ class Tally:
 
 
 PERFECT = Tally(0, 0, 0)
+
+
+def viewer(*, subscribe: Sequence[str] = (), publish: Sequence[str] = ()) -> Viewer:
+    """Return a viewer with these rights."""
+    return Viewer(Principal("alice", subscribe=tuple(subscribe), publish=tuple(publish)))
 
 
 async def take(stream: Subscription[Any], count: int) -> list[Any]:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
         (
             [],
             {"GQLNOTIFY_JWKS_URL": "http://example.org/k", "GQLNOTIFY_JWT_ALGORITHM": "RS256"},
-            "must be https",
+            "must use https",
         ),
         (["--workers", "2"], {"GQLNOTIFY_JWT_SECRET": SECRET}, "can't share events over memory://"),
         (["schema.app"], {}, "write it as module:attribute"),

@@ -25,13 +25,14 @@ from tests.e2e.raw import Socket, open_socket
 from tests.servers import DIRECT, Program, Server, serving
 from tests.streams import (
     NUMBERS,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
     started,
     take,
 )
 from tests.waiting import PATIENCE, wait_until
+
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 ROOT = Path(__file__).parent.parent.parent
 APP = "tests.e2e.app:app"

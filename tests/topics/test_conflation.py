@@ -1,7 +1,7 @@
 """Who lags gets the latest of each key, and knows how many were left out; who keeps up gets all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -18,12 +18,12 @@ from gqlnotify.topics import live_topic
 from gqlnotify.topics.conflation import SKIPPED, Skipped, conflate
 from tests.bad_brokers import LosingItsData
 from tests.streams import (
-    leaving_at_once,  # noqa: F401
-    small,  # noqa: F401
     started,
     take,
 )
 from tests.waiting import PATIENCE
+
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 
 @dataclass
@@ -89,13 +89,6 @@ def test_a_member_of_a_family_has_its_policy() -> None:
 
 
 # A reader of its own
-
-
-@pytest.fixture
-async def manager() -> AsyncIterator[TopicManager]:
-    manager = TopicManager(MemoryBroker())
-    yield manager
-    await manager.close()
 
 
 async def publish(manager: TopicManager, *symbols: str | None, topic: Any = PRICES) -> list[str]:
@@ -175,7 +168,7 @@ async def test_a_filtered_event_makes_nothing_old_news(manager: TopicManager) ->
     assert await read(stream, last=6) == [(2, 1), (4, 0), (6, 0)]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_whoever_lags_behind_the_window_is_given_the_latest_of_each_page(
     manager: TopicManager,
 ) -> None:
@@ -187,7 +180,7 @@ async def test_whoever_lags_behind_the_window_is_given_the_latest_of_each_page(
     assert len(got) + sum(number for _, number in got) == 99
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_pages_of_which_the_filter_leaves_nothing_are_passed(manager: TopicManager) -> None:
     first, *_ = await publish(manager, *["a"] * 100)
     stream = manager.subscribe(PRICES, after=first, where=lambda price: price.value == 99)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,20 +20,20 @@ from tests.bad_brokers import (
 )
 from tests.streams import (
     NUMBERS,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
     reading,
-    small,  # noqa: F401
     started,
     take,
 )
 from tests.waiting import PATIENCE, wait_until
 
+pytestmark = pytest.mark.usefixtures("no_linger")
+
 # another epoch
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_who_listens_while_the_epoch_changes_sees_no_gap_and_no_repeat() -> None:
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
@@ -94,7 +93,7 @@ async def test_an_epoch_that_is_not_that_of_its_place_is_no_cursor_of_the_histor
 # forgotten events
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_when_a_history_forgot_its_newest_events_only_who_saw_them_is_told() -> None:
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
@@ -277,7 +276,7 @@ async def come_and_go(manager: TopicManager, broker: StormyWeather, chance: rand
         assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("seed", range(50))
 async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_that_it_is_not(
     seed: int,
@@ -298,13 +297,6 @@ async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_t
 
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*subscribers)
-
-
-@pytest.fixture
-async def manager() -> AsyncIterator[TopicManager]:
-    manager = TopicManager(MemoryBroker())
-    yield manager
-    await manager.close()
 
 
 # histories that end
@@ -418,7 +410,7 @@ async def test_a_history_that_lost_what_was_already_delivered_is_no_silent_gap()
         await behind.aclose()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_gap_beyond_the_history_is_told_to_those_behind_it() -> None:
     broker = OutOfReach()
     broker._retention = Retention(10, 3600, {})

@@ -10,14 +10,14 @@ from gqlnotify.brokers import Broker, MemoryBroker
 from tests.bad_brokers import OutOfReach, pause
 from tests.streams import (
     NUMBERS,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
-    small,  # noqa: F401
     started,
     take,
 )
 from tests.waiting import PATIENCE, wait_until
+
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 A_WHILE = 0.05
 
@@ -94,7 +94,7 @@ async def test_who_comes_and_goes_in_time_makes_the_topic_stay_longer() -> None:
         assert broker.calls["subscribe"] == 1
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_who_comes_back_later_than_the_window_reaches_is_served_from_the_history() -> None:
     manager = lingering(MemoryBroker(), 3600)
     stream = await started(manager.subscribe(NUMBERS))
@@ -117,7 +117,7 @@ async def test_close_does_not_wait_until_a_topic_has_lingered() -> None:
     await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("seed", range(10))
 async def test_readers_that_come_back_while_the_topic_opens_and_closes_miss_nothing(
     seed: int,

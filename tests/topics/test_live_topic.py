@@ -11,15 +11,15 @@ from tests.bad_brokers import AnsweringLate, LosingItsData, OutOfReach, pause
 from tests.streams import (
     NUMBERS,
     ended,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
     reading,
-    small,  # noqa: F401
     started,
     take,
 )
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 
 def lingering(broker: Broker, seconds: float) -> TopicManager:
@@ -276,7 +276,7 @@ async def test_one_that_gives_up_while_the_last_one_leaves_leaves_nothing_either
         broker.answer.set()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_leaving_while_the_topic_catches_up_stops_it() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
@@ -374,7 +374,7 @@ async def test_a_recheck_keeps_the_window_of_a_lingering_topic_whole() -> None:
     await manager.close()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_what_one_who_resumes_reads_shows_the_others_what_was_dropped() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:

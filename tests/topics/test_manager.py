@@ -1,13 +1,13 @@
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from gqlnotify import Cursor, Event, Principal, Settings, Topic, TopicManager
-from gqlnotify.auth import Viewer, viewing
+from gqlnotify import Cursor, Event, Settings, Topic, TopicManager
+from gqlnotify.auth import viewing
 from gqlnotify.brokers import Deliver, MemoryBroker, OnPossibleGap
 from gqlnotify.errors import (
     BadUserInput,
@@ -26,32 +26,22 @@ from tests.bad_brokers import (
 from tests.streams import (
     NUMBERS,
     ended,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
     reading,
-    small,  # noqa: F401
     started,
     take,
+    viewer,
 )
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 ROOMS = Topic("rooms.<room>", int)
 
 
-def viewer(*, subscribe: Sequence[str] = (), publish: Sequence[str] = ()) -> Viewer:
-    return Viewer(Principal("alice", subscribe=tuple(subscribe), publish=tuple(publish)))
-
-
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-
-@pytest.fixture
-async def manager() -> AsyncIterator[TopicManager]:
-    manager = TopicManager(MemoryBroker())
-    yield manager
-    await manager.close()
 
 
 async def test_publishing_without_the_right_is_forbidden(manager: TopicManager) -> None:
@@ -243,7 +233,7 @@ async def test_a_broker_out_of_reach_at_the_start_is_seen_at_once_and_tried_agai
         assert (await manager.publish(NUMBERS, 1)).seq == 1
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_start_waits_for_the_broker_and_logs_each_try(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -260,7 +250,7 @@ async def test_a_start_waits_for_the_broker_and_logs_each_try(
     await manager.close()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_start_waits_so_long_and_no_longer(caplog: pytest.LogCaptureFixture) -> None:
     broker = OutOfReach("start")
     manager = TopicManager(broker, settings=Settings(broker_wait=0.05))
@@ -275,7 +265,7 @@ async def test_a_start_waits_so_long_and_no_longer(caplog: pytest.LogCaptureFixt
     assert len(warnings_in(caplog)) == broker.failed - 1
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_start_that_waits_can_be_cancelled_and_tried_again() -> None:
     broker = OutOfReach("start")
     tasks = asyncio.all_tasks()
@@ -370,7 +360,7 @@ async def test_close_while_a_topic_opens_ends_that_stream_too() -> None:
     assert not manager._live_topics
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_close_stops_catching_up() -> None:
     broker = OutOfReach()
     manager = TopicManager(broker)

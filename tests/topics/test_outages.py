@@ -12,15 +12,15 @@ from tests.bad_brokers import AnsweringLate, OutOfReach
 from tests.streams import (
     NUMBERS,
     ended,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
     reading,
-    small,  # noqa: F401
     started,
     take,
 )
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 # a broker out of reach
 
@@ -99,7 +99,7 @@ async def all_closed(_: "asyncio.Task[int]", __: Subscription[int], manager: Top
 End = Callable[["asyncio.Task[int]", Subscription[int], TopicManager], Awaitable[None]]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("stage", WHOLE)
 async def test_a_stream_waits_for_its_broker_and_misses_nothing(stage: Stage) -> None:
     broker = OutOfReach()
@@ -116,7 +116,7 @@ async def test_a_stream_waits_for_its_broker_and_misses_nothing(stage: Stage) ->
         await waiting.stream.aclose()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("stage", ALL)
 @pytest.mark.parametrize("end", [cancelled, closed, all_closed])
 async def test_a_stream_that_waits_for_its_broker_ends_at_once_and_leaves_nothing(
@@ -144,7 +144,7 @@ async def lagging(manager: TopicManager) -> Subscription[int]:
     return stream
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("begin", [replaying, lagging])
 @pytest.mark.parametrize("end", [cancelled, closed, all_closed])
 async def test_a_stream_that_ends_while_its_read_is_about_to_fail_leaves_nothing(
@@ -161,7 +161,7 @@ async def test_a_stream_that_ends_while_its_read_is_about_to_fail_leaves_nothing
         await ended(read)
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_everybody_who_waits_for_a_topic_to_open_gets_in() -> None:
     broker = OutOfReach("head")
     async with leaving_nothing(TopicManager(broker)) as manager:
@@ -178,7 +178,7 @@ async def test_everybody_who_waits_for_a_topic_to_open_gets_in() -> None:
             await stream.aclose()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_each_try_to_reach_the_broker_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     broker = OutOfReach("head")
     async with leaving_nothing(TopicManager(broker)) as manager:
@@ -194,7 +194,7 @@ async def test_each_try_to_reach_the_broker_is_logged(caplog: pytest.LogCaptureF
     assert all("'numbers'" in line and "No head" in line for line in lines)
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("after", ["1-1", "9999999999999-1"])
 async def test_a_cursor_that_has_expired_is_told_as_soon_as_the_broker_is_back(after: str) -> None:
     broker = OutOfReach("read")
@@ -210,7 +210,7 @@ async def test_a_cursor_that_has_expired_is_told_as_soon_as_the_broker_is_back(a
         await stream.aclose()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_new_history_is_found_as_soon_as_the_broker_is_back() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
@@ -230,7 +230,7 @@ async def test_a_new_history_is_found_as_soon_as_the_broker_is_back() -> None:
         await old.aclose()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_topic_that_closed_while_it_caught_up_catches_up_when_it_opens_again() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:

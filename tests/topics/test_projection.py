@@ -1,26 +1,16 @@
 """What a subscription's `where` and `map` make of each event."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from gqlnotify import TopicManager
-from gqlnotify.brokers import MemoryBroker
 from tests.streams import (
     NUMBERS,
-    leaving_at_once,  # noqa: F401
     publish_all,
-    small,  # noqa: F401
     started,
     take,
 )
 
-
-@pytest.fixture
-async def manager() -> AsyncIterator[TopicManager]:
-    manager = TopicManager(MemoryBroker())
-    yield manager
-    await manager.close()
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 
 async def test_a_filter_lets_through_what_it_is_true_for(manager: TopicManager) -> None:

@@ -15,27 +15,20 @@ from gqlnotify.errors import (
 )
 from tests.streams import (
     NUMBERS,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
-    small,  # noqa: F401
     started,
     take,
 )
 from tests.waiting import wait_until
 
-
-@pytest.fixture
-async def manager() -> AsyncIterator[TopicManager]:
-    manager = TopicManager(MemoryBroker())
-    yield manager
-    await manager.close()
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 
 # slow readers
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_slow_reader_that_lags_beyond_the_window_is_served_from_the_history(
     manager: TopicManager,
 ) -> None:
@@ -47,7 +40,7 @@ async def test_a_slow_reader_that_lags_beyond_the_window_is_served_from_the_hist
     assert await take(slow, 50) == list(range(50))
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_reader_that_lags_beyond_the_history_is_told_so() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker(length=20))) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -60,7 +53,7 @@ async def test_a_reader_that_lags_beyond_the_history_is_told_so() -> None:
         await stream.aclose()
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_a_reader_that_lags_is_not_served_past_a_gap_later_on() -> None:
     manager = TopicManager(MemoryBroker(length=20))
     stream = await started(manager.subscribe(NUMBERS))

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -24,27 +23,17 @@ from tests.streams import (
     NUMBERS,
     PERFECT,
     Tally,
-    leaving_at_once,  # noqa: F401
     leaving_nothing,
     publish_all,
     reading,
-    small,  # noqa: F401
     started,
     take,
     take_until,
+    viewer,
 )
 from tests.waiting import PATIENCE
 
-
-def viewer(*, subscribe: Sequence[str] = (), publish: Sequence[str] = ()) -> Viewer:
-    return Viewer(Principal("alice", subscribe=tuple(subscribe), publish=tuple(publish)))
-
-
-@pytest.fixture
-async def manager() -> AsyncIterator[TopicManager]:
-    manager = TopicManager(MemoryBroker())
-    yield manager
-    await manager.close()
+pytestmark = pytest.mark.usefixtures("no_linger")
 
 
 # nothing lost, nothing twice, nothing out of order
@@ -79,7 +68,7 @@ fate = st.lists(st.integers(min_value=0, max_value=12), max_size=3)
     answer_turns=st.integers(0, 5),
     breaths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
 )
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 def test_whatever_the_live_path_drops_repeats_or_reorders_every_subscriber_gets_all_in_order(
     fates: list[list[int]], answer_turns: int, breaths: list[int]
 ) -> None:
@@ -102,7 +91,7 @@ def test_whatever_the_live_path_drops_repeats_or_reorders_every_subscriber_gets_
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_readers_that_come_back_again_and_again_lose_and_repeat_nothing(seed: int) -> None:
     chance = random.Random(seed)
     count = 300
@@ -135,7 +124,7 @@ async def test_readers_that_come_back_again_and_again_lose_and_repeat_nothing(se
                 assert Tally.of(got, range(count + 1)) == PERFECT
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_buffers")
 async def test_resuming_behind_any_cursor_while_others_publish_has_no_hole_and_no_repeat() -> None:
     count = 60
     fates = [[number % 7] for number in range(count)]
