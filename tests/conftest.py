@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.message_app import MessageApp
 from tests.redis_servers import RedisServer, installed, redis_server
 
 _STARTING_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
@@ -79,6 +80,11 @@ _STARTED = {
     "redis_url",
     "server",
 }
+
+
+@pytest.fixture
+def message_app() -> MessageApp:
+    return MessageApp()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import gqlnotify
 from gqlnotify.server import WebSocketProtocol
 from tests.applications import application
 from tests.e2e.raw import Socket, open_socket
-from tests.house import MESSAGE_TEXTS, House
+from tests.message_app import MESSAGE_TEXTS, MessageApp
 from tests.servers import running
 
 PACKAGE = str(Path(gqlnotify.__file__).parent)
@@ -53,8 +53,8 @@ async def journey(work: Callable[[], Awaitable[object]]) -> Journey:
 
 async def measure() -> None:
     """Print the figures."""
-    house = House()
-    app = application(house.router())
+    message_app = MessageApp()
+    app = application(message_app.router())
     async with (
         running(app, ws=WebSocketProtocol) as origin,
         open_socket(f"ws://{origin}") as one,
@@ -63,8 +63,8 @@ async def measure() -> None:
         for socket in (one, two):
             await socket.init()
             await subscribe(socket, "warm")
-        await deliver(house, one, two)
-        print("one publish to two sockets:", await journey(lambda: deliver(house, one, two)))
+        await deliver(message_app, one, two)
+        print("one publish to two sockets:", await journey(lambda: deliver(message_app, one, two)))
         print("one subscribe:", await journey(lambda: subscribe(one, "second")))
 
 
@@ -76,9 +76,9 @@ async def subscribe(socket: Socket, id_: str) -> None:
     assert await socket.receive() == {"type": "pong"}
 
 
-async def deliver(house: House, *sockets: Socket) -> None:
+async def deliver(message_app: MessageApp, *sockets: Socket) -> None:
     """Publish, and return when all have received it."""
-    await house.say("hello")
+    await message_app.say("hello")
     for socket in sockets:
         assert (await socket.receive())["type"] == "next"
 

@@ -14,7 +14,7 @@ from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager
 from gqlnotify.callables import plain_result, require_plain
 from gqlnotify.errors import InternalError
 from tests.applications import websocket
-from tests.house import House
+from tests.message_app import MessageApp
 from tests.streams import NUMBERS, publish_all, started, take
 
 
@@ -105,8 +105,8 @@ async def test_a_filter_that_returns_an_awaitable_lets_nothing_through(function:
 async def test_clients_of_such_a_filter_get_an_error_and_no_event(
     function: Any, per_viewer: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house = House()
-    topics, topic = house.topics, Topic("secrets", str)
+    message_app = MessageApp()
+    topics, topic = message_app.topics, Topic("secrets", str)
 
     @strawberry.type
     class Subscription:
@@ -114,8 +114,8 @@ async def test_clients_of_such_a_filter_get_an_error_and_no_event(
         async def secrets(self, info: Info) -> AsyncIterator[str]:
             return topics.subscribe(topic, where=function, per_viewer=per_viewer)
 
-    house.schema = strawberry.Schema(house.schema.query, subscription=Subscription)
-    async with websocket(house.router()) as socket:
+    message_app.schema = strawberry.Schema(message_app.schema.query, subscription=Subscription)
+    async with websocket(message_app.router()) as socket:
         before = await topics.cursor(topic)
         await topics.publish(topic, "hidden")
         await socket.init()
@@ -137,8 +137,8 @@ async def test_an_origin_is_not_allowed_by_an_awaitable(caplog: pytest.LogCaptur
         ) -> bool:
             return False
 
-    house = House()
-    router = Router(house.schema, topics=house.topics)
+    message_app = MessageApp()
+    router = Router(message_app.schema, topics=message_app.topics)
     with pytest.raises(InvalidStatus, match="500"):
         async with websocket(router, additional_headers={"origin": "https://evil.example"}):
             pass

@@ -222,7 +222,7 @@ def test_a_name_of_segments_is_allowed(name: str) -> None:
         "x" * (MAX_TOPIC_LENGTH + 1),
     ],
 )
-def test_a_name_that_breaks_the_rules_is_refused(name: str) -> None:
+def test_an_invalid_topic_name_is_refused(name: str) -> None:
     with pytest.raises(BadUserInput):
         check_topic_name(name)
 

@@ -32,7 +32,7 @@ from tests.cli.support import run
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
-from tests.house import MESSAGE_TEXTS, House
+from tests.message_app import MESSAGE_TEXTS, MessageApp
 from tests.redis_servers import redis_server
 from tests.servers import DIRECT, PATIENCE, Server, patience, running, serving
 from tests.waiting import wait_until
@@ -49,25 +49,20 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
 HELLO_QUERY = {"query": "{ me }"}
 
 
-@pytest.fixture
-def house() -> House:
-    return House()
-
-
 def locked(**options: Any) -> Settings:
     return Settings(jwt_secret=SECRET, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.processes
-async def test_those_who_come_while_nobody_can_tell_are_refused_until_somebody_can(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_requests_are_refused_until_the_revocations_are_known(
+    message_app: MessageApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "START_SECONDS", 0.05)
     monkeypatch.setattr(revocation, "RETRY_SECONDS", 0.01)
     broker = OutOfReach("read")
     await broker.publish(REVOCATIONS.name, REVOCATIONS.encode(Revocation(subject="eve", at=NOW)))
     topics = TopicManager(broker, settings=Settings(broker_wait=0))
-    router = GraphQLRouter(house.schema, topics=topics, settings=locked())
+    router = GraphQLRouter(message_app.schema, topics=topics, settings=locked())
     async with running(application(router)) as origin, client_of(origin) as client:
         answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
         assert answer.status_code == 503
@@ -118,10 +113,14 @@ def mounted_deeply(router: Any) -> Any:
 @pytest.mark.processes
 @pytest.mark.parametrize("topics", ["given", "its own"])
 @pytest.mark.parametrize("serve", [included, without_lifespan, mounted, mounted_deeply])
-async def test_a_revoked_token_is_refused_however_the_router_is_served(
-    house: House, serve: Any, topics: str
+async def test_a_revoked_token_is_refused_however_the_router_is_mounted(
+    message_app: MessageApp, serve: Any, topics: str
 ) -> None:
-    router = house.locked() if topics == "given" else GraphQLRouter(house.schema, settings=locked())
+    router = (
+        message_app.locked()
+        if topics == "given"
+        else GraphQLRouter(message_app.schema, settings=locked())
+    )
     assert router.revocations is not None
     app, options = serve(router)
     async with running(app, **options) as origin, client_of(origin) as client, patience():
@@ -144,9 +143,11 @@ async def test_a_revoked_token_is_refused_however_the_router_is_served(
 
 
 @pytest.mark.processes
-async def test_a_token_that_lives_too_long_is_told_so_and_is_no_guess(house: House) -> None:
+async def test_a_token_that_lives_too_long_gets_its_own_error_and_does_not_count_as_a_guess(
+    message_app: MessageApp,
+) -> None:
     settings = locked(jwt_max_lifetime=60, max_failed_authentications=1)
-    async with http(house.router(settings=settings)) as client:
+    async with http(message_app.router(settings=settings)) as client:
         for _ in range(3):
             answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
             assert answer.status_code == 401
@@ -159,8 +160,8 @@ async def test_a_token_that_lives_too_long_is_told_so_and_is_no_guess(house: Hou
 
 
 @pytest.mark.processes
-async def test_a_socket_leaves_nothing_to_be_told(house: House) -> None:
-    router = house.locked()
+async def test_a_closed_socket_leaves_no_watch(message_app: MessageApp) -> None:
+    router = message_app.locked()
     async with running(application(router)) as origin:
         async with open_socket(f"ws://{origin}") as socket:
             await socket.init(bearer())
@@ -171,11 +172,11 @@ async def test_a_socket_leaves_nothing_to_be_told(house: House) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_ends_when_its_token_is_revoked(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    router = house.locked(subscription_protocols=ALL_PROTOCOLS)
-    first = await house.say("first")
-    await house.say("second")
+    router = message_app.locked(subscription_protocols=ALL_PROTOCOLS)
+    first = await message_app.say("first")
+    await message_app.say("second")
     body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
     async with patience(), http(router) as client:
         headers = {**headers, **bearer(jti="a")}
@@ -192,8 +193,8 @@ async def test_a_stream_over_http_ends_when_its_token_is_revoked(
     assert not watches(router)
 
 
-async def test_without_tokens_nothing_can_be_revoked(house: House) -> None:
-    assert house.router().revocations is None
+async def test_without_tokens_nothing_can_be_revoked(message_app: MessageApp) -> None:
+    assert message_app.router().revocations is None
 
 
 def watches(router: Any) -> int:
@@ -207,7 +208,7 @@ TICKS = 'subscription { ticks(gate: "never") }'
 
 
 @pytest.mark.processes
-async def test_the_command_ends_what_is_affected_in_every_process_and_nothing_else(
+async def test_the_command_ends_the_affected_sockets_of_every_process_and_no_others(
     redis_url: str, tmp_path: Path
 ) -> None:
     subject = f"alice {time.time()}"
@@ -243,7 +244,7 @@ async def test_the_command_ends_what_is_affected_in_every_process_and_nothing_el
 
 
 @pytest.mark.processes
-async def test_a_redis_that_is_restarted_in_between_costs_no_revocation(tmp_path: Path) -> None:
+async def test_a_restart_of_redis_loses_no_revocation(tmp_path: Path) -> None:
     with redis_server(persistent=True) as redis:
         async with two_processes(redis.url, tmp_path) as servers, AsyncExitStack() as stack:
             sockets = [await enter(stack, server, token(iat=NOW)) for server in servers]

@@ -36,27 +36,22 @@ from tests.applications import (
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
-from tests.house import (
+from tests.message_app import (
     MESSAGE_TEXTS,
     MESSAGES,
-    House,
     Message,
+    MessageApp,
+    assert_forbidden,
     next_message,
 )
 from tests.servers import patience, running
-
-
-@pytest.fixture
-def house() -> House:
-    return House()
-
 
 # Over HTTP
 
 
 @pytest.mark.processes
-async def test_a_query_needs_a_token(house: House) -> None:
-    async with http(house.locked()) as client:
+async def test_a_query_needs_a_token(message_app: MessageApp) -> None:
+    async with http(message_app.locked()) as client:
         assert await post(client, "{ me }", headers=bearer()) == {"data": {"me": "alice"}}
         for headers in ({}, {"authorization": "Bearer x"}, bearer(expires_in=-60)):
             for method, sent in (
@@ -74,11 +69,11 @@ async def test_a_query_needs_a_token(house: House) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_needs_a_token_with_the_right(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    async with http(house.locked(subscription_protocols=ALL_PROTOCOLS)) as client:
-        first = await house.say("first")
-        await house.say("second")
+    async with http(message_app.locked(subscription_protocols=ALL_PROTOCOLS)) as client:
+        first = await message_app.say("first")
+        await message_app.say("second")
         body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
         nobody = await client.post("/graphql", json=body, headers=headers)
         assert nobody.status_code == 401
@@ -97,11 +92,11 @@ async def test_a_stream_over_http_needs_a_token_with_the_right(
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_keeps_its_viewer(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    async with http(house.locked(subscription_protocols=ALL_PROTOCOLS)) as client:
-        first = await house.say("first")
-        await house.say("second")
+    async with http(message_app.locked(subscription_protocols=ALL_PROTOCOLS)) as client:
+        first = await message_app.say("first")
+        await message_app.say("second")
         body = {"query": "subscription { mine }", "extensions": {"after": first}}
         async with (
             patience(),
@@ -109,16 +104,16 @@ async def test_a_stream_over_http_keeps_its_viewer(
         ):
             results = stream_of(answer, kind)
             assert (await anext(results))["data"] == {"mine": "alice: second"}
-            await house.say("third")
+            await message_app.say("third")
             assert (await anext(results))["data"] == {"mine": "alice: third"}
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_ends_with_its_token(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    async with http(house.locked(subscription_protocols=ALL_PROTOCOLS)) as client:
+    async with http(message_app.locked(subscription_protocols=ALL_PROTOCOLS)) as client:
         headers = {**headers, **bearer(expires_in=2)}
         # Reading it to its end is the proof: no event comes.
         async with patience():
@@ -193,14 +188,14 @@ async def test_a_socket_that_never_pauses_ends_with_its_token(ws: Any, how: str)
 
 
 @pytest.mark.processes
-async def test_publishing_needs_the_right(house: House) -> None:
-    async with http(house.locked()) as client:
+async def test_publishing_needs_the_right(message_app: MessageApp) -> None:
+    async with http(message_app.locked()) as client:
         say = 'mutation { say(text: "hi") }'
         assert "errors" not in await post(client, say, headers=bearer(publish=["messages"]))
-        before = await house.topics.cursor(MESSAGES)
+        before = await message_app.topics.cursor(MESSAGES)
         refused = await post(client, say, headers=bearer(publish=["elsewhere"]))
         assert refused["errors"][0]["extensions"]["code"] == "FORBIDDEN"
-        assert await house.topics.cursor(MESSAGES) == before
+        assert await message_app.topics.cursor(MESSAGES) == before
 
 
 # Publishing from threads
@@ -334,9 +329,7 @@ async def test_a_stream_that_was_made_in_a_bare_thread_needs_the_right(field: st
     document = f"subscription ($after: String) {{ {field}(after: $after) {{ text }} }}"
     async with running(workshop.application()) as origin:
         async with open_socket(f"ws://{origin}") as socket:
-            await socket.init({"token": token(subscribe=["elsewhere"])})
-            await socket.subscribe("1", document)
-            assert (await socket.error("1"))[0]["extensions"]["code"] == "FORBIDDEN"
+            await assert_forbidden(socket, document, subscribe=["elsewhere"])
         async with open_socket(f"ws://{origin}") as socket, patience():
             after = await workshop.topics.cursor(MESSAGES)
             await socket.init({"token": token(subscribe=["messages"])})
@@ -346,8 +339,8 @@ async def test_a_stream_that_was_made_in_a_bare_thread_needs_the_right(field: st
 
 
 @pytest.mark.processes
-async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(house: House) -> None:
-    async with http(house.locked()) as client:
+async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(message_app: MessageApp) -> None:
+    async with http(message_app.locked()) as client:
         page = await client.get("/graphql", headers={"accept": "text/html"})
     assert page.status_code == 200
     assert "shouldPersistHeaders: false" in page.text
@@ -355,8 +348,8 @@ async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(house: House) -
 
 
 @pytest.mark.processes
-async def test_asking_for_html_opens_no_query_without_a_token(house: House) -> None:
-    async with http(house.locked()) as client:
+async def test_asking_for_html_opens_no_query_without_a_token(message_app: MessageApp) -> None:
+    async with http(message_app.locked()) as client:
         for accept in ("text/html", "*/*"):
             headers = {"accept": accept}
             got = await client.get("/graphql", params={"query": "{ cursor }"}, headers=headers)
@@ -367,8 +360,8 @@ async def test_asking_for_html_opens_no_query_without_a_token(house: House) -> N
 
 
 @pytest.mark.processes
-async def test_a_refused_request_reveals_nothing_of_the_schema(house: House) -> None:
-    async with http(house.locked()) as client:
+async def test_a_refused_request_reveals_nothing_of_the_schema(message_app: MessageApp) -> None:
+    async with http(message_app.locked()) as client:
         answer = await client.post("/graphql", json={"query": "{ mee }"})
     assert "me" not in answer.json()["errors"][0]["message"].split()
 
@@ -377,35 +370,32 @@ async def test_a_refused_request_reveals_nothing_of_the_schema(house: House) -> 
 
 
 @pytest.mark.processes
-async def test_a_topic_that_is_wrapped_is_still_refused_without_the_right(house: House) -> None:
-    async with websocket(house.locked()) as socket:
-        await socket.init({"token": token(subscribe=["elsewhere"])})
-        await socket.subscribe("1", "subscription { wrapped }")
-        [error] = await socket.error("1")
-        assert error["extensions"]["code"] == "FORBIDDEN"
+async def test_a_topic_that_is_wrapped_is_still_refused_without_the_right(
+    message_app: MessageApp,
+) -> None:
+    async with websocket(message_app.locked()) as socket:
+        await assert_forbidden(socket, "subscription { wrapped }", subscribe=["elsewhere"])
 
 
 @pytest.mark.processes
-async def test_a_topic_that_is_wrapped_streams_with_the_right(house: House) -> None:
-    async with websocket(house.locked()) as socket:
+async def test_a_topic_that_is_wrapped_streams_with_the_right(message_app: MessageApp) -> None:
+    async with websocket(message_app.locked()) as socket:
         await socket.init({"token": token(subscribe=["messages"])})
         await socket.subscribe("1", "subscription { wrapped }")
-        assert (await next_message(house, socket, "hi"))["data"] == {"wrapped": "HI"}
+        assert (await next_message(message_app, socket, "hi"))["data"] == {"wrapped": "HI"}
 
 
 @pytest.mark.processes
-async def test_authorize_refuses_in_a_resolver(house: House) -> None:
-    async with websocket(house.locked()) as socket:
-        await socket.init({"token": token(subscribe=["messages"])})
-        await socket.subscribe("1", "subscription { askedFirst { text } }")
-        [error] = await socket.error("1")
-        assert error["extensions"]["code"] == "FORBIDDEN"
+async def test_authorize_refuses_in_a_resolver(message_app: MessageApp) -> None:
+    async with websocket(message_app.locked()) as socket:
+        document = "subscription { askedFirst { text } }"
+        await assert_forbidden(socket, document, subscribe=["messages"])
 
 
 @pytest.mark.processes
-async def test_each_socket_keeps_its_own_viewer(house: House) -> None:
+async def test_each_socket_keeps_its_own_viewer(message_app: MessageApp) -> None:
     async with (
-        running(application(house.locked())) as origin,
+        running(application(message_app.locked())) as origin,
         open_socket(f"ws://{origin}") as one,
         open_socket(f"ws://{origin}") as other,
     ):
@@ -417,38 +407,38 @@ async def test_each_socket_keeps_its_own_viewer(house: House) -> None:
 
 
 @pytest.mark.processes
-async def test_a_token_in_the_headers_of_the_handshake_will_do(house: House) -> None:
-    async with websocket(house.locked(), additional_headers=bearer()) as socket:
+async def test_a_token_in_the_headers_of_the_handshake_will_do(message_app: MessageApp) -> None:
+    async with websocket(message_app.locked(), additional_headers=bearer()) as socket:
         await socket.init()
         assert await socket.query("{ me }") == {"me": "alice"}
 
 
 @pytest.mark.processes
-async def test_a_token_that_outlives_every_timer_will_do(house: House) -> None:
+async def test_a_token_that_outlives_every_timer_will_do(message_app: MessageApp) -> None:
     settings = Settings(jwt_secret=SECRET, jwt_max_lifetime=1e12)  # type: ignore[arg-type]
-    async with websocket(house.router(settings=settings)) as socket:
+    async with websocket(message_app.router(settings=settings)) as socket:
         await socket.init({"token": token(exp=253_402_300_799)})
         assert await socket.query("{ me }") == {"me": "alice"}
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("exp", [10**20, -1, 1e308, "soon", None, True])
-async def test_an_expiry_that_is_no_time_is_refused(house: House, exp: Any) -> None:
-    async with websocket(house.locked()) as socket:
+async def test_an_expiry_that_is_no_time_is_refused(message_app: MessageApp, exp: Any) -> None:
+    async with websocket(message_app.locked()) as socket:
         await socket.send({"type": "connection_init", "payload": {"token": token(exp=exp)}})
         assert (await socket.closed()).code in {4401, 4403}
 
 
 @pytest.mark.processes
-async def test_an_open_server_has_no_viewer(house: House) -> None:
-    async with http(house.router()) as client:
+async def test_an_open_server_has_no_viewer(message_app: MessageApp) -> None:
+    async with http(message_app.router()) as client:
         result = await post(client, "{ me }")
     assert result["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
 
 
-async def test_the_legacy_protocol_and_tokens_do_not_mix(house: House) -> None:
+async def test_the_legacy_protocol_and_tokens_do_not_mix(message_app: MessageApp) -> None:
     with pytest.raises(ValueError, match="graphql-ws"):
-        house.locked(subscription_protocols=["graphql-ws"])
+        message_app.locked(subscription_protocols=["graphql-ws"])
 
 
 # The two hooks
@@ -468,8 +458,10 @@ async def by_name_later(given: str | None, connection: Any) -> Principal:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("authenticate", [by_name, by_name_later])
-async def test_a_hook_replaces_the_check_of_the_token(house: House, authenticate: Any) -> None:
-    app = application(house.router(authenticate=authenticate))
+async def test_a_hook_replaces_the_check_of_the_token(
+    message_app: MessageApp, authenticate: Any
+) -> None:
+    app = application(message_app.router(authenticate=authenticate))
     async with running(app) as origin, client_of(origin) as client:
         headers = {"authorization": "Bearer carol"}
         assert await post(client, "{ me }", headers=headers) == {"data": {"me": "carol"}}
@@ -496,21 +488,19 @@ async def only_alice_later(principal: Principal, action: str, topic: str) -> boo
 
 @pytest.mark.processes
 @pytest.mark.parametrize("may", [only_alice, only_alice_later])
-async def test_a_hook_replaces_the_decision_on_rights(house: House, may: Any) -> None:
-    async with running(application(house.locked(may=may))) as origin:
+async def test_a_hook_replaces_the_decision_on_rights(message_app: MessageApp, may: Any) -> None:
+    async with running(application(message_app.locked(may=may))) as origin:
         async with open_socket(f"ws://{origin}") as socket:
-            await socket.init({"token": token("bob")})
-            await socket.subscribe("1", MESSAGE_TEXTS)
-            assert (await socket.error("1"))[0]["extensions"]["code"] == "FORBIDDEN"
+            await assert_forbidden(socket, MESSAGE_TEXTS, subject="bob")
         async with open_socket(f"ws://{origin}") as socket:
             await socket.init({"token": token("alice", subscribe=[])})
             await socket.subscribe("1", MESSAGE_TEXTS)
-            await next_message(house, socket, "hi")
+            await next_message(message_app, socket, "hi")
             await socket.complete("1")
 
 
 @pytest.mark.processes
-async def test_a_hook_that_waits_does_not_mix_up_two_answers(house: House) -> None:
+async def test_a_hook_that_waits_does_not_mix_up_two_answers(message_app: MessageApp) -> None:
     both = asyncio.Barrier(2)
 
     async def slowly(given: str | None, connection: Any) -> Principal:
@@ -520,7 +510,7 @@ async def test_a_hook_that_waits_does_not_mix_up_two_answers(house: House) -> No
     def getter(request: Request, response: Response) -> None:
         response.headers["x-for"] = request.headers["authorization"]
 
-    router = house.router(authenticate=slowly, context_getter=getter)
+    router = message_app.router(authenticate=slowly, context_getter=getter)
     async with http(router) as client, patience():
         names = ["one", "other"]
         answers = await asyncio.gather(
@@ -533,11 +523,11 @@ async def test_a_hook_that_waits_does_not_mix_up_two_answers(house: House) -> No
     assert [answer.headers["x-for"] for answer in answers] == names
 
 
-async def test_a_hooks_failure_is_not_a_pass(house: House) -> None:
+async def test_a_hooks_failure_is_not_a_pass(message_app: MessageApp) -> None:
     def fail(given: str | None, connection: Any) -> Principal:
         raise RuntimeError("on purpose")
 
-    app = application(house.router(authenticate=fail))
+    app = application(message_app.router(authenticate=fail))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.post("/graphql", json={"query": "{ cursor }"})
@@ -546,10 +536,10 @@ async def test_a_hooks_failure_is_not_a_pass(house: House) -> None:
 
 
 @pytest.mark.processes
-async def test_a_socket_ends_with_its_principal(house: House) -> None:
+async def test_a_socket_ends_with_its_principal(message_app: MessageApp) -> None:
     def briefly(given: str | None, connection: Any) -> Principal:
         return Principal("brief", expires_at=datetime.now(UTC) + timedelta(milliseconds=100))
 
-    async with websocket(house.router(authenticate=briefly)) as socket:
+    async with websocket(message_app.router(authenticate=briefly)) as socket:
         await socket.init()
         assert (await socket.closed()).code == 4403

@@ -25,11 +25,11 @@ from tests.applications import (
     websocket,
 )
 from tests.e2e.raw import open_socket
-from tests.house import (
+from tests.message_app import (
     MESSAGE_TEXTS,
     MESSAGES,
-    House,
     Message,
+    MessageApp,
     next_message,
     subscribed,
 )
@@ -38,30 +38,25 @@ from tests.servers import patience, running
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def house() -> House:
-    return House()
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize("field", ["messages", "atOnce"])
-async def test_a_topic_streams_with_cursors(house: House, field: str) -> None:
-    async with websocket(house.router()) as socket:
+async def test_a_topic_streams_with_cursors(message_app: MessageApp, field: str) -> None:
+    async with websocket(message_app.router()) as socket:
         await subscribed(socket, f"subscription {{ {field} {{ text }} }}")
-        result = await next_message(house, socket, "hi")
-        epoch = (await house.topics.cursor(MESSAGES)).epoch
+        result = await next_message(message_app, socket, "hi")
+        epoch = (await message_app.topics.cursor(MESSAGES)).epoch
     assert result["data"] == {field: {"text": "hi"}}
     assert result["extensions"]["cursor"].startswith(f"{epoch}-")
 
 
 @pytest.mark.processes
-async def test_resolvers_return_cursors_as_text_that_resumes(house: House) -> None:
-    first = await house.say("first")
-    async with http(house.router()) as client:
+async def test_resolvers_return_cursors_as_text_that_resumes(message_app: MessageApp) -> None:
+    first = await message_app.say("first")
+    async with http(message_app.router()) as client:
         mutation = await post(client, 'mutation { say(text: "second") }')
         query = await post(client, "{ oldest cursor }")
         texts = [
-            (await anext(house.topics.subscribe(MESSAGES, after=after))).text
+            (await anext(message_app.topics.subscribe(MESSAGES, after=after))).text
             for after in (query["data"]["oldest"], first)
         ]
     epoch, seq = first.epoch, first.seq
@@ -71,23 +66,23 @@ async def test_resolvers_return_cursors_as_text_that_resumes(house: House) -> No
 
 
 @pytest.mark.processes
-async def test_routes_of_fastapi_return_and_take_cursors(house: House) -> None:
-    app = application(house.router())
+async def test_routes_of_fastapi_return_and_take_cursors(message_app: MessageApp) -> None:
+    app = application(message_app.router())
 
     @app.get("/bare")
     async def bare() -> Any:
-        return {"cursor": await house.topics.cursor(MESSAGES)}
+        return {"cursor": await message_app.topics.cursor(MESSAGES)}
 
     @app.get("/typed")
     async def typed() -> dict[str, Cursor]:
-        return {"cursor": await house.topics.cursor(MESSAGES)}
+        return {"cursor": await message_app.topics.cursor(MESSAGES)}
 
     @app.get("/after")
     async def after(after: Cursor) -> str:
-        return (await anext(house.topics.subscribe(MESSAGES, after=after))).text
+        return (await anext(message_app.topics.subscribe(MESSAGES, after=after))).text
 
-    before = await house.topics.cursor(MESSAGES)
-    await house.say("hi")
+    before = await message_app.topics.cursor(MESSAGES)
+    await message_app.say("hi")
     async with running(app) as origin, client_of(origin) as client:
         expected = {"cursor": f"{before.epoch}-{before.seq + 1}"}
         assert (await client.get("/bare")).json() == expected
@@ -97,33 +92,33 @@ async def test_routes_of_fastapi_return_and_take_cursors(house: House) -> None:
 
 
 @pytest.mark.processes
-async def test_a_topic_streams_under_strawberrys_router_too(house: House) -> None:
-    async with websocket(StrawberryRouter(house.schema)) as socket:
+async def test_a_topic_streams_under_strawberrys_router_too(message_app: MessageApp) -> None:
+    async with websocket(StrawberryRouter(message_app.schema)) as socket:
         await subscribed(socket)
-        result = await next_message(house, socket, "hi")
+        result = await next_message(message_app, socket, "hi")
     assert result["data"] == {"messages": {"text": "hi"}}
 
 
 @pytest.mark.processes
-async def test_a_mapped_stream_sees_the_event_and_keeps_the_cursor(house: House) -> None:
-    async with websocket(house.router()) as socket:
-        first = await house.say("first")
-        second = await house.say("second")
+async def test_a_mapped_stream_sees_the_event_and_keeps_the_cursor(message_app: MessageApp) -> None:
+    async with websocket(message_app.router()) as socket:
+        first = await message_app.say("first")
+        second = await message_app.say("second")
         await subscribed(socket, "subscription { texts }", extensions={"after": first})
         result = await socket.next("1")
     assert result == {"data": {"texts": "2 second"}, "extensions": {"cursor": second}}
 
 
 @pytest.mark.processes
-async def test_a_permission_class_guards_a_topic_stream(house: House) -> None:
-    async with running(application(house.router())) as origin:
+async def test_a_permission_class_guards_a_topic_stream(message_app: MessageApp) -> None:
+    async with running(application(message_app.router())) as origin:
         async with open_socket(f"ws://{origin}") as socket:
             await subscribed(socket, "subscription { guarded { text } }")
             assert (await socket.error("1"))[0]["message"] == "not you"
         async with open_socket(f"ws://{origin}") as socket:
             await socket.init({"allowed": True})
             await socket.subscribe("1", "subscription { guarded { text } }")
-            result = await next_message(house, socket, "hi")
+            result = await next_message(message_app, socket, "hi")
     assert result["data"] == {"guarded": {"text": "hi"}}
     assert "cursor" in result["extensions"]
 
@@ -131,10 +126,10 @@ async def test_a_permission_class_guards_a_topic_stream(house: House) -> None:
 @pytest.mark.processes
 async def test_extensions_run_around_a_topic_stream() -> None:
     record, extension = recording()
-    house = House(extensions=[extension])
-    async with websocket(house.router()) as socket:
-        first = await house.say("first")
-        cursor = await house.say("second")
+    message_app = MessageApp(extensions=[extension])
+    async with websocket(message_app.router()) as socket:
+        first = await message_app.say("first")
+        cursor = await message_app.say("second")
         await subscribed(socket, extensions={"after": first})
         result = await socket.next("1")
         await socket.complete("1")
@@ -162,8 +157,8 @@ async def test_extensions_run_around_a_topic_stream() -> None:
 
 @pytest.mark.processes
 async def test_an_error_of_ours_goes_through_mask_errors_as_any_other() -> None:
-    house = House(extensions=[MaskErrors])
-    async with websocket(house.router()) as socket:
+    message_app = MessageApp(extensions=[MaskErrors])
+    async with websocket(message_app.router()) as socket:
         await subscribed(socket, extensions={"after": "1-1"})
         assert (await socket.error("1"))[0]["message"] == "Unexpected error."
 
@@ -172,24 +167,24 @@ async def test_an_error_of_ours_goes_through_mask_errors_as_any_other() -> None:
 
 
 @pytest.mark.processes
-async def test_a_route_a_background_task_and_a_thread_publish(house: House) -> None:
-    app = application(house.router())
+async def test_a_route_a_background_task_and_a_thread_publish(message_app: MessageApp) -> None:
+    app = application(message_app.router())
 
     @app.post("/route")
     async def route() -> str:
-        return await house.say("route")
+        return await message_app.say("route")
 
     @app.post("/background")
     async def background(tasks: BackgroundTasks) -> None:
-        tasks.add_task(house.say, "background")
+        tasks.add_task(message_app.say, "background")
 
     @app.post("/thread")
     def thread() -> str:
         assert threading.current_thread() is not threading.main_thread()
-        return str(house.topics.publish_sync(MESSAGES, Message(text="thread")))
+        return str(message_app.topics.publish_sync(MESSAGES, Message(text="thread")))
 
     async with running(app) as origin, client_of(origin) as client:
-        after = await house.topics.cursor(MESSAGES)
+        after = await message_app.topics.cursor(MESSAGES)
         async with open_socket(f"ws://{origin}") as socket:
             await subscribed(socket, extensions={"after": after})
             for path in ("route", "background", "thread"):
@@ -207,23 +202,23 @@ async def test_a_route_a_background_task_and_a_thread_publish(house: House) -> N
 async def test_a_value_that_is_no_event_is_the_servers_mistake(
     extensions: tuple[type[SchemaExtension], ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    house, secret = House(), "hunter2"
+    message_app, secret = MessageApp(), "hunter2"
 
     @strawberry.type
     class Mutation:
         @strawberry.mutation
         async def say(self, text: str) -> str:
             wrong: Any = {text: text + secret}
-            return str(await house.topics.publish(MESSAGES, wrong))
+            return str(await message_app.topics.publish(MESSAGES, wrong))
 
         @strawberry.mutation
         async def by_name(self, text: str) -> str:
-            return str(await house.topics.publish("messages", {text: {text + secret}}))
+            return str(await message_app.topics.publish("messages", {text: {text + secret}}))
 
-    house.schema = strawberry.Schema(
-        house.schema.query, Mutation, house.schema.subscription, extensions=extensions
+    message_app.schema = strawberry.Schema(
+        message_app.schema.query, Mutation, message_app.schema.subscription, extensions=extensions
     )
-    app = application(house.router())
+    app = application(message_app.router())
     async with running(app) as origin, client_of(origin) as client:
         for field in ("say", "byName"):
             document = f'mutation {{ {field}(text: "text") }}'
@@ -243,26 +238,32 @@ async def test_a_value_that_is_no_event_is_the_servers_mistake(
 
 
 @pytest.mark.processes
-async def test_an_event_published_by_name_reaches_the_topics_subscribers(house: House) -> None:
-    async with websocket(house.router()) as socket:
-        before = await house.topics.cursor(MESSAGES)
-        await house.topics.publish("messages", {"text": "by name"})
-        await asyncio.to_thread(house.topics.publish_sync, "messages", {"text": "from a thread"})
+async def test_an_event_published_by_name_reaches_the_topics_subscribers(
+    message_app: MessageApp,
+) -> None:
+    async with websocket(message_app.router()) as socket:
+        before = await message_app.topics.cursor(MESSAGES)
+        await message_app.topics.publish("messages", {"text": "by name"})
+        await asyncio.to_thread(
+            message_app.topics.publish_sync, "messages", {"text": "from a thread"}
+        )
         await subscribed(socket, extensions={"after": before})
         results = [await socket.next("1") for _ in range(2)]
     texts = [result["data"]["messages"]["text"] for result in results]
     assert texts == ["by name", "from a thread"]
 
 
-async def test_a_publish_that_nobody_awaits_is_reported_with_its_line(house: House) -> None:
+async def test_a_publish_that_nobody_awaits_is_reported_with_its_line(
+    message_app: MessageApp,
+) -> None:
     async def careless() -> None:
-        house.topics.publish(MESSAGES, Message(text="lost"))  # type: ignore[unused-coroutine]
+        message_app.topics.publish(MESSAGES, Message(text="lost"))  # type: ignore[unused-coroutine]
 
     with pytest.warns(RuntimeWarning, match="TopicManager.publish' was never awaited") as caught:
         await careless()
     line = careless.__code__.co_firstlineno + 1
     assert [(w.filename, w.lineno) for w in caught] == [(__file__, line)]
-    assert (await house.topics._broker.head("messages")).seq == 0
+    assert (await message_app.topics._broker.head("messages")).seq == 0
 
 
 # Resuming over HTTP streams
@@ -271,10 +272,10 @@ async def test_a_publish_that_nobody_awaits_is_reported_with_its_line(house: Hou
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_over_http_carries_cursors_and_resumes(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    async with http(house.router(subscription_protocols=ALL_PROTOCOLS)) as client:
-        first, second = await house.say("first"), await house.say("second")
+    async with http(message_app.router(subscription_protocols=ALL_PROTOCOLS)) as client:
+        first, second = await message_app.say("first"), await message_app.say("second")
         body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
         async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
             results = stream_of(it, kind)
@@ -282,16 +283,16 @@ async def test_a_stream_over_http_carries_cursors_and_resumes(
                 "data": {"messages": {"text": "second"}},
                 "extensions": {"cursor": second},
             }
-            third = await house.say("third")
+            third = await message_app.say("third")
             assert (await anext(results))["extensions"] == {"cursor": third}
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_cursor_that_expired_is_told_over_http(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    async with http(house.router(subscription_protocols=ALL_PROTOCOLS)) as client:
+    async with http(message_app.router(subscription_protocols=ALL_PROTOCOLS)) as client:
         body = {"query": MESSAGE_TEXTS, "extensions": {"after": "1-1"}}
         answer = await client.post("/graphql", json=body, headers=headers)
     results = parts(answer.text) if kind == "multipart" else [events(answer.text)[0][1]]
@@ -299,12 +300,14 @@ async def test_a_cursor_that_expired_is_told_over_http(
 
 
 @pytest.mark.processes
-async def test_a_client_that_leaves_an_http_stream_leaves_nothing_behind(house: House) -> None:
-    async with http(house.router(subscription_protocols=ALL_PROTOCOLS)) as client:
-        first = await house.say("first")
-        await house.say("second")
+async def test_a_client_that_leaves_an_http_stream_leaves_nothing_behind(
+    message_app: MessageApp,
+) -> None:
+    async with http(message_app.router(subscription_protocols=ALL_PROTOCOLS)) as client:
+        first = await message_app.say("first")
+        await message_app.say("second")
         body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
         async with client.stream("POST", "/graphql", json=body, headers=EVENT_STREAM) as answer:
             await anext(stream_of(answer, "sse"))
-            assert house.topics._live_topics
-        await wait_until(lambda: not house.topics._live_topics)
+            assert message_app.topics._live_topics
+        await wait_until(lambda: not message_app.topics._live_topics)

@@ -11,7 +11,7 @@ from gqlnotify import GraphQLRouter, Settings
 from gqlnotify.server import HttpProtocol, WebSocketProtocol
 from gqlnotify.server.websocket import drain_times
 from gqlnotify.server_settings import ServerSettings
-from tests.house import House
+from tests.message_app import MessageApp
 from tests.servers import patience, running
 
 TIMEOUT = 0.25
@@ -41,7 +41,7 @@ def mount(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def address(mount: str) -> AsyncIterator[str]:
-    router = GraphQLRouter(House().schema, settings=Settings(handshake_timeout=TIMEOUT))
+    router = GraphQLRouter(MessageApp().schema, settings=Settings(handshake_timeout=TIMEOUT))
     app = inner = FastAPI()
     inner.include_router(router, prefix="/graphql")
     if mount:

@@ -11,7 +11,7 @@ from tests.applications import HELLO, application, client_of, schema_of
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
-from tests.house import House
+from tests.message_app import MessageApp
 from tests.servers import running
 from tests.waiting import wait_until
 
@@ -117,8 +117,8 @@ async def test_a_token_that_was_verified_before_passes_while_its_address_waits()
 
 @pytest.mark.processes
 async def test_a_token_that_was_verified_before_is_still_revoked() -> None:
-    house = House()
-    router = house.locked()
+    message_app = MessageApp()
+    router = message_app.locked()
     known = {"authorization": f"Bearer {token(jti='one')}"}
     async with running(application(router)) as origin, client_of(origin) as client:
         body = {"query": "{ me }"}
@@ -142,7 +142,7 @@ async def test_a_hook_of_the_application_decides_each_time() -> None:
         return Principal("alice")
 
     async with (
-        running(application(House().router(authenticate=authenticate))) as origin,
+        running(application(MessageApp().router(authenticate=authenticate))) as origin,
         client_of(origin) as client,
     ):
         for _ in range(2):

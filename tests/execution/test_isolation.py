@@ -39,11 +39,6 @@ pytestmark = pytest.mark.processes
 secret: ContextVar[str] = ContextVar("secret", default="nothing")
 
 
-@pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
 # Whoever reaches for the viewer
 
 

@@ -31,11 +31,6 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
 async def test_whoever_completes_leaves_the_group(stage: Stage) -> None:
     router = stage.router()
     async with audience(router, "alice", "bob") as (alice, bob):

@@ -30,11 +30,6 @@ from tests.execution import (
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
 async def shared_by(stage: Stage, document: str = TOLD) -> list[int]:
     """Subscribe alice and bob, and return the sizes of their groups, which both get an event."""
     router = stage.router()

@@ -31,16 +31,16 @@ from tests.applications import (
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
-from tests.house import MESSAGE_TEXTS, House
+from tests.message_app import MESSAGE_TEXTS, MessageApp
 from tests.servers import running
 from tests.waiting import PATIENCE, wait_until
 
 BODY = {"query": MESSAGE_TEXTS}
 
 
-def locked(house: House, **limits: Any) -> Any:
+def locked(message_app: MessageApp, **limits: Any) -> Any:
     settings = Settings(jwt_secret=SECRET, **limits)  # type: ignore[arg-type]
-    return house.router(settings=settings, subscription_protocols=ALL_PROTOCOLS)
+    return message_app.router(settings=settings, subscription_protocols=ALL_PROTOCOLS)
 
 
 def streams() -> float:
@@ -56,17 +56,12 @@ async def opened(
     )
 
 
-@pytest.fixture
-async def house() -> House:
-    return House()
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_streams_and_sockets_of_a_subject_are_counted_together(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    router = locked(house, max_connections_per_subject=2)
+    router = locked(message_app, max_connections_per_subject=2)
     async with (
         running(application(router)) as origin,
         client_of(origin) as client,
@@ -96,9 +91,9 @@ async def test_streams_and_sockets_of_a_subject_are_counted_together(
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_full_process_takes_no_stream_and_counts_those_that_it_has(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    router = locked(house, max_connections=2)
+    router = locked(message_app, max_connections=2)
     before = metrics._refusals.labels("too_many_connections")._value.get()
     async with running(application(router)) as origin, client_of(origin) as client:
         async with AsyncExitStack() as up:
@@ -129,9 +124,9 @@ async def test_a_full_process_takes_no_stream_and_counts_those_that_it_has(
     ids=["a query", "an invalid one", "a bad argument", "no right", "a token that expires"],
 )
 async def test_a_stream_that_ends_by_itself_is_counted_no_longer(
-    house: House, kind: str, headers: dict[str, str], query: str, options: dict[str, Any]
+    message_app: MessageApp, kind: str, headers: dict[str, str], query: str, options: dict[str, Any]
 ) -> None:
-    router = locked(house)
+    router = locked(message_app)
     async with running(application(router)) as origin, client_of(origin) as client:
         body = {"query": query}
         await client.post("/graphql", json=body, headers={**headers, **bearer(**options)})
@@ -142,12 +137,12 @@ async def test_a_stream_that_ends_by_itself_is_counted_no_longer(
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 async def test_a_stream_whose_client_leaves_is_counted_no_longer(
-    house: House, kind: str, headers: dict[str, str]
+    message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
-    router = locked(house)
+    router = locked(message_app)
     async with running(application(router)) as origin, client_of(origin) as client:
-        first = await house.say("first")
-        await house.say("second")
+        first = await message_app.say("first")
+        await message_app.say("second")
         body = {**BODY, "extensions": {"after": first}}
         async with client.stream(
             "POST", "/graphql", json=body, headers={**headers, **bearer()}

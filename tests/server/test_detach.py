@@ -28,7 +28,7 @@ class Query:
     ok: bool = True
 
 
-class House:
+class RecordingApp:
     """An application, and what it noticed of the ends of its calls and connections."""
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ async def message_of(socket: Socket, id_: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def recording() -> RecordingApp:
+    return RecordingApp()
 
 
 def calls() -> int:
@@ -95,14 +95,14 @@ def calls() -> int:
     return sum("run_asgi" in name for name in names)
 
 
-async def test_a_socket_that_nobody_attends_to_holds_no_call(house: House) -> None:
-    async with house.subscribed(house.app()) as socket:
+async def test_a_socket_that_nobody_attends_to_holds_no_call(recording: RecordingApp) -> None:
+    async with recording.subscribed(recording.app()) as socket:
         await wait_until(lambda: calls() == 0)
-        assert await house.next_number(socket) == 1
+        assert await recording.next_number(socket) == 1
 
 
-async def test_it_answers_and_ends_as_any_other(house: House) -> None:
-    async with house.subscribed(house.app()) as socket:
+async def test_it_answers_and_ends_as_any_other(recording: RecordingApp) -> None:
+    async with recording.subscribed(recording.app()) as socket:
         await socket.send({"type": "ping", "payload": {"a": 1}})
         while (message := await socket.receive())["type"] != "pong":
             assert message["type"] == "next"
@@ -112,22 +112,24 @@ async def test_it_answers_and_ends_as_any_other(house: House) -> None:
         assert (await socket.closed()).code == 4400
 
 
-async def test_when_the_peer_is_gone_its_operations_end(house: House) -> None:
-    async with house.subscribed(house.app()) as socket:
+async def test_when_the_peer_is_gone_its_operations_end(recording: RecordingApp) -> None:
+    async with recording.subscribed(recording.app()) as socket:
         await socket.subscribe("2", "subscription { endless }")
         await message_of(socket, "2")
         socket.connection.transport.abort()
-        await wait_until(lambda: house.ended == ["generator"])
+        await wait_until(lambda: recording.ended == ["generator"])
         await wait_until(
-            lambda: all(not topic.consumers for topic in house.topics._live_topics.values())
+            lambda: all(not topic.consumers for topic in recording.topics._live_topics.values())
         )
 
 
-async def test_when_the_server_stops_its_operations_end_before_the_topics_do(house: House) -> None:
-    async with house.subscribed(house.app()) as socket:
+async def test_when_the_server_stops_its_operations_end_before_the_topics_do(
+    recording: RecordingApp,
+) -> None:
+    async with recording.subscribed(recording.app()) as socket:
         await socket.subscribe("2", "subscription { endless }")
         await message_of(socket, "2")
-    assert house.ended == ["generator"]
+    assert recording.ended == ["generator"]
 
 
 class Middleware:
@@ -142,65 +144,65 @@ class Middleware:
                 self.ended.append("call")
 
 
-def with_middleware(house: House) -> ASGIApp:
-    app = house.app()
-    app.add_middleware(Middleware, ended=house.ended)
+def with_middleware(recording: RecordingApp) -> ASGIApp:
+    app = recording.app()
+    app.add_middleware(Middleware, ended=recording.ended)
     return app
 
 
-def wrapped(house: House) -> ASGIApp:
-    return Middleware(house.app(), house.ended)
+def wrapped(recording: RecordingApp) -> ASGIApp:
+    return Middleware(recording.app(), recording.ended)
 
 
-def mounted(house: House) -> ASGIApp:
+def mounted(recording: RecordingApp) -> ASGIApp:
     outer = FastAPI()
-    outer.mount("/sub", Middleware(house.app(), house.ended))
+    outer.mount("/sub", Middleware(recording.app(), recording.ended))
     return outer
 
 
-def with_a_dependency_that_cleans_up(house: House) -> ASGIApp:
+def with_a_dependency_that_cleans_up(recording: RecordingApp) -> ASGIApp:
     async def context() -> AsyncIterator[dict[str, Any]]:
         yield {}
-        house.ended.append("call")
+        recording.ended.append("call")
 
-    return house.app(context_getter=context)
+    return recording.app(context_getter=context)
 
 
-def with_a_dependency_of_the_router(house: House) -> ASGIApp:
+def with_a_dependency_of_the_router(recording: RecordingApp) -> ASGIApp:
     async def session() -> AsyncIterator[None]:
         yield
-        house.ended.append("call")
+        recording.ended.append("call")
 
     app = FastAPI()
     app.include_router(
-        GraphQLRouter(house.schema, topics=house.topics),
+        GraphQLRouter(recording.schema, topics=recording.topics),
         prefix="/graphql",
         dependencies=[Depends(session)],
     )
     return app
 
 
-def with_a_router_that_waits(house: House) -> ASGIApp:
+def with_a_router_that_waits(recording: RecordingApp) -> ASGIApp:
     class Waiting(GraphQLRouter[Any, Any]):
         async def run(self, request: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await super().run(request, *args, **kwargs)
             finally:
-                house.ended.append("call")
+                recording.ended.append("call")
 
-    return house.app(Waiting)
+    return recording.app(Waiting)
 
 
-def with_a_handler_that_waits(house: House) -> ASGIApp:
+def with_a_handler_that_waits(recording: RecordingApp) -> ASGIApp:
     class Waiting(GraphQLTransportWSHandler):
         async def handle(self) -> None:
             await super().handle()
-            house.ended.append("call")
+            recording.ended.append("call")
 
     class Router(GraphQLRouter[Any, Any]):
         graphql_transport_ws_handler_class = Waiting
 
-    return house.app(Router)
+    return recording.app(Router)
 
 
 @pytest.mark.parametrize(
@@ -216,15 +218,15 @@ def with_a_handler_that_waits(house: House) -> ASGIApp:
     ],
 )
 async def test_whoever_waits_for_the_end_of_the_call_is_told_of_it_when_the_connection_ends(
-    house: House, build: Callable[[House], ASGIApp], path: str
+    recording: RecordingApp, build: Callable[[RecordingApp], ASGIApp], path: str
 ) -> None:
-    app = build(house)
-    lifespan: Callable[[], Awaitable[None]] = house.topics.start
+    app = build(recording)
+    lifespan: Callable[[], Awaitable[None]] = recording.topics.start
     await lifespan()
-    async with house.subscribed(app, path) as socket:
-        assert await house.next_number(socket) == 1
-        assert house.ended == []
+    async with recording.subscribed(app, path) as socket:
+        assert await recording.next_number(socket) == 1
+        assert recording.ended == []
         assert calls() == 1
         socket.connection.transport.abort()
-        await wait_until(lambda: house.ended == ["call"])
-    await house.topics.close()
+        await wait_until(lambda: recording.ended == ["call"])
+    await recording.topics.close()

@@ -45,7 +45,7 @@ KEYS = st.lists(st.sampled_from(["a", "b", "c", None, SKIPPED]))
 
 
 @given(KEYS)
-def test_what_remains_is_the_last_of_each_key_in_order_and_the_numbers_add_up(
+def test_conflation_keeps_the_latest_of_each_key_in_order_and_counts_the_rest(
     keys: list[Hashable | Skipped],
 ) -> None:
     waiting = list(enumerate(keys))
@@ -61,7 +61,7 @@ def test_what_remains_is_the_last_of_each_key_in_order_and_the_numbers_add_up(
 
 
 @given(KEYS)
-def test_the_numbers_are_on_what_is_told_and_count_what_was_left_out_since_the_last_of_these(
+def test_each_kept_event_counts_the_events_skipped_since_the_previous_one(
     keys: list[Hashable | Skipped],
 ) -> None:
     before = 0
@@ -74,7 +74,7 @@ def test_the_numbers_are_on_what_is_told_and_count_what_was_left_out_since_the_l
         before = place + 1
 
 
-def test_one_that_waits_alone_is_not_even_looked_at() -> None:
+def test_the_key_of_a_single_waiting_event_is_not_computed() -> None:
     def fail(_event: int) -> None:
         raise AssertionError
 
@@ -82,7 +82,7 @@ def test_one_that_waits_alone_is_not_even_looked_at() -> None:
     assert list(conflate([], fail)) == []
 
 
-def test_a_member_of_a_family_has_its_policy() -> None:
+def test_a_topic_with_parameters_keeps_latest_by() -> None:
     family = Topic("prices.<market>", Price, latest_by=symbol_of)
 
     assert family(market="x").latest_by is symbol_of
@@ -109,14 +109,14 @@ async def read(stream: Subscription[Price], last: int) -> list[tuple[int, int]]:
     return got
 
 
-async def test_a_reader_that_lags_gets_the_latest_of_each_key(manager: TopicManager) -> None:
+async def test_a_lagging_subscriber_gets_the_latest_of_each_key(manager: TopicManager) -> None:
     stream = await started(manager.subscribe(PRICES))
     await publish(manager, "a", "b", "a", "a", "c", None, "b", None)
 
     assert await read(stream, last=7) == [(3, 3), (4, 0), (5, 0), (6, 0), (7, 0)]
 
 
-async def test_a_reader_that_keeps_up_gets_all(manager: TopicManager) -> None:
+async def test_a_subscriber_that_keeps_up_gets_every_event(manager: TopicManager) -> None:
     stream = await started(manager.subscribe(PRICES))
     for number in range(5):
         await manager.publish(PRICES, Price("a", number))
@@ -124,14 +124,16 @@ async def test_a_reader_that_keeps_up_gets_all(manager: TopicManager) -> None:
     await stream.aclose()
 
 
-async def test_without_the_policy_whoever_lags_gets_all(manager: TopicManager) -> None:
+async def test_without_latest_by_a_lagging_subscriber_gets_every_event(
+    manager: TopicManager,
+) -> None:
     stream = await started(manager.subscribe(Topic("prices", Price)))
     await publish(manager, "a", "a", "a")
 
     assert await read(stream, last=2) == [(0, 0), (1, 0), (2, 0)]
 
 
-async def test_resuming_behind_any_cursor_brings_the_latest_of_all_that_was_missed(
+async def test_resuming_after_any_cursor_brings_the_latest_of_each_missed_key(
     manager: TopicManager,
 ) -> None:
     symbols = list("abacabadabacaba")
@@ -144,7 +146,7 @@ async def test_resuming_behind_any_cursor_brings_the_latest_of_all_that_was_miss
         assert sum(number for _, number in got) == len(missed) - len(latest)
 
 
-async def test_what_was_left_out_is_not_missing_behind_the_cursor_of_what_came(
+async def test_no_skipped_event_is_missing_after_the_cursor_of_a_kept_one(
     manager: TopicManager,
 ) -> None:
     """A client that goes away in the middle of what was left of its backlog, time and again."""
@@ -160,7 +162,7 @@ async def test_what_was_left_out_is_not_missing_behind_the_cursor_of_what_came(
     assert latest == {"c": 7, "a": 8, "b": 9}
 
 
-async def test_a_filtered_event_makes_nothing_old_news(manager: TopicManager) -> None:
+async def test_a_filtered_event_replaces_no_other(manager: TopicManager) -> None:
     stream = await started(manager.subscribe(PRICES, where=lambda price: price.value % 2 == 0))
     await publish(manager, "a", "a", "a", "a", "b", "a", None)
 
@@ -169,7 +171,7 @@ async def test_a_filtered_event_makes_nothing_old_news(manager: TopicManager) ->
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_whoever_lags_behind_the_window_is_given_the_latest_of_each_page(
+async def test_a_subscriber_beyond_the_buffer_gets_the_latest_of_each_page(
     manager: TopicManager,
 ) -> None:
     first, *_ = await publish(manager, *["a", "b"] * 50)
@@ -181,14 +183,16 @@ async def test_whoever_lags_behind_the_window_is_given_the_latest_of_each_page(
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_pages_of_which_the_filter_leaves_nothing_are_passed(manager: TopicManager) -> None:
+async def test_pages_without_an_event_that_passes_the_filter_are_skipped(
+    manager: TopicManager,
+) -> None:
     first, *_ = await publish(manager, *["a"] * 100)
     stream = manager.subscribe(PRICES, after=first, where=lambda price: price.value == 99)
 
     assert await read(stream, last=99) == [(99, 0)]
 
 
-async def test_a_slow_reader_among_many_keys_gets_all_of_them_in_turn(
+async def test_a_slow_subscriber_gets_every_one_of_many_keys(
     manager: TopicManager,
 ) -> None:
     """Were only the newest looked at, it would read the same key for ever."""
@@ -203,7 +207,7 @@ async def test_a_slow_reader_among_many_keys_gets_all_of_them_in_turn(
     assert seen == set("abcde")
 
 
-async def test_what_is_made_of_a_value_and_an_own_generator_know_of_it(
+async def test_map_and_an_own_generator_see_how_many_events_were_skipped(
     manager: TopicManager,
 ) -> None:
     stream = manager.subscribe(PRICES).map(lambda price, event: (price.value, event.cursor.seq))
@@ -215,7 +219,7 @@ async def test_what_is_made_of_a_value_and_an_own_generator_know_of_it(
     await stream.aclose()
 
 
-async def test_a_lost_history_is_told_and_not_conflated() -> None:
+async def test_a_lost_history_is_reported_and_not_conflated() -> None:
     manager = TopicManager(MemoryBroker(length=10), settings=Settings(topic_linger=0))
     first, *_ = await publish(manager, *["a"] * 100)
     with pytest.raises(CursorExpired):
@@ -223,7 +227,7 @@ async def test_a_lost_history_is_told_and_not_conflated() -> None:
     await manager.close()
 
 
-async def test_a_gap_while_it_lags_is_told() -> None:
+async def test_a_gap_of_a_lagging_subscriber_is_reported() -> None:
     broker = LosingItsData()
     manager = TopicManager(broker, settings=Settings(topic_linger=0))
     stream = await started(manager.subscribe(PRICES))
@@ -236,7 +240,7 @@ async def test_a_gap_while_it_lags_is_told() -> None:
     await manager.close()
 
 
-async def test_a_payload_of_another_type_is_told_of_in_its_turn(manager: TopicManager) -> None:
+async def test_an_unreadable_payload_is_reported_in_order(manager: TopicManager) -> None:
     stream = await started(manager.subscribe(PRICES))
     stream.yields_unreadable = True
     await publish(manager, "a", "a")
@@ -251,7 +255,7 @@ async def test_a_payload_of_another_type_is_told_of_in_its_turn(manager: TopicMa
 
 
 @pytest.mark.parametrize("broken", [lambda price: [price.symbol], lambda price: price.nothing])
-async def test_a_key_that_is_none_ends_the_stream_of_who_lags(
+async def test_an_invalid_key_ends_the_subscription_of_a_lagging_subscriber(
     manager: TopicManager, broken: Any
 ) -> None:
     stream = await started(manager.subscribe(Topic("prices", Price, latest_by=broken)))
@@ -261,7 +265,7 @@ async def test_a_key_that_is_none_ends_the_stream_of_who_lags(
     await stream.aclose()
 
 
-async def test_over_redis_it_is_the_same(redis_url: str) -> None:
+async def test_redis_conflates_in_the_same_way(redis_url: str) -> None:
     manager = TopicManager(RedisBroker(redis_url, length=1000, seconds=60))
     topic = Topic(f"prices-{uuid4()}", Price, latest_by=symbol_of)
     first, *_ = await publish(manager, *["a", "b", "c"] * 200, topic=topic)

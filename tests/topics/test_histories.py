@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("no_linger")
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_who_listens_while_the_epoch_changes_sees_no_gap_and_no_repeat() -> None:
+async def test_live_subscribers_see_no_gap_and_no_repeat_when_the_epoch_changes() -> None:
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
         live, slow = [await started(manager.subscribe(NUMBERS)) for _ in range(2)]
@@ -53,7 +53,7 @@ async def test_who_listens_while_the_epoch_changes_sees_no_gap_and_no_repeat() -
 
 @pytest.mark.parametrize("listened", [True, False])
 @pytest.mark.parametrize("buffer", [3, 256])
-async def test_who_resumes_behind_any_cursor_of_any_epoch_sees_no_gap_and_no_repeat(
+async def test_resuming_after_any_cursor_of_any_epoch_has_no_gap_and_no_repeat(
     monkeypatch: pytest.MonkeyPatch, listened: bool, buffer: int
 ) -> None:
     monkeypatch.setattr(live_topic, "BUFFER_SIZE", buffer)
@@ -75,7 +75,7 @@ async def test_who_resumes_behind_any_cursor_of_any_epoch_sees_no_gap_and_no_rep
         await other.aclose()
 
 
-async def test_an_epoch_that_is_not_that_of_its_place_is_no_cursor_of_the_history() -> None:
+async def test_a_cursor_with_the_epoch_of_another_event_has_expired() -> None:
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
         listening = await started(manager.subscribe(NUMBERS))
@@ -94,7 +94,7 @@ async def test_an_epoch_that_is_not_that_of_its_place_is_no_cursor_of_the_histor
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_when_a_history_forgot_its_newest_events_only_who_saw_them_is_told() -> None:
+async def test_lost_newest_events_expire_only_the_subscribers_that_saw_them() -> None:
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
         streams = [await started(manager.subscribe(NUMBERS)) for _ in range(4)]
@@ -118,7 +118,7 @@ async def test_when_a_history_forgot_its_newest_events_only_who_saw_them_is_told
 
 
 @pytest.mark.parametrize("listened", [True, False])
-async def test_who_resumes_in_a_history_that_forgot_its_newest_events_goes_on_or_is_told(
+async def test_resuming_after_lost_newest_events_continues_or_gets_cursor_expired(
     listened: bool,
 ) -> None:
     broker = Restarting()
@@ -143,7 +143,9 @@ async def test_who_resumes_in_a_history_that_forgot_its_newest_events_goes_on_or
         await other.aclose()
 
 
-async def test_who_waits_where_a_history_was_cut_off_goes_on_once_it_does() -> None:
+async def test_a_subscriber_at_the_end_of_a_truncated_history_continues_with_the_next_event() -> (
+    None
+):
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
         at, beyond = [await started(manager.subscribe(NUMBERS)) for _ in range(2)]
@@ -168,7 +170,7 @@ async def test_who_waits_where_a_history_was_cut_off_goes_on_once_it_does() -> N
             await stream.aclose()
 
 
-async def test_a_late_message_from_before_the_cut_does_not_hide_what_replaced_it() -> None:
+async def test_a_late_message_of_a_lost_event_does_not_hide_its_replacement() -> None:
     broker = Restarting()
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -278,7 +280,7 @@ async def come_and_go(manager: TopicManager, broker: StormyWeather, chance: rand
 
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("seed", range(50))
-async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_that_it_is_not(
+async def test_in_outages_restarts_and_losses_a_stream_is_complete_or_gets_cursor_expired(
     seed: int,
 ) -> None:
     chance = random.Random(seed)
@@ -302,7 +304,7 @@ async def test_through_outages_restarts_and_cuts_every_stream_is_whole_or_told_t
 # histories that end
 
 
-async def test_a_cursor_that_the_history_no_longer_reaches_is_expired() -> None:
+async def test_a_cursor_older_than_the_history_is_expired() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker(length=3))) as manager:
         cursors = await publish_all(manager, range(10))
         stream = manager.subscribe(NUMBERS, after=cursors[0])
@@ -320,7 +322,7 @@ async def test_a_cursor_of_another_history_is_expired(manager: TopicManager, aft
             await manager.subscribe(NUMBERS, after=after).start()
 
 
-async def test_when_the_history_begins_anew_who_listened_is_told_and_who_comes_goes_on() -> None:
+async def test_a_lost_history_expires_live_subscribers_and_serves_new_ones() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         old = await started(manager.subscribe(NUMBERS))
@@ -340,7 +342,7 @@ async def test_when_the_history_begins_anew_who_listened_is_told_and_who_comes_g
             await stream.aclose()
 
 
-async def test_a_cursor_of_the_new_history_is_good_while_others_still_listen_to_the_old() -> None:
+async def test_a_cursor_of_a_new_history_is_valid_while_others_follow_the_old_one() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         old = await started(manager.subscribe(NUMBERS))
@@ -355,7 +357,7 @@ async def test_a_cursor_of_the_new_history_is_good_while_others_still_listen_to_
             await stream.aclose()
 
 
-async def test_who_replays_the_new_history_goes_on_live_while_others_listen_to_the_old() -> None:
+async def test_a_replay_of_a_new_history_continues_live_while_others_follow_the_old_one() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         old = await started(manager.subscribe(NUMBERS))
@@ -375,7 +377,7 @@ async def test_who_replays_the_new_history_goes_on_live_while_others_listen_to_t
             await stream.aclose()
 
 
-async def test_what_comes_while_a_reader_finds_the_new_history_is_no_gap_either() -> None:
+async def test_events_published_while_a_subscriber_finds_the_new_history_are_no_gap() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         old = await started(manager.subscribe(NUMBERS))
@@ -395,7 +397,7 @@ async def test_what_comes_while_a_reader_finds_the_new_history_is_no_gap_either(
             await stream.aclose()
 
 
-async def test_a_history_that_lost_what_was_already_delivered_is_no_silent_gap() -> None:
+async def test_a_history_that_lost_delivered_events_causes_no_silent_gap() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         behind = await started(manager.subscribe(NUMBERS))
@@ -411,7 +413,7 @@ async def test_a_history_that_lost_what_was_already_delivered_is_no_silent_gap()
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_gap_beyond_the_history_is_told_to_those_behind_it() -> None:
+async def test_a_gap_beyond_the_history_expires_the_subscribers_before_it() -> None:
     broker = OutOfReach()
     broker._retention = Retention(10, 3600, {})
     async with leaving_nothing(TopicManager(broker)) as manager:

@@ -30,7 +30,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_a_topic_stays_open_for_its_time_after_the_last_subscriber_left() -> None:
+async def test_a_topic_stays_open_for_topic_linger_after_the_last_subscriber_left() -> None:
     broker = OutOfReach()
     async with leaving_nothing(lingering(broker, A_WHILE)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -43,9 +43,7 @@ async def test_a_topic_stays_open_for_its_time_after_the_last_subscriber_left() 
         assert now() - left >= A_WHILE
 
 
-async def test_who_comes_back_in_time_is_served_from_the_window_and_the_broker_hears_nothing() -> (
-    None
-):
+async def test_resuming_in_a_lingering_topic_needs_no_call_to_the_broker() -> None:
     broker = OutOfReach()
     manager = lingering(broker, 3600)
     stream = await started(manager.subscribe(NUMBERS))
@@ -61,7 +59,7 @@ async def test_who_comes_back_in_time_is_served_from_the_window_and_the_broker_h
     await manager.close()
 
 
-async def test_who_comes_back_in_time_keeps_the_topic_and_its_time_counts_anew() -> None:
+async def test_a_new_subscriber_keeps_the_topic_open_and_restarts_the_linger_time() -> None:
     broker = OutOfReach()
     async with leaving_nothing(lingering(broker, A_WHILE)) as manager:
         first = await started(manager.subscribe(NUMBERS))
@@ -80,7 +78,7 @@ async def test_who_comes_back_in_time_keeps_the_topic_and_its_time_counts_anew()
         assert now() - left >= A_WHILE
 
 
-async def test_who_comes_and_goes_in_time_makes_the_topic_stay_longer() -> None:
+async def test_each_subscriber_that_leaves_restarts_the_linger_time() -> None:
     broker = OutOfReach()
     async with leaving_nothing(lingering(broker, A_WHILE)) as manager:
         for _ in range(2):
@@ -95,7 +93,7 @@ async def test_who_comes_and_goes_in_time_makes_the_topic_stay_longer() -> None:
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_who_comes_back_later_than_the_window_reaches_is_served_from_the_history() -> None:
+async def test_resuming_in_a_lingering_topic_beyond_its_buffer_reads_the_history() -> None:
     manager = lingering(MemoryBroker(), 3600)
     stream = await started(manager.subscribe(NUMBERS))
     await publish_all(manager, [0])
@@ -119,7 +117,7 @@ async def test_close_does_not_wait_until_a_topic_has_lingered() -> None:
 
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("seed", range(10))
-async def test_readers_that_come_back_while_the_topic_opens_and_closes_miss_nothing(
+async def test_subscribers_that_resume_while_the_topic_opens_and_closes_miss_nothing(
     seed: int,
 ) -> None:
     chance = random.Random(seed)

@@ -84,7 +84,7 @@ async def test_a_start_that_is_cancelled_before_the_broker_confirmed_leaves_noth
 
 
 @pytest.mark.parametrize("method", ["start", "subscribe", "head"])
-async def test_one_that_gives_up_while_the_topic_opens_does_not_hurt_the_others(
+async def test_a_cancelled_start_does_not_affect_others_that_open_the_topic(
     method: str,
 ) -> None:
     broker = AnsweringLate(method)
@@ -104,7 +104,7 @@ async def test_one_that_gives_up_while_the_topic_opens_does_not_hurt_the_others(
 
 
 @pytest.mark.parametrize("method", ["start", "subscribe"])
-async def test_a_topic_that_could_not_be_opened_leaves_nothing_and_can_be_tried_again(
+async def test_a_topic_that_failed_to_open_leaves_nothing_and_can_be_retried(
     method: str,
 ) -> None:
     broker = OutOfReach(method)
@@ -121,7 +121,7 @@ async def test_a_topic_that_could_not_be_opened_leaves_nothing_and_can_be_tried_
         await stream.aclose()
 
 
-async def test_what_arrives_while_the_topic_opens_is_not_overlooked() -> None:
+async def test_an_event_that_arrives_while_the_topic_opens_is_delivered() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         start = await manager.cursor(NUMBERS)
@@ -136,7 +136,7 @@ async def test_what_arrives_while_the_topic_opens_is_not_overlooked() -> None:
         await stream.aclose()
 
 
-async def test_a_recheck_while_the_topic_opens_is_not_overlooked() -> None:
+async def test_a_possible_gap_while_the_topic_opens_is_checked() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         start = await manager.cursor(NUMBERS)
@@ -157,7 +157,7 @@ async def test_a_recheck_while_the_topic_opens_is_not_overlooked() -> None:
 # leaving
 
 
-async def test_nothing_is_left_over_after_the_last_subscriber_leaves() -> None:
+async def test_nothing_remains_after_the_last_subscriber_leaves() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         streams = [await started(manager.subscribe(NUMBERS)) for _ in range(3)]
@@ -170,7 +170,7 @@ async def test_nothing_is_left_over_after_the_last_subscriber_leaves() -> None:
         await publish_all(manager, [1])
 
 
-async def test_who_comes_after_the_last_one_left_hears_everything() -> None:
+async def test_a_subscriber_after_the_last_one_left_gets_every_event() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
         for number in range(3):
             stream = await started(manager.subscribe(NUMBERS))
@@ -179,7 +179,7 @@ async def test_who_comes_after_the_last_one_left_hears_everything() -> None:
             await stream.aclose()
 
 
-async def test_who_comes_while_the_last_one_leaves_hears_everything() -> None:
+async def test_a_subscriber_that_joins_while_the_topic_closes_gets_every_event() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
         drainable = await started(manager.subscribe(NUMBERS))
@@ -195,7 +195,7 @@ async def test_who_comes_while_the_last_one_leaves_hears_everything() -> None:
         await subscriber.aclose()
 
 
-async def test_who_resumes_while_the_last_one_leaves_misses_nothing() -> None:
+async def test_a_subscriber_that_resumes_while_the_topic_closes_misses_nothing() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
         drainable = await started(manager.subscribe(NUMBERS))
@@ -216,7 +216,7 @@ async def test_who_resumes_while_the_last_one_leaves_misses_nothing() -> None:
         await subscriber.aclose()
 
 
-async def test_what_arrives_while_a_topic_that_just_closed_opens_again_is_not_overlooked() -> None:
+async def test_an_event_that_arrives_while_a_closed_topic_reopens_is_delivered() -> None:
     class LeavingLate(LosingItsData):
         async def unsubscribe(self, topic: str) -> None:
             await left.wait()
@@ -242,7 +242,7 @@ async def test_what_arrives_while_a_topic_that_just_closed_opens_again_is_not_ov
         await subscriber.aclose()
 
 
-async def test_one_that_gives_up_while_the_last_one_leaves_does_not_hurt_who_comes_next() -> None:
+async def test_a_start_cancelled_while_the_topic_closes_does_not_affect_the_next_one() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
         drainable = await started(manager.subscribe(NUMBERS))
@@ -263,7 +263,7 @@ async def test_one_that_gives_up_while_the_last_one_leaves_does_not_hurt_who_com
         await subscriber.aclose()
 
 
-async def test_one_that_gives_up_while_the_last_one_leaves_leaves_nothing_either() -> None:
+async def test_a_start_cancelled_while_the_topic_closes_leaves_nothing() -> None:
     broker = AnsweringLate("unsubscribe")
     async with leaving_nothing(TopicManager(broker)) as manager:
         drainable = await started(manager.subscribe(NUMBERS))
@@ -277,7 +277,7 @@ async def test_one_that_gives_up_while_the_last_one_leaves_leaves_nothing_either
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_leaving_while_the_topic_catches_up_stops_it() -> None:
+async def test_the_last_subscriber_to_leave_stops_catching_up() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -287,7 +287,7 @@ async def test_leaving_while_the_topic_catches_up_stops_it() -> None:
         await stream.aclose()
 
 
-async def test_a_topic_that_closed_and_opened_while_a_read_was_being_cancelled_catches_up() -> None:
+async def test_a_topic_that_reopened_while_a_read_was_cancelled_catches_up() -> None:
     class LettingGoSlowly(LosingItsData):
         async def unsubscribe(self, topic: str) -> None:
             await left.wait()
@@ -327,7 +327,7 @@ async def test_a_topic_that_closed_and_opened_while_a_read_was_being_cancelled_c
 # what the live path dropped without a sign
 
 
-async def test_a_recheck_brings_what_was_dropped_though_nothing_came_after_it() -> None:
+async def test_a_possible_gap_brings_dropped_events_though_no_event_follows() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -342,7 +342,7 @@ async def test_a_recheck_brings_what_was_dropped_though_nothing_came_after_it() 
         await stream.aclose()
 
 
-async def test_a_recheck_while_the_history_is_being_asked_asks_it_again() -> None:
+async def test_a_possible_gap_while_the_history_is_read_reads_it_again() -> None:
     broker = LosingItsData()
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -357,7 +357,7 @@ async def test_a_recheck_while_the_history_is_being_asked_asks_it_again() -> Non
         await stream.aclose()
 
 
-async def test_a_recheck_keeps_the_window_of_a_lingering_topic_whole() -> None:
+async def test_a_possible_gap_keeps_the_buffer_of_a_lingering_topic_complete() -> None:
     broker = OutOfReach()
     manager = lingering(broker, 3600)
     stream = await started(manager.subscribe(NUMBERS))
@@ -375,7 +375,7 @@ async def test_a_recheck_keeps_the_window_of_a_lingering_topic_whole() -> None:
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_what_one_who_resumes_reads_shows_the_others_what_was_dropped() -> None:
+async def test_a_replay_reveals_dropped_events_to_the_others() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         start = await manager.cursor(NUMBERS)
@@ -391,7 +391,7 @@ async def test_what_one_who_resumes_reads_shows_the_others_what_was_dropped() ->
             await stream.aclose()
 
 
-async def test_a_recheck_of_a_topic_that_nobody_listens_to_asks_nothing() -> None:
+async def test_a_possible_gap_of_a_topic_without_subscribers_reads_nothing() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         await manager.start()
@@ -402,7 +402,7 @@ async def test_a_recheck_of_a_topic_that_nobody_listens_to_asks_nothing() -> Non
         assert not broker.calls
 
 
-async def test_a_recheck_that_finds_nothing_disturbs_nobody() -> None:
+async def test_a_possible_gap_that_was_none_disturbs_no_subscriber() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -415,7 +415,7 @@ async def test_a_recheck_that_finds_nothing_disturbs_nobody() -> None:
         await stream.aclose()
 
 
-async def test_news_of_the_broker_in_the_same_tick_does_not_undo_an_end() -> None:
+async def test_a_possible_gap_in_the_same_tick_does_not_undo_a_cancel() -> None:
     class Away(MemoryBroker):
         asked = 0
 

@@ -54,7 +54,7 @@ async def test_publishing_without_the_right_is_forbidden(manager: TopicManager) 
 # publishing
 
 
-async def test_publishing_again_under_an_event_id_has_no_effect(manager: TopicManager) -> None:
+async def test_publishing_again_with_the_same_event_id_has_no_effect(manager: TopicManager) -> None:
     stream = await started(manager.subscribe(NUMBERS))
     first = await manager.publish(NUMBERS, 1, event_id="a")
 
@@ -70,7 +70,7 @@ async def test_a_value_of_the_wrong_type_is_not_published(manager: TopicManager)
     assert (await manager.publish(NUMBERS, 1)).seq == 1
 
 
-async def test_an_event_has_a_greatest_size() -> None:
+async def test_the_size_of_an_event_is_limited() -> None:
     manager = TopicManager(MemoryBroker(), settings=Settings(event_max_bytes=10))
     text = Topic("text", str)
 
@@ -89,12 +89,12 @@ async def test_an_event_id_that_is_empty_or_too_long_is_refused(
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a.", "x" * 201])
-async def test_a_name_that_breaks_the_rules_is_refused(manager: TopicManager, name: str) -> None:
+async def test_an_invalid_topic_name_is_refused(manager: TopicManager, name: str) -> None:
     with pytest.raises(BadUserInput):
         await manager.publish_bytes(name, b"1")
 
 
-async def test_members_of_a_family_are_topics_of_their_own(manager: TopicManager) -> None:
+async def test_topics_with_different_parameters_are_different_topics(manager: TopicManager) -> None:
     first, second = [await started(manager.subscribe(ROOMS(room=n))) for n in (1, 2)]
     await manager.publish(ROOMS(room=2), 22)
     await manager.publish(ROOMS(room=1), 11)
@@ -102,7 +102,9 @@ async def test_members_of_a_family_are_topics_of_their_own(manager: TopicManager
     assert (await take(first, 1), await take(second, 1)) == ([11], [22])
 
 
-async def test_a_family_itself_is_neither_published_nor_read(manager: TopicManager) -> None:
+async def test_a_topic_without_its_parameters_can_be_neither_published_nor_read(
+    manager: TopicManager,
+) -> None:
     with pytest.raises(BadUserInput, match="room"):
         await manager.publish(ROOMS, 1)
     with pytest.raises(BadUserInput, match="room"):
@@ -123,7 +125,7 @@ async def test_a_thread_publishes_and_gets_the_cursor(manager: TopicManager) -> 
     assert await asyncio.to_thread(manager.publish_sync, NUMBERS, 7, event_id="a") == cursor
 
 
-async def test_a_thread_is_refused_as_any_other_publisher(manager: TopicManager) -> None:
+async def test_a_thread_is_refused_like_any_other_publisher(manager: TopicManager) -> None:
     await manager.start()
     with pytest.raises(InternalError):
         await asyncio.to_thread(manager.publish_sync, NUMBERS, "one")
@@ -131,7 +133,7 @@ async def test_a_thread_is_refused_as_any_other_publisher(manager: TopicManager)
         await asyncio.to_thread(manager.publish_sync, NUMBERS, 1)
 
 
-async def test_a_thread_with_its_own_event_loop_publishes_too(manager: TopicManager) -> None:
+async def test_a_thread_with_its_own_event_loop_can_publish(manager: TopicManager) -> None:
     await manager.start()
 
     async def elsewhere() -> Cursor:
@@ -140,7 +142,7 @@ async def test_a_thread_with_its_own_event_loop_publishes_too(manager: TopicMana
     assert (await asyncio.to_thread(asyncio.run, elsewhere())).seq == 1
 
 
-async def test_another_event_loop_is_sent_to_publish_sync_and_hurts_nobody(
+async def test_another_event_loop_gets_an_error_that_names_publish_sync(
     manager: TopicManager,
 ) -> None:
     stream = await started(manager.subscribe(NUMBERS))
@@ -155,14 +157,14 @@ async def test_another_event_loop_is_sent_to_publish_sync_and_hurts_nobody(
     await stream.aclose()
 
 
-async def test_the_loops_own_thread_is_told_to_await(manager: TopicManager) -> None:
+async def test_publish_sync_in_the_thread_of_the_loop_is_refused(manager: TopicManager) -> None:
     await manager.start()
 
     with pytest.raises(RuntimeError, match="await"):
         manager.publish_sync(NUMBERS, 1)
 
 
-async def test_before_the_start_and_after_the_end_a_thread_is_told_so(
+async def test_publish_sync_needs_a_manager_that_is_started(
     manager: TopicManager,
 ) -> None:
     with pytest.raises(RuntimeError, match="started"):
@@ -173,7 +175,7 @@ async def test_before_the_start_and_after_the_end_a_thread_is_told_so(
         await asyncio.to_thread(manager.publish_sync, NUMBERS, 1)
 
 
-def test_a_thread_is_told_that_the_application_died() -> None:
+def test_publish_sync_fails_after_the_event_loop_closed() -> None:
     manager = TopicManager(MemoryBroker())
     asyncio.run(manager.start())
 
@@ -182,7 +184,7 @@ def test_a_thread_is_told_that_the_application_died() -> None:
     gc.collect()
 
 
-async def test_a_thread_waits_no_longer_than_it_said() -> None:
+async def test_publish_sync_waits_no_longer_than_its_timeout() -> None:
     broker = AnsweringLate("start")
     manager = TopicManager(broker)
     starting = asyncio.create_task(manager.start())
@@ -209,7 +211,7 @@ async def test_many_threads_at_once_publish_each_event_once(manager: TopicManage
 # start and close
 
 
-async def test_the_broker_is_started_once_however_many_ask() -> None:
+async def test_concurrent_starts_start_the_broker_once() -> None:
     broker = AnsweringLate("start")
     manager = TopicManager(broker)
     asking = [asyncio.create_task(manager.start()) for _ in range(5)]
@@ -222,7 +224,7 @@ async def test_the_broker_is_started_once_however_many_ask() -> None:
     await manager.close()
 
 
-async def test_a_broker_out_of_reach_at_the_start_is_seen_at_once_and_tried_again() -> None:
+async def test_a_start_without_a_broker_fails_at_once_and_can_be_retried() -> None:
     broker = OutOfReach("start")
     async with leaving_nothing(TopicManager(broker)) as manager:
         with pytest.raises(BrokerUnavailable):
@@ -234,7 +236,7 @@ async def test_a_broker_out_of_reach_at_the_start_is_seen_at_once_and_tried_agai
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_start_waits_for_the_broker_and_logs_each_try(
+async def test_a_start_waits_for_the_broker_and_logs_each_attempt(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = OutOfReach("start")
@@ -251,7 +253,7 @@ async def test_a_start_waits_for_the_broker_and_logs_each_try(
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_start_waits_so_long_and_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_start_waits_no_longer_than_broker_wait(caplog: pytest.LogCaptureFixture) -> None:
     broker = OutOfReach("start")
     manager = TopicManager(broker, settings=Settings(broker_wait=0.05))
     loop = asyncio.get_running_loop()
@@ -266,7 +268,7 @@ async def test_a_start_waits_so_long_and_no_longer(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_start_that_waits_can_be_cancelled_and_tried_again() -> None:
+async def test_a_waiting_start_can_be_cancelled_and_retried() -> None:
     broker = OutOfReach("start")
     tasks = asyncio.all_tasks()
     manager = TopicManager(broker, settings=Settings(broker_wait=3600))
@@ -305,7 +307,7 @@ async def test_close_during_the_start_leaves_no_connection_open() -> None:
     assert not broker.connected
 
 
-async def test_check_tells_whether_the_broker_is_there() -> None:
+async def test_check_fails_while_the_broker_can_not_be_reached() -> None:
     broker = OutOfReach()
     manager = TopicManager(broker)
     await manager.check()
@@ -319,21 +321,21 @@ async def test_check_tells_whether_the_broker_is_there() -> None:
     await manager.close()
 
 
-async def test_check_of_a_manager_whose_broker_can_not_be_started_fails() -> None:
+async def test_check_fails_if_the_broker_can_not_be_started() -> None:
     manager = TopicManager(OutOfReach("start"))
 
     with pytest.raises(BrokerUnavailable, match="No start"):
         await manager.check()
 
 
-async def test_a_cursor_that_can_not_be_asked_for_is_an_error() -> None:
+async def test_cursor_fails_without_a_broker() -> None:
     manager = TopicManager(OutOfReach("head"))
 
     with pytest.raises(BrokerUnavailable):
         await manager.cursor(NUMBERS)
 
 
-async def test_close_ends_every_stream(manager: TopicManager) -> None:
+async def test_close_ends_every_subscription(manager: TopicManager) -> None:
     streams = [
         await started(manager.subscribe(topic)) for topic in (NUMBERS, NUMBERS, ROOMS(room=1))
     ]
@@ -346,7 +348,7 @@ async def test_close_ends_every_stream(manager: TopicManager) -> None:
     assert not manager._live_topics
 
 
-async def test_close_while_a_topic_opens_ends_that_stream_too() -> None:
+async def test_close_ends_a_subscription_whose_topic_is_opening() -> None:
     broker = AnsweringLate("head")
     manager = TopicManager(broker)
     stream = manager.subscribe(NUMBERS)
@@ -375,7 +377,7 @@ async def test_close_stops_catching_up() -> None:
     assert [number async for number in stream] == []
 
 
-async def test_a_topic_that_was_opening_at_the_close_does_not_disturb_the_next_start() -> None:
+async def test_a_topic_that_was_opening_at_close_does_not_disturb_the_next_start() -> None:
     broker = LosingItsData()
     manager = TopicManager(broker, settings=Settings(topic_linger=0.001))
     tasks = asyncio.all_tasks()
@@ -394,7 +396,7 @@ async def test_a_topic_that_was_opening_at_the_close_does_not_disturb_the_next_s
     await manager.close()
 
 
-async def test_a_closed_manager_starts_again(manager: TopicManager) -> None:
+async def test_a_closed_manager_can_start_again(manager: TopicManager) -> None:
     await manager.start()
     await manager.close()
     await manager.start()
@@ -404,7 +406,7 @@ async def test_a_closed_manager_starts_again(manager: TopicManager) -> None:
     assert await take(stream, 1) == [1]
 
 
-def test_a_manager_goes_on_in_a_new_event_loop() -> None:
+def test_a_manager_works_in_a_new_event_loop() -> None:
     manager = TopicManager(MemoryBroker())
 
     async def one_life(number: int) -> None:
@@ -416,7 +418,7 @@ def test_a_manager_goes_on_in_a_new_event_loop() -> None:
         asyncio.run(one_life(number))
 
 
-def test_an_event_loop_finds_nothing_of_the_one_before() -> None:
+def test_an_event_loop_finds_no_events_of_an_earlier_loop() -> None:
     manager = TopicManager(MemoryBroker())
 
     async def one_life(number: int) -> str:
@@ -437,7 +439,7 @@ def test_an_event_loop_finds_nothing_of_the_one_before() -> None:
 # what an application does in its own shutdown
 
 
-async def test_a_closed_manager_publishes_and_leaves_nothing(redis_url: str) -> None:
+async def test_a_closed_manager_can_publish_and_leaves_no_task(redis_url: str) -> None:
     manager = TopicManager(settings=Settings(broker_url=redis_url))
     cursor = await manager.cursor(NUMBERS)
     await manager.close()
@@ -451,7 +453,7 @@ async def test_a_closed_manager_publishes_and_leaves_nothing(redis_url: str) -> 
     await manager.close()
 
 
-async def test_the_last_of_those_who_share_a_manager_closes_it(manager: TopicManager) -> None:
+async def test_the_last_user_of_a_shared_manager_closes_it(manager: TopicManager) -> None:
     async with manager.held_open():
         async with manager.held_open():
             stream = await started(manager.subscribe(NUMBERS))
@@ -462,7 +464,7 @@ async def test_the_last_of_those_who_share_a_manager_closes_it(manager: TopicMan
         await manager.cursor(NUMBERS)
 
 
-async def test_a_closed_manager_does_not_start_again_by_itself(manager: TopicManager) -> None:
+async def test_a_closed_manager_does_not_restart_by_itself(manager: TopicManager) -> None:
     await manager.publish(NUMBERS, 1)
     await manager.close()
     tasks = asyncio.all_tasks()
@@ -479,13 +481,13 @@ async def test_a_closed_manager_does_not_start_again_by_itself(manager: TopicMan
     assert asyncio.all_tasks() <= tasks
 
 
-def test_the_broker_comes_from_the_settings() -> None:
+def test_the_settings_choose_the_broker() -> None:
     assert isinstance(TopicManager()._broker, MemoryBroker)
     with pytest.raises(ValueError, match="nowhere"):
         TopicManager(settings=Settings(broker_url="nowhere://"))
 
 
-async def test_late_deliveries_of_a_topic_that_nobody_listens_to_are_dropped() -> None:
+async def test_late_deliveries_of_a_topic_without_subscribers_are_dropped() -> None:
     deliver: list[Callable[[Event], None]] = []
 
     class Remembering(MemoryBroker):
@@ -502,6 +504,6 @@ async def test_late_deliveries_of_a_topic_that_nobody_listens_to_are_dropped() -
 
 
 @pytest.mark.parametrize("broker", ["memory://", Settings(), MemoryBroker])
-def test_what_is_not_a_broker_is_refused_with_what_to_pass(broker: Any) -> None:
+def test_an_argument_that_is_no_broker_is_refused_with_what_to_pass(broker: Any) -> None:
     with pytest.raises(TypeError, match=r"Settings\(broker_url="):
         TopicManager(broker)

@@ -101,7 +101,7 @@ End = Callable[["asyncio.Task[int]", Subscription[int], TopicManager], Awaitable
 
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("stage", WHOLE)
-async def test_a_stream_waits_for_its_broker_and_misses_nothing(stage: Stage) -> None:
+async def test_a_subscription_waits_for_its_broker_and_misses_nothing(stage: Stage) -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         waiting = await stage(broker, manager)
@@ -119,7 +119,7 @@ async def test_a_stream_waits_for_its_broker_and_misses_nothing(stage: Stage) ->
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("stage", ALL)
 @pytest.mark.parametrize("end", [cancelled, closed, all_closed])
-async def test_a_stream_that_waits_for_its_broker_ends_at_once_and_leaves_nothing(
+async def test_a_subscription_that_waits_for_its_broker_can_end_at_once(
     stage: Stage, end: End
 ) -> None:
     broker = OutOfReach()
@@ -147,7 +147,7 @@ async def lagging(manager: TopicManager) -> Subscription[int]:
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("begin", [replaying, lagging])
 @pytest.mark.parametrize("end", [cancelled, closed, all_closed])
-async def test_a_stream_that_ends_while_its_read_is_about_to_fail_leaves_nothing(
+async def test_a_subscription_that_ends_before_its_read_fails_leaves_nothing(
     begin: Callable[[TopicManager], Awaitable[Subscription[int]]], end: End
 ) -> None:
     broker = AnsweringLate("read")
@@ -162,7 +162,7 @@ async def test_a_stream_that_ends_while_its_read_is_about_to_fail_leaves_nothing
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_everybody_who_waits_for_a_topic_to_open_gets_in() -> None:
+async def test_all_subscribers_that_wait_for_a_topic_to_open_can_join() -> None:
     broker = OutOfReach("head")
     async with leaving_nothing(TopicManager(broker)) as manager:
         streams = [manager.subscribe(NUMBERS) for _ in range(3)]
@@ -179,7 +179,7 @@ async def test_everybody_who_waits_for_a_topic_to_open_gets_in() -> None:
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_each_try_to_reach_the_broker_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_attempt_to_reach_the_broker_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     broker = OutOfReach("head")
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = manager.subscribe(NUMBERS)
@@ -196,7 +196,7 @@ async def test_each_try_to_reach_the_broker_is_logged(caplog: pytest.LogCaptureF
 
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("after", ["1-1", "9999999999999-1"])
-async def test_a_cursor_that_has_expired_is_told_as_soon_as_the_broker_is_back(after: str) -> None:
+async def test_an_expired_cursor_is_reported_as_soon_as_the_broker_is_back(after: str) -> None:
     broker = OutOfReach("read")
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS, after=after))
@@ -231,7 +231,7 @@ async def test_a_new_history_is_found_as_soon_as_the_broker_is_back() -> None:
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_topic_that_closed_while_it_caught_up_catches_up_when_it_opens_again() -> None:
+async def test_a_topic_that_closed_while_catching_up_catches_up_when_it_reopens() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         waiting = await catching_up(broker, manager)

@@ -112,7 +112,7 @@ async def test_a_typed_topic_s_value_arrives_at_a_server_as_an_equal_one(
     "value",
     [{"price": 7, "of": ["Gold", "Gałązka 🌿"]}, [], "text", 1.5, True, None, {"deep": {"er": 1}}],
 )
-async def test_a_name_carries_whatever_json_can_hold(
+async def test_a_topic_name_without_a_type_takes_any_json(
     redis_url: str, name: str, send: Send, value: Any
 ) -> None:
     async with publishing(redis_url) as publisher:
@@ -147,7 +147,7 @@ def test_the_environment_names_the_broker(
         assert publisher.publish_sync(name, 1).seq > 0
 
 
-async def test_a_member_of_a_family_is_published_under_its_own_name(
+async def test_a_topic_with_parameters_is_published_with_its_own_name(
     redis_url: str, name: str, send: Send
 ) -> None:
     family = Topic(f"{name}.<metal>", Price)
@@ -161,7 +161,7 @@ async def test_a_member_of_a_family_is_published_under_its_own_name(
 # Event ids
 
 
-async def test_an_event_id_repeated_has_no_effect_and_tells_the_first_cursor(
+async def test_a_repeated_event_id_has_no_effect_and_returns_the_first_cursor(
     redis_url: str, name: str, send: Send
 ) -> None:
     async with publishing(redis_url) as publisher:
@@ -172,7 +172,7 @@ async def test_an_event_id_repeated_has_no_effect_and_tells_the_first_cursor(
     assert await history(redis_url, Topic(name, Any), 2, before(first)) == ["once", "other"]
 
 
-async def test_an_event_id_repeated_within_a_batch_has_no_effect_either(
+async def test_an_event_id_repeated_within_a_batch_has_no_effect(
     redis_url: str, name: str, send: Send
 ) -> None:
     async with publishing(redis_url) as publisher:
@@ -181,7 +181,7 @@ async def test_an_event_id_repeated_within_a_batch_has_no_effect_either(
     assert cursors == [cursors[0], cursors[0].next(), cursors[0]]
 
 
-async def test_an_event_id_of_another_topic_is_another_id(
+async def test_the_same_event_id_in_another_topic_is_another_id(
     redis_url: str, name: str, send: Send
 ) -> None:
     async with publishing(redis_url) as publisher:
@@ -231,7 +231,7 @@ async def test_a_batch_takes_one_command_an_entry_and_one_round_trip(
     assert writes < TOO_MANY_FOR_ONE_BATCH / 10
 
 
-async def test_a_server_that_forgot_the_script_is_told_it_again(
+async def test_the_script_is_sent_again_to_a_server_that_lost_it(
     server: RedisServer, name: str, send: Send
 ) -> None:
     async with publishing(server.url) as publisher:
@@ -243,7 +243,7 @@ async def test_a_server_that_forgot_the_script_is_told_it_again(
     assert await history(server.url, Topic(name, int), 700, before(first)) == list(range(700))
 
 
-async def test_nothing_at_all_is_published_without_asking_the_broker(send: Send) -> None:
+async def test_an_empty_batch_sends_no_command(send: Send) -> None:
     async with publishing("redis://127.0.0.1:1") as publisher:
         assert await send(publisher, []) == []
 
@@ -281,7 +281,9 @@ async def test_a_bad_entry_is_refused_and_nothing_of_its_batch_is_published(
     assert cursor.seq == 1
 
 
-async def test_what_refers_to_itself_is_refused(redis_url: str, name: str, send: Send) -> None:
+async def test_a_value_that_refers_to_itself_is_refused(
+    redis_url: str, name: str, send: Send
+) -> None:
     endless: list[Any] = []
     endless.append(endless)
     async with publishing(redis_url) as publisher:
@@ -302,7 +304,7 @@ def test_a_broker_that_no_other_process_can_reach_is_refused(url: str, complaint
         Publisher(url)
 
 
-def test_without_a_broker_in_the_settings_it_says_which_setting_is_missing() -> None:
+def test_without_a_broker_the_error_names_the_missing_setting() -> None:
     with pytest.raises(ValueError, match="GQLNOTIFY_BROKER_URL"):
         Publisher(settings=Settings(broker_url="memory://"))
 
@@ -327,7 +329,7 @@ async def test_while_redis_is_down_nothing_is_published_silently(name: str, send
 
 
 @pytest.mark.processes
-async def test_a_redis_that_is_silent_is_waited_for_as_long_as_the_setting_says(
+async def test_a_silent_redis_is_waited_for_no_longer_than_broker_timeout(
     name: str, send: Send
 ) -> None:
     with redis_server() as server:
@@ -355,7 +357,7 @@ def test_threads_share_a_publisher(redis_url: str, name: str) -> None:
         assert own == sorted(own, key=lambda cursor: cursor.seq)
 
 
-def test_one_event_loop_after_another_may_use_a_publisher(redis_url: str, name: str) -> None:
+def test_consecutive_event_loops_can_use_a_publisher(redis_url: str, name: str) -> None:
     publisher = Publisher(redis_url)
 
     async def publish() -> Cursor:
@@ -467,17 +469,17 @@ def loaded(statement: str, *modules: str) -> list[str]:
 
 
 @pytest.mark.processes
-def test_who_only_publishes_loads_no_server() -> None:
+def test_publishing_imports_no_server() -> None:
     servers = ("fastapi", "starlette", "strawberry", "graphql", "uvicorn")
     assert loaded("from gqlnotify import Publisher", *servers, "redis") == ["redis"]
 
 
 @pytest.mark.processes
-def test_who_has_no_redis_does_not_load_its_driver() -> None:
+def test_without_redis_its_driver_is_not_imported() -> None:
     assert loaded("import gqlnotify", "redis", "gqlnotify") == ["gqlnotify"]
 
 
-def test_half_a_character_is_no_event_id(redis_url: str) -> None:
+def test_a_lone_surrogate_is_no_event_id(redis_url: str) -> None:
     with Publisher(redis_url) as publisher, pytest.raises(BadUserInput, match="half"):
         publisher.publish_sync("t", 1, event_id="\ud800")
 
@@ -492,7 +494,7 @@ def test_half_a_character_is_no_event_id(redis_url: str) -> None:
         "redis+sentinel://:sec#ret@localhost/tasks",
     ],
 )
-def test_a_password_that_was_not_escaped_is_not_repeated(url: str) -> None:
+def test_an_error_does_not_contain_an_unescaped_password(url: str) -> None:
     with pytest.raises(ValueError, match="%2F") as refused:
         Publisher(url)
     assert "sec" not in str(refused.value)

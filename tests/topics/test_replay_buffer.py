@@ -46,14 +46,14 @@ def test_a_repeat_is_dropped_and_is_no_gap(seq: int) -> None:
 
 
 @pytest.mark.parametrize("later", [event(5), event(99), event(4, EPOCH + 1), event(1, EPOCH - 1)])
-def test_a_later_event_and_one_of_another_epoch_make_the_window_stale(later: Event) -> None:
+def test_a_later_event_and_one_of_another_epoch_make_the_buffer_stale(later: Event) -> None:
     w = buffer(3)
 
     assert not w.offer(later)
     assert (w.last, w.stale) == (Cursor(EPOCH, 3), True)
 
 
-def test_a_stale_window_stays_stale_until_it_is_caught_up() -> None:
+def test_a_stale_buffer_stays_stale_until_it_is_extended() -> None:
     w = buffer(3)
     w.offer(event(6))
 
@@ -62,7 +62,7 @@ def test_a_stale_window_stays_stale_until_it_is_caught_up() -> None:
     assert w.stale
 
 
-def test_extending_leaves_out_what_arrived_meanwhile() -> None:
+def test_extending_skips_events_that_arrived_in_the_meantime() -> None:
     w = buffer(3, holding=[4, 5])
 
     w.extend(event(seq) for seq in (4, 5, 6))
@@ -77,23 +77,23 @@ def test_only_the_newest_events_are_held() -> None:
         w.after(Cursor(EPOCH, 6))
 
 
-def test_at_the_end_there_is_nothing_yet() -> None:
+def test_after_the_newest_event_there_is_none() -> None:
     assert buffer(3).after(Cursor(EPOCH, 3)) is None
     assert buffer(3).after(Cursor(EPOCH, 4)) is None
 
 
-def test_before_the_first_event_it_ever_saw_one_is_behind() -> None:
+def test_a_position_before_the_first_event_is_not_buffered() -> None:
     with pytest.raises(NotBuffered):
         buffer(3).after(Cursor(EPOCH, 2))
 
 
-def test_in_another_epoch_one_is_behind() -> None:
+def test_a_position_of_another_epoch_is_not_buffered() -> None:
     for epoch in (EPOCH - 1, EPOCH + 1):
         with pytest.raises(NotBuffered):
             buffer(3).after(Cursor(epoch, 3))
 
 
-def test_after_a_restart_the_positions_before_it_are_behind() -> None:
+def test_after_a_restart_earlier_positions_are_not_buffered() -> None:
     w = buffer(0, holding=[1, 2])
     w.restart(Cursor(EPOCH, 9))
 
@@ -103,7 +103,7 @@ def test_after_a_restart_the_positions_before_it_are_behind() -> None:
     assert read(w, 9) == [10]
 
 
-def test_a_restart_leaves_the_window_as_stale_as_it_was() -> None:
+def test_a_restart_does_not_change_whether_the_buffer_is_stale() -> None:
     w = buffer(3)
     w.offer(event(1, EPOCH + 1))
     w.restart(Cursor(EPOCH + 1, 0))
@@ -130,21 +130,21 @@ def test_the_live_path_does_not_lead_into_another_epoch() -> None:
 # where it reaches back to
 
 
-def test_it_reaches_back_to_the_place_before_its_first_event_and_to_each_one_after() -> None:
+def test_a_buffer_holds_the_position_before_its_first_event_and_each_one_after() -> None:
     w = buffer(3, holding=[4, 5])
 
     reached = [seq for seq in range(9) if w.reaches_back_to(Cursor(EPOCH, seq))]
     assert reached == [3, 4, 5]
 
 
-def test_what_was_evicted_is_out_of_reach_but_for_the_place_before_the_first_that_is_left() -> None:
+def test_of_evicted_positions_only_the_last_one_is_buffered() -> None:
     w = buffer(0, size=3, holding=range(1, 11))
 
     reached = [seq for seq in range(12) if w.reaches_back_to(Cursor(EPOCH, seq))]
     assert reached == [7, 8, 9, 10]
 
 
-def test_an_empty_window_reaches_back_to_its_own_place_only() -> None:
+def test_an_empty_buffer_holds_only_its_own_position() -> None:
     w = buffer(3)
 
     assert w.reaches_back_to(Cursor(EPOCH, 3))
@@ -152,7 +152,7 @@ def test_an_empty_window_reaches_back_to_its_own_place_only() -> None:
         assert not w.reaches_back_to(elsewhere)
 
 
-def test_it_reaches_back_across_epochs_and_each_place_has_its_own() -> None:
+def test_a_buffer_holds_positions_of_several_epochs() -> None:
     w = buffer(3, holding=[4])
     w.extend([event(5, EPOCH + 7), event(6, EPOCH + 7)])
 
@@ -162,7 +162,7 @@ def test_it_reaches_back_across_epochs_and_each_place_has_its_own() -> None:
             assert w.reaches_back_to(Cursor(epoch, seq)) == (epoch == own)
 
 
-def test_the_place_before_the_first_event_keeps_its_epoch_when_events_are_evicted() -> None:
+def test_the_position_before_the_first_event_keeps_its_epoch_when_events_are_evicted() -> None:
     w = buffer(3, size=2, holding=[4])
     w.extend([event(5, EPOCH + 7), event(6, EPOCH + 7)])
 
@@ -171,7 +171,7 @@ def test_the_place_before_the_first_event_keeps_its_epoch_when_events_are_evicte
     assert w.after(Cursor(EPOCH, 4)) == event(5, EPOCH + 7)
 
 
-def test_after_a_restart_it_reaches_back_to_that_place() -> None:
+def test_after_a_restart_a_buffer_holds_the_position_of_the_restart() -> None:
     w = buffer(0, holding=[1, 2])
     w.restart(Cursor(EPOCH + 1, 9))
 
@@ -180,7 +180,7 @@ def test_after_a_restart_it_reaches_back_to_that_place() -> None:
     assert not w.reaches_back_to(Cursor(EPOCH, 2))
 
 
-def test_a_place_of_another_epoch_is_behind_though_the_window_has_its_number() -> None:
+def test_a_position_of_another_epoch_is_not_buffered_though_its_number_is() -> None:
     w = buffer(3, holding=[4, 5])
 
     for seq in (3, 4, 5):
@@ -271,7 +271,7 @@ def found(w: ReplayBuffer, position: Cursor) -> Cursor | str | None:
 
 
 @given(size=st.integers(1, 6), start=cursors, steps=st.lists(steps, max_size=25))
-def test_whatever_happens_to_it_a_window_says_what_a_list_of_its_places_would_say(
+def test_a_buffer_answers_like_a_list_of_its_positions(
     size: int, start: Cursor, steps: list[tuple[Any, ...]]
 ) -> None:
     w, model = ReplayBuffer(start, size=size), Model(size, [start])
@@ -295,7 +295,7 @@ def live_topics(draw: st.DrawFn) -> tuple[int, list[int]]:
 @given(
     live_topic=live_topics(), size=st.integers(min_value=1, max_value=50), page=st.integers(1, 7)
 )
-def test_whatever_the_live_feed_does_extending_from_the_truth_gives_the_truth_in_order(
+def test_extending_from_the_history_restores_it_in_order_whatever_arrived_live(
     live_topic: tuple[int, list[int]], size: int, page: int
 ) -> None:
     length, live = live_topic
@@ -323,7 +323,7 @@ def test_whatever_the_live_feed_does_extending_from_the_truth_gives_the_truth_in
 
 
 @given(live_topic=live_topics(), size=st.integers(min_value=1, max_value=50))
-def test_a_window_never_has_a_hole_and_never_goes_back(
+def test_a_buffer_never_has_a_gap_and_never_goes_back(
     live_topic: tuple[int, list[int]], size: int
 ) -> None:
     _, live = live_topic
@@ -344,14 +344,14 @@ def _after(w: ReplayBuffer, position: Cursor, truth: list[Event]) -> Event | Non
 
 
 @pytest.mark.parametrize("position", [2, 3, 6, 7])
-def test_all_that_is_behind_a_position_is_given_at_once(position: int) -> None:
+def test_all_events_after_a_position_are_returned_at_once(position: int) -> None:
     w = buffer(1, holding=range(2, 8))
 
     behind = w.all_after(Cursor(EPOCH, position))
     assert [found.cursor.seq for found in behind] == list(range(position + 1, 8))
 
 
-def test_who_is_ahead_of_the_window_finds_nothing_and_who_is_behind_it_is_told() -> None:
+def test_a_position_after_the_buffer_has_no_events_and_one_before_it_is_not_buffered() -> None:
     w = buffer(1, holding=range(2, 8))
 
     assert w.all_after(Cursor(EPOCH, 9)) == []

@@ -54,7 +54,7 @@ def revoked(
     return known
 
 
-def test_a_subject_is_revoked_with_all_that_was_issued_until_then() -> None:
+def test_revoking_a_subject_revokes_its_tokens_issued_until_then() -> None:
     known = revoked(Revocation(subject="alice", at=NOW))
 
     for iat in (NOW - 1, NOW, "yesterday"):
@@ -65,7 +65,7 @@ def test_a_subject_is_revoked_with_all_that_was_issued_until_then() -> None:
     assert not known.refusal(holder("bob", iat=NOW - 1))
 
 
-def test_a_token_from_a_clock_that_is_ahead_is_revoked_and_its_client_may_retry() -> None:
+def test_a_token_of_a_clock_that_is_ahead_is_revoked_and_its_client_can_retry() -> None:
     known = revoked(Revocation(subject="alice", at=NOW), now=NOW + 10)
 
     for ahead in (1, 30):
@@ -76,7 +76,7 @@ def test_a_token_from_a_clock_that_is_ahead_is_revoked_and_its_client_may_retry(
     assert not known.refusal(holder(iat=NOW + 31))
 
 
-def test_a_token_is_revoked_alone() -> None:
+def test_revoking_a_token_revokes_no_other() -> None:
     known = revoked(Revocation(token_id="a", at=NOW))
 
     assert known.refusal(holder(jti="a", iat=NOW + 1000))
@@ -86,7 +86,7 @@ def test_a_token_is_revoked_alone() -> None:
     assert not known.refusal(holder("a"))
 
 
-def test_an_older_revocation_that_comes_late_takes_nothing_back() -> None:
+def test_a_late_older_revocation_undoes_nothing() -> None:
     known = revoked(
         Revocation(subject="alice", at=NOW),
         Revocation(subject="alice", at=NOW - 100),
@@ -98,7 +98,7 @@ def test_an_older_revocation_that_comes_late_takes_nothing_back() -> None:
     assert known.refusal(holder("bob", jti="a"))
 
 
-def test_a_subjects_revocation_outlasts_every_token_that_may_be_of_before() -> None:
+def test_a_subjects_revocation_lasts_longer_than_every_token_issued_before_it() -> None:
     # Made by a clock that is 30 s ahead, and checked by one that is 30 s behind.
     last = NOW + LONGEST + 60
     for now, is_revoked in ((last - 1, True), (last + 1, False)):
@@ -106,7 +106,7 @@ def test_a_subjects_revocation_outlasts_every_token_that_may_be_of_before() -> N
         assert (known.refusal(holder(iat=NOW - 5)) is not None) is is_revoked
 
 
-def test_a_tokens_revocation_ends_with_the_token_or_with_the_longest_life() -> None:
+def test_a_tokens_revocation_ends_with_the_token_or_the_longest_lifetime() -> None:
     known_until = Revocation(token_id="a", at=NOW, until=NOW + 500)
     unknown = Revocation(token_id="b", at=NOW)
 
@@ -115,7 +115,7 @@ def test_a_tokens_revocation_ends_with_the_token_or_with_the_longest_life() -> N
         assert {id_ for id_ in ("a", "b") if known.refusal(holder(jti=id_))} == set(expected)
 
 
-def test_where_a_token_may_live_for_ever_nothing_is_forgotten() -> None:
+def test_if_tokens_need_no_expiry_no_revocation_is_forgotten() -> None:
     subject, one = Revocation(subject="alice", at=0), Revocation(token_id="a", at=0)
     known = revoked(subject, one, now=NOW, longest=math.inf)
 
@@ -123,7 +123,7 @@ def test_where_a_token_may_live_for_ever_nothing_is_forgotten() -> None:
     assert known.refusal(holder("bob", jti="a"))
 
 
-def test_no_revocation_pushes_out_another_one_and_those_that_ended_take_no_memory() -> None:
+def test_no_revocation_replaces_another_and_ended_ones_take_no_memory() -> None:
     clock = [float(NOW)]
     known = Revoked(LONGEST, now=lambda: clock[0])
     known.add(Revocation(subject="alice", at=NOW))
@@ -157,12 +157,12 @@ def test_no_revocation_pushes_out_another_one_and_those_that_ended_take_no_memor
         b"null",
     ],
 )
-def test_a_revocation_names_one_thing(payload: bytes) -> None:
+def test_a_revocation_names_a_subject_or_a_token(payload: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - that it is refused is the point
         REVOCATIONS.decode(payload)
 
 
-def test_a_revocation_is_spelled_as_json_is() -> None:
+def test_a_revocation_is_encoded_in_camel_case() -> None:
     assert REVOCATIONS.encode(Revocation(token_id="a", at=1, until=2)) == (
         b'{"at":1.0,"subject":null,"tokenId":"a","until":2.0}'
     )
@@ -193,7 +193,7 @@ def is_revoked(by: Revocations, principal: Principal) -> bool:
     return False
 
 
-async def test_what_is_revoked_is_refused_from_then_on() -> None:
+async def test_a_revoked_token_is_refused() -> None:
     async with following() as revocations:
         revocations.check(holder())
         await revocations.revoke(subject="alice")
@@ -204,7 +204,7 @@ async def test_what_is_revoked_is_refused_from_then_on() -> None:
         revocations.check(holder("bob", jti="b"))
 
 
-async def test_one_that_starts_later_knows_at_once_what_was_revoked_before() -> None:
+async def test_a_process_that_starts_later_knows_earlier_revocations() -> None:
     broker = MemoryBroker()
     async with following(broker) as revocations:
         for n in range(300):
@@ -213,7 +213,7 @@ async def test_one_that_starts_later_knows_at_once_what_was_revoked_before() -> 
         assert all(is_revoked(revocations, holder(f"subject {n}")) for n in range(300))
 
 
-async def test_the_beginning_of_the_history_may_be_forgotten() -> None:
+async def test_a_trimmed_history_of_revocations_can_be_followed() -> None:
     broker = MemoryBroker(per_topic={"gqlnotify.*": Bounds(length=3)})
     async with following(broker) as revocations:
         for n in range(10):
@@ -222,7 +222,7 @@ async def test_the_beginning_of_the_history_may_be_forgotten() -> None:
         assert [n for n in range(10) if is_revoked(revocations, holder(f"{n}"))] == [7, 8, 9]
 
 
-async def test_revoking_is_not_asked_for_the_right_of_the_viewer() -> None:
+async def test_revoking_needs_no_right_of_the_viewer() -> None:
     async with following() as revocations:
         with viewing(Viewer(holder("an administrator"))):
             await revocations.revoke(subject="alice")
@@ -230,7 +230,7 @@ async def test_revoking_is_not_asked_for_the_right_of_the_viewer() -> None:
         await wait_until(lambda: is_revoked(revocations, holder()))
 
 
-async def test_those_concerned_are_told_once_and_the_others_not_at_all() -> None:
+async def test_a_revocation_calls_each_watch_of_its_tokens_once() -> None:
     told = list[str]()
     async with following() as revocations:
         for name, principal in {
@@ -249,7 +249,7 @@ async def test_those_concerned_are_told_once_and_the_others_not_at_all() -> None
         assert sorted(told) == ["alice", "alice again", "bob"]
 
 
-async def test_who_watches_no_longer_is_not_told_and_leaves_nothing() -> None:
+async def test_a_removed_watch_is_not_called_and_leaves_nothing() -> None:
     told = list[str]()
     async with following() as revocations:
         unwatch = revocations.watch(holder(), lambda: told.append("gone"))
@@ -264,7 +264,7 @@ async def test_who_watches_no_longer_is_not_told_and_leaves_nothing() -> None:
         assert not revocations._watches
 
 
-async def test_who_comes_too_late_to_watch_is_refused() -> None:
+async def test_watching_a_token_that_is_already_revoked_is_refused() -> None:
     async with following() as revocations:
         await revocations.revoke(subject="alice")
         await wait_until(lambda: is_revoked(revocations, holder()))
@@ -274,7 +274,7 @@ async def test_who_comes_too_late_to_watch_is_refused() -> None:
         assert not revocations._watches
 
 
-async def test_one_that_can_not_be_told_does_not_keep_it_from_the_others(
+async def test_a_failing_watch_does_not_affect_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told = list[str]()
@@ -293,7 +293,7 @@ async def test_one_that_can_not_be_told_does_not_keep_it_from_the_others(
     assert "could not be told" in caplog.text
 
 
-async def test_what_can_not_be_read_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreadable_revocation_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     async with following(broker) as revocations:
         for payload in (b"", b"{}", b'{"subject": 5}', b"\xff"):
@@ -307,7 +307,7 @@ async def test_what_can_not_be_read_is_passed_over(caplog: pytest.LogCaptureFixt
 # a broker with a bad day
 
 
-async def test_what_is_known_stays_known_when_the_broker_loses_its_data() -> None:
+async def test_known_revocations_remain_when_the_broker_loses_its_data() -> None:
     broker = LosingItsData()
     async with following(broker) as revocations:
         await revocations.revoke(subject="alice")
@@ -320,7 +320,7 @@ async def test_what_is_known_stays_known_when_the_broker_loses_its_data() -> Non
         assert is_revoked(revocations, holder())
 
 
-async def test_what_the_live_path_dropped_is_looked_up() -> None:
+async def test_a_revocation_that_the_live_path_dropped_is_read_from_the_history() -> None:
     broker = OutOfReach()
     async with following(broker) as revocations:
         broker.deaf = True
@@ -333,7 +333,7 @@ async def test_what_the_live_path_dropped_is_looked_up() -> None:
 
 
 @pytest.mark.parametrize("method", ["start", "subscribe", "head", "read"])
-async def test_a_broker_out_of_reach_stops_nothing_and_is_asked_again(
+async def test_an_unreachable_broker_blocks_no_check_and_is_retried(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "START_SECONDS", 0.05)
@@ -350,7 +350,7 @@ async def test_a_broker_out_of_reach_stops_nothing_and_is_asked_again(
 
 
 @pytest.mark.parametrize("method", ["start", "subscribe", "head", "read"])
-async def test_a_slow_broker_holds_up_neither_start_nor_end(
+async def test_a_slow_broker_delays_neither_start_nor_stop(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "START_SECONDS", 0.05)
@@ -361,7 +361,7 @@ async def test_a_slow_broker_holds_up_neither_start_nor_end(
         broker.answer.set()
 
 
-async def test_first_connections_that_come_at_once_share_one_start() -> None:
+async def test_concurrent_first_connections_share_one_start() -> None:
     broker = OutOfReach()
     revocations = Revocations(TopicManager(broker), Settings())
 
@@ -371,7 +371,7 @@ async def test_first_connections_that_come_at_once_share_one_start() -> None:
     await revocations.close()
 
 
-async def test_what_is_dropped_without_a_shutdown_leaves_no_task() -> None:
+async def test_revocations_dropped_without_a_shutdown_leave_no_task() -> None:
     tasks = asyncio.all_tasks()
     topics = TopicManager(MemoryBroker())
     revocations = Revocations(topics, Settings())
@@ -382,7 +382,7 @@ async def test_what_is_dropped_without_a_shutdown_leaves_no_task() -> None:
     await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 
-def test_each_event_loop_follows_and_what_was_known_stays_known() -> None:
+def test_each_event_loop_follows_and_keeps_what_earlier_ones_knew() -> None:
     revocations = Revocations(TopicManager(MemoryBroker()), Settings())
 
     async def revoke(subject: str) -> None:
@@ -395,7 +395,7 @@ def test_each_event_loop_follows_and_what_was_known_stays_known() -> None:
     assert is_revoked(revocations, holder("alice"))
 
 
-async def test_a_second_loop_that_runs_meanwhile_knows_what_the_first_one_does() -> None:
+async def test_a_second_concurrent_loop_knows_the_revocations_of_the_first() -> None:
     revocations = Revocations(TopicManager(MemoryBroker()), Settings())
     await revocations.ready()
     await revocations.revoke(subject="alice")
@@ -405,7 +405,7 @@ async def test_a_second_loop_that_runs_meanwhile_knows_what_the_first_one_does()
     await revocations.close()
 
 
-async def test_when_the_topics_are_closed_by_another_they_are_followed_again() -> None:
+async def test_revocations_are_followed_again_after_the_topics_were_closed_and_restarted() -> None:
     broker = MemoryBroker()
     topics = TopicManager(broker)
     revocations = Revocations(topics, Settings())
@@ -427,7 +427,7 @@ async def test_when_the_topics_are_closed_by_another_they_are_followed_again() -
 
 @pytest.mark.parametrize("where", ["memory", "redis"])
 @pytest.mark.processes
-async def test_more_than_ten_thousand_are_all_known_at_the_next_start(
+async def test_more_than_ten_thousand_revocations_are_known_at_the_next_start(
     where: str, request: pytest.FixtureRequest
 ) -> None:
     first, count = f"{time.time()}", 10_001
@@ -448,7 +448,7 @@ async def test_more_than_ten_thousand_are_all_known_at_the_next_start(
     await topics.close()
 
 
-async def test_a_long_history_is_waited_for_while_the_broker_tells_it(
+async def test_a_start_waits_for_a_long_history_while_reading_makes_progress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(revocation, "START_SECONDS", 0.01)
@@ -466,7 +466,7 @@ async def test_a_long_history_is_waited_for_while_the_broker_tells_it(
     await topics.close()
 
 
-async def test_one_that_would_push_out_another_is_refused_and_a_warning_comes_long_before(
+async def test_a_full_history_refuses_a_revocation_and_warns_long_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     patterns = {"gqlnotify.*": Bounds(length=10)}
@@ -486,7 +486,7 @@ async def test_one_that_would_push_out_another_is_refused_and_a_warning_comes_lo
         assert all(is_revoked(revocations, holder(jti=f"{n}")) for n in range(10))
 
 
-async def test_revoking_over_memory_says_that_a_restart_forgets_it(
+async def test_revoking_over_memory_warns_that_a_restart_forgets_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with following() as revocations:
@@ -494,7 +494,7 @@ async def test_revoking_over_memory_says_that_a_restart_forgets_it(
     assert "memory:// forgets at a restart" in caplog.text
 
 
-async def test_what_has_expired_needs_no_revocation() -> None:
+async def test_an_expired_token_needs_no_revocation() -> None:
     async with following() as revocations:
         await revocations.revoke(token_id="a", expires_at=time.time())
         for wrong in (5.0, time.time() - 3600):
@@ -519,7 +519,7 @@ async def test_what_has_expired_needs_no_revocation() -> None:
         ({}, False),
     ],
 )
-async def test_a_token_that_outlives_the_longest_life_is_refused(
+async def test_a_token_with_a_longer_lifetime_than_allowed_is_refused(
     claims: dict[str, int], refused: bool
 ) -> None:
     now = int(time.time())
@@ -533,7 +533,7 @@ async def test_a_token_that_outlives_the_longest_life_is_refused(
         revocations.check(principal)
 
 
-async def test_it_may_be_started_again() -> None:
+async def test_revocations_can_be_started_again() -> None:
     topics = TopicManager(MemoryBroker())
     revocations = Revocations(topics, Settings())
     for subject in ("alice", "bob"):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_linger")
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_slow_reader_that_lags_beyond_the_window_is_served_from_the_history(
+async def test_a_subscriber_that_lags_beyond_the_buffer_reads_the_history(
     manager: TopicManager,
 ) -> None:
     slow, fast = [await started(manager.subscribe(NUMBERS)) for _ in range(2)]
@@ -41,7 +41,7 @@ async def test_a_slow_reader_that_lags_beyond_the_window_is_served_from_the_hist
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_reader_that_lags_beyond_the_history_is_told_so() -> None:
+async def test_a_subscriber_that_lags_beyond_the_history_gets_cursor_expired() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker(length=20))) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         await publish_all(manager, range(5))
@@ -54,7 +54,7 @@ async def test_a_reader_that_lags_beyond_the_history_is_told_so() -> None:
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_a_reader_that_lags_is_not_served_past_a_gap_later_on() -> None:
+async def test_a_subscriber_with_an_expired_cursor_gets_no_later_event() -> None:
     manager = TopicManager(MemoryBroker(length=20))
     stream = await started(manager.subscribe(NUMBERS))
     await publish_all(manager, range(50))
@@ -64,7 +64,9 @@ async def test_a_reader_that_lags_is_not_served_past_a_gap_later_on() -> None:
     await manager.close()
 
 
-async def test_a_reader_costs_no_memory_for_what_it_has_not_taken(manager: TopicManager) -> None:
+async def test_an_event_that_was_not_taken_costs_a_subscriber_no_memory(
+    manager: TopicManager,
+) -> None:
     stream = await started(manager.subscribe(NUMBERS))
     await publish_all(manager, range(100))
 
@@ -139,7 +141,7 @@ async def drop_a_cycle(manager: TopicManager) -> None:
         drop_a_cycle,
     ],
 )
-async def test_a_dropped_iterator_leaves_nothing(
+async def test_a_dropped_subscription_leaves_its_topic(
     manager: TopicManager, leave: Callable[[TopicManager], Any]
 ) -> None:
     await leave(manager)
@@ -148,7 +150,7 @@ async def test_a_dropped_iterator_leaves_nothing(
     assert readers_of(manager) == 0
 
 
-async def test_a_thousand_dropped_iterators_leave_without_the_garbage_collector(
+async def test_dropped_subscriptions_leave_without_the_garbage_collector(
     manager: TopicManager,
 ) -> None:
     gc.disable()
@@ -160,7 +162,7 @@ async def test_a_thousand_dropped_iterators_leave_without_the_garbage_collector(
         gc.enable()
 
 
-async def test_a_publish_wakes_only_who_is_still_there(manager: TopicManager) -> None:
+async def test_a_publish_wakes_only_subscribers_that_remain(manager: TopicManager) -> None:
     stays = await started(manager.subscribe(NUMBERS))
     live_topic = manager._live_topics[NUMBERS.name]
     for _ in range(100):
@@ -178,7 +180,7 @@ async def test_a_publish_wakes_only_who_is_still_there(manager: TopicManager) ->
     await asyncio.wait([reading])
 
 
-async def test_a_topic_closes_after_its_last_iterator_was_dropped() -> None:
+async def test_a_topic_closes_after_its_last_subscription_was_dropped() -> None:
     manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
     await drop_after_the_start(manager)
 
@@ -186,7 +188,7 @@ async def test_a_topic_closes_after_its_last_iterator_was_dropped() -> None:
     await manager.close()
 
 
-async def test_an_iterator_is_collected_by_another_thread() -> None:
+async def test_another_thread_can_collect_a_subscription() -> None:
     manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
     await drop_a_cycle(manager)
     await asyncio.to_thread(gc.collect)
@@ -195,7 +197,7 @@ async def test_an_iterator_is_collected_by_another_thread() -> None:
     await manager.close()
 
 
-async def test_a_waiting_task_that_nothing_else_refers_to_is_not_collected(
+async def test_a_waiting_task_without_other_references_is_not_collected(
     manager: TopicManager,
 ) -> None:
     got: list[int] = []
@@ -212,7 +214,7 @@ async def test_a_waiting_task_that_nothing_else_refers_to_is_not_collected(
     await wait_until(lambda: got == [1])
 
 
-def test_an_iterator_may_outlive_its_event_loop() -> None:
+def test_a_subscription_can_outlive_its_event_loop() -> None:
     manager = TopicManager(MemoryBroker())
 
     async def begin() -> Any:

@@ -50,7 +50,7 @@ async def test_every_subscriber_gets_every_event_once_and_in_order(manager: Topi
             await stream.aclose()
 
 
-async def test_a_stream_begins_with_what_is_published_after_it_started(
+async def test_a_subscription_starts_with_the_first_event_after_its_start(
     manager: TopicManager,
 ) -> None:
     await publish_all(manager, [1, 2])
@@ -69,7 +69,7 @@ fate = st.lists(st.integers(min_value=0, max_value=12), max_size=3)
     breaths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
 )
 @pytest.mark.usefixtures("small_buffers")
-def test_whatever_the_live_path_drops_repeats_or_reorders_every_subscriber_gets_all_in_order(
+def test_every_subscriber_gets_all_in_order_though_the_live_path_drops_repeats_and_reorders(
     fates: list[list[int]], answer_turns: int, breaths: list[int]
 ) -> None:
     last = len(fates)
@@ -92,7 +92,7 @@ def test_whatever_the_live_path_drops_repeats_or_reorders_every_subscriber_gets_
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.usefixtures("small_buffers")
-async def test_readers_that_come_back_again_and_again_lose_and_repeat_nothing(seed: int) -> None:
+async def test_subscribers_that_resume_many_times_lose_and_repeat_nothing(seed: int) -> None:
     chance = random.Random(seed)
     count = 300
     fates = [
@@ -125,7 +125,7 @@ async def test_readers_that_come_back_again_and_again_lose_and_repeat_nothing(se
 
 
 @pytest.mark.usefixtures("small_buffers")
-async def test_resuming_behind_any_cursor_while_others_publish_has_no_hole_and_no_repeat() -> None:
+async def test_resuming_after_any_cursor_while_others_publish_loses_and_repeats_nothing() -> None:
     count = 60
     fates = [[number % 7] for number in range(count)]
     async with leaving_nothing(TopicManager(UnreliableBroker(fates, answer_turns=2))) as manager:
@@ -148,7 +148,7 @@ async def test_resuming_behind_any_cursor_while_others_publish_has_no_hole_and_n
                 consumer.close()
 
 
-async def test_a_cursor_read_before_the_state_misses_nothing_that_follows(
+async def test_a_cursor_read_before_the_state_misses_no_later_event(
     manager: TopicManager,
 ) -> None:
     await publish_all(manager, [1])
@@ -159,7 +159,7 @@ async def test_a_cursor_read_before_the_state_misses_nothing_that_follows(
     assert await take(stream, 2) == [2, 3]
 
 
-async def test_the_cursor_of_a_topic_that_was_never_used_misses_nothing_either(
+async def test_the_cursor_of_an_unused_topic_misses_no_event(
     manager: TopicManager,
 ) -> None:
     cursor = await manager.cursor(NUMBERS)
@@ -168,7 +168,7 @@ async def test_the_cursor_of_a_topic_that_was_never_used_misses_nothing_either(
     assert await take(manager.subscribe(NUMBERS, after=cursor), 1) == [1]
 
 
-async def test_what_was_taken_has_the_cursor_that_its_publisher_got(manager: TopicManager) -> None:
+async def test_an_event_has_the_cursor_that_publish_returned(manager: TopicManager) -> None:
     stream = await started(manager.subscribe(NUMBERS))
     assert stream.cursor is None
     for cursor in await publish_all(manager, range(3)):
@@ -177,13 +177,13 @@ async def test_what_was_taken_has_the_cursor_that_its_publisher_got(manager: Top
 
 
 @pytest.mark.parametrize("after", ["", "soon", "1-2-3", "$"])
-async def test_what_is_no_cursor_is_bad_input(manager: TopicManager, after: str) -> None:
+async def test_an_invalid_cursor_is_bad_input(manager: TopicManager, after: str) -> None:
     async with leaving_nothing(manager):
         with pytest.raises(BadUserInput):
             await manager.subscribe(NUMBERS, after=after).start()
 
 
-async def test_resume_says_anew_where_to_begin(manager: TopicManager) -> None:
+async def test_resume_replaces_the_cursor_to_start_after(manager: TopicManager) -> None:
     cursors = await publish_all(manager, [1, 2, 3])
     stream = manager.subscribe(NUMBERS, after=cursors[0])
     stream.resume(cursors[1])
@@ -210,7 +210,7 @@ async def test_subscribing_without_the_right_is_forbidden(manager: TopicManager)
                 await anext(stream)
 
 
-async def test_the_right_to_a_topic_or_to_the_view_opens_the_view(manager: TopicManager) -> None:
+async def test_the_right_to_a_topic_or_to_the_view_allows_the_view(manager: TopicManager) -> None:
     for right in ("numbers", "numbers.even", "num*"):
         with viewing(viewer(subscribe=[right])):
             await manager.subscribe(NUMBERS, view="numbers.even").start()
@@ -218,12 +218,12 @@ async def test_the_right_to_a_topic_or_to_the_view_opens_the_view(manager: Topic
         await manager.subscribe(NUMBERS, view="numbers.even").start()
 
 
-async def test_the_right_to_a_view_does_not_open_the_topic(manager: TopicManager) -> None:
+async def test_the_right_to_a_view_does_not_allow_the_topic(manager: TopicManager) -> None:
     with viewing(viewer(subscribe=["numbers.even"])), pytest.raises(Forbidden):
         await manager.subscribe(NUMBERS).start()
 
 
-async def test_the_right_is_that_of_who_asked_wherever_the_stream_is_iterated(
+async def test_the_viewer_who_subscribed_needs_the_right_wherever_the_stream_is_iterated(
     manager: TopicManager,
 ) -> None:
     with viewing(viewer(subscribe=["other"])):
@@ -237,7 +237,7 @@ async def test_the_right_is_that_of_who_asked_wherever_the_stream_is_iterated(
         await allowed.start()
 
 
-async def test_a_mapped_stream_keeps_the_viewer_who_asked_for_it(manager: TopicManager) -> None:
+async def test_a_mapped_subscription_keeps_the_viewer_who_subscribed(manager: TopicManager) -> None:
     with viewing(viewer(subscribe=["other"])):
         stream = manager.subscribe(NUMBERS)
 
@@ -245,13 +245,13 @@ async def test_a_mapped_stream_keeps_the_viewer_who_asked_for_it(manager: TopicM
         await stream.map(lambda number, event: number).start()
 
 
-async def test_a_mapped_stream_keeps_the_view(manager: TopicManager) -> None:
+async def test_a_mapped_subscription_keeps_the_view(manager: TopicManager) -> None:
     with viewing(viewer(subscribe=["numbers.even"])):
         stream = manager.subscribe(NUMBERS, view="numbers.even")
         await stream.map(lambda number, event: number).start()
 
 
-async def test_a_hook_that_refuses_by_raising_refuses(manager: TopicManager) -> None:
+async def test_a_hook_can_refuse_by_raising_an_error(manager: TopicManager) -> None:
     async def may(principal: Principal, action: str, topic: str) -> bool:
         raise Unauthenticated("Who?")
 
@@ -259,7 +259,7 @@ async def test_a_hook_that_refuses_by_raising_refuses(manager: TopicManager) -> 
         await manager.subscribe(NUMBERS).start()
 
 
-async def test_aclose_ends_a_read_that_waits() -> None:
+async def test_aclose_ends_a_waiting_read() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         waiting = await reading(stream)
@@ -269,7 +269,7 @@ async def test_aclose_ends_a_read_that_waits() -> None:
             await waiting
 
 
-async def test_a_closed_stream_is_over() -> None:
+async def test_a_closed_subscription_has_ended() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         await publish_all(manager, [1])
@@ -280,7 +280,7 @@ async def test_a_closed_stream_is_over() -> None:
         await stream.start()
 
 
-async def test_a_stream_that_never_started_can_be_closed() -> None:
+async def test_a_subscription_can_be_closed_before_its_start() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
         stream = manager.subscribe(NUMBERS)
         await stream.aclose()
@@ -289,7 +289,7 @@ async def test_a_stream_that_never_started_can_be_closed() -> None:
         assert not manager._live_topics
 
 
-async def test_a_read_that_is_cancelled_loses_nothing() -> None:
+async def test_a_cancelled_read_loses_nothing() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         waiting = await reading(stream)
@@ -301,7 +301,7 @@ async def test_a_read_that_is_cancelled_loses_nothing() -> None:
         await stream.aclose()
 
 
-async def test_a_read_cancelled_as_its_event_arrives_loses_nothing() -> None:
+async def test_a_read_cancelled_when_its_event_arrives_loses_nothing() -> None:
     async with leaving_nothing(TopicManager(MemoryBroker())) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         waiting = await reading(stream)

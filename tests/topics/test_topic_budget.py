@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_a_subject_gets_so_many_new_topics_and_as_many_again_in_an_hour() -> None:
+def test_a_subject_can_ask_for_a_limited_number_of_new_topics_an_hour() -> None:
     clock = Clock()
     budget = TopicBudget(10, now=clock)
     for number in range(10):
@@ -33,7 +33,7 @@ def test_a_subject_gets_so_many_new_topics_and_as_many_again_in_an_hour() -> Non
         budget.spend("mallory", "user.12")
 
 
-def test_a_topic_that_is_known_costs_nothing() -> None:
+def test_a_known_topic_costs_nothing() -> None:
     budget = TopicBudget(1)
     budget.spend("alice", "tasks")
 
@@ -42,7 +42,7 @@ def test_a_topic_that_is_known_costs_nothing() -> None:
         budget.spend("bob", "tasks")
 
 
-def test_what_it_remembers_is_bounded() -> None:
+def test_the_memory_of_a_budget_is_bounded() -> None:
     budget = TopicBudget(1, max_known=2)
     for subject in ("alice", "bob", "carol"):
         budget.spend(subject, f"of.{subject}")
@@ -50,7 +50,7 @@ def test_what_it_remembers_is_bounded() -> None:
     assert len(budget._topics) == len(budget._rates) == 2
 
 
-async def test_an_execution_that_all_viewers_share_may_ask_for_a_cursor() -> None:
+async def test_a_shared_execution_can_ask_for_a_cursor() -> None:
     manager = TopicManager(settings=Settings(new_topics_per_subject=1))
     try:
         with viewing(None):

@@ -19,6 +19,7 @@ from gqlnotify import (
 )
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket
+from tests.e2e.tokens import token
 
 
 @strawberry.type
@@ -36,7 +37,7 @@ class Allowed(BasePermission):
         return bool(info.context["connection_params"].get("allowed"))
 
 
-class House:
+class MessageApp:
     """An application with one topic."""
 
     def __init__(self, **options: Any) -> None:  # noqa: C901 - a schema, whose fields need `topics`
@@ -129,10 +130,18 @@ async def subscribed(socket: Socket, document: str = MESSAGE_TEXTS, **payload: A
     await socket.subscribe("1", document, **payload)
 
 
-async def next_message(house: House, socket: Socket, text: str) -> Any:
-    """Publish until it is seen: nothing says from outside when a subscription has begun."""
+async def next_message(message_app: MessageApp, socket: Socket, text: str) -> Any:
+    """Publish until a result arrives: a client can't see when its subscription has started."""
     receiving = asyncio.create_task(socket.next("1"))
     while not receiving.done():
-        await house.say(text)
+        await message_app.say(text)
         await asyncio.wait([receiving], timeout=0.02)
     return await receiving
+
+
+async def assert_forbidden(socket: Socket, document: str, **claims: Any) -> None:
+    """Expect that a token with these claims may not subscribe with this document."""
+    await socket.init({"token": token(**claims)})
+    await socket.subscribe("1", document)
+    [error] = await socket.error("1")
+    assert error["extensions"]["code"] == "FORBIDDEN"
