@@ -132,7 +132,7 @@ def test_the_image_is_made_of_the_sources_and_nothing_else() -> None:
     assert is_ignored(PurePosixPath("gqlnotify/brokers/__pycache__/base.cpython-311.pyc"))
 
 
-def test_the_server_is_no_root_and_hears_signals_itself() -> None:
+def test_the_server_is_not_root_and_receives_signals_itself() -> None:
     assert dockerfile("USER") == ["nobody"]
     assert [json.loads(command)[0] for command in dockerfile("CMD")] == ["gqlnotify"]
 
@@ -455,7 +455,7 @@ async def service(
         yield service
 
 
-async def test_what_one_replica_is_told_reaches_the_clients_of_the_other(service: Service) -> None:
+async def test_an_event_of_one_replica_reaches_the_clients_of_the_other(service: Service) -> None:
     replicas = await asyncio.gather(service.start("127.0.0.2"), service.start("127.0.0.3"))
     after = await service.cursor()
 
@@ -517,7 +517,7 @@ async def test_replicas_can_be_replaced_one_by_one_and_clients_miss_nothing(
     assert seen == [f"{when} 127.0.0.{n}" for n in (3, 4) for when in ("before", "after")]
 
 
-async def test_without_redis_no_replica_is_ready_but_tasks_are_saved_and_told_of_later(
+async def test_without_redis_no_replica_is_ready_but_tasks_are_saved_and_published_later(
     service: Service,
 ) -> None:
     replica = await service.start("127.0.0.2")

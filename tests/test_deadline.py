@@ -25,7 +25,7 @@ async def test_it_expires_once_and_not_before_its_time() -> None:
     assert expired[0] - began >= SECONDS * 0.99
 
 
-async def test_a_cancelled_one_never_expires() -> None:
+async def test_a_cancelled_deadline_never_expires() -> None:
     expired: list[int] = []
     deadline = Deadline(asyncio.get_running_loop(), SECONDS, lambda: expired.append(1))
     await asyncio.sleep(SECONDS * 0.6)

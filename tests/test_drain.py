@@ -56,27 +56,27 @@ async def test_it_is_over_when_the_last_has_gone_and_not_later() -> None:
     assert loop.time() - begin < 60
 
 
-async def test_who_does_not_go_is_made_to_within_the_margin() -> None:
+async def test_a_connection_that_does_not_close_is_dropped_within_the_margin() -> None:
     peers = [Peer(deaf=True), Peer(), Peer(deaf=True)]
     await drain_of(*peers).begin(0, 0.5)
     assert [peer.aborted for peer in peers] == [True, False, True]
 
 
-async def test_who_has_gone_by_himself_is_left_alone() -> None:
+async def test_a_connection_that_closed_by_itself_is_left_alone() -> None:
     peer = Peer(gone=True)
     await drain_of(peer, Peer()).begin(0, 1)
     assert peer.left == []
     assert not peer.aborted
 
 
-async def test_one_that_fails_does_not_keep_the_others() -> None:
+async def test_a_failing_connection_does_not_stop_the_others() -> None:
     broken, other = Peer(breaks=True), Peer()
     await drain_of(broken, other).begin(0, 1)
     assert broken.aborted
     assert other.gone
 
 
-async def test_who_comes_when_all_have_been_told_leaves_at_once() -> None:
+async def test_a_connection_after_the_drain_began_closes_at_once() -> None:
     first, late = Peer(deaf=True), Peer()
     drain = drain_of(first)
     work = drain.begin(0, 60)
@@ -87,7 +87,7 @@ async def test_who_comes_when_all_have_been_told_leaves_at_once() -> None:
     await work
 
 
-async def test_it_begins_once_and_can_be_asked_for() -> None:
+async def test_a_drain_begins_once() -> None:
     drain = drain_of()
     assert not is_draining()
     work = drain.begin(0, 1)

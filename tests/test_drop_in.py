@@ -110,7 +110,7 @@ class OwnHandler(BaseGraphQLTransportWSHandler[Any, Any]):
     """One as it was written for Strawberry's router."""
 
 
-async def test_a_handler_that_was_written_for_strawberry_serves_who_needs_no_token(
+async def test_a_handler_written_for_strawberry_works_without_tokens(
     way: Way,
 ) -> None:
     own = type("Own", (way.router,), {"graphql_transport_ws_handler_class": OwnHandler})

@@ -361,7 +361,7 @@ def test_any_text_becomes_one_segment_and_back(text: str, segment: str) -> None:
 
 
 @given(st.text(max_size=16), st.text(max_size=16))
-def test_two_texts_never_make_one_segment(one: str, other: str) -> None:
+def test_different_texts_never_make_the_same_segment(one: str, other: str) -> None:
     segment = escape_segment(one)
     assert unescape_segment(segment) == one
     assert check_topic_name(segment) == segment
@@ -370,7 +370,7 @@ def test_two_texts_never_make_one_segment(one: str, other: str) -> None:
 
 
 @given(st.text("+2E4b0123456789ABCDEF.a\ue9c3", max_size=8))
-def test_what_escaping_never_makes_is_not_read(segment: str) -> None:
+def test_an_invalid_escape_is_not_read(segment: str) -> None:
     try:
         text = unescape_segment(segment)
     except BadUserInput:
@@ -403,7 +403,7 @@ def test_topics_of_one_name_and_type_are_equal() -> None:
 
 
 @pytest.mark.parametrize(("type_", "value"), VALUES)
-def test_a_value_of_the_topics_type_comes_back_as_it_was(type_: Any, value: Any) -> None:
+def test_a_value_of_the_topics_type_reads_back_as_it_was(type_: Any, value: Any) -> None:
     topic = Topic("t", type_)
 
     decoded = topic.decode(topic.encode(value))
@@ -454,7 +454,7 @@ def test_what_says_why_a_payload_is_unreadable_holds_nothing_of_it() -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9))
-def test_any_json_comes_back_or_is_refused(value: Any) -> None:
+def test_any_json_reads_back_or_is_refused(value: Any) -> None:
     topic = Topic[Any]("t", Any)
 
     assert topic.decode(topic.encode(value)) == value

@@ -21,7 +21,7 @@ class Failing:
         raise RuntimeError("no")
 
 
-async def test_all_who_wait_have_their_turn_at_once_and_not_before_the_next_one() -> None:
+async def test_all_waiting_callbacks_run_together_in_the_next_tick() -> None:
     turn, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
     turn.add(recorder)
     turn.add(recorder)
@@ -30,7 +30,7 @@ async def test_all_who_wait_have_their_turn_at_once_and_not_before_the_next_one(
     assert recorder.turns == ["nothing", "nothing"]
 
 
-async def test_a_turn_knows_nothing_of_the_context_that_asked_for_it() -> None:
+async def test_a_batch_runs_without_the_context_of_its_callers() -> None:
     seen.set("the publisher")
     recorder = Recorder()
     TickBatcher.of(asyncio.get_running_loop()).add(recorder)
@@ -38,7 +38,7 @@ async def test_a_turn_knows_nothing_of_the_context_that_asked_for_it() -> None:
     assert recorder.turns == ["nothing"]
 
 
-async def test_one_failure_is_logged_and_leaves_the_others_their_turn(
+async def test_a_failing_callback_is_logged_and_the_others_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     turn, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()

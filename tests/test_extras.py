@@ -107,7 +107,7 @@ def test_a_mistake_of_ours_is_no_missing_extra() -> None:
     assert not isinstance(raised.value, MissingExtra)
 
 
-def test_whatever_is_imported_is_declared_and_an_extra_only_where_it_is_needed() -> None:
+def test_every_import_is_declared_and_extras_are_imported_only_where_needed() -> None:
     distributions = packages_distributions()
     core = declared(PROJECT["dependencies"])
     extras = {extra: declared(EXTRAS[extra]) for extra in PARTS}

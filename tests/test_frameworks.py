@@ -35,7 +35,7 @@ def test_a_version_without_what_is_required_is_refused_with_its_number() -> None
         require("fastapi", ("A.b", "C.d"))
 
 
-def test_a_fallback_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fallback_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         warn_of_fallback(logging.getLogger("gqlnotify"), "fastapi", ("A.b",), "It is slow")
 

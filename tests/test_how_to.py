@@ -176,7 +176,7 @@ async def test_the_hooks_decide(page: Any) -> None:
         (ValueError("no"), 500, 4500),
     ],
 )
-async def test_what_authenticate_raises_is_what_a_client_is_told(
+async def test_clients_get_the_error_that_authenticate_raises(
     page: Any, raised: Exception, status: int, code: int
 ) -> None:
     def refuse(token: str | None, connection: object) -> Principal:

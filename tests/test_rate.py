@@ -9,11 +9,11 @@ def allowed(rate: Rate, times: list[float]) -> int:
     return sum(rate.allows(time) for time in times)
 
 
-def test_a_burst_may_come_at_once_and_not_one_message_more() -> None:
+def test_a_burst_is_allowed_but_not_one_message_more() -> None:
     assert allowed(Rate(10, burst=5), [1000.0] * 20) == 5
 
 
-def test_after_a_burst_messages_may_come_at_the_rate() -> None:
+def test_after_a_burst_messages_are_allowed_at_the_rate() -> None:
     rate = Rate(10, burst=5)
     allowed(rate, [0.0] * 20)
     assert [rate.allows(0.05), rate.allows(0.1001), rate.allows(0.15), rate.allows(0.2002)] == [
@@ -24,7 +24,7 @@ def test_after_a_burst_messages_may_come_at_the_rate() -> None:
     ]
 
 
-def test_who_was_silent_for_long_may_send_a_burst_and_not_more() -> None:
+def test_after_a_long_silence_no_more_than_a_burst_is_allowed() -> None:
     rate = Rate(10, burst=5)
     allowed(rate, [0.0] * 20)
     assert allowed(rate, [3600.0] * 20) == 5

@@ -32,7 +32,7 @@ def test_there_is_a_server_to_share(redis_url: str, each_redis: RedisServer) -> 
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_a_persistent_server_comes_back_with_its_data_where_it_was(
+def test_a_persistent_server_restarts_with_its_data_at_its_address(
     redis_program: Path, end: int
 ) -> None:
     with redis_server(redis_program, persistent=True) as server:
@@ -48,7 +48,7 @@ def test_a_persistent_server_comes_back_with_its_data_where_it_was(
         assert server.pid != pid
 
 
-def test_another_server_comes_back_empty(redis_program: Path) -> None:
+def test_a_server_that_is_not_persistent_restarts_empty(redis_program: Path) -> None:
     with redis_server(redis_program) as server:
         server.ask("SET", "lost", "1")
         server.restart()
@@ -76,9 +76,7 @@ def test_a_paused_server_can_be_stopped(redis_program: Path) -> None:
 
 
 @pytest.mark.parametrize("unix", [False, True])
-def test_a_server_with_a_password_is_found_by_its_url_alone(
-    redis_program: Path, unix: bool
-) -> None:
+def test_the_url_of_a_server_contains_its_password(redis_program: Path, unix: bool) -> None:
     with redis_server(redis_program, password="secret", unix=unix) as server:
         assert server.ask("PING")
         with (
@@ -218,7 +216,7 @@ def test_a_link_refuses_new_connections_and_keeps_the_old_ones() -> None:
         _line(link).close()
 
 
-async def test_a_link_works_beside_the_loop_of_an_async_test() -> None:
+async def test_a_link_works_in_an_async_test() -> None:
     with redis_server() as server, Link(server.port) as link:
         reader, writer = await asyncio.open_connection(HOST, link.port)
         writer.write(b"PING\r\n")

@@ -196,7 +196,7 @@ async def test_queries_by_get_are_refused_where_the_application_says_so(
 @pytest.mark.parametrize(
     "query", [None, "{", "{ unknown }", "query A { hello }", "subscription { fails }"]
 )
-async def test_a_stream_that_cannot_begin_answers_the_same(query: str | None) -> None:
+async def test_a_stream_that_can_not_start_gets_the_same_answer(query: str | None) -> None:
     body = {"query": query, "operationName": "B" if query and "A" in query else None}
     answers = []
     for router in (StrawberryRouter, GraphQLRouter):
@@ -325,7 +325,7 @@ async def test_the_limits_given_to_the_constructor_apply(router: Router) -> None
 
 
 @pytest.mark.processes
-async def test_everybodys_lifespan_runs(router: Router) -> None:
+async def test_the_lifespans_of_all_routers_run(router: Router) -> None:
     ran: list[str] = []
 
     def lifespan_of(name: str) -> Any:

@@ -55,7 +55,7 @@ async def test_a_schema_that_ignores_extensions_keeps_the_limits(protocol: str) 
 NUMBERS = Topic("numbers", int)
 
 
-async def test_a_shared_subscription_goes_on_with_the_schema_that_it_began_with() -> None:
+async def test_a_shared_subscription_keeps_the_schema_that_it_started_with() -> None:
     topics = TopicManager(settings=Settings(broker_url="memory://", topic_linger=0))
 
     def numbers_as(type_: type) -> strawberry.Schema:

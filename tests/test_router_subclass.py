@@ -63,7 +63,7 @@ def _anybody(token: Any, _connection: Any) -> Principal:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("router", [WithAttributes, WithMethods, WithProperties])
-async def test_a_subclass_may_use_any_name_of_its_own(router: Any) -> None:
+async def test_a_subclass_can_use_any_attribute_name(router: Any) -> None:
     made = router(
         schema_of(),
         authenticate=_anybody,

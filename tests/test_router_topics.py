@@ -253,7 +253,7 @@ async def test_an_event_published_by_name_reaches_the_topics_subscribers(
     assert texts == ["by name", "from a thread"]
 
 
-async def test_a_publish_that_nobody_awaits_is_reported_with_its_line(
+async def test_a_publish_without_await_is_reported_with_its_line(
     message_app: MessageApp,
 ) -> None:
     async def careless() -> None:
@@ -289,7 +289,7 @@ async def test_a_stream_over_http_carries_cursors_and_resumes(
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
-async def test_a_cursor_that_expired_is_told_over_http(
+async def test_an_expired_cursor_is_reported_over_http(
     message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
     async with http(message_app.router(subscription_protocols=ALL_PROTOCOLS)) as client:
@@ -300,7 +300,7 @@ async def test_a_cursor_that_expired_is_told_over_http(
 
 
 @pytest.mark.processes
-async def test_a_client_that_leaves_an_http_stream_leaves_nothing_behind(
+async def test_a_client_that_leaves_an_http_stream_leaves_nothing(
     message_app: MessageApp,
 ) -> None:
     async with http(message_app.router(subscription_protocols=ALL_PROTOCOLS)) as client:

@@ -31,7 +31,7 @@ def assert_unreadable(result: dict[str, Any], cursor: str) -> None:
     assert error["extensions"] == {"code": "EVENT_UNREADABLE", "cursor": cursor}
 
 
-async def test_each_version_skips_what_only_the_other_can_read_and_goes_on(
+async def test_each_version_skips_events_that_only_the_other_can_read(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASKS_TOPIC", f"tasks-{uuid4()}")

@@ -148,7 +148,7 @@ async def test_two_keys_of_one_name_are_none() -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kid", [None, 5, [], {}, ["a"], True])
-async def test_a_name_that_is_no_string_is_refused_and_nobody_is_asked(kid: Any) -> None:
+async def test_a_key_id_that_is_no_string_is_refused_without_a_request(kid: Any) -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         token = handmade({"alg": "RS256", "kid": kid}, CLAIMS, RSA_PUBLIC)
         await assert_refused(token, server.verifier())
@@ -278,7 +278,7 @@ async def test_a_flood_of_unknown_names_is_no_flood_of_requests() -> None:
 
 
 @pytest.mark.processes
-async def test_all_who_come_meanwhile_wait_for_one_answer() -> None:
+async def test_concurrent_tokens_wait_for_one_request() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         server.answers.clear()
         by = server.verifier()
@@ -315,7 +315,7 @@ FAILURES: Mapping[str, dict[str, Any]] = {
 
 @pytest.mark.processes
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
-async def test_without_keys_nobody_can_tell_and_the_client_may_come_back(
+async def test_without_keys_a_token_is_refused_and_the_client_can_retry(
     failure: dict[str, Any],
 ) -> None:
     async with serving(described(RSA_PUBLIC)) as server:
@@ -364,7 +364,7 @@ async def test_a_slow_address_is_given_up() -> None:
 
 
 @pytest.mark.processes
-async def test_those_whose_key_is_known_do_not_wait_for_an_address_that_fails() -> None:
+async def test_tokens_with_a_known_key_do_not_wait_for_an_address_that_fails() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier(cache=0.001, again=0)
         await by.verify(rs())
@@ -378,7 +378,7 @@ async def test_those_whose_key_is_known_do_not_wait_for_an_address_that_fails() 
 
 
 @pytest.mark.processes
-async def test_nobody_listens_at_the_address() -> None:
+async def test_no_server_listens_at_the_address() -> None:
     async with serving() as server:
         url = server.url
     with pytest.raises(KeysUnavailable):

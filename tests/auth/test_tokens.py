@@ -88,7 +88,7 @@ def test_the_issuer_that_is_asked_for_is_accepted() -> None:
     assert verifier(issuer="them").verify(hs(iss="them")).subject == "alice"
 
 
-def test_an_audience_and_an_issuer_that_nobody_asks_for_are_no_ones_business() -> None:
+def test_an_audience_and_an_issuer_are_ignored_unless_they_are_required() -> None:
     assert verifier().verify(hs(aud="whoever", iss="whoever")).subject == "alice"
 
 
@@ -112,7 +112,7 @@ def test_a_verifier_is_an_authenticate_hook() -> None:
 # what is refused
 
 
-def test_without_a_token_one_is_told_that_one_is_required() -> None:
+def test_without_a_token_the_error_says_that_one_is_required() -> None:
     assert "required" in assert_refused(None).message
 
 
@@ -256,7 +256,7 @@ def test_only_a_token_that_is_right_otherwise_is_no_guess(times: dict[str, int])
 
 
 @pytest.mark.parametrize("at_hash", ["uSJL6nQhUOb5mbtFtuLfrw", "", 5, None])
-def test_an_id_token_needs_no_access_token_beside_it(at_hash: Any) -> None:
+def test_an_id_token_needs_no_access_token(at_hash: Any) -> None:
     claims = {"at_hash": at_hash, "nonce": "n", "azp": "us", "auth_time": YESTERDAY}
     assert verifier(audience="us").verify(hs(aud=["us"], **claims)).subject == "alice"
 
@@ -539,7 +539,7 @@ def test_what_is_signed_here_is_accepted_here(algorithm: str) -> None:
     assert (principal.claims["aud"], principal.claims["iss"]) == ("us", "them")
 
 
-def test_claims_of_ones_own_go_before_thesettings() -> None:
+def test_given_claims_override_the_settings() -> None:
     made = settings(jwt_audience="us")
 
     assert jwt.get_unverified_claims(sign({"aud": "them"}, made)) == {"aud": "them"}

@@ -40,7 +40,7 @@ async def test_the_viewer_goes_even_if_the_operation_fails() -> None:
     assert current_viewer() is None
 
 
-async def test_a_task_views_as_it_was_told_for_the_rest_of_its_life() -> None:
+async def test_a_task_keeps_its_viewer() -> None:
     view_as(Viewer(Principal("alice")))
     assert current_principal().subject == "alice"
 
@@ -81,7 +81,7 @@ async def test_a_hook_decides_instead_whether_sync_or_async(hook: Callable[..., 
 
 
 @pytest.mark.parametrize("topic", ["gqlnotify.revocations", "gqlnotify.", "gqlnotify.a.b"])
-async def test_nobody_has_a_right_to_our_own_topics(topic: str) -> None:
+async def test_no_viewer_has_a_right_to_the_librarys_own_topics(topic: str) -> None:
     everything = Principal("alice", subscribe=("*", topic), publish=("*", topic))
     for viewer in (Viewer(everything), Viewer(everything, lambda *_: True)):
         for action in ("subscribe", "publish"):

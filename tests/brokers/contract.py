@@ -206,7 +206,7 @@ class BrokerContract(ABC):
             cursor = Cursor(events[0].cursor.epoch, after)
             assert await broker.read(topic, cursor, ALL) == events[after:]
 
-    async def test_a_page_ends_where_its_limit_says_and_the_next_goes_on_from_there(
+    async def test_a_page_ends_at_its_limit_and_the_next_continues_there(
         self, broker: Broker, topic: str
     ) -> None:
         events = await _publish(broker, topic, LENGTH)
@@ -227,7 +227,7 @@ class BrokerContract(ABC):
         assert [e.cursor.seq for e in readings[0]] == list(range(1, LENGTH + 1))
         assert all(reading == readings[0] for reading in readings)
 
-    async def test_nothing_is_behind_the_head(self, broker: Broker, topic: str) -> None:
+    async def test_no_event_comes_after_the_head(self, broker: Broker, topic: str) -> None:
         await _publish(broker, topic, 3)
 
         assert list(await broker.read(topic, await broker.head(topic), ALL)) == []
@@ -312,7 +312,7 @@ class BrokerContract(ABC):
         with pytest.raises(CursorExpired):
             await broker.read(topic, Cursor(after.epoch, 0), ALL)
 
-    async def test_the_oldest_cursor_has_all_that_is_remembered_behind_it(
+    async def test_all_remembered_events_come_after_the_oldest_cursor(
         self, broker: Broker, topic: str
     ) -> None:
         assert await broker.read(topic, await broker.oldest(topic), ALL) == []
@@ -323,7 +323,7 @@ class BrokerContract(ABC):
         assert LENGTH <= len(kept) < len(events)
         assert kept == events[-len(kept) :]
 
-    async def test_the_oldest_cursor_goes_on_as_events_grow_too_old(
+    async def test_the_oldest_cursor_advances_as_events_expire(
         self, forgetful: Broker, topic: str
     ) -> None:
         await forgetful.subscribe(topic)
@@ -335,7 +335,7 @@ class BrokerContract(ABC):
         await forgetful.publish(topic, b"new")
         assert [e.payload for e in await forgetful.read(topic, oldest, ALL)] == [b"new"]
 
-    async def test_a_reading_never_has_a_hole(self, broker: Broker, topic: str) -> None:
+    async def test_a_page_never_has_a_gap(self, broker: Broker, topic: str) -> None:
         events = await _publish(broker, topic, LENGTH + SLACK)
 
         expired = 0
@@ -496,7 +496,7 @@ class BrokerContract(ABC):
         await wait_until(lambda: later)
         assert [e.topic for e in later] == [other]
 
-    async def test_a_broker_that_never_started_may_be_closed(self) -> None:
+    async def test_a_broker_can_be_closed_before_its_start(self) -> None:
         await (await self.make(length=1, seconds=1)).close()
 
 

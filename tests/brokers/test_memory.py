@@ -26,7 +26,7 @@ async def test_it_keeps_exactly_its_length() -> None:
     assert [e.payload for e in kept] == [b"7", b"8", b"9"]
 
 
-async def test_a_topic_that_fits_a_pattern_has_bounds_of_its_own() -> None:
+async def test_a_topic_that_matches_a_pattern_has_its_bounds() -> None:
     broker = MemoryBroker(length=3, per_topic={"long.*": Bounds(length=5)})
     for topic, length in (("long.x", 5), ("other", 3)):
         start = await broker.head(topic)
@@ -85,7 +85,7 @@ async def test_it_publishes_without_having_been_started() -> None:
     assert (await broker.publish("t", b"x")).seq == 1
 
 
-async def test_topics_that_nobody_touches_free_their_memory() -> None:
+async def test_unused_topics_free_their_memory() -> None:
     broker = MemoryBroker(seconds=A_WHILE)
     for n in range(1000):
         await broker.publish(f"once.{n}", b"x")
@@ -97,7 +97,7 @@ async def test_topics_that_nobody_touches_free_their_memory() -> None:
     await wait_until(forgotten)
 
 
-async def test_a_topic_that_was_forgotten_begins_a_later_epoch() -> None:
+async def test_a_forgotten_topic_starts_a_later_epoch() -> None:
     broker = MemoryBroker(seconds=A_WHILE)
     first = await broker.publish("t", b"x")
     # Asking the broker itself would be a touch, which keeps the topic.

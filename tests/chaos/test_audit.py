@@ -26,7 +26,7 @@ def test_a_whole_stream_is_whole() -> None:
         ((), {"lost": 5}),
     ],
 )
-def test_whatever_is_amiss_is_counted(numbers: tuple[int, ...], amiss: dict[str, int]) -> None:
+def test_each_kind_of_mistake_is_counted(numbers: tuple[int, ...], amiss: dict[str, int]) -> None:
     counts = audit(PUBLISHED, of(*numbers))[0]
 
     assert not counts.whole

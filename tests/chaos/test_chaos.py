@@ -24,7 +24,7 @@ WORST = {
 }
 
 
-def test_nobody_misses_anything_whatever_breaks_and_hears_of_what_redis_forgets(
+def test_no_client_misses_an_event_and_each_lost_history_is_reported(
     tmp_path: Path,
 ) -> None:
     seed = random.randrange(10**6)

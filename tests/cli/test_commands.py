@@ -59,14 +59,14 @@ def test_every_command_names_a_misspelt_setting(arguments: list[str]) -> None:
         ("redis+sentinel://:hunter2@127.0.0.1:1/master", 1, "can't be reached"),
     ],
 )
-def test_publish_and_tail_say_what_is_wrong_with_the_broker_and_tell_no_password(
+def test_commands_explain_what_is_wrong_with_the_broker_without_its_password(
     command: list[str], url: str, status: int, complaint: str
 ) -> None:
     assert_told(run(*command, settings=on(url)), status, complaint)
 
 
 @pytest.mark.parametrize("command", [["publish", "prices", "1"], ["tail", "prices"]])
-def test_publish_and_tail_tell_no_password_that_redis_refuses(command: list[str]) -> None:
+def test_publish_and_tail_do_not_print_a_password_that_redis_refuses(command: list[str]) -> None:
     with redis_server(password="right") as server:
         url = server.url.replace(":right@", ":hunter2@")
         assert_told(run(*command, settings=on(url)), 1, "can't be reached or refuses")

@@ -30,7 +30,7 @@ def test_publish_takes_each_line_of_the_input_in_order(redis_url: str, topic: st
         assert [line["payload"] for line in lines_of(tail, 599)] == list(range(600))
 
 
-def test_publish_under_an_id_again_has_no_effect(redis_url: str, topic: str) -> None:
+def test_publishing_again_with_the_same_id_has_no_effect(redis_url: str, topic: str) -> None:
     first, again = (
         run("publish", topic, value, "--id", "once", settings=on(redis_url)) for value in "12"
     )
@@ -54,7 +54,7 @@ def test_publish_under_an_id_again_has_no_effect(redis_url: str, topic: str) -> 
         (["prices"], "", "Missing argument"),
     ],
 )
-def test_publish_says_what_is_wrong_with_what_it_was_given(
+def test_publish_explains_what_is_wrong_with_its_arguments(
     redis_url: str, arguments: list[str], given: str, complaint: str
 ) -> None:
     done = run("publish", *arguments, settings=on(redis_url), given=given)
@@ -98,7 +98,7 @@ def test_publish_checks_the_value_against_the_topic_of_an_application(
     assert line["payload"] == told
 
 
-def test_publish_knows_the_topic_of_the_task_service_without_building_it(redis_url: str) -> None:
+def test_publish_checks_a_topic_of_the_task_service(redis_url: str) -> None:
     done = run_process(
         "publish", "tasks", '{"kind": "X"}', "--app", "schema.app:app", settings=on(redis_url)
     )
@@ -117,7 +117,7 @@ def test_publish_knows_the_topic_of_the_task_service_without_building_it(redis_u
         ("app.gold", "7", "no_such_app:app", "There is no module"),
     ],
 )
-def test_publish_refuses_what_the_topic_of_an_application_can_not_read(
+def test_publish_refuses_a_value_that_the_topic_of_an_application_can_not_read(
     redis_url: str, tmp_path: Path, name: str, value: str, application: str, complaint: str
 ) -> None:
     (tmp_path / "prices_app.py").write_text(TOPICS)

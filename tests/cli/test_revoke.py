@@ -47,13 +47,13 @@ def test_revoke_publishes_what_is_revoked_and_since_when(
         (["--subject", "a", "--token-id", "b"], "Either --subject or --token-id"),
     ],
 )
-def test_revoke_wants_exactly_one_thing(
+def test_revoke_needs_exactly_one_subject_or_token(
     redis_url: str, arguments: list[str], complaint: str
 ) -> None:
     assert_told(run("revoke", *arguments, settings=on(redis_url)), 2, complaint)
 
 
-def test_revoke_refuses_what_would_push_out_an_earlier_revocation(redis_url: str) -> None:
+def test_revoke_refuses_to_replace_an_earlier_revocation(redis_url: str) -> None:
     small = {"GQLNOTIFY_HISTORY_PER_TOPIC": '{"gqlnotify.*": {"length": 4}}'}
     small |= {**on(redis_url), "GQLNOTIFY_BROKER_PREFIX": f"small-{uuid4().hex}"}
     for n in range(3):

@@ -53,7 +53,7 @@ pytestmark = pytest.mark.processes
         ([], {"GQLNOTIFY_BROKER_URL": "carrier-pigeon://"}, "carrier-pigeon"),
     ],
 )
-def test_serve_refuses_what_can_not_work_and_says_why(
+def test_serve_refuses_a_configuration_that_can_not_work_and_says_why(
     arguments: list[str], settings: dict[str, str], complaint: str, tmp_path: Path
 ) -> None:
     database = {"GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db"}
@@ -87,7 +87,7 @@ def test_serve_refuses_what_can_not_work_and_says_why(
         ),
     ],
 )
-def test_serve_says_in_one_line_what_an_operator_can_mend(
+def test_serve_explains_in_one_line_what_an_operator_can_fix(
     arguments: list[str],
     settings: dict[str, str],
     complaint: str,
@@ -110,9 +110,7 @@ def test_serve_says_in_one_line_what_an_operator_can_mend(
 
 
 @pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--reload"]], ids=" ".join)
-def test_serve_says_which_port_is_taken_before_anything_starts(
-    more: list[str], redis_url: str
-) -> None:
+def test_serve_names_a_port_in_use_before_anything_starts(more: list[str], redis_url: str) -> None:
     settings = {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_BROKER_URL": redis_url}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -139,7 +137,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_start_that_fails_for_want_of_a_service_is_told_in_one_line(
+def test_a_start_that_fails_without_a_service_is_explained_in_one_line(
     workers: str, redis_url: str, tmp_path: Path
 ) -> None:
     error = "ConnectionRefusedError('no\\n service')"
@@ -158,7 +156,7 @@ def test_a_start_that_fails_for_want_of_a_service_is_told_in_one_line(
     assert "startup complete" not in done.stderr
 
 
-def test_a_start_that_fails_by_a_mistake_in_the_code_shows_where(tmp_path: Path) -> None:
+def test_a_start_that_fails_by_a_bug_shows_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING.format(error="KeyError('oops')"))
     done = run_process(
         *("serve", "failing:app", "--port", "0"),
@@ -171,7 +169,7 @@ def test_a_start_that_fails_by_a_mistake_in_the_code_shows_where(tmp_path: Path)
     assert "KeyError: 'oops'" in done.stderr
 
 
-def test_localhost_is_every_address_of_that_name(tmp_path: Path) -> None:
+def test_localhost_listens_on_every_address_of_that_name(tmp_path: Path) -> None:
     settings = {
         "GQLNOTIFY_JWT_SECRET": SECRET,
         "GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
@@ -208,7 +206,7 @@ def test_serve_warns_of_a_short_secret_on_a_loopback_address(tmp_path: Path) -> 
     assert "GQLNOTIFY_PORT_8000_TCP is not a setting" in told
 
 
-def test_serve_finds_applications_in_the_working_directory_alone(tmp_path: Path) -> None:
+def test_serve_looks_for_applications_only_in_the_working_directory(tmp_path: Path) -> None:
     done = run_process("serve", cwd=tmp_path)
 
     assert done.returncode == 2
@@ -237,7 +235,7 @@ def test_serve_without_a_secret_prints_a_token_that_works_and_where_graphiql_is(
     assert answers[1].json() == {"data": {"me": {"subject": "developer"}}}
 
 
-def test_serve_takes_an_application_of_ones_own_from_the_working_directory(
+def test_serve_imports_an_application_from_the_working_directory(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "mine.py").write_text((ROOT / "examples" / "minimal.py").read_text())
@@ -255,9 +253,7 @@ def test_serve_takes_an_application_of_ones_own_from_the_working_directory(
     assert "Bearer" not in log
 
 
-def test_serve_runs_several_workers_on_a_broker_that_they_can_share(
-    redis_url: str, tmp_path: Path
-) -> None:
+def test_serve_runs_several_workers_on_a_shared_broker(redis_url: str, tmp_path: Path) -> None:
     settings = {
         "GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
         "GQLNOTIFY_BROKER_URL": redis_url,

@@ -37,15 +37,13 @@ pytestmark = pytest.mark.processes
         ([], "Missing argument"),
     ],
 )
-def test_tail_says_what_is_wrong_with_what_it_was_given(
+def test_tail_explains_what_is_wrong_with_its_arguments(
     redis_url: str, arguments: list[str], complaint: str
 ) -> None:
     assert_told(run("tail", *arguments, settings=on(redis_url)), 2, complaint)
 
 
-def test_tail_prints_each_event_as_it_comes_one_json_object_a_line(
-    redis_url: str, topic: str
-) -> None:
+def test_tail_prints_each_event_at_once_as_a_line_of_json(redis_url: str, topic: str) -> None:
     with tailing(redis_url, topic) as tail, Publisher(redis_url) as publisher:
         # One by one: what is not flushed at once does not come before the next one is published.
         first = publisher.publish_sync(topic, {"metal": "Gałązka\nzłota"}, event_id="x")
@@ -77,7 +75,7 @@ def test_tail_follows_several_topics(redis_url: str, topic: str) -> None:
     assert seen == [topic, other]
 
 
-def test_tail_has_a_form_for_people(redis_url: str, topic: str) -> None:
+def test_tail_can_print_text(redis_url: str, topic: str) -> None:
     with tailing(redis_url, topic, "--format", "text") as tail, Publisher(redis_url) as publisher:
         cursor = publisher.publish_sync(topic, {"text": "Gałązka \x9b31m\u202e"})
         line = read_until(tail, "\n")
@@ -87,13 +85,13 @@ def test_tail_has_a_form_for_people(redis_url: str, topic: str) -> None:
     assert shown == f'{cursor}  {{"text": "Gałązka \\x9b31m\\u202e"}}\n'
 
 
-def test_a_cursor_is_of_one_topic() -> None:
+def test_tail_takes_a_cursor_only_for_one_topic() -> None:
     done = run("tail", "a", "b", "--after", "1-1", settings=on("redis://127.0.0.1:1"))
 
     assert_told(done, 2, "--after is a cursor of one topic")
 
 
-def test_tail_begins_behind_the_cursor_or_with_now(redis_url: str, topic: str) -> None:
+def test_tail_starts_after_the_cursor_or_with_the_next_event(redis_url: str, topic: str) -> None:
     with Publisher(redis_url) as publisher:
         cursors = publisher.publish_many_sync((topic, n) for n in range(5))
         with (
@@ -156,7 +154,7 @@ def test_tail_survives_restarts_and_crashes_of_redis_without_loss(topic: str) ->
         assert tail.poll() is None
 
 
-def test_tail_ends_with_status_3_where_the_history_does_not_reach_back(topic: str) -> None:
+def test_tail_ends_with_status_3_if_the_cursor_has_expired(topic: str) -> None:
     with redis_server() as server, Publisher(server.url) as publisher:
         cursor = publisher.publish_sync(topic, 1)
         server.ask("FLUSHALL")
@@ -165,7 +163,7 @@ def test_tail_ends_with_status_3_where_the_history_does_not_reach_back(topic: st
     assert_told(done, 3, "does not reach back")
 
 
-def test_tail_ends_with_status_3_when_redis_loses_what_it_may_not_have_printed(
+def test_tail_ends_with_status_3_when_redis_loses_events(
     topic: str,
 ) -> None:
     with (
@@ -185,7 +183,7 @@ def test_tail_ends_with_status_3_when_redis_loses_what_it_may_not_have_printed(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_tail_ends_quietly_when_it_is_asked_to(redis_url: str, topic: str, how: int) -> None:
+def test_tail_ends_quietly_on_a_signal(redis_url: str, topic: str, how: int) -> None:
     with tailing(redis_url, topic) as tail, Publisher(redis_url) as publisher:
         publisher.publish_sync(topic, 1)
         read_until(tail, "\n")
@@ -196,7 +194,7 @@ def test_tail_ends_quietly_when_it_is_asked_to(redis_url: str, topic: str, how: 
     assert (output, complaint) == (b"", b"")
 
 
-def test_tail_ends_quietly_when_nobody_reads_on(redis_url: str, topic: str) -> None:
+def test_tail_ends_quietly_when_its_output_is_closed(redis_url: str, topic: str) -> None:
     with Publisher(redis_url) as publisher:
         first, *_ = publisher.publish_many_sync((topic, n) for n in range(1000))
     tail = subprocess.Popen(

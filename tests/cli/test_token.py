@@ -11,7 +11,7 @@ from tests.cli.support import SECRET, assert_told, run, run_process
 pytestmark = pytest.mark.processes
 
 
-def test_token_prints_a_token_with_the_rights_asked_for_and_nothing_else() -> None:
+def test_token_prints_only_a_token_with_the_given_rights() -> None:
     done = run_process(
         *("token", "--subject", "alice", "--subscribe", "tasks", "--subscribe", "tasks.*"),
         *("--publish", "tasks", "--expires-in", "60"),
@@ -29,7 +29,7 @@ def test_token_prints_a_token_with_the_rights_asked_for_and_nothing_else() -> No
     assert 0 < principal.expires_at.timestamp() - time.time() <= 60
 
 
-def test_token_carries_the_audience_and_issuer_that_the_server_will_ask_for() -> None:
+def test_token_contains_the_audience_and_issuer_of_the_settings() -> None:
     done = run(
         *("token", "--subject", "alice"),
         settings={
@@ -53,7 +53,9 @@ def test_token_carries_the_audience_and_issuer_that_the_server_will_ask_for() ->
         ({"GQLNOTIFY_JWT_SECRET": "x", "GQLNOTIFY_JWT_ALGORITHM": "none"}, "JWT_ALGORITHM"),
     ],
 )
-def test_token_says_what_is_wrong_with_the_key(settings: dict[str, str], complaint: str) -> None:
+def test_token_explains_what_is_wrong_with_the_key(
+    settings: dict[str, str], complaint: str
+) -> None:
     done = run("token", "--subject", "alice", settings=settings)
 
     assert done.returncode == 2
@@ -62,7 +64,7 @@ def test_token_says_what_is_wrong_with_the_key(settings: dict[str, str], complai
     assert "Traceback" not in done.stderr
 
 
-def test_a_token_that_opens_nothing_is_printed_with_a_warning() -> None:
+def test_a_token_without_rights_is_printed_with_a_warning() -> None:
     for rights in ([], ["--subscribe", ""]):
         done = run(*("token", "--subject", "a", *rights), settings={"GQLNOTIFY_JWT_SECRET": SECRET})
 
@@ -72,14 +74,14 @@ def test_a_token_that_opens_nothing_is_printed_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize("subject", ["", " "])
-def test_a_token_speaks_for_somebody(subject: str) -> None:
+def test_an_empty_subject_is_refused(subject: str) -> None:
     done = run("token", "--subject", subject, settings={"GQLNOTIFY_JWT_SECRET": SECRET})
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "The subject is empty" in done.stderr
 
 
-def test_each_token_can_be_told_from_every_other() -> None:
+def test_each_token_has_an_id_of_its_own() -> None:
     verifier = TokenVerifier(SECRET)
     made = [
         run("token", "--subject", "alice", settings={"GQLNOTIFY_JWT_SECRET": SECRET}).stdout
@@ -93,7 +95,7 @@ def test_each_token_can_be_told_from_every_other() -> None:
     assert abs(one.issued_at - time.time()) < 60
 
 
-def test_token_makes_none_that_every_server_would_refuse() -> None:
+def test_token_refuses_a_lifetime_that_every_server_would_refuse() -> None:
     settings = {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_JWT_MAX_LIFETIME": "600"}
     arguments = ["token", "--subject", "alice", "--expires-in"]
 

@@ -269,7 +269,7 @@ def sure(type_: Any, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("type_", "value"), COMES_BACK)
-def test_a_value_comes_back_as_what_it_was(type_: Any, value: Any) -> None:
+def test_a_value_reads_back_as_it_was(type_: Any, value: Any) -> None:
     found = sure(type_, value)
     assert type(found) is type(value) or (type(value) is int and type_ is float)
     assert found == value
@@ -277,7 +277,7 @@ def test_a_value_comes_back_as_what_it_was(type_: Any, value: Any) -> None:
 
 
 @pytest.mark.parametrize(("type_", "value"), REFUSED)
-def test_what_would_come_back_as_something_else_is_refused(type_: Any, value: Any) -> None:
+def test_a_value_that_would_read_back_as_another_is_refused(type_: Any, value: Any) -> None:
     with pytest.raises(Unfit) as caught:
         codec_of(type_).encode(value)
     assert "hunter2" not in str(caught.value)

@@ -56,7 +56,7 @@ def modules(
     del sys.modules["lazy_pets"], sys.modules["lazy_owners"]
 
 
-def test_types_that_refer_to_each_other_come_back(modules: tuple[Any, Any]) -> None:
+def test_types_that_refer_to_each_other_round_trip(modules: tuple[Any, Any]) -> None:
     pets, owners = modules
     tom = pets.Pet(name="Tom", owner=owners.Owner(name="Ann", pets=[pets.Pet(name="Kit")]))
     assert pets.TOPIC.decode(pets.TOPIC.encode(tom)) == tom
@@ -68,7 +68,7 @@ def test_types_that_refer_to_each_other_come_back(modules: tuple[Any, Any]) -> N
         assert topic.decode(topic.encode(value)) == value
 
 
-def test_a_name_that_is_nowhere_is_told_at_the_first_use() -> None:
+def test_an_unknown_type_name_is_an_error_at_the_first_use() -> None:
     nowhere = Annotated["Nowhere", strawberry.lazy("tests.no_such_module")]  # type: ignore[name-defined]  # noqa: F821
     topic = Topic[Any]("nowhere", nowhere)
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):

@@ -71,7 +71,9 @@ async def test_a_socket_is_opened_only_for_pages_that_may(
 
 
 @pytest.mark.processes
-async def test_the_operator_is_told_once_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_operator_gets_one_warning_with_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     router: Any = GraphQLRouter(schema_of(), settings=Settings())
     async with running(application(router)) as host:
         for _ in range(2):

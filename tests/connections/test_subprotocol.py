@@ -44,7 +44,9 @@ async def test_a_refusal_names_what_the_router_serves(
         ([], "Subprotocol not acceptable: this server has turned WebSocket off"),
     ],
 )
-async def test_a_legacy_client_is_told_in_its_own_protocol(served: list[str], reason: str) -> None:
+async def test_a_legacy_client_gets_the_reason_in_its_own_protocol(
+    served: list[str], reason: str
+) -> None:
     router = GraphQLRouter(schema_of(), subscription_protocols=served)
     async with websocket(router, subprotocols=[LEGACY]) as socket:
         told = await socket.receive()

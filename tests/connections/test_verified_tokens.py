@@ -40,7 +40,7 @@ def test_a_verified_token_is_found_until_it_expires() -> None:
     assert verified.find("a") is None
 
 
-def test_a_token_that_never_expires_is_found_for_as_long_as_its_key_may_be() -> None:
+def test_a_token_without_expiry_is_cached_as_long_as_its_key_can_be() -> None:
     clock = Clock()
     verified = VerifiedTokens(seconds=300, now=clock)
     verified.add("a", Principal("alice"))

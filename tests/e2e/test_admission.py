@@ -61,7 +61,7 @@ async def is_empty(server: Server) -> bool:
         return bool((await client.get("/connections")).json() == 0)
 
 
-async def test_a_full_house_sends_the_next_one_away_to_come_back_later(empty: Server) -> None:
+async def test_a_full_process_asks_the_next_client_to_retry_later(empty: Server) -> None:
     async with (
         open_socket(empty.ws) as one,
         open_socket(empty.ws),
@@ -76,7 +76,7 @@ async def test_a_full_house_sends_the_next_one_away_to_come_back_later(empty: Se
     await wait_until(lambda: can_come_in(empty, "alice"), seconds=PATIENCE)
 
 
-async def test_one_subject_cannot_fill_the_house(empty: Server) -> None:
+async def test_one_subject_can_not_use_all_connections(empty: Server) -> None:
     async with open_socket(empty.ws) as one, open_socket(empty.ws) as two:
         await one.init(bearer("alice"))
         await two.init(bearer("alice"))
@@ -89,7 +89,7 @@ async def test_one_subject_cannot_fill_the_house(empty: Server) -> None:
     await wait_until(lambda: can_come_in(empty, "alice"), seconds=PATIENCE)
 
 
-async def test_who_sends_too_much_at_once_is_sent_away_for_good(empty: Server) -> None:
+async def test_a_client_that_sends_too_fast_is_closed_for_good(empty: Server) -> None:
     async with open_socket(empty.ws) as socket:
         await socket.init(bearer("alice"))
         await socket.send(*({"type": "pong"} for _ in range(200)))
@@ -110,7 +110,7 @@ async def flood(socket: Socket) -> None:
         await socket.subscribe(str(number), "subscription { flood(size: 100000) }")
 
 
-async def test_a_peer_that_reads_nothing_for_too_long_is_sent_away_to_come_back(
+async def test_a_peer_that_does_not_read_for_too_long_is_closed_and_can_reconnect(
     empty: Server,
 ) -> None:
     before = await refused(empty, "too_slow")

@@ -137,7 +137,7 @@ def test_a_client_whose_socket_is_cut_at_random_misses_nothing(each: Server) -> 
     assert result["cut"] == 20
 
 
-async def test_a_burst_comes_whole_and_in_order_to_everyone(each: Server) -> None:
+async def test_every_client_gets_a_burst_completely_and_in_order(each: Server) -> None:
     async with frame_socket(each.ws) as one, frame_socket(each.ws) as other:
         for socket in (one, other):
             await socket.init()
@@ -152,7 +152,7 @@ async def test_a_burst_comes_whole_and_in_order_to_everyone(each: Server) -> Non
                 assert payloads == [{"numbers": {"value": value}} for value in range(200)]
 
 
-async def test_complete_ends_the_stream_and_nothing_comes_behind_it(each: Server) -> None:
+async def test_complete_ends_the_stream_and_nothing_follows(each: Server) -> None:
     async with frame_socket(each.ws) as socket:
         await socket.init()
         await numbers(socket, "a", "complete")
@@ -163,7 +163,7 @@ async def test_complete_ends_the_stream_and_nothing_comes_behind_it(each: Server
         await socket.settled()
 
 
-async def test_a_resumed_stream_goes_on_behind_its_cursor(each: Server) -> None:
+async def test_a_resumed_stream_continues_after_its_cursor(each: Server) -> None:
     first, *_ = await asyncio.to_thread(publish, each, "resumed", 1, 2, 3)
     async with frame_socket(each.ws) as socket:
         await socket.init()
@@ -204,7 +204,7 @@ async def test_the_clients_close_is_answered_and_ends_everything(each: Server) -
     await nothing_runs(each)
 
 
-async def test_a_client_that_vanishes_amid_a_flood_is_no_trouble(each: Server) -> None:
+async def test_a_client_that_vanishes_during_a_burst_logs_no_error(each: Server) -> None:
     async with frame_socket(each.ws, buffer=1024) as socket:
         await socket.init()
         await socket.subscribe("a", "subscription { flood(size: 20000) }")

@@ -26,7 +26,7 @@ NO_PINGS = ("--ws-ping-interval", "0")
 BLOCK = "query ($sign: String!) { block(seconds: 3, sign: $sign) }"
 
 
-async def test_who_answers_while_the_process_is_blocked_stays(
+async def test_a_client_that_answers_while_the_process_is_blocked_stays_connected(
     path: tuple[str, ...], tmp_path: Path
 ) -> None:
     sign = tmp_path / "blocked"

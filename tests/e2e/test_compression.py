@@ -130,7 +130,7 @@ async def test_python_reads_it_with_any_window(
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-async def test_python_reads_it_as_it_comes(service: Service, compression: str | None) -> None:
+async def test_python_reads_compressed_frames(service: Service, compression: str | None) -> None:
     async with patience(), python(service, compression=compression) as got:
         assert by_id(got) == WHOLE
     assert wrote_compressed(service) == (compression is not None)

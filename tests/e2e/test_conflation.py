@@ -64,7 +64,7 @@ async def payload(socket: FrameSocket) -> Any:
 
 
 @pytest.mark.parametrize("per_viewer", [False, True])
-async def test_a_client_that_read_nothing_gets_the_latest_of_each_key_and_is_told_what_it_did_not(
+async def test_a_client_that_lagged_gets_the_latest_of_each_key_and_how_many_were_skipped(
     exchange: Server, trader: Socket, per_viewer: bool
 ) -> None:
     name = f"latest-{per_viewer}"

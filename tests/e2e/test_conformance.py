@@ -83,7 +83,7 @@ async def test_another_subprotocol_closes_with_4406(server: Server, offered: lis
         await assert_closed(socket, 4406)
 
 
-async def test_a_legacy_client_is_told_why_in_its_own_protocol(server: Server) -> None:
+async def test_a_refused_legacy_client_gets_the_reason_in_its_own_protocol(server: Server) -> None:
     async with open_socket(server.ws, subprotocols=["graphql-ws"]) as socket:
         assert socket.connection.subprotocol == "graphql-ws"
         await socket.send({"type": "connection_init"})
@@ -184,7 +184,7 @@ async def test_init_in_time_stops_that_clock(hasty: Server) -> None:
         assert await socket.query(HELLO) == {"hello": "world"}
 
 
-async def test_a_client_that_leaves_before_init_is_no_trouble(server: Server) -> None:
+async def test_a_client_that_leaves_before_init_logs_no_error(server: Server) -> None:
     async with open_socket(server.ws):
         pass
 
@@ -236,7 +236,7 @@ async def test_pings_are_answered_in_their_order(ready: Socket) -> None:
 
 
 @pytest.mark.parametrize("payload", [None, {}, {"a": 1}], ids=shown)
-async def test_a_pong_nobody_asked_for_is_ignored(ready: Socket, payload: Any) -> None:
+async def test_an_unsolicited_pong_is_ignored(ready: Socket, payload: Any) -> None:
     await ready.send({"type": "pong", "payload": payload}, {"type": "pong"})
     await ready.is_silent()
 
@@ -268,7 +268,9 @@ async def test_the_server_pings_a_silent_client_and_keeps_one_that_answers(hasty
         assert await socket.query(HELLO) == {"hello": "world"}
 
 
-async def test_a_client_that_does_not_answer_a_ping_is_closed_to_come_back(hasty: Server) -> None:
+async def test_a_client_that_does_not_answer_a_ping_is_closed_and_can_reconnect(
+    hasty: Server,
+) -> None:
     async with open_socket(hasty.ws) as socket:
         await socket.init()
         assert (await socket.receive())["type"] == "ping"
@@ -351,7 +353,7 @@ async def test_many_operations_run_at_once_and_each_keeps_its_order(ready: Socke
     assert all(numbers == list(range(1, 21)) for numbers in seen.values())
 
 
-async def test_a_slow_query_holds_up_nobody(ready: Socket) -> None:
+async def test_a_slow_query_delays_no_other_operation(ready: Socket) -> None:
     gate = uuid4().hex
     await ready.subscribe("slow", f'{{ wait(gate: "{gate}") }}')
     assert await ready.query(HELLO) == {"hello": "world"}

@@ -231,7 +231,7 @@ async def test_a_mutation_that_runs_is_answered_and_its_event_is_in_the_broker(
     assert trouble(server) == []
 
 
-async def test_a_change_that_waits_for_the_database_is_committed_and_told(
+async def test_a_change_that_waits_for_the_database_is_committed_and_published(
     start: Start, topics: TopicManager, tmp_path: Path
 ) -> None:
     file = tmp_path / "tasks.db"
@@ -273,7 +273,7 @@ async def test_an_operation_without_an_end_does_not_hold_up_the_process(
         assert time.monotonic() - begun < 1 + MARGIN + SLACK
 
 
-async def test_an_operation_that_comes_too_late_is_not_begun(start: Start) -> None:
+async def test_an_operation_during_the_drain_is_not_started(start: Start) -> None:
     with start(window=0) as server:
         async with client(server) as socket:
             slow = 'mutation { publishSlowly(name: "slow", value: 7, seconds: 2) }'
@@ -381,7 +381,7 @@ async def test_it_is_not_ready_refuses_sockets_and_answers_everything_else(
 
 
 @pytest.mark.parametrize(("program", "arguments"), EVERY[2:], ids=NAMES[2:])
-async def test_plain_uvicorn_listens_no_longer_and_the_sockets_leave_all_the_same(
+async def test_plain_uvicorn_stops_listening_and_the_sockets_close(
     program: Program, arguments: Sequence[str], start: Start
 ) -> None:
     with start(*arguments, program=program) as server:
@@ -462,7 +462,7 @@ async def head(reader: asyncio.StreamReader) -> bytes:
     ],
     ids=["serve", "uvicorn"],
 )
-async def test_a_stream_over_http_is_cut_so_that_its_client_comes_back(
+async def test_a_stream_over_http_is_cut_so_that_its_client_reconnects(
     program: Program, accept: str, start: Start
 ) -> None:
     headers = {**bearer(), "accept": accept}
@@ -506,7 +506,7 @@ async def test_a_second_signal_ends_it_at_once(
             await wait_until(lambda: not any(map(runs, serving)), seconds=PATIENCE)
 
 
-async def test_whoever_signals_every_process_at_once_gets_a_whole_drain(start: Start) -> None:
+async def test_a_signal_to_every_process_at_once_drains_completely(start: Start) -> None:
     with start(*TWO, window=2) as server:
         async with clients(server, 20) as sockets:
             # As systemd does it; and the supervisor passes on its own.
@@ -518,7 +518,7 @@ async def test_whoever_signals_every_process_at_once_gets_a_whole_drain(start: S
     assert trouble(server) == []
 
 
-async def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(start: Start) -> None:
+async def test_a_worker_that_gets_sigterm_drains_and_is_replaced(start: Start) -> None:
     with start(*TWO, window=1) as server:
         async with clients(server, 20) as sockets:
             one, other = processes(server)

@@ -48,7 +48,7 @@ async def test_it_subscribes_to_an_ordinary_generator(server: Server) -> None:
         assert [result["count"] async for result in stream] == [1, 2, 3]
 
 
-async def test_it_comes_back_after_its_last_cursor_and_misses_nothing(server: Server) -> None:
+async def test_gql_reconnects_after_its_last_cursor_and_misses_nothing(server: Server) -> None:
     async with patience(), client(server) as publisher:
         after = (await publisher.execute(gql('{ cursor(name: "gql") }')))["cursor"]
         seen: list[int] = []

@@ -141,7 +141,7 @@ def test_a_history_that_no_longer_reaches_back_is_an_error(
     assert error["extensions"]["code"] == "CURSOR_EXPIRED"
 
 
-def test_after_a_restart_the_client_is_told_that_its_cursor_expired(
+def test_after_a_restart_the_client_gets_cursor_expired(
     path: tuple[str, ...], tmp_path: Path
 ) -> None:
     with serving(APP, tmp_path, *path) as server:
@@ -190,7 +190,7 @@ def test_the_scheme_is_taken_off_in_any_case(locked: Server, scheme: str) -> Non
     ],
     ids=lambda params: str(params)[:30],
 )
-def test_a_token_that_will_never_do_is_fatal(locked: Server, params: Any) -> None:
+def test_an_invalid_token_is_fatal(locked: Server, params: Any) -> None:
     with following(locked, "{ subject }", connectionParams=params, retries=5) as lines:
         assert lines.read() == {"closed": 4401, "connections": 1}
 
@@ -208,7 +208,7 @@ def test_an_expired_token_is_retried(locked: Server) -> None:
         assert lines.read() == {"closed": 4403, "connections": 3}
 
 
-def test_a_client_comes_back_with_a_fresh_token_and_misses_nothing(locked: Server) -> None:
+def test_a_client_reconnects_with_a_fresh_token_and_misses_nothing(locked: Server) -> None:
     result = resume(
         locked, topics=["fresh-a", "fresh-b"], events=150, pace=30, secret=SECRET, lifetime=2
     )

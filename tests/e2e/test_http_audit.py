@@ -223,7 +223,7 @@ async def test_a_query_nested_ten_thousand_deep_is_a_bad_request(
     assert answer.json()["errors"]
 
 
-async def test_a_lone_surrogate_comes_back_as_it_went(client: httpx.AsyncClient) -> None:
+async def test_a_lone_surrogate_is_echoed_unchanged(client: httpx.AsyncClient) -> None:
     body = json.dumps(
         {"query": "query ($t: String!) { echo(text: $t) }", "variables": {"t": "\ud800"}}
     )

@@ -76,7 +76,7 @@ async def is_alone(server: Server) -> bool:
         return bool((await client.get(f"{server.http}/connections")).json() == 0)
 
 
-def test_operations_begin_again_once_the_peer_has_read(
+def test_operations_start_again_once_the_peer_has_read(
     path: tuple[str, ...], tmp_path: Path
 ) -> None:
     with serving(APP, tmp_path, *path, program=NARROW, outgoing_max_bytes=1) as server:

@@ -46,7 +46,7 @@ def test_a_client_follows_and_resumes_an_operation_that_it_names(listed: Server)
         assert lines.read()["next"]["data"] == {"numbers": {"value": 3}}
 
 
-def test_a_client_that_asks_for_anything_else_is_told_that_it_may_not(listed: Server) -> None:
+def test_a_client_that_asks_for_another_document_is_refused(listed: Server) -> None:
     with following(listed, "{ hello }") as lines:
         [error] = lines.read()["error"]
     assert error["extensions"]["code"] == "OPERATION_NOT_ALLOWED"

@@ -67,7 +67,7 @@ async def test_a_token_that_will_not_do_changes_nothing_and_says_so(
         assert await socket.query("{ subject }") == {"subject": "alice"}
 
 
-async def test_operations_that_begin_later_have_the_rights_of_the_fresh_token(
+async def test_later_operations_have_the_rights_of_the_fresh_token(
     locked: Server,
 ) -> None:
     async with open_socket(locked.ws) as socket:

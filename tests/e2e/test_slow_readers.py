@@ -96,7 +96,7 @@ async def test_readers_that_stall_keep_no_event_from_the_others(
 
 
 @pytest.mark.parametrize("deadlines", DEADLINES.values(), ids=DEADLINES.keys())
-async def test_a_peer_that_never_reads_again_is_let_go(
+async def test_a_peer_that_never_reads_again_is_disconnected(
     deadlines: dict[str, float], path: tuple[str, ...], tmp_path: Path
 ) -> None:
     with serving(APP, tmp_path, *path, program=NARROW, **deadlines) as server:

@@ -44,7 +44,9 @@ def marks(result: dict[str, Any]) -> tuple[Any, Any]:
 
 
 @pytest.mark.processes
-async def test_who_returns_gets_the_latest_and_then_all(stage: Stage) -> None:
+async def test_a_client_that_resumes_gets_the_latest_of_each_key_and_then_every_event(
+    stage: Stage,
+) -> None:
     router = stage.router()
     before = await stage.now()
     await stage.say("a1", "b1", "a2", "a3")
@@ -65,7 +67,9 @@ async def test_who_returns_gets_the_latest_and_then_all(stage: Stage) -> None:
 
 
 @pytest.mark.processes
-async def test_a_mark_is_for_those_who_lag_and_not_kept_for_others(stage: Stage) -> None:
+async def test_the_count_of_skipped_events_is_only_on_results_of_lagging_clients(
+    stage: Stage,
+) -> None:
     router = stage.router()
     first = await stage.say("b1")
     middle = await stage.say("a1")
@@ -97,7 +101,7 @@ async def test_errors_and_results_that_take_their_time_are_marked_as_well(stage:
 
 
 @pytest.mark.processes
-async def test_who_reads_another_topic_of_this_name_shares_nothing(stage: Stage) -> None:
+async def test_another_topic_of_the_same_name_shares_nothing(stage: Stage) -> None:
     every = Topic("notes", stage.note)
     request = iter([stage.notes, every, stage.notes])
     stage.choose = lambda _info: stage.topics.subscribe(next(request))
@@ -112,7 +116,7 @@ async def test_who_reads_another_topic_of_this_name_shares_nothing(stage: Stage)
 
 
 @pytest.mark.processes
-async def test_a_key_that_fails_ends_who_lags_and_nobody_else(stage: Stage) -> None:
+async def test_a_failing_key_ends_only_lagging_subscriptions(stage: Stage) -> None:
     def fails(note: Any) -> Any:
         return [note.text]
 
@@ -131,7 +135,7 @@ async def test_a_key_that_fails_ends_who_lags_and_nobody_else(stage: Stage) -> N
 
 
 @pytest.mark.processes
-async def test_an_execution_for_each_viewer_and_a_generator_of_ones_own_know_the_mark(
+async def test_per_viewer_executions_and_own_generators_count_skipped_events(
     stage: Stage,
 ) -> None:
     stage.choose = lambda _info: stage.topics.subscribe(stage.notes, per_viewer=True)
@@ -185,7 +189,7 @@ class Marked(Listener):
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_each_member_hears_the_last_of_each_key_in_order_and_knows_how_many_it_did_not(
+def test_each_member_gets_the_latest_of_each_key_in_order_and_how_many_were_skipped(
     monkeypatch: pytest.MonkeyPatch,
     steps: list[Step],
     fates: list[list[int]],

@@ -149,7 +149,7 @@ WRONG = [
 @pytest.mark.processes
 @pytest.mark.parametrize("document", WRONG)
 @pytest.mark.parametrize("extensions", EXTENSIONS, ids=range(len(EXTENSIONS)))
-async def test_what_is_wrong_is_told_as_strawberry_tells_it(
+async def test_errors_in_documents_are_reported_as_by_strawberry(
     extensions: tuple[Any, ...], document: str
 ) -> None:
     stage = Stage(extensions=extensions)
@@ -470,7 +470,7 @@ class Replacing(SchemaExtension):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("how", ["document", "query", "late"])
-async def test_an_extension_that_replaces_the_document_confuses_nobody(
+async def test_an_extension_that_replaces_the_document_does_not_affect_others(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Replacing, "how", how)
@@ -490,7 +490,7 @@ class ReplacingSubscriptions(SchemaExtension):
 
 
 @pytest.mark.processes
-async def test_who_was_given_another_document_does_not_share() -> None:
+async def test_a_subscription_with_a_replaced_document_does_not_share() -> None:
     stage = Stage(extensions=[ReplacingSubscriptions])
     router = stage.router()
     async with audience(router, "alice", "bob", "bob") as three:
@@ -545,13 +545,13 @@ CASES: list[tuple[str, set[str]]] = [
 
 
 @pytest.mark.parametrize(("document", "expected"), CASES)
-def test_a_variable_says_where_to_begin_if_it_says_nothing_else(
+def test_the_variable_after_is_a_cursor_only_if_nothing_else_uses_it(
     document: str, expected: set[str]
 ) -> None:
     assert set(resume_variables(parse(document), None)) == expected
 
 
-def test_the_named_operation_says_where_it_begins() -> None:
+def test_the_cursor_is_that_of_the_named_operation() -> None:
     document = parse(
         "subscription A($a: String) { notes(after: $a) { text } }"
         "subscription B($b: String) { notes(after: $b) { text } }"

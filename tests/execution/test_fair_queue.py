@@ -27,7 +27,7 @@ def test_one_asker_is_served_in_order() -> None:
     assert taken(queue_of(("a", "x", 9), ("b", "x", 1), ("c", "x", 5))) == ["a", "b", "c"]
 
 
-def test_two_askers_take_turns() -> None:
+def test_two_subjects_alternate() -> None:
     queue = queue_of(("a1", "a", 5), ("a2", "a", 5), ("a3", "a", 5), ("b1", "b", 5), ("b2", "b", 5))
     assert taken(queue) == ["a1", "b1", "a2", "b2", "a3"]
 
@@ -37,7 +37,7 @@ def test_an_honest_item_waits_for_no_more_than_one_of_a_hundred() -> None:
     assert taken(queue).index("honest") <= 1
 
 
-def test_an_asker_that_was_served_comes_behind_those_who_were_not() -> None:
+def test_a_subject_that_was_served_comes_after_the_others() -> None:
     queue = queue_of(*hundred(10, ["mallory"] * 100))
     for _ in range(50):
         queue.take()
@@ -52,7 +52,7 @@ def test_a_small_item_overtakes_large_ones_of_a_hundred_askers() -> None:
     assert queue.take() == "honest"
 
 
-def test_small_items_of_ever_new_askers_do_not_hold_up_a_large_one_for_ever() -> None:
+def test_small_items_of_new_subjects_do_not_starve_a_large_one() -> None:
     queue = queue_of(("large", "alice", 1000))
     for number in range(201):
         queue.add(f"small {number}", number, 10)

@@ -305,7 +305,7 @@ def in_a_captured_partial(check: Callable[[], bool]) -> Callable[..., Any]:
         in_a_captured_partial,
     ],
 )
-def test_what_somebody_else_can_change_is_only_the_same_as_itself(
+def test_a_mutable_value_is_equal_only_to_itself(
     wrap: Callable[[Callable[[], bool]], Callable[..., Any]],
 ) -> None:
     HANDLES.clear()
@@ -323,7 +323,7 @@ def deep(value: Any, levels: int) -> Callable[..., Any]:
     return lambda x: not inner(x)
 
 
-def test_whatever_is_too_deep_to_be_compared_is_not_the_same() -> None:
+def test_a_value_too_deep_to_compare_is_not_equal() -> None:
     assert of(deep(1, 2)) == of(deep(1, 2))
     assert of(deep(1, 50)) != of(deep(1, 50))
 

@@ -59,7 +59,7 @@ def by_subscribing(stage: Stage, info: Info) -> object:
 
 
 @pytest.mark.parametrize("reach", [by_principal, by_item, by_attribute, by_subscribing])
-async def test_a_resolver_that_reaches_for_the_viewer_gets_an_error(
+async def test_a_shared_resolver_that_asks_for_the_viewer_gets_an_error(
     stage: Stage, reach: Callable[[Stage, Info], object]
 ) -> None:
     stage.tell = lambda text, info: text if text == "fine" else reach(stage, info)
@@ -94,7 +94,7 @@ async def test_a_resolver_that_uses_the_viewers_rights_gets_an_error(
         assert await told(both, "later") == ["fine"] * 2
 
 
-async def test_a_filter_that_reaches_for_the_viewer_ends_the_operations(stage: Stage) -> None:
+async def test_a_filter_that_asks_for_the_viewer_ends_the_operations(stage: Stage) -> None:
     stage.choose = lambda _info: stage.topics.subscribe(
         stage.notes, where=lambda note: bool(note.text == current_principal().subject)
     )
@@ -106,7 +106,7 @@ async def test_a_filter_that_reaches_for_the_viewer_ends_the_operations(stage: S
             assert (await socket.error("1"))[0]["extensions"]["code"] == "NO_VIEWER"
 
 
-async def test_the_viewer_of_a_later_operation_is_as_unseen_as_the_firsts(stage: Stage) -> None:
+async def test_the_viewer_of_a_later_operation_is_not_visible(stage: Stage) -> None:
     found = list[object]()
 
     def look(text: str, info: Info) -> object:
@@ -185,7 +185,7 @@ class Whispering:
         await self._app(scope, receive, send)
 
 
-async def test_a_context_variable_of_anybody_is_not_seen(stage: Stage) -> None:
+async def test_no_context_variable_of_others_is_visible(stage: Stage) -> None:
     def choose(info: Info) -> Subscription[Any]:
         secret.set(name_of(info))
         return stage.topics.subscribe(stage.notes)
@@ -218,7 +218,7 @@ async def test_a_context_variable_of_anybody_is_not_seen(stage: Stage) -> None:
                 assert (await socket.next("2"))["data"]["notes"]["told"] == "nothing"
 
 
-async def test_a_resolver_that_changes_its_variables_changes_nobody_elses(stage: Stage) -> None:
+async def test_a_resolver_that_changes_its_variables_changes_no_others(stage: Stage) -> None:
     def alter(value: Any) -> object:
         value.append("altered")
         return value
@@ -235,7 +235,7 @@ async def test_a_resolver_that_changes_its_variables_changes_nobody_elses(stage:
         assert await told(both, "altered") == [["altered"]] * 2
 
 
-async def test_a_subscribe_resolver_that_changes_its_variables_shares_with_nobody(
+async def test_a_subscribe_resolver_that_changes_its_variables_prevents_sharing(
     stage: Stage,
 ) -> None:
     def choose(info: Info) -> Subscription[Any]:
@@ -251,7 +251,7 @@ async def test_a_subscribe_resolver_that_changes_its_variables_shares_with_nobod
         assert await told(both, "altered") in ([["alice"], ["bob"]], [[], []])
 
 
-async def test_where_the_first_subscriber_began_is_not_told_to_the_others() -> None:
+async def test_the_others_do_not_see_the_cursor_of_the_first_subscriber() -> None:
     seen = list[Any]()
 
     class Looking(SchemaExtension):
@@ -278,7 +278,7 @@ async def test_where_the_first_subscriber_began_is_not_told_to_the_others() -> N
 # The rights of each
 
 
-async def test_per_viewer_runs_with_each_ones_own_viewer_and_context(stage: Stage) -> None:
+async def test_per_viewer_runs_with_the_viewer_and_context_of_each_subscriber(stage: Stage) -> None:
     stage.choose = lambda _info: stage.topics.subscribe(stage.notes, per_viewer=True)
     stage.tell = lambda text, info: [text, current_principal().subject, name_of(info)]
     router = stage.router()
@@ -291,7 +291,7 @@ async def test_per_viewer_runs_with_each_ones_own_viewer_and_context(stage: Stag
         assert sizes(router) == []
 
 
-async def test_the_right_is_asked_for_each_subscriber(stage: Stage) -> None:
+async def test_the_right_of_each_subscriber_is_checked(stage: Stage) -> None:
     request = list[str]()
 
     def may(principal: Principal, action: str, topic: str) -> bool:
@@ -310,7 +310,7 @@ async def test_the_right_is_asked_for_each_subscriber(stage: Stage) -> None:
     assert request == ["alice", "mallory", "bob"]
 
 
-async def test_nobody_without_the_right_joins_by_an_old_cursor(stage: Stage) -> None:
+async def test_an_old_cursor_does_not_replace_the_right(stage: Stage) -> None:
     router = stage.router()
     async with audience(router, "alice") as (alice,):
         cursor = await stage.now()
@@ -323,7 +323,7 @@ async def test_nobody_without_the_right_joins_by_an_old_cursor(stage: Stage) -> 
         await mallory.is_silent()
 
 
-async def test_a_token_that_expires_ends_its_member_and_no_other(stage: Stage) -> None:
+async def test_an_expired_token_ends_only_its_own_member(stage: Stage) -> None:
     def authenticate(given: str | None, _connection: Any) -> Principal:
         lifetime = timedelta(milliseconds=200) if given == "brief" else timedelta(hours=1)
         return Principal(str(given), datetime.now(UTC) + lifetime, subscribe=("*",))

@@ -31,7 +31,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.processes
 
 
-async def test_whoever_completes_leaves_the_group(stage: Stage) -> None:
+async def test_a_client_that_completes_leaves_the_group(stage: Stage) -> None:
     router = stage.router()
     async with audience(router, "alice", "bob") as (alice, bob):
         await subscribe_all(router, [alice, bob], TOLD)
@@ -42,7 +42,7 @@ async def test_whoever_completes_leaves_the_group(stage: Stage) -> None:
         await alice.is_silent()
 
 
-async def test_the_last_one_leaves_nothing_behind(stage: Stage) -> None:
+async def test_the_last_member_leaves_nothing(stage: Stage) -> None:
     router = stage.router()
     async with running(application(router)) as origin, open_socket(f"ws://{origin}") as socket:
         await socket.init({"token": token("alice")})
@@ -98,7 +98,7 @@ async def test_a_resolver_that_swallows_its_cancellation_joins_no_group(
             await alice.is_silent()
 
 
-async def test_an_operation_that_ends_while_its_client_completes_it_harms_no_other(
+async def test_an_operation_that_ends_while_its_client_completes_it_affects_no_other(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive = GraphQLTransportWSHandler._receive
@@ -125,7 +125,7 @@ async def test_an_operation_that_ends_while_its_client_completes_it_harms_no_oth
         assert message["payload"]["data"] == {"notes": {"text": "hi"}}
 
 
-async def test_an_extension_whose_end_is_interrupted_leaves_nothing_behind() -> None:
+async def test_an_extension_whose_end_is_interrupted_leaves_nothing() -> None:
     inside, gate = asyncio.Event(), asyncio.Event()
 
     class Lingering(SchemaExtension):

@@ -234,7 +234,7 @@ async def test_a_refused_document_is_not_validated(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.processes
-async def test_where_introspection_is_off_the_schema_is_not_told_in_any_way() -> None:
+async def test_without_introspection_no_answer_reveals_the_schema() -> None:
     settings = Settings(jwt_secret=SECRET, introspection=False)  # type: ignore[arg-type]
     documents = [
         get_introspection_query(),

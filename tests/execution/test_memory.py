@@ -48,7 +48,7 @@ async def test_a_subscription_by_itself_keeps_no_undeclared_variable() -> None:
 
 
 @pytest.mark.processes
-async def test_executions_that_nobody_uses_weigh_no_more_than_their_bound(
+async def test_the_memory_of_unused_executions_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bound = 300_000
@@ -107,7 +107,7 @@ async def test_a_long_operation_id_closes_the_socket() -> None:
 
 
 @pytest.mark.processes
-async def test_a_refused_document_keeps_nothing_of_who_sent_it() -> None:
+async def test_a_refused_document_keeps_no_object_of_its_sender() -> None:
     # A value of the wrong type: graphql-core raises and catches the error itself.
     router = Stage().router()
     async with audience(router, "alice") as (alice,):

@@ -102,7 +102,7 @@ CONFLICTS = [
 
 
 @pytest.mark.parametrize("document", CONFLICTS)
-def test_a_conflict_is_told_in_the_words_of_graphql_core(document: str) -> None:
+def test_a_conflict_has_the_message_of_graphql_core(document: str) -> None:
     ours, theirs = (
         [(error.message, error.locations) for error in errors_of(rule, document)]
         for rule in (FieldsCanMergeRule, OverlappingFieldsCanBeMergedRule)

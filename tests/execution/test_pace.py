@@ -45,7 +45,7 @@ def waits(pace: Pace) -> bool:
     return True
 
 
-async def test_nobody_waits_before_the_first_step() -> None:
+async def test_the_first_step_runs_without_a_wait() -> None:
     assert not waits(Pace())
 
 
@@ -56,7 +56,7 @@ async def test_ordinary_documents_do_not_wait() -> None:
     assert not waits(pace)
 
 
-async def test_those_who_wait_together_leave_time_between_their_steps() -> None:
+async def test_concurrent_validations_pause_between_their_steps() -> None:
     pace = Pace()
     ended = [work(pace)]
 
@@ -69,7 +69,7 @@ async def test_those_who_wait_together_leave_time_between_their_steps() -> None:
     await asyncio.gather(*(wait_and_work() for _ in range(4)))
 
 
-async def test_those_who_wait_for_the_turn_get_it_fairly() -> None:
+async def test_waiting_validations_run_in_a_fair_order() -> None:
     pace = Pace()
     order: list[str] = []
 
@@ -87,7 +87,7 @@ async def test_those_who_wait_for_the_turn_get_it_fairly() -> None:
     assert order.index("honest") <= 1
 
 
-async def test_one_that_gives_up_keeps_no_turn() -> None:
+async def test_a_cancelled_validation_frees_its_place() -> None:
     pace = Pace()
     served: list[int] = []
 
@@ -192,7 +192,7 @@ async def test_an_honest_document_waits_for_few_of_a_flood_over_http(
         await asyncio.gather(*flood, return_exceptions=True)
 
 
-async def test_others_have_turns_while_a_document_is_validated(
+async def test_other_tasks_run_while_a_document_is_validated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pace_module, "BURST_SECONDS", 0)

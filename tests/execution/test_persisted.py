@@ -72,7 +72,7 @@ async def ask(socket: Socket, payload: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("naming", NAMINGS)
-async def test_a_document_can_be_named_whatever_the_transport(naming: Any, file: Path) -> None:
+async def test_a_document_can_be_named_on_every_transport(naming: Any, file: Path) -> None:
     async with both(file) as (client, socket):
         hello, count = naming(hash_of(HELLO)), naming(hash_of(COUNT))
         assert (await client.post("/graphql", json=hello)).json() == {"data": {"hello": "world"}}
@@ -94,9 +94,7 @@ async def test_a_document_can_be_named_whatever_the_transport(naming: Any, file:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("naming", NAMINGS)
-async def test_an_unknown_name_is_told_so_in_the_words_that_clients_know(
-    naming: Any, file: Path
-) -> None:
+async def test_an_unknown_name_gets_the_error_that_clients_know(naming: Any, file: Path) -> None:
     async with both(file) as (client, socket):
         answer = (await client.post("/graphql", json=naming("0" * 64))).json()
         told = await ask(socket, naming("0" * 64))

@@ -22,13 +22,13 @@ async def test_what_is_within_the_budget_does_not_wait() -> None:
     assert spending.done()
 
 
-async def test_what_is_beyond_it_waits_for_its_turn() -> None:
+async def test_a_replay_beyond_the_budget_waits() -> None:
     budget = ReplayBudget(100)
     await spend(budget, 100)
     assert await spend(budget, 20) >= 0.15
 
 
-async def test_all_who_share_a_budget_wait_for_each_other() -> None:
+async def test_replays_that_share_a_budget_wait_for_each_other() -> None:
     budgets = ReplayBudgets(100)
     one, other = budgets.of("alice"), budgets.of("alice")
     await spend(one, 100)
@@ -59,7 +59,7 @@ async def test_a_budget_is_forgotten_with_its_last_user() -> None:
 
 
 @pytest.mark.processes
-async def test_replayed_events_are_paid_for_once_by_whoever_has_them_executed(
+async def test_replayed_events_are_charged_once_to_the_subject_that_has_them_executed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spent: list[ReplayBudget] = []

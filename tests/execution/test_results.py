@@ -161,7 +161,7 @@ class Idle(SchemaExtension):
 @pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
 @pytest.mark.parametrize("field", ["shared", "alone", "optional", "scalar"])
 @pytest.mark.parametrize("live", [True, False], ids=["live", "replayed"])
-async def test_an_unreadable_event_is_an_error_with_its_cursor_and_the_stream_goes_on(
+async def test_an_unreadable_event_is_an_error_with_its_cursor_and_the_stream_continues(
     field: str, live: bool, extensions: tuple[Any, ...]
 ) -> None:
     shop = Shop(extensions=extensions)
@@ -199,7 +199,7 @@ async def test_a_client_resumes_after_an_unreadable_event() -> None:
         assert (await socket.next("1"))["data"] == {"shared": {"number": 2}}
 
 
-async def test_a_generator_of_the_application_goes_on_with_the_next_event() -> None:
+async def test_a_generator_of_the_application_continues_with_the_next_event() -> None:
     shop = Shop()
     stream = shop.topics.subscribe(shop.topic)
     await stream.start()
@@ -325,7 +325,7 @@ async def test_an_unreadable_event_is_logged_and_counted_once_without_what_it_ho
 @pytest.mark.processes
 @pytest.mark.parametrize("field", ["shared", "alone", "own"])
 @pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
-async def test_a_result_with_nan_is_an_error_and_the_stream_goes_on(
+async def test_a_result_with_nan_is_an_error_and_the_stream_continues(
     field: str, extensions: tuple[Any, ...]
 ) -> None:
     shop = Shop(extensions=extensions)
@@ -430,9 +430,7 @@ async def test_an_error_with_nan_still_ends_its_operation() -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
-async def test_over_http_an_error_with_nan_is_told_as_well(
-    kind: str, headers: dict[str, str]
-) -> None:
+async def test_an_error_with_nan_is_sent_over_http(kind: str, headers: dict[str, str]) -> None:
     async with http(Shop().router()) as client:
         body = {"query": "subscription { fails }"}
         async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:

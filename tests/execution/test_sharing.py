@@ -42,7 +42,7 @@ async def shared_by(stage: Stage, document: str = TOLD) -> list[int]:
     return found
 
 
-async def test_who_asks_the_same_shares(stage: Stage) -> None:
+async def test_equal_subscriptions_share(stage: Stage) -> None:
     assert await shared_by(stage) == [2]
 
 
@@ -81,7 +81,7 @@ async def test_equal_scopes_share(stage: Stage) -> None:
     assert await shared_by(stage) == [2]
 
 
-async def test_a_scope_that_cannot_be_compared_shares_with_nobody(stage: Stage) -> None:
+async def test_a_scope_that_can_not_be_compared_prevents_sharing(stage: Stage) -> None:
     stage.choose = lambda _info: stage.topics.subscribe(stage.notes, scope=["a", "list"])  # type: ignore[arg-type]
     router = stage.router()
     async with audience(router, "alice", "bob") as both:
@@ -94,7 +94,7 @@ async def test_a_scope_that_cannot_be_compared_shares_with_nobody(stage: Stage) 
     assert stage.executed == ["hi", "hi"]
 
 
-async def test_a_filter_that_captured_its_tenant_lets_through_that_tenants_only(
+async def test_a_filter_that_captured_its_tenant_passes_only_the_tenants_events(
     stage: Stage,
 ) -> None:
     def choose(info: Info) -> Subscription[Any]:
@@ -112,7 +112,7 @@ async def test_a_filter_that_captured_its_tenant_lets_through_that_tenants_only(
             await socket.is_silent()
 
 
-async def test_what_a_map_captured_is_told_to_its_own_only(stage: Stage) -> None:
+async def test_a_value_that_map_captured_reaches_only_its_own_subscribers(stage: Stage) -> None:
     def choose(info: Info) -> Subscription[Any]:
         tenant = name_of(info)
         mapped = stage.topics.subscribe(stage.notes).map(
@@ -221,7 +221,7 @@ BECOME: list[Callable[[], None]] = []
         by_cell_that_another_function_fills,
     ],
 )
-async def test_a_filter_that_knows_its_viewer_is_nobody_elses(
+async def test_a_filter_that_captured_its_viewer_is_not_shared(
     stage: Stage, filter_of: Callable[[Info], Callable[[Any], bool]]
 ) -> None:
     BECOME.clear()
@@ -263,7 +263,7 @@ async def test_a_filter_that_counts_counts_for_each_subscriber(stage: Stage) -> 
             await socket.is_silent()
 
 
-async def test_two_managers_topics_of_one_name_are_two_topics(
+async def test_topics_of_the_same_name_in_two_managers_are_different(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Both histories begin at the same time, so their cursors are the same.
@@ -286,7 +286,9 @@ async def test_two_managers_topics_of_one_name_are_two_topics(
 VALUES = [1, 1.0, True, "1", 0.0, -0.0, 0, False, "null", [], {}, [1], [True], {"a": 1}, {"a": 1.0}]
 
 
-async def test_variables_that_python_takes_for_equal_are_not(stage: Stage) -> None:
+async def test_variables_of_different_types_are_different_though_python_calls_them_equal(
+    stage: Stage,
+) -> None:
     router = stage.router()
     document = "subscription ($value: JSON = 0) { notes { altered(value: $value) } }"
     async with audience(router, "alice") as (alice,):
@@ -311,7 +313,7 @@ DIFFERENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
-async def test_who_asks_something_else_does_not_share(
+async def test_different_subscriptions_do_not_share(
     stage: Stage, one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     document = (
@@ -334,7 +336,7 @@ async def test_who_asks_something_else_does_not_share(
         ({"extensions": {}}, {"extensions": None}),
     ],
 )
-async def test_who_asks_the_same_in_other_words_shares(
+async def test_equivalent_subscriptions_share(
     stage: Stage, one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     router = stage.router()
@@ -348,7 +350,7 @@ RESUMED = "subscription ($after: String) { notes(after: $after) { told } }"
 USED_TWICE = "subscription ($after: String) { notes(after: $after) { altered(value: $after) } }"
 
 
-async def test_where_one_begins_does_not_prevent_sharing(stage: Stage) -> None:
+async def test_different_cursors_do_not_prevent_sharing(stage: Stage) -> None:
     router = stage.router()
     async with audience(router, "alice", "bob", "carol", "dave") as four:
         first = await stage.say("first")
@@ -369,7 +371,9 @@ async def test_where_one_begins_does_not_prevent_sharing(stage: Stage) -> None:
     assert stage.executed == ["second", "third"]
 
 
-async def test_a_variable_that_is_more_than_a_position_counts(stage: Stage) -> None:
+async def test_a_variable_that_is_used_for_more_than_the_cursor_prevents_sharing(
+    stage: Stage,
+) -> None:
     router = stage.router()
     document = USED_TWICE.replace("$after: String", "$after: String!").replace(
         "altered(value: $after)", "altered(value: [$after])"

@@ -88,7 +88,7 @@ def seen(at: str, answer: Any) -> Iterator[list[Any]]:
 
 @pytest.mark.parametrize("answer", [None, SKIP, False, BREAK, True])
 @pytest.mark.parametrize("at", ["enter field", "leave field", "enter directive", "enter document"])
-def test_rules_are_told_the_same_of_each_visit(at: str, answer: Any) -> None:
+def test_rules_see_the_same_arguments_at_each_visit(at: str, answer: Any) -> None:
     ast = parse("query A($v: Int = 1) { n { x: t @skip(if: true) ...F } s } fragment F on P { s }")
     with seen(at, answer) as expected:
         validate(SCHEMA, ast, [Seen])
@@ -97,7 +97,7 @@ def test_rules_are_told_the_same_of_each_visit(at: str, answer: Any) -> None:
     assert visits == expected
 
 
-def test_a_step_makes_no_more_visits_than_it_is_told() -> None:
+def test_a_step_makes_no_more_visits_than_its_limit() -> None:
     with seen("", None) as visits:
         validation = Validation(SCHEMA, parse(MANY), [Seen], max_errors=10, hide_suggestions=False)
         assert not visits

@@ -57,7 +57,7 @@ conversations = st.lists(
 
 
 @given(conversations, st.booleans())
-def test_whatever_is_said_is_answered_by_the_protocol(said: list[str], opened: bool) -> None:
+def test_every_input_gets_an_answer_of_the_protocol(said: list[str], opened: bool) -> None:
     converse([SEEDS[0], *said] if opened else said)
 
 

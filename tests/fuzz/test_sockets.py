@@ -12,7 +12,7 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize("path", [DIRECT, ()], ids=["direct", "portable"])
-async def test_nothing_that_a_socket_sends_disturbs_the_server_or_stays_behind(
+async def test_no_input_of_a_socket_disturbs_the_server_or_leaves_anything(
     path: tuple[str, ...], tmp_path: Path
 ) -> None:
     seed = random.randrange(10**6)

@@ -36,7 +36,7 @@ from tests.applications import ALL_PROTOCOLS, COUNT, HELLO, events, http, parts,
         (f"{GRAPHQL_RESPONSE};q=0.2, {JSON};q=0.1, */*;q=0.9", GRAPHQL_RESPONSE),
     ],
 )
-def test_the_media_type_is_the_one_that_the_client_likes_best(
+def test_the_media_type_is_the_one_that_the_client_prefers(
     accept: str | None, expected: str
 ) -> None:
     assert negotiate(accept) == expected

@@ -90,7 +90,7 @@ async def test_streams_and_sockets_of_a_subject_are_counted_together(
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
-async def test_a_full_process_takes_no_stream_and_counts_those_that_it_has(
+async def test_a_full_process_accepts_no_stream_and_counts_its_own(
     message_app: MessageApp, kind: str, headers: dict[str, str]
 ) -> None:
     router = locked(message_app, max_connections=2)
@@ -154,7 +154,7 @@ async def test_a_stream_whose_client_leaves_is_counted_no_longer(
     assert not router._gqlnotify.connection_limits._of_subject
 
 
-def test_a_stream_that_is_refused_leaves_nothing_behind() -> None:
+def test_a_refused_stream_leaves_nothing() -> None:
     connection_limits = ConnectionLimits(max_connections=2, max_per_subject=1)
     leave = connection_limits.enter_stream("alice")
     with pytest.raises(TooManyConnectionsOfSubject):
@@ -235,7 +235,7 @@ def is_reset(peer: socket.socket) -> bool:
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
 @pytest.mark.processes
-async def test_streams_whose_peers_never_read_are_let_go(
+async def test_streams_whose_peers_never_read_are_dropped(
     kind: str, headers: dict[str, str], server: type[asyncio.Protocol]
 ) -> None:
     router = flooding()
@@ -253,7 +253,7 @@ async def test_streams_whose_peers_never_read_are_let_go(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_a_stream_that_is_read_slowly_goes_on(server: type[asyncio.Protocol]) -> None:
+async def test_a_stream_that_is_read_slowly_continues(server: type[asyncio.Protocol]) -> None:
     router = flooding()
     loop = asyncio.get_running_loop()
     async with running(application(router), http=server) as origin:
@@ -279,7 +279,7 @@ async def test_the_rest_of_a_stream_that_has_ended_is_not_kept_for_ever(
 
 @pytest.mark.parametrize("server", [OursHttptools, OursH11])
 @pytest.mark.parametrize("keep", ["close", "keep-alive"])
-async def test_a_large_answer_that_is_never_read_is_not_kept_for_ever(
+async def test_a_large_answer_that_is_never_read_is_dropped(
     server: type[asyncio.Protocol], keep: str
 ) -> None:
     app = application(flooding())

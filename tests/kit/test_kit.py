@@ -47,7 +47,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("field", ["shared", "perViewer", "generated"])
-async def test_subscribers_that_come_and_go_leave_no_reader(chat: Server, field: str) -> None:
+async def test_subscribers_that_leave_remain_in_no_list(chat: Server, field: str) -> None:
     async with open_socket(chat.ws) as watcher:
         await watcher.init()
         for _ in range(5):

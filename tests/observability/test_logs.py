@@ -130,7 +130,7 @@ async def test_no_token_and_no_query_string_is_logged(server: Server) -> None:
     assert "token=" not in server.log
 
 
-async def test_as_text_a_line_begins_with_the_connection_it_is_about(tmp_path: Path) -> None:
+async def test_a_text_log_line_starts_with_its_connection(tmp_path: Path) -> None:
     with serving(APP, tmp_path, program=SERVE, jwt_secret=SECRET) as server:
         async with open_socket(server.ws) as socket:
             await socket.raw("nonsense")
@@ -143,7 +143,7 @@ async def test_as_text_a_line_begins_with_the_connection_it_is_about(tmp_path: P
     assert line.endswith("'4400 Message is not valid JSON'")
 
 
-def test_the_library_configures_no_logging_of_its_own() -> None:
+def test_the_library_does_not_configure_logging() -> None:
     names = [name for name in logging.root.manager.loggerDict if name.startswith("gqlnotify")]
 
     assert names

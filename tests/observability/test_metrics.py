@@ -118,7 +118,7 @@ async def test_one_event_for_many_is_one_execution_and_as_many_deliveries(server
     assert 0 <= added("publish_to_write_seconds_sum") < 30
 
 
-async def test_what_exists_is_counted_and_no_longer_once_it_has_gone(server: Server) -> None:
+async def test_gauges_count_what_exists_until_it_ends(server: Server) -> None:
     gauges = ("connections", "operations{how=shared}", "groups", "topics", "readers")
     async with scraping(server) as scraper:
 
@@ -131,7 +131,7 @@ async def test_what_exists_is_counted_and_no_longer_once_it_has_gone(server: Ser
         await wait_until(nothing_is_left)
 
 
-async def test_what_a_peer_leaves_unread_is_counted_as_held(server: Server) -> None:
+async def test_unread_output_of_a_peer_is_counted(server: Server) -> None:
     async with (
         scraping(server) as scraper,
         open_socket(server.ws, max_queue=1, close_timeout=0.2) as socket,
@@ -146,7 +146,7 @@ async def test_what_a_peer_leaves_unread_is_counted_as_held(server: Server) -> N
         await wait_until(holds)
 
 
-async def test_a_client_that_breaks_the_protocol_is_counted_by_what_it_broke(
+async def test_protocol_violations_are_counted_by_kind(
     server: Server,
 ) -> None:
     async with scraping(server) as scraper, open_socket(server.ws) as socket:
@@ -155,7 +155,7 @@ async def test_a_client_that_breaks_the_protocol_is_counted_by_what_it_broke(
         assert await scraper.of("refusals_total{reason=invalid_message}") == [1]
 
 
-async def test_a_scrape_gets_the_format_that_it_asks_for(server: Server) -> None:
+async def test_a_scrape_gets_the_format_that_it_accepts(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.http) as client:
         plain = await client.get("/metrics")
         modern = await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
@@ -165,7 +165,9 @@ async def test_a_scrape_gets_the_format_that_it_asks_for(server: Server) -> None
     assert modern.text.endswith("# EOF\n")
 
 
-async def test_each_worker_answers_for_all_of_them(tmp_path: Path, redis_url: str) -> None:
+async def test_each_worker_reports_the_metrics_of_all_workers(
+    tmp_path: Path, redis_url: str
+) -> None:
     with serving(
         APP,
         tmp_path,
@@ -200,7 +202,7 @@ async def _publish_by_a_new_connection(server: Server, value: int) -> None:
 
 
 @pytest.mark.processes
-def test_what_a_dead_process_had_is_not_counted_any_more(tmp_path: Path) -> None:
+def test_the_gauges_of_a_dead_process_are_no_longer_counted(tmp_path: Path) -> None:
     script = (
         "from gqlnotify import metrics; metrics.connections.set(5); metrics.gaps.inc();"
         "metrics.topics.set(2); import os; os.kill(os.getpid(), 9)"
@@ -222,7 +224,7 @@ def test_what_a_dead_process_had_is_not_counted_any_more(tmp_path: Path) -> None
     assert "gqlnotify_gaps_total 1.0" in told
 
 
-def test_a_reader_that_was_ended_for_being_slow_is_counted_apart() -> None:
+def test_a_slow_reader_that_was_disconnected_is_counted_separately() -> None:
     before = counted("slow_readers_ended")
     metrics.refused("INVALID_MESSAGE")
     assert counted("slow_readers_ended") == before
@@ -234,7 +236,7 @@ def counted(name: str) -> float:
     return REGISTRY.get_sample_value(f"gqlnotify_{name}_total") or 0.0
 
 
-async def test_what_the_live_path_dropped_is_counted_once_it_has_been_found() -> None:
+async def test_dropped_events_are_counted_when_they_are_found() -> None:
     broker = OutOfReach()
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
@@ -268,7 +270,7 @@ async def test_a_history_that_was_lost_is_counted_as_a_gap() -> None:
         await stream.aclose()
 
 
-async def test_what_is_handed_over_is_counted_behind_the_writes_of_its_turn() -> None:
+async def test_deliveries_are_counted_after_the_writes_of_their_tick() -> None:
     def observed(part: str) -> float:
         return REGISTRY.get_sample_value(f"gqlnotify_publish_to_write_seconds_{part}") or 0.0
 
@@ -310,7 +312,7 @@ def _labels_of(name: str) -> tuple[str, ...]:
     return tuple(getattr(collectors[name], "_labelnames", ()))
 
 
-def test_what_ends_without_a_word_is_not_counted_for_ever() -> None:
+def test_objects_dropped_without_being_closed_are_no_longer_counted() -> None:
     class One:
         def load(self) -> metrics.Load:
             yield metrics.connections, 1

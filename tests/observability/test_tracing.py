@@ -145,7 +145,7 @@ async def test_a_span_holds_no_document_no_value_and_no_token(
     assert "publish(value" not in told
 
 
-def test_an_error_is_told_by_its_type_alone(exporter: InMemorySpanExporter) -> None:
+def test_a_span_names_an_error_only_by_its_type(exporter: InMemorySpanExporter) -> None:
     with pytest.raises(ValueError, match="my-own-token"), tracing.span("failing"):
         raise ValueError("my-own-token")
 

@@ -118,7 +118,7 @@ def test_a_connection_is_acknowledged_once_and_only_after_it_asked(
     assert connected.acknowledge() == []
 
 
-def test_a_decision_that_comes_after_the_end_is_dropped(initialising: ServerConnection) -> None:
+def test_a_decision_after_the_end_is_dropped(initialising: ServerConnection) -> None:
     initialising.close(ConnectionClosed("gone"))
 
     assert initialising.acknowledge() == []
@@ -189,7 +189,7 @@ def test_before_the_acknowledgement_a_ping_with_a_token_is_just_a_ping() -> None
     assert connection.receive_text(message("ping", payload=payload)) == [pong]
 
 
-def test_a_renewal_that_comes_too_late_is_not_answered(running: ServerConnection) -> None:
+def test_a_late_renewal_is_not_answered(running: ServerConnection) -> None:
     running.close(InvalidMessage("over"))
     assert running.renewed({"renewed": True}) == []
 
@@ -253,7 +253,7 @@ def test_the_id_of_an_operation_that_ended_may_be_used_again(
     assert running.receive_text(subscribe("1")) == [Start(Subscribe("1", QUERY))]
 
 
-def test_one_operation_too_many_is_answered_with_an_error_and_the_others_go_on() -> None:
+def test_an_operation_over_the_limit_gets_an_error_and_the_others_continue() -> None:
     connection = ServerConnection(max_operations=2)
     connection.receive_text(init())
     connection.acknowledge()
@@ -309,7 +309,7 @@ def test_complete_of_the_client_stops_the_operation_and_is_not_answered(
     assert_silent_about(running, "1")
 
 
-def test_complete_of_what_has_ended_or_never_was_is_no_error(any_open: ServerConnection) -> None:
+def test_complete_for_an_ended_or_unknown_operation_is_no_error(any_open: ServerConnection) -> None:
     state = any_open.state
 
     assert any_open.receive_text(complete("never")) == []
@@ -400,13 +400,13 @@ def test_a_long_message_of_short_characters_is_not_taken_for_more_bytes_than_it_
 # the end
 
 
-def test_closing_tells_the_code_and_the_reason(any_open: ServerConnection) -> None:
+def test_closing_reports_the_code_and_the_reason(any_open: ServerConnection) -> None:
     assert any_open.close(PeerSilent("No pong in time")) == [Close(1013, "No pong in time")]
     assert any_open.state is State.CLOSED
     assert any_open.active == frozenset()
 
 
-def test_after_the_end_nothing_comes_any_more(any_open: ServerConnection) -> None:
+def test_nothing_is_sent_after_the_end(any_open: ServerConnection) -> None:
     any_open.close(ConnectionClosed("gone"))
 
     assert any_open.close(ConnectionClosed("again")) == []

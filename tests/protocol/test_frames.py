@@ -123,7 +123,7 @@ def test_both_paths_have_the_same_text(id_: str, payload: Any) -> None:
 
 @pytest.mark.parametrize("id_", STRANGE_IDS, ids=lambda id_: ascii(id_)[:20])
 @pytest.mark.parametrize("compress_above", [0, 1])
-def test_any_id_comes_back_as_it_was(id_: str, compress_above: int) -> None:
+def test_any_id_reads_back_as_it_was(id_: str, compress_above: int) -> None:
     batch = Batch([tail_of("é" * 100)])
     frame = only(batch.frames(head_of(id_), compress_above=compress_above))
     text = inflated(frame.payload) if frame.first == COMPRESSED_TEXT else frame.payload
@@ -182,7 +182,7 @@ def test_a_reader_that_keeps_its_context_is_not_disturbed(
 
 
 @given(st.lists(json_values, min_size=1, max_size=6), st.lists(ids, min_size=1, max_size=4))
-def test_a_batch_is_its_frames_one_behind_the_other_for_every_head(
+def test_a_batch_is_its_frames_in_sequence_for_every_prefix(
     payloads: Sequence[Any], heads: Sequence[str]
 ) -> None:
     bodies = [tail_of(payload) for payload in payloads]

@@ -31,7 +31,7 @@ def deflations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-async def test_a_large_event_is_compressed_once_for_all_who_can_read_it(
+async def test_a_large_event_is_compressed_once_for_all_peers(
     direct: Service, deflations: list[int]
 ) -> None:
     async with (
@@ -53,7 +53,7 @@ async def test_a_large_event_is_compressed_once_for_all_who_can_read_it(
         assert deflations == [-12, -12]
 
 
-async def test_what_is_small_is_not_compressed(direct: Service, deflations: list[int]) -> None:
+async def test_small_messages_are_not_compressed(direct: Service, deflations: list[int]) -> None:
     async with direct.socket(offer=DEFLATE) as socket:
         await ready(socket, "a", "1")
         await direct.publish("a", "x" * 100, "y" * 5000, "z" * 100)
@@ -77,7 +77,7 @@ async def test_the_threshold_is_a_setting(above: int, compressed: list[bool]) ->
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-async def test_a_peer_may_ask_for_any_window(direct: Service, bits: int) -> None:
+async def test_a_peer_can_ask_for_any_window_size(direct: Service, bits: int) -> None:
     offer = f"permessage-deflate; server_max_window_bits={bits}"
     async with direct.socket(offer=offer) as socket:
         assert f"server_max_window_bits={min(bits, 12)}" in socket.answer
@@ -89,7 +89,7 @@ async def test_a_peer_may_ask_for_any_window(direct: Service, bits: int) -> None
         assert text_of(frame) == text
 
 
-async def test_no_compression_is_negotiated_where_uvicorn_has_none() -> None:
+async def test_without_compression_in_uvicorn_none_is_negotiated() -> None:
     service = Service(WebSocketProtocol)
     protocol = service.taps.protocol
     async with (

@@ -95,7 +95,7 @@ def calls() -> int:
     return sum("run_asgi" in name for name in names)
 
 
-async def test_a_socket_that_nobody_attends_to_holds_no_call(recording: RecordingApp) -> None:
+async def test_a_socket_without_middleware_holds_no_asgi_call(recording: RecordingApp) -> None:
     async with recording.subscribed(recording.app()) as socket:
         await wait_until(lambda: calls() == 0)
         assert await recording.next_number(socket) == 1
@@ -217,7 +217,7 @@ def with_a_handler_that_waits(recording: RecordingApp) -> ASGIApp:
         (with_a_handler_that_waits, ""),
     ],
 )
-async def test_whoever_waits_for_the_end_of_the_call_is_told_of_it_when_the_connection_ends(
+async def test_code_that_waits_for_the_end_of_the_call_runs_when_the_connection_ends(
     recording: RecordingApp, build: Callable[[RecordingApp], ASGIApp], path: str
 ) -> None:
     app = build(recording)

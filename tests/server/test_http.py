@@ -88,7 +88,7 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
         return await reader.readexactly(length)
 
 
-async def test_who_sends_nothing_is_hung_up_on(address: str) -> None:
+async def test_a_peer_that_sends_nothing_is_disconnected(address: str) -> None:
     async with peer(address) as (reader, _):
         await is_hung_up(reader)
 
@@ -184,7 +184,7 @@ async def test_http_1_0_knows_no_upgrade(address: str, method: bytes) -> None:
         assert await answer(reader) == b"5"
 
 
-async def test_any_number_of_upgrades_may_come_at_once(address: str) -> None:
+async def test_any_number_of_upgrades_can_arrive_at_once(address: str) -> None:
     async with peer(address) as (reader, writer):
         writer.write((b"GET / HTTP/1.1\r\n" + HTTP_2 + b"\r\n") * 1000)
         for _ in range(1000):

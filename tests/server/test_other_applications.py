@@ -80,9 +80,7 @@ async def plain(base: type[WebSocketsSansIOProtocol]) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-async def test_an_endpoint_that_echoes_is_served_as_ever(
-    plain: str, compression: str | None
-) -> None:
+async def test_an_echo_endpoint_works_as_under_uvicorn(plain: str, compression: str | None) -> None:
     url = f"ws://{plain}/echo"
     async with patience(), connect(url, compression=compression, proxy=None) as client:
         assert client.response is not None
@@ -103,7 +101,7 @@ async def test_an_endpoint_that_echoes_is_served_as_ever(
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "you asked")
 
 
-async def test_http_and_refusals_are_served_as_ever(plain: str) -> None:
+async def test_http_and_refusals_work_as_under_uvicorn(plain: str) -> None:
     async with httpx.AsyncClient(base_url=f"http://{plain}") as http:
         assert (await http.get("/")).text == "plain"
         upgrade = {
@@ -117,7 +115,7 @@ async def test_http_and_refusals_are_served_as_ever(plain: str) -> None:
         assert (await http.get("/echo", headers={**upgrade, "sec-websocket-version": "7"})).is_error
 
 
-async def test_an_endpoint_that_breaks_hangs_up(plain: str) -> None:
+async def test_an_endpoint_that_raises_closes_the_connection(plain: str) -> None:
     async with frame_socket(plain, path="/breaks", subprotocol=None) as socket:
         await socket.ended()
 

@@ -34,7 +34,7 @@ async def _raw(address: str, request: str) -> bytes:
     return answer
 
 
-async def test_a_handshake_with_too_long_a_header_is_refused_and_not_left_to_wait(
+async def test_a_handshake_with_a_header_that_is_too_long_is_refused_at_once(
     direct: Service,
 ) -> None:
     answer = await _raw(
@@ -48,7 +48,7 @@ async def test_a_handshake_with_too_long_a_header_is_refused_and_not_left_to_wai
 
 @pytest.mark.parametrize("fragments", [(b"\xff",), (b"ok \xc3", b"")])
 @pytest.mark.parametrize("closes", [True, False])
-async def test_a_text_that_is_no_utf8_ends_in_a_close_frame_and_without_a_traceback(
+async def test_a_text_that_is_not_utf8_gets_a_close_frame_and_logs_no_traceback(
     direct: Service,
     fragments: tuple[bytes, ...],
     closes: bool,
@@ -112,7 +112,7 @@ def refusals() -> float:
     return REGISTRY.get_sample_value("gqlnotify_refusals_total", labels) or 0
 
 
-async def test_the_answers_to_pings_that_nobody_reads_are_bounded() -> None:
+async def test_unread_answers_to_pings_are_bounded() -> None:
     count, bound = 100_000, 100_000
     pings = [Frame(Opcode.PING, b"x" * 100)] * count
     settings: dict[str, Any] = {
@@ -160,7 +160,7 @@ async def test_a_message_is_bounded_by_the_routers_own_setting() -> None:
         assert (await socket.until_closed())[-1].close.code == 1009
 
 
-async def test_who_does_not_wait_for_the_handshake_is_let_go() -> None:
+async def test_a_peer_that_does_not_wait_for_the_handshake_is_disconnected() -> None:
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def endpoint(websocket: WebSocket) -> None:

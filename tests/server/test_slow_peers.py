@@ -19,11 +19,11 @@ pytestmark = pytest.mark.processes
 # A peer that does not read
 
 
-async def test_what_is_held_for_a_peer_that_does_not_read_is_bounded(each: Service) -> None:
+async def test_the_output_that_waits_for_a_peer_is_bounded(each: Service) -> None:
     await hold(each, BIG, 100)
 
 
-async def test_what_is_held_is_bounded_for_small_events_too(each: Service) -> None:
+async def test_the_output_of_small_events_that_waits_for_a_peer_is_bounded(each: Service) -> None:
     await hold(each, 12 * 1024, 900)
 
 
@@ -45,7 +45,7 @@ async def hold(service: Service, size: int, count: int) -> None:
         assert await texts(stalled, count) == expected
 
 
-async def test_a_peer_that_vanishes_with_an_answer_due_leaves_nothing_behind(
+async def test_a_peer_that_vanishes_before_its_answer_leaves_nothing(
     base: type[WebSocketsSansIOProtocol],
 ) -> None:
     async with served(base, topic_linger=0) as service:
@@ -59,7 +59,7 @@ async def test_a_peer_that_vanishes_with_an_answer_due_leaves_nothing_behind(
             await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 
-async def test_a_burst_of_large_events_reaches_a_slow_peer_whole(each: Service) -> None:
+async def test_a_slow_peer_gets_a_burst_of_large_events_completely(each: Service) -> None:
     async with each.socket(buffer=1024) as stalled, each.socket() as reader:
         await ready(stalled, "a", "1", "2")
         await ready(reader, "a", "1")
@@ -75,7 +75,7 @@ async def test_a_burst_of_large_events_reaches_a_slow_peer_whole(each: Service) 
         assert await texts(stalled, 2) == ["after"] * 2
 
 
-async def test_who_has_caught_up_shares_the_writes_again(direct: Service) -> None:
+async def test_a_peer_that_caught_up_shares_the_writes_again(direct: Service) -> None:
     async with direct.socket(buffer=1024) as socket:
         await ready(socket, "a", "1")
         await direct.publish("a", *("x" * BIG for _ in range(60)))
@@ -87,7 +87,7 @@ async def test_who_has_caught_up_shares_the_writes_again(direct: Service) -> Non
         assert len(direct.taps.writes) - before == 1
 
 
-async def test_a_flood_waits_for_its_reader(each: Service) -> None:
+async def test_a_fast_generator_waits_for_its_reader(each: Service) -> None:
     async with each.socket(buffer=1024) as socket:
         await socket.init()
         await socket.subscribe("1", "subscription { flood(size: 20000) }")
@@ -98,7 +98,7 @@ async def test_a_flood_waits_for_its_reader(each: Service) -> None:
         await socket.frames(1000)
 
 
-async def test_who_falls_behind_the_history_is_told_so(
+async def test_a_peer_that_lags_beyond_the_history_gets_cursor_expired(
     base: type[WebSocketsSansIOProtocol], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_topic, "BUFFER_SIZE", 8)
@@ -124,7 +124,7 @@ async def test_who_falls_behind_the_history_is_told_so(
         await socket.settled()
 
 
-async def test_who_leaves_while_behind_leaves_nothing_behind(
+async def test_a_lagging_peer_that_leaves_leaves_nothing(
     base: type[WebSocketsSansIOProtocol],
 ) -> None:
     async with served(base, topic_linger=0) as service:
@@ -160,7 +160,7 @@ async def test_a_close_does_not_wait_long_for_a_peer_that_does_not_read(
         await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 
-async def test_a_peer_that_does_not_take_the_close_frame_is_let_go(
+async def test_a_peer_that_does_not_take_the_close_frame_is_disconnected(
     direct: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "CLOSE_SECONDS", 0.3)
@@ -182,7 +182,7 @@ async def test_closing_ends_an_operation_that_never_waits(each: Service, reads: 
         assert close.close.code == 4429
 
 
-async def test_a_shutdown_is_no_trouble_to_a_peer_that_does_not_read(
+async def test_a_shutdown_with_a_peer_that_does_not_read_logs_no_error(
     each: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with each.socket(buffer=1024) as socket:
@@ -198,7 +198,7 @@ async def test_a_shutdown_is_no_trouble_to_a_peer_that_does_not_read(
 @pytest.mark.parametrize(
     "last", [Frame(Opcode.CLOSE, b"\x03\xe8"), Frame(Opcode.CONT, b"")], ids=["close", "an error"]
 )
-async def test_who_ends_it_without_reading_what_is_left_is_let_go(
+async def test_a_peer_that_ends_the_connection_without_reading_is_disconnected(
     direct: Service, last: Frame
 ) -> None:
     async with direct.socket(buffer=1024) as socket:

@@ -23,30 +23,32 @@ Promise = Callable[[Service], Coroutine[Any, Any, None]]
 @pytest.mark.parametrize(
     "promise",
     [
-        slow_peers.test_what_is_held_for_a_peer_that_does_not_read_is_bounded,
-        slow_peers.test_what_is_held_is_bounded_for_small_events_too,
-        slow_peers.test_a_burst_of_large_events_reaches_a_slow_peer_whole,
-        slow_peers.test_a_flood_waits_for_its_reader,
-        websocket.test_results_leave_before_the_close_frame_and_nothing_behind_it,
-        websocket.test_nothing_is_written_behind_the_answer_to_the_peers_close,
+        slow_peers.test_the_output_that_waits_for_a_peer_is_bounded,
+        slow_peers.test_the_output_of_small_events_that_waits_for_a_peer_is_bounded,
+        slow_peers.test_a_slow_peer_gets_a_burst_of_large_events_completely,
+        slow_peers.test_a_fast_generator_waits_for_its_reader,
+        websocket.test_results_are_sent_before_the_close_frame_and_nothing_after_it,
+        websocket.test_nothing_is_written_after_the_answer_to_the_peers_close,
     ],
 )
-def test_it_is_so_under_uvloop(promise: Promise, base: type[WebSocketsSansIOProtocol]) -> None:
+def test_slow_peers_are_served_under_uvloop(
+    promise: Promise, base: type[WebSocketsSansIOProtocol]
+) -> None:
     _under_uvloop(promise, base)
 
 
 @pytest.mark.parametrize(
     "promise",
     [
-        websocket.test_a_burst_leaves_in_one_write_and_in_order,
-        websocket.test_two_subscriptions_on_one_connection_leave_in_one_write,
-        websocket.test_a_frame_leaves_in_the_turn_after_the_one_it_was_written_in,
-        websocket.test_a_single_event_leaves_without_waiting_for_a_clock,
-        slow_peers.test_who_has_caught_up_shares_the_writes_again,
+        websocket.test_a_burst_is_sent_in_one_write_and_in_order,
+        websocket.test_two_subscriptions_on_one_connection_share_one_write,
+        websocket.test_a_frame_is_sent_in_the_tick_after_the_one_it_was_written_in,
+        websocket.test_a_single_event_is_sent_without_a_timer,
+        slow_peers.test_a_peer_that_caught_up_shares_the_writes_again,
         websocket.test_writing_to_a_connection_that_is_lost_is_harmless,
     ],
 )
-def test_direct_frames_are_so_under_uvloop(promise: Promise) -> None:
+def test_direct_frames_are_sent_under_uvloop(promise: Promise) -> None:
     _under_uvloop(promise, WebSocketProtocol)
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 # Frames of one turn
 
 
-async def test_a_burst_leaves_in_one_write_and_in_order(direct: Service) -> None:
+async def test_a_burst_is_sent_in_one_write_and_in_order(direct: Service) -> None:
     async with direct.socket() as socket:
         await ready(socket, "a", "1")
         before = len(direct.taps.writes)
@@ -30,7 +30,7 @@ async def test_a_burst_leaves_in_one_write_and_in_order(direct: Service) -> None
         assert len(direct.taps.writes) - before == 1
 
 
-async def test_two_subscriptions_on_one_connection_leave_in_one_write(direct: Service) -> None:
+async def test_two_subscriptions_on_one_connection_share_one_write(direct: Service) -> None:
     async with direct.socket() as socket:
         await ready(socket, "a", "1", "2")
         await follow(socket, "b", "3")
@@ -42,7 +42,7 @@ async def test_two_subscriptions_on_one_connection_leave_in_one_write(direct: Se
         assert len(direct.taps.writes) - before == 1
 
 
-async def test_each_connection_gets_one_write_of_its_own(direct: Service) -> None:
+async def test_each_connection_gets_one_write(direct: Service) -> None:
     async with direct.socket() as one, direct.socket() as other:
         await ready(one, "a", "1")
         await ready(other, "a", "1")
@@ -52,7 +52,7 @@ async def test_each_connection_gets_one_write_of_its_own(direct: Service) -> Non
         assert len(direct.taps.writes) - before == 2
 
 
-async def test_a_frame_leaves_in_the_turn_after_the_one_it_was_written_in(direct: Service) -> None:
+async def test_a_frame_is_sent_in_the_tick_after_the_one_it_was_written_in(direct: Service) -> None:
     async with direct.socket() as socket:
         await socket.init()
         before = len(direct.taps.writes)
@@ -62,7 +62,7 @@ async def test_a_frame_leaves_in_the_turn_after_the_one_it_was_written_in(direct
         assert direct.taps.writes[before:] == [text_frame(b"x")]
 
 
-async def test_a_single_event_leaves_without_waiting_for_a_clock(direct: Service) -> None:
+async def test_a_single_event_is_sent_without_a_timer(direct: Service) -> None:
     async with direct.socket() as socket:
         await ready(socket, "a", "1")
         before = len(direct.taps.writes)
@@ -88,7 +88,7 @@ async def test_answers_and_results_keep_their_order(direct: Service) -> None:
         assert [frame.message for frame in frames[1:]] == pongs
 
 
-async def test_the_ack_goes_before_everything(direct: Service) -> None:
+async def test_the_ack_is_sent_first(direct: Service) -> None:
     async with direct.socket() as socket:
         await socket.send(
             {"type": "connection_init"},
@@ -101,7 +101,7 @@ async def test_the_ack_goes_before_everything(direct: Service) -> None:
 # The end
 
 
-async def test_results_leave_before_the_close_frame_and_nothing_behind_it(each: Service) -> None:
+async def test_results_are_sent_before_the_close_frame_and_nothing_after_it(each: Service) -> None:
     async with each.socket() as socket:
         await ready(socket, "a", "1")
         for n in range(50):
@@ -112,7 +112,7 @@ async def test_results_leave_before_the_close_frame_and_nothing_behind_it(each: 
         assert close.close.code == 4429
 
 
-async def test_nothing_is_written_behind_the_answer_to_the_peers_close(each: Service) -> None:
+async def test_nothing_is_written_after_the_answer_to_the_peers_close(each: Service) -> None:
     async with each.socket() as socket:
         await ready(socket, "a", "1")
         await socket.send_frames(Frame(Opcode.CLOSE, (1000).to_bytes(2)))

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "portable"])
-async def test_nothing_is_lost_and_nothing_left_of_connections_that_come_and_go(
+async def test_connections_that_come_and_go_lose_no_event_and_leave_nothing(
     direct: bool, tmp_path: Path
 ) -> None:
     plan = Plan(0.1, connections=60, direct=direct, seed=random.randrange(10**6))

@@ -111,7 +111,7 @@ async def test_completed_operations_leave_no_task(hasty: Server, tasks: Tasks) -
         await wait_until(idle.are_as_before)
 
 
-async def test_a_peer_that_never_reads_is_let_go_within_the_ping_deadline(
+async def test_a_peer_that_never_reads_is_disconnected_within_the_ping_deadline(
     hasty: Server, tasks: Tasks
 ) -> None:
     async with open_socket(hasty.ws, ping_interval=None, max_queue=1) as socket:
@@ -124,7 +124,7 @@ async def test_a_peer_that_never_reads_is_let_go_within_the_ping_deadline(
         socket.connection.transport.abort()
 
 
-async def test_a_peer_that_writes_and_never_reads_is_let_go_as_well(
+async def test_a_peer_that_writes_but_never_reads_is_disconnected(
     hasty: Server, tasks: Tasks
 ) -> None:
     async with open_socket(hasty.ws, ping_interval=None, max_queue=1, compression=None) as socket:
@@ -143,7 +143,7 @@ async def write_forever(socket: Socket) -> None:
 
 
 @pytest.mark.parametrize("document", [FLOOD, "subscription { endless }"])
-async def test_a_peer_that_leaves_amid_a_stream_is_no_trouble(
+async def test_a_peer_that_leaves_during_a_stream_logs_no_error(
     hasty: Server, tasks: Tasks, document: str
 ) -> None:
     for _ in range(3):

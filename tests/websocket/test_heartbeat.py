@@ -80,7 +80,7 @@ async def test_a_silent_peer_is_pinged_once_and_given_up_once(silent: Peer) -> N
     assert len(silent.dead) == 1
 
 
-async def test_neither_comes_before_its_time(silent: Peer) -> None:
+async def test_no_ping_and_no_timeout_comes_early(silent: Peer) -> None:
     await wait_until(lambda: silent.dead)
     assert silent.pinged[0] - silent.began >= INTERVAL * 0.99
     assert silent.dead[0] - silent.pinged[0] >= TIMEOUT * 0.99
@@ -136,7 +136,7 @@ async def test_a_peer_that_still_reads_is_waited_for(silent: Peer) -> None:
     assert len(silent.pinged) == 1
 
 
-async def test_a_process_that_stood_still_gives_up_nobody(silent: Peer) -> None:
+async def test_a_process_that_was_blocked_disconnects_no_peer(silent: Peer) -> None:
     await wait_until(lambda: silent.pinged)
     block(3 * TIMEOUT)
     await asyncio.sleep(0)

@@ -3,7 +3,7 @@ import asyncio
 from gqlnotify.websocket.primitives import LightEvent, LightQueue
 
 
-async def test_those_who_wait_at_a_gate_go_on_when_it_opens() -> None:
+async def test_waiters_continue_when_the_event_is_set() -> None:
     gate = LightEvent()
     waiting = [asyncio.create_task(gate.wait()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -13,14 +13,14 @@ async def test_those_who_wait_at_a_gate_go_on_when_it_opens() -> None:
     assert gate.is_set()
 
 
-async def test_nobody_waits_at_an_open_gate() -> None:
+async def test_waiting_for_a_set_event_returns_at_once() -> None:
     gate = LightEvent(is_open=True)
     await gate.wait()
     gate.clear()
     assert not gate.is_set()
 
 
-async def test_who_gives_up_waiting_does_not_give_up_for_the_others() -> None:
+async def test_a_cancelled_waiter_does_not_affect_the_others() -> None:
     gate = LightEvent()
     impatient, patient = asyncio.create_task(gate.wait()), asyncio.create_task(gate.wait())
     await asyncio.sleep(0)
@@ -31,7 +31,7 @@ async def test_who_gives_up_waiting_does_not_give_up_for_the_others() -> None:
     assert impatient.cancelled()
 
 
-async def test_items_come_in_the_order_in_which_they_were_put() -> None:
+async def test_items_are_taken_in_the_order_in_which_they_were_put() -> None:
     mailbox: LightQueue[int] = LightQueue()
     reading = asyncio.create_task(mailbox.get())
     await asyncio.sleep(0)
@@ -43,7 +43,7 @@ async def test_items_come_in_the_order_in_which_they_were_put() -> None:
     assert mailbox.empty()
 
 
-async def test_who_wants_to_is_told_of_each_item() -> None:
+async def test_a_callback_is_called_for_each_item() -> None:
     mailbox: LightQueue[int] = LightQueue()
     told: list[bool] = []
     mailbox.on_put = lambda: told.append(mailbox.empty())

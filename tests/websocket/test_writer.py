@@ -90,7 +90,7 @@ async def test_a_peer_that_inflates_reads_the_same() -> None:
 
 
 @pytest.mark.processes
-async def test_nothing_is_written_before_the_turn_is_over_unless_it_is_flushed() -> None:
+async def test_nothing_is_written_before_the_end_of_the_tick_unless_it_is_flushed() -> None:
     async def script(wire: Writer) -> None:
         assert isinstance(wire, DirectWriter)
         wire.write("x" * FULL_BYTES)

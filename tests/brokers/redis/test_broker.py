@@ -50,7 +50,7 @@ async def test_a_frozen_server_at_the_start_is_said_in_time(launch: Launch) -> N
 
 
 @pytest.mark.parametrize("fault", ["stopped", "paused", "frozen"])
-async def test_many_publishers_are_told_in_time_that_redis_is_out_of_reach(
+async def test_many_publishers_get_a_timely_error_if_redis_can_not_be_reached(
     launch: Launch, fault: str
 ) -> None:
     server = launch(persistent=True)
@@ -147,7 +147,7 @@ async def is_ready(broker: RedisBroker) -> bool:
     ("login", "reason"),
     [("", "authenticat"), (":wrong-one@", "invalid username-password")],
 )
-async def test_a_wrong_password_is_said_and_not_repeated(
+async def test_an_error_reports_a_wrong_password_without_repeating_it(
     launch: Launch, login: str, reason: str
 ) -> None:
     server = launch(password=PASSWORD)
@@ -272,7 +272,7 @@ Asking = Callable[[RedisBroker, str], Awaitable[object]]
     ],
     ids=["publish", "read", "head", "check"],
 )
-async def test_who_gives_up_leaves_no_answer_to_the_next_one(
+async def test_a_cancelled_command_leaves_no_answer_to_the_next_one(
     each_redis: RedisServer, asking: Asking
 ) -> None:
     topic, own = new_topic(), new_topic()
@@ -292,7 +292,7 @@ async def test_who_gives_up_leaves_no_answer_to_the_next_one(
         assert [event.payload for event in kept] == [b"%d" % turns for turns in range(25)]
 
 
-async def test_who_gives_up_a_turn_gives_it_to_the_next_one(launch: Launch) -> None:
+async def test_a_cancelled_wait_for_a_connection_passes_it_to_the_next_one(launch: Launch) -> None:
     server = launch()
     async with listening(server.url, timeout=1) as ears:
         server.pause()
@@ -445,7 +445,7 @@ async def test_a_unix_socket_leads_there_as_well(launch: Launch) -> None:
 
 
 @pytest.mark.processes
-async def test_tls_is_spoken_to_whom_the_url_trusts_and_to_nobody_else() -> None:
+async def test_tls_connects_only_to_servers_that_the_url_trusts() -> None:
     with redis_server(tls=True, password=PASSWORD) as server:
         async with listening(server.url) as ears:
             await ears.broker.subscribe("x")

@@ -174,7 +174,7 @@ async def test_an_event_is_delivered_live_once_the_slot_has_moved(each_cluster: 
         await wait_until(lambda: ears.payloads == [b"1"])
 
 
-async def test_who_does_not_know_yet_that_a_slot_moved_subscribes_and_publishes_all_the_same(
+async def test_a_client_that_does_not_know_of_a_moved_slot_subscribes_and_publishes(
     each_cluster: Cluster,
 ) -> None:
     topic, other = new_topic(), new_topic()
@@ -190,7 +190,7 @@ async def test_who_does_not_know_yet_that_a_slot_moved_subscribes_and_publishes_
         assert (await ears.broker.publish(other, b"1")).seq == 1
 
 
-async def test_nodes_that_disagree_for_a_while_leave_nobody_deaf(each_cluster: Cluster) -> None:
+async def test_nodes_that_disagree_for_a_while_lose_no_subscription(each_cluster: Cluster) -> None:
     topic = new_topic()
     async with listening(each_cluster.url) as ears:
         await ears.broker.subscribe(topic)
@@ -224,7 +224,7 @@ async def test_a_slot_that_stays_on_its_way_can_be_published_to_and_read(
             await ears.broker.head(topic)
 
 
-async def test_many_publishers_to_a_slot_on_its_way_either_succeed_or_are_told(
+async def test_publishing_to_a_migrating_slot_succeeds_or_raises(
     each_cluster: Cluster,
 ) -> None:
     topic = new_topic()

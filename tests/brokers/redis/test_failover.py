@@ -121,7 +121,7 @@ async def test_rights_that_another_server_gives_are_found_there(launch: Launch) 
             assert (await ears.broker.publish("x", b"2")).seq == 1
 
 
-async def test_a_changed_password_does_not_make_a_process_hammer(
+async def test_a_changed_password_does_not_flood_redis_with_attempts(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_RETRY_SECONDS", (0.01, 60))
@@ -139,7 +139,7 @@ async def test_a_changed_password_does_not_make_a_process_hammer(
         assert asyncio.get_running_loop().time() - began >= 0.15
 
 
-async def test_commands_fail_at_once_while_the_password_is_refused_and_go_on_after(
+async def test_commands_fail_at_once_while_the_password_is_refused_and_work_again_afterwards(
     launch: Launch,
 ) -> None:
     server = launch()
@@ -160,7 +160,7 @@ async def test_commands_fail_at_once_while_the_password_is_refused_and_go_on_aft
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
-async def test_a_publisher_tries_a_refused_password_seldom_and_names_the_cause(
+async def test_a_publisher_rarely_retries_a_refused_password_and_names_the_cause(
     launch: Launch, kind: str
 ) -> None:
     server = launch()

@@ -32,7 +32,7 @@ async def test_a_cluster_is_ready(each_cluster: Cluster) -> None:
         await ears.broker.check()
 
 
-async def test_checks_at_once_and_those_that_follow_soon_share_one_event(
+async def test_concurrent_checks_and_those_soon_after_share_one_event(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "_FRESH_SECONDS", 60)
@@ -54,7 +54,9 @@ async def test_checks_at_once_and_those_that_follow_soon_share_one_event(
     ],
     ids=["no scripts", "no keys", "no channels", "no XADD"],
 )
-async def test_who_lacks_a_right_is_not_ready(launch: Launch, rights: str, reason: str) -> None:
+async def test_a_user_without_the_needed_rights_is_not_ready(
+    launch: Launch, rights: str, reason: str
+) -> None:
     server = launch()
     server.ask("ACL", "SETUSER", "app", "on", ">x", *rights.split())
     async with listening(f"redis://app:x@{HOST}:{server.port}") as ears:
@@ -93,7 +95,7 @@ async def test_a_server_that_can_not_save_is_not_ready(launch: Launch) -> None:
             await ears.broker.check()
 
 
-async def test_a_live_line_that_hears_of_nothing_is_made_again(launch: Launch) -> None:
+async def test_a_live_connection_without_events_is_replaced(launch: Launch) -> None:
     here, there = launch(), launch()
     with Link(here.port) as link:
         async with listening(link.url) as ears:

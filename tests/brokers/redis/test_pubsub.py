@@ -63,7 +63,7 @@ async def test_any_number_of_topics_needs_one_connection_and_few_commands(launch
         assert calls(server, "unsubscribe") <= 5
 
 
-async def test_to_leave_and_come_back_in_one_turn_sends_nothing(launch: Launch) -> None:
+async def test_unsubscribing_and_subscribing_in_one_tick_sends_no_command(launch: Launch) -> None:
     server = launch()
     async with listening(server.url) as ears, asyncio.timeout(PATIENCE):
         await ears.broker.subscribe("x")
@@ -77,7 +77,7 @@ async def test_to_leave_and_come_back_in_one_turn_sends_nothing(launch: Launch) 
 
 
 @pytest.mark.parametrize("turns", range(1, 6))
-async def test_to_leave_and_come_back_some_turns_later_is_confirmed(
+async def test_subscribing_again_some_ticks_later_is_confirmed(
     each_redis: RedisServer, turns: int
 ) -> None:
     topic = new_topic()
@@ -92,7 +92,7 @@ async def test_to_leave_and_come_back_some_turns_later_is_confirmed(
         await wait_until(lambda: ears.payloads == [b"1"])
 
 
-async def test_all_who_subscribe_to_one_topic_are_confirmed(each_redis: RedisServer) -> None:
+async def test_all_subscribers_of_a_topic_are_confirmed(each_redis: RedisServer) -> None:
     async with listening(each_redis.url) as ears, asyncio.timeout(PATIENCE):
         await asyncio.gather(*(ears.broker.subscribe("x") for _ in range(5)))
 
@@ -106,7 +106,7 @@ async def test_a_confirmation_has_the_topic_looked_at_again(each_redis: RedisSer
         await wait_until(lambda: ears.rechecked == [topic, topic])
 
 
-async def test_who_gives_up_subscribing_leaves_no_channel_behind(launch: Launch) -> None:
+async def test_a_cancelled_subscribe_leaves_no_channel(launch: Launch) -> None:
     server = launch()
     with Link(server.port) as link:
         async with numbers(link.url) as stream:
@@ -154,7 +154,7 @@ async def test_a_link_that_is_cut_again_and_again_leaves_no_hole(launch: Launch)
             await stream.everybody_has(range(100))
 
 
-async def test_what_others_publish_while_the_line_is_down_comes_before_anything_newer(
+async def test_events_published_while_the_connection_is_down_arrive_before_newer_ones(
     launch: Launch,
 ) -> None:
     server = launch()
@@ -231,7 +231,7 @@ async def test_a_subscriber_that_redis_hangs_up_on_for_slowness_catches_up(launc
         assert after["id"] != before["id"]
 
 
-async def test_a_restart_with_all_data_leaves_no_hole_and_tells_of_none(launch: Launch) -> None:
+async def test_a_restart_with_all_data_causes_no_gap_and_no_error(launch: Launch) -> None:
     server = launch(persistent=True)
     async with numbers(server.url) as stream:
         early = await stream.reader()
@@ -259,7 +259,9 @@ async def test_a_restart_without_an_event_leaves_no_hole_either(launch: Launch) 
 # who was told what Redis forgot
 
 
-async def test_who_saw_what_a_rewound_server_forgot_is_told(launch: Launch) -> None:
+async def test_subscribers_that_saw_events_lost_by_a_rewound_server_get_cursor_expired(
+    launch: Launch,
+) -> None:
     server = launch()
     async with numbers(server.url) as stream:
         await stream.reader()
@@ -276,7 +278,9 @@ async def test_who_saw_what_a_rewound_server_forgot_is_told(launch: Launch) -> N
         await wait_until(lambda: resuming.got == [6, 7])
 
 
-async def test_who_saw_what_a_lagging_replica_never_had_is_told(launch: Launch) -> None:
+async def test_subscribers_that_saw_events_missing_in_a_replica_get_cursor_expired(
+    launch: Launch,
+) -> None:
     master, replica = master_and_replica(launch)
     with Link(master.port) as link:
         async with numbers(link.url) as stream:
@@ -295,7 +299,7 @@ async def test_who_saw_what_a_lagging_replica_never_had_is_told(launch: Launch) 
 
 @pytest.mark.parametrize("event", [True, False], ids=["by an event", "by the keep-alive"])
 @pytest.mark.usefixtures("keeping")
-async def test_live_subscribers_are_told_that_all_data_was_lost(
+async def test_live_subscribers_get_cursor_expired_when_all_data_is_lost(
     launch: Launch, event: bool
 ) -> None:
     server = launch()
@@ -318,7 +322,9 @@ async def test_live_subscribers_are_told_that_all_data_was_lost(
         await stream.everybody_has([4])
 
 
-async def test_live_subscribers_are_told_of_a_failover_to_an_empty_server(launch: Launch) -> None:
+async def test_live_subscribers_get_cursor_expired_after_a_failover_to_an_empty_server(
+    launch: Launch,
+) -> None:
     full, empty = launch(), launch()
     with Link(full.port) as link:
         async with numbers(link.url) as stream:
@@ -332,7 +338,7 @@ async def test_live_subscribers_are_told_of_a_failover_to_an_empty_server(launch
 
 
 @pytest.mark.usefixtures("keeping")
-async def test_the_keep_alive_extends_the_life_of_a_topic_that_somebody_listens_to(
+async def test_the_keep_alive_extends_the_life_of_a_topic_with_subscribers(
     launch: Launch,
 ) -> None:
     server = launch()
@@ -436,7 +442,7 @@ async def test_what_is_published_while_the_line_is_down_reaches_a_topic_without_
             await stream.everybody_has([1, 2])
 
 
-async def test_a_topic_that_ran_out_of_age_goes_on_without_a_gap(launch: Launch) -> None:
+async def test_an_expired_topic_continues_without_a_gap(launch: Launch) -> None:
     server = launch()
     async with numbers(server.url, seconds=1.0 * SCALE) as stream:
         reader = await stream.reader()
@@ -455,7 +461,7 @@ async def test_a_topic_that_ran_out_of_age_goes_on_without_a_gap(launch: Launch)
 # its end
 
 
-async def test_a_line_that_is_lost_while_it_sends_is_made_anew(each_redis: RedisServer) -> None:
+async def test_a_connection_that_is_lost_while_sending_is_replaced(each_redis: RedisServer) -> None:
     servers, channel = connect(Address.parse(each_redis.url), TIMEOUT), new_topic()
     owner = _LosingItsLineOnce()
     owner.line = Line(servers, "the only one", owner, TIMEOUT)

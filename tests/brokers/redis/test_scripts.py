@@ -109,7 +109,7 @@ async def test_an_event_id_of_the_last_epoch_is_still_known(launch: Launch) -> N
         assert await ears.broker.publish(topic, b"x", event_id="a") == first
 
 
-async def test_a_restart_begins_a_new_epoch_and_every_cursor_goes_on(launch: Launch) -> None:
+async def test_a_restart_starts_a_new_epoch_and_keeps_every_cursor_valid(launch: Launch) -> None:
     server, topic = launch(persistent=True), new_topic()
     async with listening(server.url) as ears:
         old = await published(ears.broker, topic, [b"1", b"2", b"3"])
@@ -124,7 +124,7 @@ async def test_a_restart_begins_a_new_epoch_and_every_cursor_goes_on(launch: Lau
             assert await ears.broker.read(topic, event.cursor, ALL) == whole[at + 1 :]
 
 
-async def test_what_a_rewound_server_forgot_is_expired_and_the_rest_goes_on(
+async def test_events_that_a_rewound_server_lost_are_expired_and_the_others_are_not(
     launch: Launch,
 ) -> None:
     server, topic = launch(), new_topic()
@@ -145,7 +145,7 @@ async def test_what_a_rewound_server_forgot_is_expired_and_the_rest_goes_on(
             assert await ears.broker.read(topic, event.cursor, ALL) == [*kept[at:], *new]
 
 
-async def test_what_a_lagging_replica_never_had_is_expired_once_it_is_promoted(
+async def test_events_that_a_promoted_replica_never_had_are_expired(
     launch: Launch,
 ) -> None:
     master, replica, topic = *master_and_replica(launch), new_topic()
@@ -163,7 +163,7 @@ async def test_what_a_lagging_replica_never_had_is_expired_once_it_is_promoted(
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB", "DEL"])
-async def test_lost_data_begins_a_new_epoch_and_every_old_cursor_is_expired(
+async def test_lost_data_starts_a_new_epoch_and_expires_every_old_cursor(
     launch: Launch, command: str
 ) -> None:
     server, topic = launch(), new_topic()
@@ -248,7 +248,7 @@ async def test_asking_for_topics_without_an_event_leaves_one_key_for_them_all(
         assert server.ask("KEYS", "*") == [BEGUN.encode()]
 
 
-async def test_a_full_server_still_tells_where_a_topic_without_an_event_is(launch: Launch) -> None:
+async def test_a_full_server_returns_the_cursor_of_a_topic_without_events(launch: Launch) -> None:
     server, topic = launch(), new_topic()
     async with listening(server.url) as ears:
         await ears.broker.head(new_topic())
@@ -260,7 +260,7 @@ async def test_a_full_server_still_tells_where_a_topic_without_an_event_is(launc
         assert await ears.broker.read(topic, start, ALL) == [event]
 
 
-async def test_the_cursor_of_a_topic_without_an_event_outlives_a_week_in_which_no_topic_begins(
+async def test_the_cursor_of_an_empty_topic_survives_a_week_without_new_topics(
     launch: Launch,
 ) -> None:
     server = launch()
@@ -273,7 +273,7 @@ async def test_the_cursor_of_a_topic_without_an_event_outlives_a_week_in_which_n
 
 
 @pytest.mark.parametrize("ask", ["head", "oldest"])
-async def test_who_left_before_the_first_event_gets_it_at_another_process(
+async def test_a_subscriber_that_left_before_the_first_event_gets_it_at_another_process(
     each_redis: RedisServer, ask: str
 ) -> None:
     topic = new_topic()

@@ -14,9 +14,7 @@ from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["asked", "killed"])
-async def test_a_failover_leaves_no_hole_that_nobody_is_told_of(
-    redis_program: Path, kill: bool
-) -> None:
+async def test_a_failover_causes_no_silent_gap(redis_program: Path, kill: bool) -> None:
     with sentinel(redis_program) as watched:
         async with numbers(watched.url, topic="x", length=100_000) as stream:
             early = await stream.reader()
@@ -41,7 +39,7 @@ async def test_a_failover_leaves_no_hole_that_nobody_is_told_of(
                 assert set(early.got) - set(expected)
 
 
-async def test_a_service_that_nobody_knows_is_said(redis_program: Path) -> None:
+async def test_an_unknown_service_is_named_in_the_error(redis_program: Path) -> None:
     with sentinel(redis_program) as watched:
         assert "nobody" in await refusal(f"redis+sentinel://{HOST}:{watched.watcher.port}/nobody")
 
