@@ -103,6 +103,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             event_context=event_context,
             cache_bytes=settings.outcome_cache_bytes,
             execution_timeout=settings.execution_timeout,
+            concurrency=settings.execution_concurrency,
             limits=execution.Limits.from_settings(settings),
             persisted=execution.PersistedOperations.from_settings(settings),
             replay_rate=settings.replay_rate,

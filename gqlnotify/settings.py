@@ -234,6 +234,11 @@ class Settings(BaseSettings):
     execution_timeout: float = Field(
         default=30, gt=0, description="How long the resolvers of one event may take"
     )
+    execution_concurrency: int = Field(
+        default=64,
+        gt=0,
+        description="Events of one group of subscriptions whose resolvers run at the same time",
+    )
     replay_rate: float = Field(
         default=1000,
         gt=0,

@@ -53,6 +53,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "drain_window": ("25.5", 25.5),
     "log_format": ("json", "json"),
     "execution_timeout": ("7", 7.0),
+    "execution_concurrency": ("8", 8),
     "replay_rate": ("250", 250.0),
     "outcome_cache_bytes": ("7", 7),
     "compress_above": ("8", 8),

@@ -10,13 +10,14 @@ fair_queue.py     chooses the client whose document is next
 persisted.py      finds persisted documents by their names
 shared.py         executes and encodes each event once for identical subscriptions
 replay_budget.py  limits the rate of executions that replay past events for a subject
+pipeline.py       executes several events of a topic at a time, and keeps their order
 group.py          sends the encoded results of a shared execution to its members, in order
 validity.py       ends a stream without a connection when its token ends
 """
 
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.event_execution import EncodedResult, EventContext, MakeContext
-from gqlnotify.execution.group import Ended, Group, Member
+from gqlnotify.execution.group import Group, Member
 from gqlnotify.execution.limits import Limits
 from gqlnotify.execution.operation import (
     Operation,
@@ -26,6 +27,7 @@ from gqlnotify.execution.operation import (
     unshared,
 )
 from gqlnotify.execution.persisted import PersistedOperations
+from gqlnotify.execution.pipeline import Ended
 from gqlnotify.execution.replay_budget import ReplayBudget
 from gqlnotify.execution.results import (
     NOT_JSON,

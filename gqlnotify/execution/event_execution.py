@@ -50,7 +50,10 @@ from gqlnotify.execution.strawberry_adapter import (
     is_awaitable,
     keep_subfields,
     log_errors,
+    may_wait,
+    wraps_resolvers,
 )
+from gqlnotify.execution.task_on_demand import TaskOnDemand, begin
 from gqlnotify.protocol.frames import Batch, SharedBody
 from gqlnotify.topics.conflation import Skipped
 from gqlnotify.topics.projection import Projection
@@ -143,7 +146,7 @@ class EventExecution:
         """
         view_as_everybody()
         if self._extended:
-            return self._guarded(event, self._execute_with_extensions(event))
+            return begin(self._guarded(event, self._execute_with_extensions(event)))
         try:
             with only_own_cancellation():
                 value = self._request.projection.apply(event)
@@ -207,31 +210,36 @@ class EventExecution:
         """Run Strawberry's extensions around the event, as if it were an operation."""
         request = self._request.context
         context = viewerless(request, request.variables, request.operation_extensions)
+        task = TaskOnDemand()
         try:
             with only_own_cancellation():
                 value = self._request.projection.apply(event)
         except Exception as error:
-            return await self._among_extensions(event, context, error_result(error))
+            return await self._among_extensions(event, context, error_result(error), task)
         if isinstance(value, Skipped):
             return None
         async with AsyncExitStack() as stack:
             try:
                 with only_own_cancellation():
                     made = self._request.event_context(self._request.scope)
+                    if is_awaitable(made) or isinstance(made, AbstractAsyncContextManager):
+                        await task
                     context.context = await stack.enter_async_context(_entered(made))
             except Exception as error:
                 value = event_error(self._executor, error)
-            return await self._among_extensions(event, context, value)
+            return await self._among_extensions(event, context, value, task)
 
     async def _among_extensions(
-        self, event: Event, context: ExecutionContext, value: Any
+        self, event: Event, context: ExecutionContext, value: Any, task: TaskOnDemand
     ) -> EncodedResult:
         extensions = self._schema.get_extensions()
+        if may_wait(self._schema, extensions):
+            await task
         for extension in extensions:
             extension.execution_context = context
         runner = self._schema.create_extensions_runner(context, extensions)
         async with runner.operation():
-            result = await self._result_among_extensions(context, runner, value)
+            result = await self._result_among_extensions(context, runner, value, task)
             finished = await finish(
                 self._schema, context, result, runner, quiet=is_expected(result)
             )
@@ -240,18 +248,30 @@ class EventExecution:
         raise RuntimeError("A schema extension suppressed an exception")
 
     async def _result_among_extensions(
-        self, context: ExecutionContext, runner: SchemaExtensionsRunner, value: Any
+        self,
+        context: ExecutionContext,
+        runner: SchemaExtensionsRunner,
+        value: Any,
+        task: TaskOnDemand,
     ) -> ExecutionResult:
         if isinstance(value, ExecutionResult):
             return value
         try:
             with only_own_cancellation():
                 async with runner.executing():
-                    made = self._execute(value, context.context, runner)
-                    result = await made if is_awaitable(made) else made
+                    result = self._execute_among_resolvers(context, runner, value)
+                    if is_awaitable(result):
+                        await task
+                        result = await result
         except Exception as error:
             return event_error(self._executor, error)
         return ExecutionResult(data=result.data, errors=result.errors)
+
+    def _execute_among_resolvers(
+        self, context: ExecutionContext, runner: SchemaExtensionsRunner, value: Any
+    ) -> Any:
+        plain = None if wraps_resolvers(runner) else self._render_plainly(value)
+        return plain or self._execute(value, context.context, runner)
 
     def _execute(
         self, value: Any, context: Any, runner: SchemaExtensionsRunner | None = None

@@ -4,52 +4,43 @@ A group reads its topic once, and pushes each encoded result to all of its membe
 no task, queue or generator: it is an entry in a set. An operation that begins with an old cursor,
 or whose peer reads slowly, reads the topic with its own subscriber and the same encoded results,
 until it reaches the group's position.
+
+A group has no task either. In a tick it collects the results that are finished and pushes them.
+New events, a finished execution and history that was read call the next tick.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from typing_extensions import override
 
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import InternalError, NotifyError
-from gqlnotify.event import Event
+from gqlnotify.event import Cursor, Event
 from gqlnotify.event_loop import TickBatcher
 from gqlnotify.execution.event_execution import EncodedResult
+from gqlnotify.execution.pipeline import Collected, Ended, Execution, Pipeline, body_of
 from gqlnotify.observability import metrics
-from gqlnotify.protocol.frames import Batch, SharedBody
-from gqlnotify.topics.replay_buffer import NotBuffered
+from gqlnotify.protocol.frames import Batch
 from gqlnotify.topics.subscriber import Subscriber
 
 # How much is pushed to the members before their connections may write.
 BATCH_BYTES = 64 * 1024
+# How many members get a batch before the event loop does what else is ready.
+SLICE_MEMBERS = 256
 
 logger = logging.getLogger("gqlnotify.execution")
 
-EncodedResultOf = Callable[
-    [Event, bool], EncodedResult | asyncio.Future[EncodedResult | None] | None
-]
-"""Returns the encoded result of an event, or a future of it. The flag says whether to cache it."""
-
+EncodedResultOf = Callable[[Event, bool], EncodedResult | Execution | None]
+"""Begins the execution of an event. The flag says whether to cache its encoded result."""
 
 Marked = Callable[[EncodedResult, int], EncodedResult]
 """Returns the encoded result with the number of events that were dropped before it."""
 
-Wait = Callable[[], Awaitable[None]]
-
 Replay = Callable[[Event], Awaitable[EncodedResult | None]]
 """Returns the encoded result of an event for an operation with its own subscriber."""
-
-
-class Ended(Exception):
-    """An encoded result ended the operation with these errors."""
-
-    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__()
-        self.errors = errors
 
 
 class Member(Protocol):
@@ -60,7 +51,7 @@ class Member(Protocol):
     def push(self, batch: Batch) -> bool:
         """Take all of `batch` and return True. Or take nothing and return False to leave."""
 
-    def fell_behind(self, subscriber: Subscriber) -> None:
+    def lagged(self, subscriber: Subscriber) -> None:
         """Handle the removal from the group. It may read with `subscriber`, and join again."""
 
     async def send(self, batch: Batch) -> None:
@@ -68,6 +59,20 @@ class Member(Protocol):
 
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         """Handle the end of the group, because of `errors` if there are any."""
+
+
+class _FanOut:
+    """A batch on its way to the members that the group had when it was collected."""
+
+    __slots__ = ("batch", "before", "collected", "size", "unserved")
+
+    def __init__(self, collected: Collected, before: Cursor, members: Iterable[Member]) -> None:
+        self.collected = collected
+        self.before = before
+        """The position of the unserved members."""
+        self.unserved = list(members) if collected.bodies else []
+        self.size = len(self.unserved)
+        self.batch = Batch(collected.bodies)
 
 
 class Group(metrics.Sampled):
@@ -83,22 +88,25 @@ class Group(metrics.Sampled):
         marked: Marked,
         subscriber: Subscriber,
         on_end: Callable[["Group"], None],
+        *,
+        concurrency: int,
     ) -> None:
         self.ended = False
-        self._encoded_of = encoded_of
         self._marked = marked
         self._on_end = on_end
         self._subscriber = subscriber.fork(on_wake=self._wake)
-        self._position = self._reached = self._subscriber.position
+        self._pipeline = Pipeline(
+            self._subscriber, lambda event: encoded_of(event, False), concurrency=concurrency
+        )
+        self._position = self._subscriber.position
         self._members: set[Member] = set()
         self._joining: set[Subscriber] = set()
-        self._bodies: list[SharedBody] = []
-        self._held = 0
-        self._published_at: list[float] = []
         loop = asyncio.get_running_loop()
         self._ticks, self._delivery_counter = TickBatcher.of(loop), metrics.DeliveryCounter.of(loop)
-        self._moving = False
-        self._task: asyncio.Task[None] | None = None
+        self._scheduled = False
+        self._fan_out: _FanOut | None = None
+        self._awaited: Execution | None = None
+        self._refilling: asyncio.Task[None] | None = None
         metrics.watch(self)
 
     def __len__(self) -> int:
@@ -121,16 +129,16 @@ class Group(metrics.Sampled):
         self._joining.add(subscriber)
         messages = size = 0
         try:
-            while not self.ended and not subscriber.closed:
-                if subscriber.position == self._position:
-                    self._members.add(member)
-                    return True
-                encoded = await self._next_of(subscriber, replay)
+            while event := await subscriber.next(until=lambda: self._is_reached_by(subscriber)):
+                encoded = await replay(event)
                 if encoded is not None:
-                    body = _body_of(encoded)
-                    await member.send(encoded.batch)
+                    body = body_of(encoded)
+                    await member.send(self._marked(encoded, subscriber.left_out).batch)
                     messages, size = messages + 1, size + len(body.data)
-            return False
+            if self.ended or subscriber.closed:
+                return False
+            self._members.add(member)
+            return True
         finally:
             metrics.delivered(messages, size)
             self._joining.discard(subscriber)
@@ -141,118 +149,97 @@ class Group(metrics.Sampled):
         self._members.discard(member)
         self._end_if_idle()
 
-    async def _next_of(self, subscriber: Subscriber, replay: Replay) -> EncodedResult | None:
-        """Return the encoded result of the next event; None if the caller has to try again."""
-        try:
-            event = subscriber.take_latest()
-        except NotBuffered:
-            await subscriber.refill()
-            return None
-        if event is None:
-            # The group may not have reached this position yet. It wakes the subscriber when it has.
-            await subscriber.wait()
-            return None
-        encoded = await replay(event)
-        return None if encoded is None else self._marked(encoded, subscriber.left_out)
+    def _is_reached_by(self, subscriber: Subscriber) -> bool:
+        # A subscriber may also be ahead of the group, which wakes it when it gets there.
+        return self.ended or subscriber.position == self._position
 
     def _wake(self) -> None:
-        if self._moving or self.ended:
-            return
-        self._moving = True
         # At the end of the tick, so that all events of the tick leave together, and outside the
         # publisher's context, which has the publisher as its viewer.
-        self._ticks.add(self)
+        if not self._scheduled and not self.ended:
+            self._scheduled = True
+            self._ticks.add(self)
 
     def on_tick(self) -> None:
-        """Deliver new events. This creates a task only if it has to wait."""
+        """Push finished results to the next members. This returns at once."""
+        self._scheduled = False
+        if self.ended:
+            return
         try:
-            with only_own_cancellation():
-                waiting = self._advance()
+            self._advance()
         except Exception as error:
             self._fail(error)
-        else:
-            if waiting is not None:
-                self._task = asyncio.create_task(self._wait(waiting))
 
-    async def _wait(self, waiting: Wait | None) -> None:
+    def _advance(self) -> None:
+        fan_out = self._fan_out = self._fan_out or self._collect()
+        self._push_slice(fan_out)
+        if fan_out.unserved:
+            self._wake()
+            return
+        self._fan_out = None
+        self._count(fan_out)
+        if fan_out.collected.end is not None:
+            self._fail(fan_out.collected.end)
+        elif fan_out.collected.size >= BATCH_BYTES:
+            # Let the connections write first, so that they know whether they can take more.
+            self._wake()
+        else:
+            self._await_more()
+
+    def _collect(self) -> _FanOut:
+        """Collect the finished results. From now on, members join after them."""
+        collected = self._pipeline.collect(BATCH_BYTES)
+        before, self._position = self._position, collected.reached
+        if self._position != before:
+            for subscriber in self._joining:
+                subscriber.wake()
+        return _FanOut(collected, before, self._members)
+
+    def _push_slice(self, fan_out: _FanOut) -> None:
+        for _ in range(min(SLICE_MEMBERS, len(fan_out.unserved))):
+            member = fan_out.unserved.pop()
+            # It may have left since the last slice.
+            if member in self._members and not member.push(fan_out.batch):
+                self._members.discard(member)
+                member.lagged(self._subscriber.fork(fan_out.before))
+
+    def _await_more(self) -> None:
+        execution = self._pipeline.unfinished
+        if execution is not None:
+            if execution is not self._awaited:
+                self._awaited = execution
+                execution.add_done_callback(lambda _execution: self._wake())
+        elif self._pipeline.needs_history:
+            if self._refilling is None:
+                self._refilling = asyncio.create_task(self._refill())
+        elif self._subscriber.closed:
+            self._end([])
+
+    async def _refill(self) -> None:
         try:
             with only_own_cancellation():
-                while waiting is not None:
-                    await waiting()
-                    waiting = self._advance()
+                await self._pipeline.refill()
         except Exception as error:
             self._fail(error)
         finally:
-            self._task = None
+            self._refilling = None
+            self._wake()
+
+    def _count(self, fan_out: _FanOut) -> None:
+        if fan_out.size:
+            collected = fan_out.collected
+            self._delivery_counter.add(
+                fan_out.size, len(collected.bodies), collected.size, collected.published_at
+            )
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, Ended):
-            self._flush()
             self._end(error.errors)
         elif isinstance(error, NotifyError):
             self._end([error.formatted()])
         else:
             logger.error("A group of subscriptions failed", exc_info=error)
             self._end([InternalError("A group of subscriptions failed").formatted()])
-
-    def _advance(self) -> Wait | None:
-        """Take the new events. Return a function to await before the next call; None if done."""
-        while not self._subscriber.closed:
-            try:
-                event = self._subscriber.take()
-            except NotBuffered:
-                self._flush()
-                return self._subscriber.refill
-            if event is None:
-                break
-            encoded = self._encoded_of(event, False)
-            if isinstance(encoded, asyncio.Future):
-                # Deliver the earlier results now: this one may take long.
-                self._flush()
-                return partial(self._take_later, event, encoded)
-            self._take(event, encoded)
-            if self._held >= BATCH_BYTES:
-                self._flush()
-                # Let the connections write, so that they know whether they can take more.
-                return partial(asyncio.sleep, 0)
-        self._flush()
-        self._moving = False
-        if self._subscriber.closed:
-            self._end([])
-        return None
-
-    async def _take_later(
-        self, event: Event, encoded: asyncio.Future[EncodedResult | None]
-    ) -> None:
-        self._take(event, await asyncio.shield(encoded))
-
-    def _take(self, event: Event, encoded: EncodedResult | None) -> None:
-        self._reached = event.cursor
-        if encoded is not None:
-            body = _body_of(encoded)
-            self._bodies.append(body)
-            self._held += len(body.data)
-            if event.published_at is not None:
-                self._published_at.append(event.published_at)
-
-    def _flush(self) -> None:
-        """Push the collected bodies. After that, all members are at the same new position."""
-        before, self._position = self._position, self._reached
-        bodies, self._bodies = self._bodies, []
-        if bodies:
-            batch = Batch(bodies)
-            for member in [m for m in self._members if not m.push(batch)]:
-                self._members.discard(member)
-                member.fell_behind(self._subscriber.fork(before))
-            self._count(len(bodies))
-        for subscriber in self._joining:
-            subscriber.wake()
-
-    def _count(self, events: int) -> None:
-        size, self._held = self._held, 0
-        published_at, self._published_at = self._published_at, []
-        if self._members:
-            self._delivery_counter.add(len(self._members), events, size, published_at)
 
     def _end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         self.ended = True
@@ -269,11 +256,5 @@ class Group(metrics.Sampled):
         if self._members or self._joining or self.ended:
             return
         self._end([])
-        if self._task is not None:
-            self._task.cancel()
-
-
-def _body_of(encoded: EncodedResult) -> SharedBody:
-    if encoded.body is None:
-        raise Ended([error.formatted for error in encoded.errors])
-    return encoded.body
+        if self._refilling is not None:
+            self._refilling.cancel()

@@ -48,6 +48,7 @@ from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
 
 EXECUTION_TIMEOUT = 30.0
+CONCURRENCY = 64
 CACHE_BYTES = 8 * 1024 * 1024
 RECENT_BYTES = 16 * 1024 * 1024
 REPLAY_RATE = 1000.0
@@ -76,6 +77,7 @@ class Executions:
             before the event is executed, and exited afterwards.
         cache_bytes: the size of the cache of encoded results, for subscribers that are late.
         execution_timeout: the seconds that the execution of one event may take.
+        concurrency: how many executions of one group may run at the same time.
         limits: the limits on a document's size.
         persisted: the persisted documents.
         replay_rate: how many past events are executed in a second for one subject.
@@ -89,6 +91,7 @@ class Executions:
         event_context: MakeContext = EventContext,
         cache_bytes: int = CACHE_BYTES,
         execution_timeout: float = EXECUTION_TIMEOUT,
+        concurrency: int = CONCURRENCY,
         limits: Limits = NO_LIMITS,
         persisted: PersistedOperations = NONE_PERSISTED,
         replay_rate: float = REPLAY_RATE,
@@ -99,6 +102,7 @@ class Executions:
         self.documents = Documents(schema, limits=limits, persisted=persisted)
         self._schema = schema
         self.execution_timeout = execution_timeout
+        self.concurrency = concurrency
         self._encode = encode
         self._event_context = event_context
         self.encoded_results: Cache[tuple[SharedExecution, Cursor], EncodedResult] = Cache(
@@ -171,7 +175,12 @@ class Executions:
                 self._encode,
             )
             try:
-                execution = SharedExecution(request, self.encoded_results, self.execution_timeout)
+                execution = SharedExecution(
+                    request,
+                    self.encoded_results,
+                    timeout=self.execution_timeout,
+                    concurrency=self.concurrency,
+                )
             except GraphQLError:
                 # The cursor's type is a custom scalar that refuses the placeholder.
                 return None
@@ -189,10 +198,13 @@ class SharedExecution:
         self,
         request: SharedRequest,
         encoded_results: "Cache[tuple[SharedExecution, Cursor], EncodedResult]",
+        *,
         timeout: float = EXECUTION_TIMEOUT,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         self.is_shared = False
         self._timeout = timeout
+        self._concurrency = concurrency
         self._request = request
         self._execution = EventExecution(request)
         self._encoded_results = encoded_results
@@ -206,7 +218,13 @@ class SharedExecution:
         A new group begins at the current position of the topic of `subscriber`.
         """
         if self._group is None or self._group.ended:
-            self._group = Group(self.encoded, self.marked, subscriber, self._forget)
+            self._group = Group(
+                self.encoded,
+                self.marked,
+                subscriber,
+                self._forget,
+                concurrency=self._concurrency,
+            )
         return self._group
 
     def _forget(self, group: Group) -> None:

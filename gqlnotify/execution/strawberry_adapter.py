@@ -5,7 +5,9 @@ checks at import that they exist.
 """
 
 import logging
+from asyncio import iscoroutinefunction
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Hashable, Sequence
+from inspect import isasyncgenfunction
 from typing import Any
 
 from graphql import GraphQLError, GraphQLObjectType, GraphQLSchema
@@ -21,6 +23,7 @@ from graphql.language.ast import QUERY_DOCUMENT_KEYS
 from graphql.pyutils import is_awaitable
 from graphql.validation.validate import ValidationAbortedError
 from strawberry import Schema
+from strawberry.extensions import SchemaExtension
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.fastapi import GraphQLRouter
 from strawberry.http.streaming import HTTPStreamTransport
@@ -52,10 +55,12 @@ __all__ = [
     "is_default_resolver",
     "keep_subfields",
     "log_errors",
+    "may_wait",
     "prepare",
     "root_type",
     "stream_transport",
     "stream_transports",
+    "wraps_resolvers",
 ]
 
 RULES = (MaybeNullValidationRule, OneOfInputValidationRule)
@@ -68,6 +73,7 @@ _PREPARATIONS = ("_prepare_operation_async", "_stream_non_subscription", "_handl
 # The router overrides the last one. If Strawberry renamed it, the override would have no effect.
 _OF_A_VIEW = ("_stream_transport_map", "_get_stream_transport_from_headers")
 _OF_AN_EXECUTOR = ("build", "build_per_event_executor", "execute_operation", "collect_subfields")
+_HOOKS_OF_AN_EVENT = ("on_operation", "on_execute", "on_stream_result")
 _STATE = ("schema", "fragments", "variable_values", "operation", "hide_suggestions")
 _PER_EVENT = ("context_value", "middleware_manager")
 
@@ -76,6 +82,7 @@ require(
     [
         *missing(Schema, "_schema", "_get_middleware_manager", "_process_errors", *_PREPARATIONS),
         *missing(GraphQLRouter, *_OF_A_VIEW),
+        *missing(SchemaExtension, "get_results", "resolve", *_HOOKS_OF_AN_EVENT),
     ],
 )
 require("graphql-core", missing(Executor, *_OF_AN_EXECUTOR, *_STATE, *_PER_EVENT))
@@ -131,6 +138,31 @@ def finish(
 ) -> Awaitable[ExecutionResult]:
     """Add the extensions' data to `result`, and log its errors unless `quiet`."""
     return schema._handle_execution_result(context, result, runner, skip_process_errors=quiet)
+
+
+def may_wait(schema: Schema, extensions: Sequence[SchemaExtension]) -> bool:
+    """Return whether the hooks that run for an event may wait for something.
+
+    A hook that is a plain function or a generator can't wait.
+    """
+    if type(schema).create_extensions_runner is not Schema.create_extensions_runner:
+        return True
+    return any(_has_async_hooks(type(extension)) for extension in extensions)
+
+
+def _has_async_hooks(extension: type[SchemaExtension]) -> bool:
+    # `get_results` may return an awaitable without being a coroutine function.
+    if extension.get_results is not SchemaExtension.get_results:
+        return True
+    hooks = [getattr(extension, name) for name in _HOOKS_OF_AN_EVENT]
+    return any(isasyncgenfunction(hook) or iscoroutinefunction(hook) for hook in hooks)
+
+
+def wraps_resolvers(runner: SchemaExtensionsRunner) -> bool:
+    """Return whether an extension has to be called for each field."""
+    return any(
+        type(extension).resolve is not SchemaExtension.resolve for extension in runner.extensions
+    )
 
 
 def log_errors(

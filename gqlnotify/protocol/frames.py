@@ -85,7 +85,7 @@ class Batch:
 
     def __init__(self, bodies: Sequence[SharedBody]) -> None:
         self.bodies = bodies
-        self._largest = max(len(body.data) for body in bodies)
+        self._largest = max((len(body.data) for body in bodies), default=0)
         self._parts: dict[int, list[bytes]] = {}
 
     def frames(self, prefix: Prefix, compress_above: int = 0) -> bytes:

@@ -154,13 +154,16 @@ class Subscriber:
     def _waiting_events(self) -> Sequence[Event]:
         return self._backlog or self._open_topic.buffer.all_after(self.position)
 
-    async def next(self) -> Event | None:
+    async def next(self, *, until: Callable[[], bool] | None = None) -> Event | None:
         """Wait for the next event, take the latest, and return it; None once closed.
+
+        It also returns None when `until()` is true, which it calls before each attempt. `wake`
+        makes it try again.
 
         Raises:
             CursorExpired: the history no longer reaches back to the position.
         """
-        while not self.closed:
+        while not self.closed and not (until is not None and until()):
             try:
                 event = self.take_latest()
             except NotBuffered:

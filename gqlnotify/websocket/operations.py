@@ -188,7 +188,7 @@ class Operations(Owner, metrics.Sampled):
         return None
 
     @override
-    def fell_behind(self, operation: SharedOperation, subscriber: Subscriber) -> None:
+    def lagged(self, operation: SharedOperation, subscriber: Subscriber) -> None:
         joining = self._conclude(operation.id, partial(self._join, operation, subscriber))
         task = self._running[operation.id] = self._connection.spawn(joining)
         # A task that is cancelled before its first step never closes the subscriber itself.

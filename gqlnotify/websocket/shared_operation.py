@@ -15,7 +15,7 @@ from gqlnotify.websocket.connection import Connection
 class Owner(Protocol):
     """Runs the operations of one connection."""
 
-    def fell_behind(self, operation: "SharedOperation", subscriber: Subscriber) -> None:
+    def lagged(self, operation: "SharedOperation", subscriber: Subscriber) -> None:
         """Handle a peer that reads too slowly: rejoin the group with `subscriber`."""
 
     def ended(self, operation: "SharedOperation", errors: Sequence[Mapping[str, Any]]) -> None:
@@ -48,9 +48,9 @@ class SharedOperation(Member):
         await self._connection.drained()
 
     @override
-    def fell_behind(self, subscriber: Subscriber) -> None:
+    def lagged(self, subscriber: Subscriber) -> None:
         self.group = None
-        self._owner.fell_behind(self, subscriber)
+        self._owner.lagged(self, subscriber)
 
     @override
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:

@@ -30,16 +30,17 @@ class Resource:
 
     def __init__(self) -> None:
         self.opened = self.closed = 0
-        self.open = False
+
+    @property
+    def open(self) -> bool:
+        return self.opened > self.closed
 
     def begin(self) -> "Resource":
         self.opened += 1
-        self.open = True
         return self
 
     def end(self) -> None:
         self.closed += 1
-        self.open = False
 
 
 class AsyncManager:
@@ -162,7 +163,7 @@ async def test_a_context_with_a_close_method_is_not_closed(stage: Stage) -> None
             raise AssertionError("closed")
 
     closable = Closable()
-    closable.open = True
+    closable.begin()
     router = stage.router(event_context=lambda _scope: closable)
     async with audience(router, "alice") as (alice,):
         await subscribe_all(router, [alice], TOLD)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from gqlnotify import Cursor, Settings, Topic, TopicManager, errors, execution
 from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.execution import Ended, Executions, Group, Operation, Shareable, SharedExecution
 from gqlnotify.execution import group as group_module
+from gqlnotify.execution.shared import CONCURRENCY
 from gqlnotify.protocol.frames import Batch
 from gqlnotify.topics import live_topic
 from gqlnotify.topics.subscriber import Subscriber
@@ -28,12 +29,20 @@ DOCUMENT = "subscription { numbers { value } }"
 
 
 class Numbers:
-    """A topic of numbers, whose resolver takes the turns of the event loop that `turns` says."""
+    """A topic of numbers, whose n-th event is n. Its resolver takes as many ticks as `turns` say.
 
-    def __init__(self, broker: Broker, turns: Sequence[int] = (0,)) -> None:
+    The resolvers of the numbers in `failing` raise, and those of `cancelled` are cancelled.
+    """
+
+    def __init__(
+        self, broker: Broker, turns: Sequence[int] = (0,), concurrency: int = CONCURRENCY
+    ) -> None:
         self.topics = TopicManager(broker, settings=Settings(topic_linger=0, broker_wait=0))
         self.gate: asyncio.Event | None = None
         self.executed: list[int] = []
+        self.finished: list[int] = []
+        self.failing: Collection[int] = ()
+        self.cancelled: Collection[int] = ()
         numbers, topics = self, self.topics
 
         @strawberry.type
@@ -46,6 +55,11 @@ class Numbers:
                 if numbers.gate is not None:
                     await numbers.gate.wait()
                 await pause(turns[self.raw % len(turns)])
+                if self.raw in numbers.failing:
+                    raise RuntimeError("on purpose")
+                if self.raw in numbers.cancelled:
+                    raise asyncio.CancelledError
+                numbers.finished.append(self.raw)
                 return self.raw
 
         @strawberry.type
@@ -61,7 +75,7 @@ class Numbers:
         self.topic = Topic("numbers", Number)
         self.number = Number
         schema = strawberry.Schema(Query, subscription=Subscription)
-        self.executions = Executions(schema, encode=json.dumps)
+        self.executions = Executions(schema, encode=json.dumps, concurrency=concurrency)
 
     async def say(self, number: int) -> Cursor:
         return await self.topics.publish(self.topic, self.number(raw=number))
@@ -88,6 +102,7 @@ class Listener:
     group: Group | None = None
     task: "asyncio.Task[None] | None" = None
     fallen: int = 0
+    batches: int = 0
 
     def push(self, batch: Batch) -> bool:
         if not self.slow:
@@ -98,7 +113,7 @@ class Listener:
         await wait_until(lambda: not self.slow)
         self._hear(batch)
 
-    def fell_behind(self, subscriber: Subscriber) -> None:
+    def lagged(self, subscriber: Subscriber) -> None:
         self.group, self.fallen = None, self.fallen + 1
         self.join(subscriber)
 
@@ -129,10 +144,14 @@ class Listener:
                 self.end([])
 
     def _hear(self, batch: Batch) -> None:
+        self.batches += 1
         assert self.errors is None, "heard after the end"
         for body in batch.bodies:
             message = json.loads("{" + body.text[1:])
-            self.heard.append(message["payload"]["data"]["numbers"]["value"])
+            payload = message["payload"]
+            number = int(payload["extensions"]["cursor"].partition("-")[2])
+            assert payload.get("errors") or payload["data"]["numbers"]["value"] == number
+            self.heard.append(number)
 
 
 async def listening(numbers: Numbers, after: str | None = None, **options: Any) -> Listener:
@@ -142,11 +161,19 @@ async def listening(numbers: Numbers, after: str | None = None, **options: Any) 
     return listener
 
 
+async def tick_until(condition: Callable[[], bool]) -> None:
+    """Let the event loop turn until `condition` is true, and not one tick longer."""
+    while not condition():
+        await pause(1)
+
+
 @asynccontextmanager
-async def playing(broker: Broker, turns: Sequence[int] = (0,)) -> AsyncIterator[Numbers]:
+async def playing(
+    broker: Broker, turns: Sequence[int] = (0,), concurrency: int = CONCURRENCY
+) -> AsyncIterator[Numbers]:
     """Expect that nothing is left once everybody has left."""
     before = asyncio.all_tasks()
-    numbers = Numbers(broker, turns)
+    numbers = Numbers(broker, turns, concurrency)
     yield numbers
     await wait_until(lambda: not numbers.topics._live_topics)
     await wait_until(lambda: asyncio.all_tasks() <= before)
@@ -172,7 +199,19 @@ FATES = st.lists(st.lists(st.integers(0, 6), max_size=2), max_size=12)
 TURNS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 
 
-@given(STEPS, FATES, TURNS, st.integers(0, 3), st.sampled_from([1, 200, 64 * 1024]))
+BROKEN = st.lists(st.integers(1, 20), max_size=3)
+
+
+@given(
+    STEPS,
+    FATES,
+    TURNS,
+    st.integers(0, 3),
+    st.sampled_from([1, 200, 64 * 1024]),
+    st.sampled_from([1, 2, 64]),
+    st.sampled_from([1, 2, 256]),
+    st.tuples(BROKEN, BROKEN),
+)
 @settings(
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -184,18 +223,29 @@ def test_each_member_hears_each_event_behind_its_position_once_and_in_order(
     turns: list[int],
     answer_turns: int,
     batch: int,
+    concurrency: int,
+    slice_members: int,
+    broken: tuple[list[int], list[int]],
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(live_topic, "BUFFER_SIZE", 4)
         patched.setattr(live_topic, "PAGE_SIZE", 3)
         patched.setattr(live_topic, "RETRY_SECONDS", (0.001, 0.002))
         patched.setattr(group_module, "BATCH_BYTES", batch)
+        patched.setattr(group_module, "SLICE_MEMBERS", slice_members)
         broker = UnreliableBroker(fates, answer_turns=answer_turns)
-        asyncio.run(_play(broker, steps, turns))
+        asyncio.run(_play(broker, steps, turns, concurrency, broken))
 
 
-async def _play(broker: Broker, steps: list[Step], turns: list[int]) -> None:
-    async with playing(broker, turns) as numbers, asyncio.timeout(PATIENCE):
+async def _play(
+    broker: Broker,
+    steps: list[Step],
+    turns: list[int],
+    concurrency: int,
+    broken: tuple[list[int], list[int]],
+) -> None:
+    async with playing(broker, turns, concurrency) as numbers, asyncio.timeout(PATIENCE):
+        numbers.failing, numbers.cancelled = broken
         cursors = [await numbers.topics.cursor(numbers.topic)]
         listeners: list[tuple[int | None, Listener]] = []
         for what, number in steps:
@@ -242,6 +292,58 @@ async def _step(
 
 
 # One thing at a time
+
+
+async def test_a_burst_waits_for_its_resolvers_together_and_arrives_as_one_batch() -> None:
+    async with playing(MemoryBroker(), concurrency=4) as numbers:
+        numbers.gate = asyncio.Event()
+        listener = await listening(numbers)
+        await wait_until(lambda: listener.group)
+        for number in range(1, 7):
+            await numbers.say(number)
+        await wait_until(lambda: len(numbers.executed) == 4)
+        await pause(5)
+        assert numbers.executed == [1, 2, 3, 4], "no more than the concurrency allows"
+        numbers.gate.set()
+        await wait_until(lambda: listener.heard == [1, 2, 3, 4, 5, 6])
+        assert listener.batches <= 3
+        await listener.leave()
+
+
+async def test_a_finished_event_waits_for_the_one_before_it() -> None:
+    async with playing(MemoryBroker(), turns=(0, 20, 0)) as numbers:
+        listener = await listening(numbers)
+        await wait_until(lambda: listener.group)
+        for number in range(1, 4):
+            await numbers.say(number)
+        await tick_until(lambda: numbers.finished == [2, 3])
+        assert listener.heard == []
+        await wait_until(lambda: listener.heard == [1, 2, 3])
+        await listener.leave()
+
+
+async def test_members_that_join_or_leave_between_two_slices_get_what_is_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_module, "SLICE_MEMBERS", 2)
+    async with playing(MemoryBroker()) as numbers:
+        members = [await listening(numbers) for _ in range(7)]
+        await wait_until(lambda: all(member.group for member in members))
+        await numbers.say(1)
+        await tick_until(lambda: any(member.heard for member in members))
+        served = [member for member in members if member.heard]
+        assert len(served) == 2
+        leaves = next(member for member in members if not member.heard)
+        await leaves.leave()
+        joins = await listening(numbers)
+        await wait_until(lambda: joins.group)
+        await numbers.say(2)
+        stay = [member for member in members if member is not leaves]
+        await wait_until(lambda: all(member.heard == [1, 2] for member in stay))
+        await wait_until(lambda: joins.heard == [2])
+        assert leaves.heard == []
+        for member in (*stay, joins):
+            await member.leave()
 
 
 async def test_a_slow_member_holds_up_nobody_and_misses_nothing() -> None:
@@ -292,7 +394,7 @@ async def test_the_last_one_who_leaves_in_the_middle_of_an_execution_ends_the_gr
         await wait_until(lambda: numbers.executed)
         await only.leave()
         assert group.ended
-        assert group._task is None or group._task.cancelling()
+        assert group._refilling is None
         numbers.gate.set()
 
 
