@@ -290,3 +290,28 @@ def test_serve_with_reload_keeps_the_secret_that_it_printed(tmp_path: Path) -> N
         )
 
     assert answer.json() == {"data": {"hello": "world"}}
+
+
+APPLICATION_THAT_SHOWS_THE_COLLECTOR = """
+import gc
+from fastapi import FastAPI
+
+app = FastAPI()
+
+@app.get("/")
+def frozen() -> int:
+    return gc.get_freeze_count()
+"""
+
+
+def test_serve_does_not_garbage_collect_the_application_again_and_again(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(APPLICATION_THAT_SHOWS_THE_COLLECTOR)
+    settings = {"GQLNOTIFY_JWT_SECRET": SECRET}
+    with serving("mine:app", "--port", "0", settings=settings, cwd=tmp_path) as process:
+        log = read_until(process, "Uvicorn running on")
+        log += read_until(process, "\n") if not log.endswith("\n") else ""
+        address = re.search(r"Uvicorn running on (http://\S+)", log)
+        assert address is not None
+        answer = httpx.get(address[1])
+
+    assert answer.json() > 10_000
