@@ -1,4 +1,4 @@
-"""An application as any developer would write it, and clients that ask it."""
+"""An ordinary application, and clients for it."""
 
 import json
 from collections.abc import AsyncIterator
@@ -151,7 +151,7 @@ def parts(text: str) -> list[Any]:
 
 
 async def stream_of(answer: httpx.Response, kind: str) -> AsyncIterator[Any]:
-    """Yield the results of a stream as they come."""
+    """Yield the results of a stream as they arrive."""
     async for line in answer.aiter_lines():
         if kind == "sse" and line.startswith("data: {"):
             yield json.loads(line.removeprefix("data: "))

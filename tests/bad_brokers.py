@@ -1,4 +1,4 @@
-"""Brokers with a bad day: each keeps the contract, and shows a side of it that hurts."""
+"""Brokers that misbehave within their contract."""
 
 import asyncio
 from collections import Counter
@@ -11,17 +11,17 @@ from gqlnotify.event import Cursor, Event
 
 
 async def pause(turns: int) -> None:
-    """Let the event loop turn so many times."""
+    """Wait for this number of ticks of the event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
 class UnreliableBroker(MemoryBroker):
-    """Its live path does to the n-th event what `fates[n]` says; its history stays true.
+    """The live path treats the n-th event as `fates[n]` says; the history is correct.
 
-    A fate is the turns of the event loop after which the event is delivered: none drops it, two
-    repeat it, unlike numbers reorder. Beyond the last fate everything arrives at once. Every call
-    takes `answer_turns` turns to answer.
+    A fate lists the numbers of ticks after which the event is delivered: an empty list drops it,
+    two numbers repeat it, and different numbers of two events reorder them. Events beyond the last
+    fate arrive at once. Every call takes `answer_turns` ticks.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class UnreliableBroker(MemoryBroker):
 
 
 class OutOfReach(MemoryBroker):
-    """Can't be reached by the methods in `down`; its live path drops while `deaf`.
+    """The methods in `down` raise; the live path drops events while `deaf`.
 
-    `calls` counts how often each method was called, and `failed` how often that was in vain.
+    `calls` counts the calls of each method, and `failed` those that raised.
     """
 
     def __init__(self, *down: str) -> None:
@@ -107,7 +107,7 @@ class OutOfReach(MemoryBroker):
 
 
 class AnsweringLate(OutOfReach):
-    """Answers when the test says so: `held` calls of the named methods wait for that."""
+    """Calls of the named methods wait until the test sets `answer`; `held` counts them."""
 
     def __init__(self, *methods: str) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class AnsweringLate(OutOfReach):
 
 
 class LosingItsData(OutOfReach):
-    """May lose data, and answer one head or read late, with what was true when it was asked."""
+    """Can lose data, and can answer one `head` or `read` late, with the state at its call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,20 +146,20 @@ class LosingItsData(OutOfReach):
             await self.answer.wait()
 
     def lose_everything(self) -> None:
-        """Begin every history anew."""
+        """Start every history again."""
         self._histories.clear()
 
     def lose_the_newest(self, topic: str) -> None:
-        """Forget the newest event, and go on as if it had never been."""
+        """Forget the newest event, and continue as if it had never existed."""
         history = self._histories[topic]
         history.events.pop()
         history.head = Cursor(history.head.epoch, history.head.seq - 1)
 
 
 class Restarting(LosingItsData):
-    """Goes on in a new epoch after each restart, which may have forgotten the newest events.
+    """Starts a new epoch after each restart, which may have lost the newest events.
 
-    So one history has places of several epochs, and each is good for as long as it is remembered.
+    So one history has cursors of several epochs, and each is valid as long as it is remembered.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Restarting(LosingItsData):
         self._renewed: set[str] = set()
 
     def restart(self, *, forgetting: int = 0) -> None:
-        """Come back without the newest `forgetting` events of each topic."""
+        """Restart without the newest `forgetting` events of each topic."""
         for topic, history in self._histories.items():
             for _ in range(min(forgetting, len(history.events))):
                 history.events.pop()

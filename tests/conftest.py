@@ -1,4 +1,4 @@
-"""The servers that the tests of several folders share, and which tests need any."""
+"""Fixtures for the tests of several folders, and which tests start processes."""
 
 import gc
 import os
@@ -26,7 +26,7 @@ hypothesis.settings.load_profile(
 
 
 class _Processes:
-    """Whether the running test may start processes: only one that is marked `processes` may."""
+    """Whether the running test may start processes: only if it is marked `processes`."""
 
     def __init__(self) -> None:
         self.allowed = True
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector pass over what stays to the end: modules, tests, schemas."""
+    """Exclude modules, tests and schemas from garbage collection: they stay to the end."""
     gc.collect()
     gc.freeze()
 
@@ -63,11 +63,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown() -> None:
-    # The last test of a session stops the servers of them all.
+    # After the last test of a session all servers stop.
     _processes.allowed = True
 
 
-# The fixtures that start a server, of all folders.
+# The fixtures of all folders that start a server.
 _STARTED = {
     "client",
     "cluster_url",
@@ -99,7 +99,7 @@ def no_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A Redis for tests that need just one: given by whoever runs them, or started here."""
+    """A Redis for tests that need just one: from the environment, or started here."""
     given = os.environ.get("GQLNOTIFY_TEST_REDIS_URL")
     if given:
         yield given
@@ -110,13 +110,13 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])
 def redis_program(request: pytest.FixtureRequest) -> Path:
-    """Each server that is supported, one after the other, to be started by the test itself."""
+    """The program of each supported server; the test starts it."""
     return installed(request.param)
 
 
 @pytest.fixture(scope="session")
 def each_redis(redis_program: Path) -> Iterator[RedisServer]:
-    """Each server that is supported, running; shared, so a test must not stop or pause it."""
+    """Each supported server, running; shared, so a test must not stop or pause it."""
     with redis_server(redis_program) as server:
         yield server
 

@@ -20,7 +20,7 @@ NARROW = Program(
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal."""
     parser = argparse.ArgumentParser(prog="python -m tests.narrow")
     parser.add_argument("application")
     parser.add_argument("--port", type=int, default=0)
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Whoever is accepted inherits it.
+        # Accepted sockets inherit it.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listening.bind(("127.0.0.1", options.port))
         listening.listen(2048)
@@ -36,7 +36,7 @@ def main() -> None:
             options.application,
             ws=options.ws,
             access_log=False,
-            # Whoever is let go is let go by us.
+            # Only our own code disconnects a peer.
             ws_ping_interval=None,
             timeout_graceful_shutdown=2,
         )

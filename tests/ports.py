@@ -1,4 +1,4 @@
-"""Ports for what can't be told to take a free one and say which, or has to be found there again."""
+"""Ports for programs that can't choose a free one, or that restart on the same one."""
 
 import errno
 import random
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class PortTaken(OSError):
-    """What was about to listen found another one on its port."""
+    """Another program listens on the port."""
 
     def __init__(self) -> None:
         super().__init__(errno.EADDRINUSE, "The port has been taken")
 
 
 def on_a_free_port(start: Callable[[int], T]) -> T:
-    """Return what `start` returns for a free port. Where another program is faster, try the next.
+    """Return the result of `start` for a free port; try the next if another program takes it.
 
     `start` raises an `OSError` with `EADDRINUSE`, for example `PortTaken`, if the port is taken.
     """
@@ -35,7 +35,7 @@ def on_a_free_port(start: Callable[[int], T]) -> T:
 
 
 def free_port() -> int:
-    """Return a port that is free, and that is free as the port of a cluster's bus as well.
+    """Return a port that is free, and whose port for a cluster's bus is free too.
 
     It is below those that the kernel takes for outgoing connections: the port of a server that
     is down for a moment goes to no client, least of all to one that tries to reach that server,

@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers on free loopback ports, and a line to them that can be cut."""
+"""Real Redis and Valkey servers on free loopback ports, and links to them that can be cut."""
 
 import asyncio
 import importlib.util
@@ -33,7 +33,7 @@ from tests.waiting import SCALE, pauses
 PATIENCE = 60.0 * SCALE
 SLOTS = 16384
 
-_NAME = "tasks"  # what the sentinel calls its master
+_NAME = "tasks"  # the sentinel's name for its master
 
 
 def programs() -> dict[str, Path]:
@@ -56,7 +56,7 @@ def _valkey() -> Path | None:
 
 
 def installed(name: str | None = None) -> Path:
-    """Return the server of that name, or any; without one the test is skipped, but not in CI."""
+    """Return the server of that name, or any. Without one the test is skipped, but fails in CI."""
     found = programs()
     wanted = name or next(iter(found), "redis")
     if wanted not in found:
@@ -66,7 +66,7 @@ def installed(name: str | None = None) -> Path:
 
 
 def connect(url: str, *, timeout: float = PATIENCE) -> redis.Redis:
-    """Return a client that tries once: it is a test that decides what to do about an error."""
+    """Return a client that does not retry: the test handles errors."""
     client: redis.Redis = redis.Redis.from_url(
         url,
         protocol=3,
@@ -97,7 +97,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where clients find it; over TLS with the certificate to trust."""
+        """The URL for clients; for TLS with the certificate to trust."""
         login = f":{self.password}@" if self.password else ""
         if self.unix:
             return f"unix://{login}{self.directory}/socket"
@@ -114,25 +114,25 @@ class RedisServer:
 
     @property
     def log(self) -> str:
-        """What its processes wrote so far."""
+        """The log so far."""
         return self._log_file.read_text()
 
     def ask(self, *command: Any) -> Any:
-        """Send one command, on a connection of its own."""
+        """Send one command on a new connection."""
         with connect(self.url) as client:
             return client.execute_command(*command)
 
     def start(self) -> Self:
-        """Start, and return once it answers."""
+        """Start, and return once the server answers."""
         assert self.process is None, "the server is running"
         return self._launch() if self.port else on_a_free_port(self._first_launch)
 
     def stop(self) -> None:
-        """End it as an administrator does, and return once it has ended."""
+        """Stop the server with SIGTERM, and return once it has ended."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it without a warning, and return once it has ended."""
+        """Kill the server, and return once it has ended."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -141,11 +141,11 @@ class RedisServer:
         self.start()
 
     def pause(self) -> None:
-        """Keep it from doing anything; connections stay open and are even accepted."""
+        """Freeze the server; connections stay open, and the kernel accepts new ones."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on, with all that it was sent in the pause."""
+        """Continue, with everything that was sent in the meantime."""
         os.kill(self.pid, signal.SIGCONT)
 
     @property
@@ -157,7 +157,7 @@ class RedisServer:
         return self.directory / "conf"
 
     def _configure(self, port: int) -> None:
-        # A file, and not arguments, because a sentinel has the servers write into theirs.
+        # A file and not arguments, because a sentinel makes the servers rewrite their file.
         self.port = port
         ports = [f"tls-port {port}", "port 0"] if self.tls else [f"port {port}"]
         lines = [f"bind {HOST}", f"dir {self.directory}", *ports, *self.options]
@@ -188,7 +188,7 @@ class RedisServer:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, "the server did not start"
-        # On a port that was taken another server may answer, or nothing ever.
+        # On a port in use another server may answer, or none.
         try:
             with connect(self.url, timeout=1) as client:
                 return bool(client.ping()) and client.info("server")["process_id"] == self.pid
@@ -250,13 +250,13 @@ def redis_server(
 
 @dataclass(frozen=True)
 class Cluster:
-    """Masters that share the slots among them, and have no replicas."""
+    """Masters that share the slots, without replicas."""
 
     nodes: Sequence[RedisServer]
 
     @property
     def url(self) -> str:
-        """Where clients find it: every node."""
+        """The URL for clients, with every node."""
         return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
 
     def node_of(self, slot: int) -> RedisServer:
@@ -270,7 +270,7 @@ class Cluster:
         return int(self.nodes[0].ask("CLUSTER", "KEYSLOT", key))
 
     def move_slot(self, slot: int, to: RedisServer) -> None:
-        """Give the slot to another node, and all its keys, as an administrator does."""
+        """Move the slot and all its keys to another node."""
         source = self.node_of(slot)
         if source is to:
             return
@@ -278,7 +278,7 @@ class Cluster:
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", _id(to))
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.ask("MIGRATE", HOST, to.port, "", 0, int(PATIENCE * 1000), "KEYS", *keys)
-        # The target first: the slot has an owner at any time.
+        # The target first, so that the slot always has an owner.
         others = [node for node in self.nodes if node not in (source, to)]
         for node in (to, source, *others):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", _id(to))
@@ -299,7 +299,7 @@ def _join(nodes: Sequence[RedisServer]) -> None:
     for number, node in enumerate(nodes):
         first, after = (SLOTS * n // len(nodes) for n in (number, number + 1))
         node.ask("CLUSTER", "ADDSLOTSRANGE", first, after - 1)
-        # Two nodes of one epoch would have to settle it among them first.
+        # Two nodes of the same epoch would have to resolve that first.
         node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
     for node in nodes[1:]:
         node.ask("CLUSTER", "MEET", HOST, nodes[0].port)
@@ -316,29 +316,29 @@ def _id(node: RedisServer) -> str:
 
 @dataclass(frozen=True)
 class Sentinel:
-    """A master, its replica, and the sentinel that watches over them."""
+    """A master, its replica, and the sentinel that monitors them."""
 
     watcher: RedisServer
     servers: Sequence[RedisServer]
 
     @property
     def url(self) -> str:
-        """Where clients ask for the master."""
+        """The URL at which clients ask for the master."""
         return f"redis+sentinel://{HOST}:{self.watcher.port}/{_NAME}"
 
     @property
     def master(self) -> RedisServer:
-        """The one that the sentinel names now."""
+        """The server that the sentinel names now."""
         _, port = self.watcher.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", _NAME)
         return next(server for server in self.servers if server.port == int(port))
 
     @property
     def replica(self) -> RedisServer:
-        """The one that is not the master."""
+        """The server that is not the master."""
         return next(server for server in self.servers if server is not self.master)
 
     def failover(self, *, kill: bool = False) -> None:
-        """Have the replica promoted, because it is asked for or because the master is killed."""
+        """Promote the replica, on request or by killing the master."""
         old, new = self.master, self.replica
         if kill:
             old.kill()
@@ -350,7 +350,7 @@ class Sentinel:
         )
 
     def _agrees(self) -> bool:
-        # It refuses while it knows of no replica that is fit, or is still busy with the last one.
+        # It refuses while it knows no suitable replica, or while the last failover runs.
         with suppress(redis.ResponseError):
             return bool(self.watcher.ask("SENTINEL", "FAILOVER", _NAME))
         return False
@@ -382,7 +382,7 @@ def _knows_a_replica(watcher: RedisServer) -> bool:
 
 
 class Link:
-    """A TCP proxy in front of a port, with its own thread: a test may be sync or async."""
+    """A TCP proxy in front of a port, in its own thread, for sync and async tests."""
 
     def __init__(self, behind: int) -> None:
         self.port = 0
@@ -395,7 +395,7 @@ class Link:
 
     @property
     def url(self) -> str:
-        """Where clients find it, if there is a Redis behind it."""
+        """The URL for clients of a Redis behind the link."""
         return f"redis://{HOST}:{self.port}"
 
     def __enter__(self) -> Self:
@@ -412,26 +412,26 @@ class Link:
         self._loop.close()
 
     def cut(self) -> None:
-        """Reset the connections that there are; new ones are welcome."""
+        """Reset the existing connections; new ones are accepted."""
         self._run(self._cut())
 
     def freeze(self) -> None:
-        """Let nothing through any more, not even the end of a connection.
+        """Hold back everything, even the end of a connection.
 
         New connections are accepted, and what they send is held back as well.
         """
         self._run(self._freeze())
 
     def thaw(self) -> None:
-        """Let everything through again, and first what was held back."""
+        """Pass everything on again, and first what was held back."""
         self._run(self._thaw())
 
     def refuse(self) -> None:
-        """Refuse new connections; those that there are stay."""
+        """Refuse new connections; existing ones stay."""
         self._run(self._refuse())
 
     def lead_to(self, port: int) -> None:
-        """Have new connections lead to this port; those that there are stay where they are."""
+        """Lead new connections to this port; existing ones stay where they are."""
         self._behind = port
 
     def accept(self) -> None:
@@ -446,7 +446,7 @@ class Link:
         asyncio.run_coroutine_threadsafe(action, self._loop).result(PATIENCE)
 
     async def _meet(self) -> None:
-        # A connection that its client has already takes some turns of the loop to come here.
+        # A connection that is open for its client takes some ticks of the loop to arrive here.
         for _ in range(5):
             await asyncio.sleep(0)
 
@@ -480,7 +480,7 @@ class Link:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
-        # Where nobody is behind the link, its client sees a reset.
+        # If no server is behind the link, the client sees a reset.
         try:
             await self._flowing.wait()
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""`python -m tests.rolling`: two servers restarted in turn under load, and what clients got."""
+"""`python -m tests.rolling`: two servers that restart one after the other under load."""
 
 import argparse
 import json
@@ -32,19 +32,19 @@ _PAUSE = 0.01
 
 @dataclass
 class Report:
-    """What was published and what became of it, summed over the clients."""
+    """The published and the received events, summed over the clients."""
 
     restarts: int
     events: int
     dropped: int = 0
-    """Requests that were not answered."""
+    """Requests without an answer."""
     delivered: int = 0
     lost: int = 0
     repeated: int = 0
     broken: list[Any] = field(default_factory=list)
     closes: Counter[int] = field(default_factory=Counter)
     refused: int = 0
-    """Attempts to connect to a server that was about to stop, or down."""
+    """Attempts to connect to a server that was down or about to stop."""
     trouble: list[str] = field(default_factory=list)
     seconds: float = 0
 
@@ -55,7 +55,7 @@ class Report:
         return not any(wrong) and set(self.closes) <= {1012}
 
     def take(self, counted: Sequence[dict[str, Any]]) -> None:
-        """Add what the clients have counted."""
+        """Add the counts of the clients."""
         for client in counted:
             self.closes.update(client["codes"])
             self.refused += client["refused"]
@@ -63,7 +63,7 @@ class Report:
                 self.delivered += stream["delivered"]
                 self.repeated += stream["repeated"]
                 self.broken += stream["broken"]
-        # What nobody got, at the end as well.
+        # Events that no client got, also at the end.
         self.lost = len(counted) * self.events - (self.delivered - self.repeated)
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Report:
 
 
 class Work(Thread):
-    """Does something over and over, and counts how often, until it is told to stop."""
+    """Repeats something, and counts how often, until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -85,7 +85,7 @@ class Work(Thread):
         self._over = Event()
 
     def run(self) -> None:
-        """Do it."""
+        """Repeat it."""
         for number in count(1):
             if self._over.is_set():
                 return
@@ -98,7 +98,7 @@ class Work(Thread):
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Return when it is not done any more."""
+        """Stop, and return once the last repetition has ended."""
         self._over.set()
         self.join(PATIENCE)
         assert not self.is_alive()
@@ -112,7 +112,7 @@ class Notices(Work):
         self._publisher = publisher
 
     def begin(self) -> str:
-        """Return the cursor in front of everything."""
+        """Return the cursor before the first event."""
         return str(self._publisher.publish_sync(_NOTICES, _notice(0)))
 
     def do(self, number: int) -> None:
@@ -142,7 +142,7 @@ class Tasks(Work):
             try:
                 answer = http.post("/graphql", json=body, headers=headers())
             except httpx.ConnectError:
-                # It is about to start again: nothing was asked.
+                # The server is restarting: the request was not sent.
                 time.sleep(_PAUSE)
             except httpx.TransportError:
                 self.dropped += 1
@@ -153,10 +153,10 @@ class Tasks(Work):
 
 
 def run(restarts: int, *, clients: int, window: float, logs: Path) -> Report:
-    """Restart the servers in turn, so many times, while all publish and follow."""
+    """Restart the servers one after the other, several times, while clients publish and follow."""
     began = time.monotonic()
     with redis_server(persistent=True) as redis, ExitStack() as running:
-        # Long enough that no gap can ever be due to a slow machine.
+        # Long enough that a slow machine can't cause a gap.
         broker: dict[str, Any] = {"broker_url": redis.url, "history_length": 20_000}
         servers = [
             running.enter_context(_server(logs / name, logs, window, broker)) for name in "ab"
@@ -191,7 +191,7 @@ def _notice(number: int) -> Notice:
 
 
 def _restart(server: Server, tasks: Tasks) -> None:
-    """Restart it, with some load before, behind and meanwhile."""
+    """Restart the server, with load before, during and after that."""
     goal = tasks.done + 10
     wait_for(lambda: tasks.done >= goal, "tasks are made", seconds=PATIENCE)
     server.stop()

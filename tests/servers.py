@@ -1,4 +1,4 @@
-"""Real server processes on free loopback ports, and the npm clients that talk to them."""
+"""Real server processes on free loopback ports, and npm clients for them."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ PATIENCE = 60.0 * SCALE
 # For httpx: without it each client reads all certificate authorities, and no server here has TLS.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-# What a resolver raises is logged as well, and is no trouble.
+# Errors of resolvers are logged too, but do not count.
 _TROUBLE = (
     "Exception in",
     "was never retrieved",
@@ -42,7 +42,7 @@ _TROUBLE = (
 
 @dataclass(frozen=True)
 class Program:
-    """An ASGI server: its command line, and how it says that it listens.
+    """An ASGI server: its command line, and the log line that says that it listens.
 
     Where `takes_a_free_port` is False, one is chosen that the kernel gives to no client: while the
     server is down, others may look for it there.
@@ -73,7 +73,7 @@ GRANIAN = Program(
 )
 # gqlnotify's own protocol class for uvicorn.
 DIRECT = ("--ws", "gqlnotify.server:WebSocketProtocol")
-# What listens says so before its workers do.
+# The line appears before the workers are ready.
 SERVE = Program("gqlnotify serve {application} --port {port}", r"Uvicorn running on \S+:(\d+)")
 DRAINING_UVICORN = Program(
     "uvicorn {application} --port {port} --ws gqlnotify.server:WebSocketProtocol"
@@ -116,7 +116,7 @@ class Server:
 
     @property
     def trouble(self) -> list[str]:
-        """The lines of the log that tell of an exception nobody caught."""
+        """The log lines about exceptions that were not handled."""
         return [line for line in self.log.splitlines() if any(sign in line for sign in _TROUBLE)]
 
     def start(self) -> Self:
@@ -161,7 +161,7 @@ class Server:
 
 
 def patience() -> asyncio.Timeout:
-    """Return the longest that anything may take."""
+    """Return the timeout for all that a test waits for."""
     return asyncio.timeout(PATIENCE)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of topics and of their feeds share."""
+"""Helpers for the tests of topics and their subscriptions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -16,7 +16,7 @@ NUMBERS = Topic("numbers", int)
 
 @dataclass(frozen=True)
 class Tally:
-    """What is wrong with a stream of numbers that should have been `expected`."""
+    """How a stream of numbers differs from the expected one."""
 
     lost: int
     repeated: int
@@ -64,14 +64,14 @@ async def started(stream: Subscription[Any]) -> Subscription[Any]:
 
 
 async def reading(stream: Subscription[Any]) -> "asyncio.Task[Any]":
-    """Return a task that waits for the stream's next value, and is known to wait."""
+    """Return a task that waits for the stream's next value."""
     task = asyncio.create_task(anext(stream))
     await wait_until(lambda: stream.subscriber.waiting or task.done())
     return task
 
 
 async def ended(task: "asyncio.Task[Any]") -> None:
-    """Return once the task has ended, whichever way.
+    """Return once the task has ended, also by an error.
 
     Raises:
         TimeoutError: it did not.
@@ -82,7 +82,7 @@ async def ended(task: "asyncio.Task[Any]") -> None:
 
 @asynccontextmanager
 async def leaving_nothing(manager: TopicManager) -> AsyncIterator[TopicManager]:
-    """Expect that nobody is left in the manager, and no task and no subscription of it."""
+    """Expect that the manager has no live topic, task or broker subscription left at the end."""
     tasks = asyncio.all_tasks()
     yield manager
     await wait_until(lambda: not manager._live_topics)

@@ -1,4 +1,4 @@
-"""A client gets an answer where application code awaits something that was cancelled elsewhere."""
+"""A client gets an answer if application code awaits something that was cancelled elsewhere."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -97,7 +97,7 @@ class Query:
 
     @strawberry.field
     async def scoped(self) -> str:
-        """Use what cancels and uncancels its own task."""
+        """Use code that cancels and uncancels its own task."""
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.sleep(0))
         try:
@@ -158,7 +158,7 @@ class Stage:
 
 
 class Watching(SchemaExtension):
-    """An extension that does nothing takes all events through the hooks of extensions."""
+    """An extension that does nothing, but makes every event go through the extension hooks."""
 
 
 @pytest.mark.processes

@@ -1,4 +1,4 @@
-"""The containers: what their files say, and what they start, started here without an engine."""
+"""The containers: what their files say and start, without a container engine."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.processes
 COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "docker-compose.yml")
 SERVICES: dict[str, Any] = COMPOSE["services"]
 HAPROXY_CFG = (ROOT / "deploy" / "haproxy.cfg").read_text()
-# The proxy gives a replica up after three checks, two seconds apart.
+# The proxy drops a replica after three checks, two seconds apart.
 CHECKS_FAIL = 7.0
 HANDSHAKE = {
     "connection": "upgrade",
@@ -58,7 +58,7 @@ def copied() -> list[PurePosixPath]:
 
 
 def is_ignored(path: PurePosixPath) -> bool:
-    """Tell whether .dockerignore keeps the path out: the last line that matches decides."""
+    """Return whether .dockerignore excludes the path: the last line that matches decides."""
     ignored = False
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         pattern = line.removeprefix("!")
@@ -137,7 +137,7 @@ def test_the_server_is_not_root_and_receives_signals_itself() -> None:
     assert [json.loads(command)[0] for command in dockerfile("CMD")] == ["gqlnotify"]
 
 
-# What follows starts the very commands of these files, on other addresses.
+# The tests below start the commands of these files, on other addresses.
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def replace(text: str, replacements: dict[str, str]) -> str:
 
 @dataclass
 class Names(asyncio.DatagramProtocol):
-    """A name server whose one name stands for every replica, as that of the engine does."""
+    """A name server with one name for all replicas, like that of a container engine."""
 
     addresses: list[str]
 
@@ -189,7 +189,7 @@ class Proxy:
     log_file: Path
 
     async def knows(self, replica: str) -> None:
-        """Return once the proxy has heard of a replica at this address."""
+        """Return once the proxy knows a replica at this address."""
         heard = re.compile(rf"\bIP .*\b{re.escape(replica)}\b")
         await wait_until(lambda: heard.search(self.log_file.read_text()), seconds=PATIENCE)
 
@@ -221,7 +221,7 @@ async def proxying(names: Names, port: int, directory: Path) -> AsyncIterator[Pr
 
 @dataclass
 class Stub:
-    """A replica that is alive, and answers everything else with the same status."""
+    """A replica that is alive, and answers every other request with the same status."""
 
     status: int
     requests: list[str] = field(default_factory=list)
@@ -306,7 +306,7 @@ def port_of(server: asyncio.Server) -> int:
 
 
 async def ask_for(proxy: Proxy, path: str, *headers: str, address: str = "127.0.0.1") -> int:
-    """Ask for `path` to the letter, which clients would tidy up; return the answer's status."""
+    """Request exactly `path`, which clients would normalise; return the answer's status."""
     host, _, port = proxy.address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port), local_addr=(address, 0))
     head = (f"GET {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", "")
@@ -341,7 +341,7 @@ class Replica:
     process: "subprocess.Popen[bytes]"
 
     async def is_ready(self) -> bool:
-        """Do the health check of the container."""
+        """Run the health check of the container."""
         assert self.process.poll() is None, self.log_file.read_text()
         _, program, option, check = SERVICES["server"]["healthcheck"]["test"]
         assert program == "python"
@@ -355,7 +355,7 @@ class Replica:
         return not await self.is_ready()
 
     async def stop(self) -> None:
-        """Stop it as the engine does, and return once it has ended."""
+        """Stop it like a container engine, and return once it has ended."""
         self.process.terminate()
         patience = seconds(SERVICES["server"]["stop_grace_period"])
         await asyncio.to_thread(self.process.wait, patience)
@@ -363,7 +363,7 @@ class Replica:
 
 @dataclass
 class Service:
-    """Everything that the compose file starts. What is asked, is asked through the proxy."""
+    """Everything that the compose file starts. Requests go through the proxy."""
 
     image: Path
     directory: Path
@@ -382,7 +382,7 @@ class Service:
         log_file = self.directory / f"{address}.log"
         process = running(command, log_file, cwd=self.image, env=self._environment())
         replica = Replica(address, self.port, log_file, self.up.enter_context(process))
-        # Its health check is a process, which is not to be started again and again meanwhile.
+        # Its health check starts a process, so it does not run in a loop here.
         await wait_until(lambda: "startup complete" in log_file.read_text(), seconds=PATIENCE)
         await wait_until(replica.is_ready, seconds=PATIENCE)
         self.names.addresses.append(address)
@@ -506,7 +506,7 @@ async def test_replicas_can_be_replaced_one_by_one_and_clients_miss_nothing(
         running.append(await service.start(address))
         await service.create(f"before {address}")
         await running.pop(0).stop()
-        # The proxy believes that it is still there: its next check is two seconds away.
+        # The proxy still uses it: its next check is two seconds away.
         await service.create(f"after {address}")
         async with service.following(after) as socket:
             for _ in range(2):

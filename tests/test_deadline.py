@@ -10,7 +10,7 @@ SECONDS = 0.3
 
 
 def block(seconds: float) -> None:
-    """Stand still, as a resolver that computes."""
+    """Block the event loop, like a resolver that computes."""
     time.sleep(seconds)
 
 

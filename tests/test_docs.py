@@ -1,4 +1,4 @@
-"""What the documentation says is what the code does."""
+"""The documentation agrees with the code."""
 
 import re
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/settings.md"])
 def test_every_setting_that_a_page_names_exists(page: str) -> None:
-    # A name that ends in an asterisk stands for several settings.
+    # A name with an asterisk stands for several settings.
     names = re.findall(r"GQLNOTIFY_([A-Z_]*[A-Z])\b(?!_?\*)", (ROOT / page).read_text())
 
     assert {name.lower() for name in names} <= set(Settings.model_fields)
@@ -121,7 +121,7 @@ def test_links_between_the_pages_lead_somewhere(page: str) -> None:
 
 
 def _anchors_of(page: Path) -> set[str]:
-    """Return what a link can name in a page: its headings, as GitHub spells them."""
+    """Return the anchors of a page: its headings, as GitHub spells them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

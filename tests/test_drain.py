@@ -1,4 +1,4 @@
-"""The order and the times in which connections leave."""
+"""The order and the times at which a drain closes connections."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from tests.waiting import wait_until
 
 @dataclass(eq=False)
 class Peer:
-    """Leaves when it is told to, unless it is deaf."""
+    """Closes when the drain asks it to, unless it is deaf."""
 
     deaf: bool = False
     breaks: bool = False
@@ -43,7 +43,7 @@ async def test_they_leave_evenly_over_the_window() -> None:
 
     [times] = [[peer.left[0] - begin for peer in peers]]
     assert times == sorted(times)
-    # None is early; how late the last ones are, the machine decides.
+    # None is early; how late the last ones are depends on the machine.
     assert all(at >= 1.5 * place / 300 for place, at in enumerate(times))
     assert all(len(peer.left) == 1 and not peer.aborted for peer in peers)
 

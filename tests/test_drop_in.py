@@ -103,11 +103,11 @@ async def test_a_client_that_reads_gets_all_of_large_results(
     assert exports.made == [size] * times
 
 
-# Handlers of the application's own
+# The application's own handlers
 
 
 class OwnHandler(BaseGraphQLTransportWSHandler[Any, Any]):
-    """One as it was written for Strawberry's router."""
+    """A handler that was written for Strawberry's router."""
 
 
 async def test_a_handler_written_for_strawberry_works_without_tokens(
@@ -126,7 +126,7 @@ async def test_a_handler_written_for_strawberry_works_without_tokens(
 
 
 def counting() -> tuple[list[SchemaExtension], Any]:
-    """Return what a factory has made so far, and the factory."""
+    """Return the objects that a factory has created so far, and the factory."""
     made: list[SchemaExtension] = []
 
     def make() -> SchemaExtension:
@@ -186,7 +186,7 @@ async def test_a_schema_takes_extensions_that_are_added_later(way: Way) -> None:
 
 
 def subclass(router: type[Router]) -> type[Router]:
-    """Return one that has attributes and methods of its own, as applications write them."""
+    """Return a subclass with its own attributes and methods, as applications write them."""
 
     class Own(router):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -316,7 +316,7 @@ def broken(way: Way) -> AbstractAsyncContextManager[str]:
 
 
 async def test_a_source_that_raises_ends_an_operation_over_websocket(way: Way) -> None:
-    """With `error` in place of `complete`, as the protocol has it: Strawberry sends both."""
+    """Expect `error` instead of `complete`, as the protocol says; Strawberry sends both."""
     async with broken(way) as origin, open_socket(f"ws://{origin}") as socket:
         await socket.init()
         await socket.subscribe("1", BROKEN)
@@ -327,7 +327,7 @@ async def test_a_source_that_raises_ends_an_operation_over_websocket(way: Way) -
         else:
             told = await socket.error("1")
         assert [error["message"] for error in told] == ["the source is gone"]
-        # What is next is the answer to this, and not one more message of the operation.
+        # The next message is the answer to this, not another one of the operation.
         assert await socket.query(HELLO) == {"hello": "world"}
 
 

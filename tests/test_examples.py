@@ -26,7 +26,7 @@ async def say(socket: Socket, text: str) -> None:
 
 
 async def said_until_heard(ann: Socket, bob: Socket) -> dict[str, Any]:
-    # Nothing tells from outside when a subscription has begun.
+    # A client can't see when its subscription has started.
     hearing = asyncio.create_task(bob.next("1"))
     while not hearing.done():
         await say(ann, "hi")

@@ -16,7 +16,7 @@ from gqlnotify.extras import MODULES, MissingExtra, needs
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-# Which parts may need an extra; all else has to do without.
+# The parts that may need an extra; all others work without.
 PARTS = {
     "server": ("server/", "cli.py", "http_server.py"),
     "metrics": ("observability/prometheus.py",),

@@ -1,4 +1,4 @@
-"""What is checked of a framework at import, and what happens where it lacks something."""
+"""The checks of a framework at import, and the fallbacks if it lacks something."""
 
 import logging
 

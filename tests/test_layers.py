@@ -31,13 +31,13 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-# Documented names of what has its room elsewhere.
+# Documented import paths of modules that live elsewhere.
 ALIASES = {"http_server", "logs"}
 PURE = ["callables.py", "codec/codec.py", "event.py", "execution/fingerprint.py", "protocol/*"]
 PURE += ["rate.py", "topics/conflation.py", "topics/replay_buffer.py"]
 IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "strawberry"}
 
-# What no package documents is imported in its adapter only. `server/` is one adapter as a whole.
+# Undocumented modules are imported only in their adapter. The folder `server/` is one adapter.
 ADAPTERS = {
     "strawberry.extensions.runner": "execution/strawberry_adapter.py",
     "strawberry.resolvers": "execution/strawberry_adapter.py",
@@ -51,7 +51,7 @@ ADAPTERS = {
     "websockets.": "server/",
 }
 ADAPTER_FILES = {name for name in ADAPTERS.values() if name.endswith(".py")}
-# Private by name alone: our router's one attribute, and the standard library's public names.
+# Private only by name: our router's one attribute, and public names of the standard library.
 NOT_PRIVATE = {"_gqlnotify", "_replace", "_exit"}
 
 
@@ -88,7 +88,7 @@ def test_each_of_these_is_imported_in_one_place_only() -> None:
 def test_private_modules_of_frameworks_are_imported_in_their_adapters_only() -> None:
     for _, file, module in library_imports():
         for prefix, adapter in ADAPTERS.items():
-            # `from graphql import parse` is public, and `from graphql.language.ast import ...` not.
+            # `from graphql import parse` is public, `from graphql.language.ast import ...` is not.
             inside = module.startswith(prefix) and module.count(".") > prefix.count(".")
             if inside or module == prefix:
                 assert name_of(file).startswith(adapter), f"{file}: {module}"
@@ -128,7 +128,7 @@ def test_applications_use_public_names_only() -> None:
 
 
 def library_imports() -> Iterator[tuple[str, Path, str]]:
-    """Yield the room (a top-level file or package), the file and what it imports."""
+    """Yield the top-level file or package, the file in it, and what it imports."""
     for file in sorted((ROOT / "gqlnotify").rglob("*.py")):
         room = file.relative_to(ROOT / "gqlnotify").parts[0].removesuffix(".py")
         if room not in {"__init__", *ALIASES}:
@@ -136,7 +136,7 @@ def library_imports() -> Iterator[tuple[str, Path, str]]:
 
 
 def imported(file: Path) -> Iterator[str]:
-    """Yield `a.b` for `import a.b` and `a.b.c` for `from a.b import c`, wherever they stand."""
+    """Yield `a.b` for `import a.b` and `a.b.c` for `from a.b import c`, anywhere in the file."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -150,7 +150,7 @@ def name_of(file: Path) -> str:
 
 
 def private_uses(file: Path) -> Iterator[str]:
-    """Yield the private names that a file uses of what it has not defined itself."""
+    """Yield the private names that a file uses without defining them itself."""
     nodes: list[Any] = list(ast.walk(ast.parse(file.read_text())))
     own = NOT_PRIVATE | {name for node in nodes for name in defined_by(node)}
     for node in nodes:

@@ -1,4 +1,4 @@
-"""The servers, the faults and the lines of `redis_servers` are what they say."""
+"""The servers, the faults and the links of `redis_servers` work."""
 
 import asyncio
 import os

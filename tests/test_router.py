@@ -1,4 +1,4 @@
-"""The router in an ordinary application: what changes with the import is only what it adds."""
+"""The router in an ordinary application: only what it adds differs from Strawberry's."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -48,7 +48,7 @@ def router(request: pytest.FixtureRequest) -> Router:
     return chosen
 
 
-# What stays as it is
+# What does not change
 
 
 @pytest.mark.processes
@@ -207,7 +207,7 @@ async def test_a_stream_that_can_not_start_gets_the_same_answer(query: str | Non
     stock, ours = answers
     assert ours.status_code < 500
     if stock.status_code == 200:
-        # The words for a mistake are ours, with a code.
+        # The error for a bad request is ours, with a code.
         ours_told, stock_told = events(ours.text), events(stock.text)
         assert [kind for kind, _ in ours_told] == [kind for kind, _ in stock_told]
         assert [_outline(result) for _, result in ours_told] == [

@@ -1,4 +1,4 @@
-"""A router refuses revoked tokens, and ends what their holders have open."""
+"""A router refuses revoked tokens, and closes their sockets and streams."""
 
 import asyncio
 import time
@@ -82,13 +82,13 @@ async def test_requests_are_refused_until_the_revocations_are_known(
         answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer(subject="eve"))
         assert answer.status_code == 401
 
-        # What was known once is enough while the broker is away.
+        # Known revocations are enough while the broker can't be reached.
         broker.down = {"read", "head", "subscribe", "check"}
         answer = await client.post("/graphql", json=HELLO_QUERY, headers=bearer())
         assert answer.json() == {"data": {"me": "alice"}}
 
 
-# where no lifespan runs
+# with and without a lifespan
 
 
 def included(router: Any) -> Any:
@@ -201,7 +201,7 @@ def watches(router: Any) -> int:
     return len(router.revocations._watches)
 
 
-# many processes
+# several processes
 
 APPLICATION = "tests.e2e.app:app"
 TICKS = 'subscription { ticks(gate: "never") }'

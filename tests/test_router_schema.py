@@ -1,4 +1,4 @@
-"""The schema of the router: the application's own object, which it may change or replace."""
+"""The schema of the router: an object of the application, which may change or replace it."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class Other:
 
 
 class OwnExtensions(strawberry.Schema):
-    """Decides by itself about extensions."""
+    """Chooses its extensions itself."""
 
     def get_extensions(self, sync: bool = False) -> list[SchemaExtension]:
         return []

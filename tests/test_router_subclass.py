@@ -1,4 +1,4 @@
-"""Subclasses of the router: they may use every name that Strawberry's router leaves them."""
+"""Subclasses of the router can use every name that Strawberry's router does not use."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def _misuse(*_args: Any, **_kwargs: Any) -> Any:
 
 
 class WithAttributes(GraphQLRouter):
-    """Sets its own attributes around the constructor, as an application might."""
+    """Sets attributes before and after the constructor, as an application might."""
 
     def __init__(self, schema: strawberry.Schema, **options: Any) -> None:
         self._name_all()
@@ -80,7 +80,7 @@ async def test_a_subclass_can_use_any_attribute_name(router: Any) -> None:
             assert await socket.query(HELLO) == {"hello": "world"}
 
 
-# Strawberry's own, which its older versions do not have.
+# Strawberry's own attributes, which older versions do not have.
 NEWER = {"allowed_origins", "is_websocket_origin_allowed", "reject_websocket"}
 NEWER |= {"_check_websocket_origin"}
 
@@ -92,7 +92,7 @@ def test_the_router_adds_two_names_to_those_of_strawberry() -> None:
 
 
 class StockHandler(BaseGraphQLTransportWSHandler[Any, Any]):
-    """One as it was written for Strawberry's router."""
+    """A subclass that was written for Strawberry's router."""
 
 
 class StockSockets(GraphQLRouter):
@@ -122,7 +122,7 @@ async def test_what_an_application_changes_later_does_not_open_a_way_around_toke
 
 
 class OwnRun(GraphQLRouter):
-    """Overrides hooks and calls ours."""
+    """Overrides hooks and calls the router's."""
 
     async def run(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         return await super().run(request, *args, **kwargs)

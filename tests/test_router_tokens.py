@@ -115,7 +115,7 @@ async def test_a_stream_over_http_ends_with_its_token(
 ) -> None:
     async with http(message_app.locked(subscription_protocols=ALL_PROTOCOLS)) as client:
         headers = {**headers, **bearer(expires_in=2)}
-        # Reading it to its end is the proof: no event comes.
+        # The response ends only because the token expires: no event is published.
         async with patience():
             await client.post("/graphql", json={"query": MESSAGE_TEXTS}, headers=headers)
 
@@ -441,7 +441,7 @@ async def test_the_legacy_protocol_and_tokens_do_not_mix(message_app: MessageApp
         message_app.locked(subscription_protocols=["graphql-ws"])
 
 
-# The two hooks
+# The hooks `authenticate` and `may`
 
 
 def by_name(given: str | None, connection: Any) -> Principal:

@@ -54,7 +54,7 @@ async def address(mount: str) -> AsyncIterator[str]:
 @pytest.mark.processes
 async def test_a_handshake_timeout_given_in_code_is_kept(address: str, mount: str) -> None:
     host, port = address.split(":")
-    # The first request tells the server of a mounted router.
+    # A mounted router reaches the server with the first request.
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"GET {mount}/graphql HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
     writer.write(head.encode())

@@ -1,4 +1,4 @@
-"""The tutorial, followed step by step: each of its files, commands and outputs, in its order."""
+"""The tutorial, step by step: each of its files, commands and outputs, in order."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _PROGRAMS = Path(sys.executable).parent
 
 
 class Reader:
-    """Somebody who reads the page and does what it says, in a folder of their own."""
+    """Does what the page says, in a new folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,7 +52,7 @@ class Reader:
         return self._shell(self._commands())
 
     def export(self) -> None:
-        """Keep the variables that the next block exports first, and leave its other lines."""
+        """Keep the variables that the next block exports first, and skip its other lines."""
         lines = self._commands().splitlines()
         while lines and lines[0].startswith("export "):
             line = lines.pop(0)

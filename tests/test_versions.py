@@ -1,4 +1,4 @@
-"""What subscribers of two versions are told while both run on one Redis."""
+"""What subscribers of two versions get while both run on one Redis."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ async def test_each_version_skips_events_that_only_the_other_can_read(
             assert results[1]["data"] == {"tasks": {"id": 2, "status": "ARCHIVED"}}
             assert results[2]["data"] == {"tasks": {"id": 3, "status": "DONE"}}
 
-        # After a restart or a lost line, the cursor of what could not be read is as good as any.
+        # After a restart or a lost connection, the cursor of an unreadable event is valid.
         async with open_socket(old.ws) as again:
             await subscribed(again, by_the_new)
             assert (await again.next("tasks"))["data"]["tasks"]["id"] == 3

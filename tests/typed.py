@@ -1,4 +1,4 @@
-"""What mypy and pyright are to accept: `make check` reads this file, no test runs it."""
+"""Code that mypy and pyright must accept: `make check` checks this file, no test runs it."""
 
 from dataclasses import dataclass
 from typing import Annotated, assert_type

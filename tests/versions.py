@@ -34,7 +34,7 @@ class NewStatus(Enum):
 
 @strawberry.type(name="Task")
 class NewTask:
-    """It has a field without a default, which the old version's events lack."""
+    """A task with a field without a default, which events of the old version lack."""
 
     id: int
     status: NewStatus
@@ -42,7 +42,7 @@ class NewTask:
 
 
 def application(task: Any, status: Any, **more: Any) -> FastAPI:
-    """Return the application whose tasks are of this type."""
+    """Return the application with tasks of this type."""
     topics, topic = TopicManager(), Topic[Any](TOPIC, task)
 
     @strawberry.type

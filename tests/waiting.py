@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for the clock."""
+"""Wait for a condition instead of a fixed time."""
 
 import asyncio
 import os
@@ -7,15 +7,16 @@ from inspect import isawaitable
 from typing import Any
 
 SCALE = float(os.environ.get("TEST_PATIENCE", "1"))
-"""By how much the tests' deadlines are longer, for a machine that is slow or busy."""
+"""The factor for the tests' deadlines, for slow or busy machines."""
 
 PATIENCE = 30.0 * SCALE
 
 
 def pauses() -> Iterator[float]:
-    """Yield the seconds between two looks at a condition: at first few, for it is often true soon.
+    """Yield the seconds between two checks of a condition.
 
-    Later they are more, because a look may cost a request.
+    The first ones are short, because most conditions are true soon. Later ones are longer, because
+    a check may cost a request.
     """
     pause = 0.002
     while True:

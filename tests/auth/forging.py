@@ -1,4 +1,4 @@
-"""Tokens and keys, good and forged, made without the code under test."""
+"""Valid and forged tokens and keys, made without the code under test."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ from gqlnotify.errors import Unauthenticated
 
 SECRET = "correct horse battery staple"
 ANOTHER_SECRET = "tr0ub4dor&3"
-# Far from now, however long the tests run.
+# Later than any run of the tests.
 TOMORROW = int(time.time()) + 24 * 3600
 YESTERDAY = int(time.time()) - 24 * 3600
 CLAIMS: dict[str, Any] = {"sub": "alice", "exp": TOMORROW}
@@ -46,7 +46,7 @@ EC_384_PUBLIC = pair(ec.generate_private_key(ec.SECP384R1()))[1]
 
 
 def hs(**claims: Any) -> str:
-    """Return a good token for SECRET, with these claims on top."""
+    """Return a valid token for SECRET, with these additional claims."""
     return jwt.encode({**CLAIMS, **claims}, SECRET)
 
 
@@ -61,7 +61,7 @@ def b64(data: bytes) -> str:
 def handmade(
     header: object, claims: object, key: str | bytes, *, digest: Any = hashlib.sha256
 ) -> str:
-    """Sign with HMAC whatever one likes, which jose itself would refuse to."""
+    """Sign any content with HMAC, also what jose refuses to sign."""
     return signed(json.dumps(header).encode(), json.dumps(claims).encode(), key, digest)
 
 
@@ -88,7 +88,7 @@ def settings(**options: Any) -> Settings:
 
 
 def fixed(settings: Settings) -> TokenVerifier:
-    """Return the verifier that the settings make, which is one with a single key."""
+    """Return the verifier for these settings, which has a single key."""
     made = verifier_from(settings)
     assert isinstance(made, TokenVerifier)
     return made

@@ -96,7 +96,7 @@ async def test_an_address_with_too_many_bad_tokens_has_to_wait() -> None:
                 assert (await socket.closed()).code == 4403
         assert await post(client, HELLO, headers=bearer()) == {"data": {"hello": "world"}}
 
-        # That they are old, or early, makes forged tokens no better.
+        # A forged token with an old or future time still counts.
         refused: list[tuple[int, Any]] = [
             (401, {"expires_in": -5}),
             (401, {"nbf": time() + 60}),

@@ -40,7 +40,7 @@ EC_384_PRIVATE, EC_384_PUBLIC, _ = pair(ec.generate_private_key(ec.SECP384R1()))
 
 
 def described(public: str, kid: str | None = "a", algorithm: str = "RS256", **more: Any) -> Any:
-    """Return a public key as it stands in a set; a member of None is left out."""
+    """Return a public key as an entry of a key set, without the members that are None."""
     members = {**jwk.construct(public, algorithm).to_dict(), "kid": kid, "use": "sig", **more}
     return {name: value for name, value in members.items() if value is not None}
 
@@ -51,7 +51,7 @@ def rs(private: str = RSA_PRIVATE, kid: Any = "a", **claims: Any) -> str:
 
 
 class KeyServer:
-    """Serves a key set, well or badly, and counts how often it is asked."""
+    """Serves a key set, or errors, and counts the requests."""
 
     def __init__(self, *keys: Any) -> None:
         self.keys: Any = list(keys)
@@ -372,7 +372,7 @@ async def test_tokens_with_a_known_key_do_not_wait_for_an_address_that_fails() -
         await by.verify(rs())
         server.answers.clear()
 
-        # It hangs, and is asked in the background.
+        # The server hangs, and the request runs in the background.
         for _ in range(10):
             assert (await by.verify(rs())).subject == "alice"
 
@@ -460,7 +460,7 @@ def test_a_secret_needs_no_http_client() -> None:
     assert isinstance(verifier_from(Settings(jwt_secret=SECRET)), TokenVerifier)  # type: ignore[arg-type]
 
 
-# what is not told
+# what an error does not reveal
 
 
 @pytest.mark.processes

@@ -216,7 +216,7 @@ def test_an_end_that_is_no_time_is_refused(exp: Any) -> None:
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
 @pytest.mark.parametrize("ahead", [11, 10.9, 3600, 10**30])
 def test_a_token_of_the_future_may_be_tried_again_later(claim: str, ahead: float) -> None:
-    # Whole floats, as some issuers write them, too.
+    # Some issuers write whole numbers as floats.
     for early in (time() + ahead, int(time()) + 1 + ahead):
         with pytest.raises(TokenNotYetValid, match=claim) as refusal:
             verifier().verify(hs(**{claim: early}))
@@ -410,7 +410,7 @@ def test_any_signed_claims_are_accepted_or_refused(
     assert principal.expires_at > datetime.now(UTC)
 
 
-# what is not told
+# what an error does not reveal
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -508,7 +508,7 @@ def test_a_secret_shorter_than_its_algorithms_hash_is_warned_of_once(
     algorithm: str, least: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     warn_once.cache_clear()
-    # Two bytes for each letter.
+    # Two bytes for each character.
     short, long = "é" * (least // 2 - 1) + "x", "é" * (least // 2)
 
     fixed(settings(jwt_secret=long, jwt_algorithm=algorithm))

@@ -1,4 +1,4 @@
-"""One test for each promise of `gqlnotify.brokers.base`. Nothing here looks inside a broker.
+"""One test for each promise of `gqlnotify.brokers.base`, without a look inside a broker.
 
 A broker's own test module says `class TestThatBroker(BrokerContract)` and how to make one.
 """
@@ -278,7 +278,7 @@ class BrokerContract(ABC):
         assert delivered == [Event(here, cursor, b"here")]
 
     async def test_a_cursor_of_one_topic_does_not_pass_for_anothers(self, broker: Broker) -> None:
-        # Created at the same moment, and of the same length: only their epochs tell them apart.
+        # Created at the same moment, and of the same length: only their epochs differ.
         topics = [_new_topic() for _ in range(10)]
         heads = await asyncio.gather(*(broker.publish(topic, b"x") for topic in topics))
 

@@ -100,7 +100,7 @@ async def test_unused_topics_free_their_memory() -> None:
 async def test_a_forgotten_topic_starts_a_later_epoch() -> None:
     broker = MemoryBroker(seconds=A_WHILE)
     first = await broker.publish("t", b"x")
-    # Asking the broker itself would be a touch, which keeps the topic.
+    # A call to the broker would use the topic, and so keep it.
     deadline = asyncio.get_running_loop().time() + 2 * A_WHILE
     await wait_until(lambda: asyncio.get_running_loop().time() > deadline)
 

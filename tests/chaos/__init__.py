@@ -1,1 +1,1 @@
-"""Chaos: real processes, real clients that resume, and faults that must not lose one event."""
+"""Chaos: real processes, real clients that resume, and faults that must not lose any event."""

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: faults until you have seen enough, and a table of what they did."""
+"""`python -m tests.chaos`: faults for some time, and a table of their effects."""
 
 import argparse
 import random

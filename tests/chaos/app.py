@@ -1,4 +1,4 @@
-"""The task service, in a process that can be told to die at the worst instant, as of `kill -9`."""
+"""The task service, in a process that can die at the worst moment, as after `kill -9`."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ from schema.app import create_app
 from schema.outbox import Outbox
 
 DIE_COMMITTED = signal.SIGUSR1
-"""Die when the next change is committed, before anybody is told of it."""
+"""Die when the next change is committed, before its event is published."""
 
 DIE_PUBLISHED = signal.SIGUSR2
-"""Die when the next event of the outbox is published, before the outbox forgets it."""
+"""Die when the next event of the outbox is published, before its row is deleted."""
 
 
 def build() -> FastAPI:

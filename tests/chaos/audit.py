@@ -1,4 +1,4 @@
-"""What became of every event. Pure: no I/O, no clock.
+"""What happened to every event. Pure: no I/O, no clock.
 
 A phase is the time of one fault, from when it happens until every client has caught up.
 """
@@ -12,7 +12,7 @@ from gqlnotify import Cursor
 
 @dataclass(frozen=True)
 class Published:
-    """One event that exists, by its number, and the phase that it was published in."""
+    """An event, by its number, and the phase in which it was published."""
 
     number: int
     phase: int
@@ -20,9 +20,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a client got, in which phase: an event, or without a number the news of a gap.
+    """What a client got, and in which phase: an event, or a gap if it has no number.
 
-    `cursor` is that of the event, or the one that the client goes on from behind the gap.
+    `cursor` is that of the event, or the one from which the client continues after the gap.
     """
 
     phase: int
@@ -32,7 +32,7 @@ class Arrival:
 
 @dataclass
 class Counts:
-    """What a phase did to the events, summed over the clients."""
+    """The effect of a phase on the events, summed over the clients."""
 
     delivered: int = 0
     lost: int = 0
@@ -48,7 +48,7 @@ class Counts:
 
     @property
     def whole(self) -> bool:
-        """Whether every event came once and in order, but for the gaps that were announced."""
+        """Whether every event arrived once and in order, except in the announced gaps."""
         return not (self.lost or self.repeated or self.reordered or self.invented)
 
 
@@ -108,7 +108,7 @@ class _Ledger:
         self._next = max(self._next, place + 1)
 
     def _behind_gap(self, arrival: Arrival) -> int:
-        # A gap ends at the cursor that the client goes on from, not at whatever comes first.
+        # A gap ends at the cursor from which the client continues, not at the next event.
         if self._gap is None or self._gap.cursor is None or arrival.cursor is None:
             return 0
         return Cursor.parse(arrival.cursor).seq - Cursor.parse(self._gap.cursor).seq - 1

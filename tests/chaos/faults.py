@@ -1,4 +1,4 @@
-"""What goes wrong. Each fault is over when its function returns; nobody need have recovered."""
+"""The faults. Each is over when its function returns; recovery may take longer."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ Happen = Callable[[Stage, Random], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong, and whether Redis forgets what it knew."""
+    """A fault, and whether Redis loses data by it."""
 
     name: str
     happen: Happen
@@ -27,7 +27,7 @@ class Fault:
 
 
 FAULTS: list[Fault] = []
-"""Those that must not cost one event."""
+"""The faults that must not lose any event."""
 
 
 def fault(name: str) -> Callable[[Happen], Happen]:
@@ -115,7 +115,7 @@ def server_restarted(stage: Stage, rng: Random) -> None:
 
 @fault("server killed, Redis stopped")
 def server_killed_without_redis(stage: Stage, rng: Random) -> None:
-    """The clients come to a server that has what they missed only in a Redis out of reach."""
+    """The clients reconnect to a server that can't reach the Redis with their missed events."""
     dying, *others = rng.sample(list(stage.replicas), len(stage.replicas))
     with _paused(stage), stage.given_up(*others):
         stage.go_on(rng.randint(0, 20))
@@ -165,7 +165,7 @@ def _flush(stage: Stage, rng: Random) -> None:
 
 
 FLUSH = Fault("Redis flushed", _flush, forgets=True)
-"""Here a gap has to be announced to every client, so it is kept out of the other runs."""
+"""Every client must learn of a gap, so this fault is not part of the other runs."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Who uses the service: those who publish, and the clients who want all of it."""
+"""Publishers, and clients that must get every event."""
 
 import json
 import os
@@ -31,7 +31,7 @@ _CURSOR = "{ tasks(first: 1) { eventCursor } }"
 
 
 class Phase:
-    """Which fault it is that happens now."""
+    """The fault that happens now."""
 
     number = 0
 
@@ -45,7 +45,7 @@ class Lines:
         self._environment = {**os.environ, **environment}
 
     def take(self, line: dict[str, Any]) -> None:
-        """Take a line, in a thread."""
+        """Handle a line, in a thread."""
         raise NotImplementedError
 
     def say(self, line: Any) -> None:
@@ -55,7 +55,7 @@ class Lines:
         self._process.stdin.flush()
 
     def start(self) -> None:
-        """Start the process and take its lines as they come."""
+        """Start the process, and handle its lines as they arrive."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -70,7 +70,7 @@ class Lines:
         self._reader.start()
 
     def stop(self) -> None:
-        """End the process, and return once its last line is taken."""
+        """End the process, and return once its last line is handled."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -89,7 +89,7 @@ class Lines:
 
 
 class Notices(Lines):
-    """The process that publishes to a plain topic. What it is told is published, exists."""
+    """The process that publishes to a plain topic. What it reports as published exists."""
 
     def __init__(
         self, phase: Phase, *, seed: int, settings: Mapping[str, object], logs: Path
@@ -103,7 +103,7 @@ class Notices(Lines):
         self._phase = phase
 
     def hold(self) -> None:
-        """Publish nothing more until `go`, but for what has begun."""
+        """Start no publish until `go`."""
         self.say("hold")
 
     def go(self) -> None:
@@ -120,16 +120,16 @@ class Notices(Lines):
         if "refused" in line:
             self.refused += 1
         elif self.cursor is None:
-            # The one that everybody begins behind.
+            # The cursor after which all clients start.
             self.cursor = line["cursor"]
         else:
             self.published.append(Published(line["number"], self._phase.number))
 
 
 class Tasks:
-    """Makes tasks, each with a number of its own as title, in turn at every server.
+    """Creates tasks with increasing numbers as titles, at one server after the other.
 
-    Where the answer is lost, nobody knows whether the task was made: the database does.
+    If an answer is lost, only the database knows whether the task was created.
     """
 
     def __init__(self, phase: Phase, *, seed: int, servers: Sequence[Server]) -> None:
@@ -150,7 +150,7 @@ class Tasks:
         self._thread.start()
 
     def hold(self) -> None:
-        """Make none until `go`, but for the one that has begun."""
+        """Start no request until `go`."""
         self._going.clear()
 
     def go(self) -> None:
@@ -158,7 +158,7 @@ class Tasks:
         self._going.set()
 
     def stop(self) -> None:
-        """End, and return once the last answer is here or known to be lost."""
+        """End, and return once the last answer has arrived or is known to be lost."""
         self._stopping.set()
         self.go()
         self._thread.join()
@@ -173,7 +173,7 @@ class Tasks:
             self._hurrying.clear()
 
     def published(self, titles: Sequence[str]) -> list[Published]:
-        """Return what exists, if these are the tasks in the order of their making."""
+        """Return the published events, given the tasks in the order of their creation."""
         return [Published(int(title), self._phases[int(title)]) for title in titles]
 
     def _run(self) -> None:
@@ -231,12 +231,12 @@ class Clients(Lines):
         self._newest = dict.fromkeys(self.arrivals, -1)
 
     def cut(self, clients: Iterable[int]) -> None:
-        """Cut the sockets of these, whatever they are about to do."""
+        """Cut the sockets of these clients, whatever they are doing."""
         self.say(list(clients))
 
     @contextmanager
     def restless(self) -> Iterator[None]:
-        """Cut one socket after the other all the while."""
+        """Cut one socket after the other until the block ends."""
         self.say("restless")
         try:
             yield
@@ -244,19 +244,19 @@ class Clients(Lines):
             self.cut([])
 
     def spread(self) -> None:
-        """Send them back to the servers that they began with, evenly."""
+        """Send the clients back to their first servers, evenly."""
         self.say("spread")
 
     def everywhere(self) -> bool:
-        """Whether every server has one at least."""
+        """Whether every server has a client."""
         return set(self._at.values()) >= set(self._servers)
 
     def have(self, goal: Mapping[str, int]) -> bool:
-        """Whether all of them have got as far as this in every stream."""
+        """Whether all clients have reached these positions in every stream."""
         return all(newest >= goal[stream] for (_, stream), newest in self._newest.items())
 
     def arrived(self) -> int:
-        """Return how much has arrived altogether."""
+        """Return how many events have arrived in total."""
         return sum(map(len, self.arrivals.values()))
 
     def take(self, line: dict[str, Any]) -> None:
@@ -281,8 +281,8 @@ def event_cursor(server: Server) -> str:
 
 
 def headers() -> dict[str, str]:
-    """Return what opens everything over HTTP."""
-    # Good for longer than any run.
+    """Return the headers with a token for all rights."""
+    # Valid for longer than any run.
     claims = {
         "sub": "chaos",
         "exp": int(time.time()) + 24 * 3600,

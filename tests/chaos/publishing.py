@@ -1,4 +1,4 @@
-"""A process that numbers its events and publishes each one until it knows that it did.
+"""A process that numbers its events, and publishes each until it is confirmed.
 
 It prints a line of JSON for each event and for each refusal, and obeys its stdin.
 """
@@ -35,7 +35,7 @@ async def main(seed: int) -> None:
 
 
 class _Orders:
-    """What stdin says: "hold" and "go", each on a line, and at its end to stop."""
+    """The commands on stdin: "hold" and "go", each on a line; its end means stop."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -54,7 +54,7 @@ class _Orders:
 
 
 async def _publish(publisher: Publisher, first: int, rng: Random) -> int:
-    """Publish some events from `first` on, and return the number behind them."""
+    """Publish some events from `first` on, and return the next number."""
     end = first + rng.randint(1, _LARGEST_BATCH)
     while True:
         entries = [(NOTICES, _notice(number), str(number)) for number in range(first, end)]
@@ -64,7 +64,7 @@ async def _publish(publisher: Publisher, first: int, rng: Random) -> int:
             else:
                 cursors = publisher.publish_many_sync(entries)
         except BrokerUnavailable as error:
-            # Perhaps they were published all the same: that is what the ids are for.
+            # They may have been published: their ids prevent repeats.
             _print(refused=str(error))
             end += rng.randint(0, _QUEUED_MEANWHILE)
             await asyncio.sleep(_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""A run: faults one after the other, then what became of every event."""
+"""A run: faults one after the other, then the audit of every event."""
 
 import random
 import subprocess
@@ -21,7 +21,7 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Row:
-    """What one kind of fault did, over all the times that it happened."""
+    """The effects of one kind of fault, summed over its occurrences."""
 
     times: int = 0
     published: int = 0
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass
 class Report:
-    """The rows of a run, by fault, and what went wrong beside them."""
+    """The rows of a run, by fault, and other problems."""
 
     rows: dict[str, Row]
     problems: list[str]
@@ -84,7 +84,7 @@ def run(
     scale: Scale | None = None,
     tell: Progress = lambda _: None,
 ) -> Report:
-    """Have these faults happen, and report."""
+    """Run these faults, and report."""
     plan = [CALM, *faults]
     took: list[float] = []
     problems: list[str] = []
@@ -110,7 +110,7 @@ def _perform(
         with _company(stage, rng):
             fault.happen(stage, rng)
         happened = time.monotonic() - began
-        # Who begins anew, behind a gap, has to wait for something new.
+        # A client that starts again after a gap waits for a new event.
         with stage.held() if rng.random() < 0.5 and not fault.forgets else nullcontext():
             took.append(stage.settle())
         tell(f"{phase:4}  {fault.name}: {happened:.1f} s, all caught up {took[-1]:.1f} s later")
@@ -118,7 +118,7 @@ def _perform(
 
 @contextmanager
 def _company(stage: Stage, rng: random.Random) -> Iterator[None]:
-    """What comes on top of a fault: now and then more tasks, and clients that come and go."""
+    """What happens besides a fault: sometimes more tasks, and clients that reconnect."""
     with ExitStack() as company:
         if rng.random() < 0.5:
             company.enter_context(stage.tasks.hurry())

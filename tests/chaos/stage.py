@@ -1,4 +1,4 @@
-"""All that takes part: Redis, servers behind links of their own, publishers and clients."""
+"""All parts of a run: Redis, servers with their own links to it, publishers and clients."""
 
 import asyncio
 import time
@@ -16,14 +16,14 @@ from tests.chaos.people import PATIENCE, SECRET, Clients, Notices, Phase, Tasks,
 from tests.redis_servers import Link, RedisServer, installed, redis_server, wait_for
 from tests.servers import DIRECT, UVICORN, Server, serving
 
-# Long enough that no gap can ever be due to a slow machine.
+# Long enough that a slow machine can't cause a gap.
 _BROKER = {"broker_timeout": 1.0, "history_length": 20_000}
 _LOST_LINE = "No live line to Redis"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much takes part, and on what."""
+    """How many clients and servers, and with which programs."""
 
     servers: int = 2
     clients: int = 6
@@ -33,7 +33,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Replica:
-    """A server process and its own line to Redis."""
+    """A server process and its own connection to Redis."""
 
     server: Server
     link: Link
@@ -46,11 +46,11 @@ class Replica:
 
     @property
     def lost(self) -> int:
-        """How often it has found that it has no line to Redis."""
+        """How often it has noticed that it has no connection to Redis."""
         return self.server.log.count(_LOST_LINE)
 
     def died(self) -> bool:
-        """Whether the process has ended without being stopped."""
+        """Whether the process has ended by itself."""
         return self.server.process is not None and self.server.process.poll() is not None
 
 
@@ -68,16 +68,16 @@ class Stage:
     clients: Clients
 
     def settle(self) -> float:
-        """Return once every client has what exists by now, and how long that took."""
+        """Return once every client has all events that exist now, and how long that took."""
         began, goal = time.monotonic(), self._newest()
         self.wait_for(lambda: self.clients.have(goal), "every client has caught up")
         return time.monotonic() - began
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Return when every client has all there is, although nothing is published any more.
+        """Return when every client has all events, although no further event is published.
 
-        What was missed last has to be found without a newer event that tells of it.
+        The last missed event must be found without a newer event that reveals it.
         """
         self.tasks.hold()
         self.notices.hold()
@@ -98,23 +98,23 @@ class Stage:
         return {"tasks": self.tasks.newest, "notices": self.notices.newest}
 
     def go_on(self, tasks: int) -> None:
-        """Return once so many more tasks were made, whatever becomes of their events."""
+        """Return once this many more tasks were created, whatever happens to their events."""
         goal = self.tasks.newest + tasks
         self.wait_for(lambda: self.tasks.newest >= goal, "tasks are made")
 
     def take_more(self, arrivals: int) -> None:
-        """Return once so much more has arrived at the clients altogether."""
+        """Return once this many more events have arrived at the clients in total."""
         goal = self.clients.arrived() + arrivals
         self.wait_for(lambda: self.clients.arrived() >= goal, "events arrive")
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for a condition, but not for one that no client will see any more."""
+        """Wait for a condition, and fail at once if a client has given up."""
         wait_for(lambda: condition() or self.clients.broken, what, seconds=PATIENCE)
         assert not self.clients.broken, "a client gave up"
 
     @contextmanager
     def given_up(self, *replicas: Replica, publisher: bool = False) -> Iterator[None]:
-        """Return only when all of these have found Redis silent, and silent again."""
+        """Return when all of these servers have noticed twice that Redis is silent."""
         lost = [(replica, replica.lost + 2) for replica in replicas]
         refused = self.notices.refused + 2 * publisher
         yield
@@ -127,17 +127,17 @@ class Stage:
         )
 
     def titles(self) -> list[str]:
-        """Return the titles of the tasks that were made, in that order."""
+        """Return the titles of the created tasks, in order."""
         return asyncio.run(_read(self.database_url, _TITLES))
 
     def outbox_is_empty(self) -> bool:
-        """Whether every event that was committed is known to be published."""
+        """Whether every committed event is confirmed as published."""
         return asyncio.run(_read(self.database_url, _OUTBOX)) == [0]
 
 
 @contextmanager
 def staged(scale: Scale, seed: int, logs: Path) -> Iterator[Stage]:
-    """Start everything, and end it."""
+    """Run all parts."""
     with ExitStack() as running:
         redis = running.enter_context(redis_server(installed(scale.program), persistent=True))
         running.callback(lambda: (logs / "redis.log").write_text(redis.log))
@@ -153,7 +153,7 @@ def staged(scale: Scale, seed: int, logs: Path) -> Iterator[Stage]:
         notices = Notices(phase, seed=seed, settings=settings, logs=logs)
         _start(notices, running)
         wait_for(lambda: notices.cursor, "the publisher publishes")
-        # They begin with cursors, so there is nothing that they may miss.
+        # The clients start with cursors, so they may miss nothing.
         after = {"tasks": cursor, "notices": notices.cursor}
         clients = Clients(phase, number=scale.clients, servers=servers, after=after, logs=logs)
         _start(clients, running)

@@ -1,4 +1,4 @@
-"""The audit finds what it is there to find."""
+"""The audit finds lost, repeated and reordered events."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: each of the worst faults once, in an order of its own."""
+"""The short form of `make chaos`: each of the worst faults once, in a random order."""
 
 import random
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_no_client_misses_an_event_and_each_lost_history_is_reported(
     seed = random.randrange(10**6)
     plan = [fault for fault in FAULTS if fault.name in WORST]
     random.Random(seed).shuffle(plan)
-    # Last, since it may cost events, and says so.
+    # Last, because it may lose events and announce that.
     report = run([*plan, FLUSH], seed=seed, logs=tmp_path, scale=SCALE, tell=print)
     assert report.good, f"seed {seed}\n{report}\n" + "\n".join(report.problems)
     assert report.faults == len(WORST) + 1

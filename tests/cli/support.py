@@ -35,7 +35,7 @@ def environment(settings: Settings) -> Settings:
 
 
 def run(*arguments: str, settings: Settings | None = None, given: str = "") -> Done:
-    """Run a command within this process: to import everything in another one takes a second."""
+    """Run a command within this process: another process would need a second for its imports."""
     with patch.dict(os.environ, environment(settings or {}), clear=True):
         done = CliRunner().invoke(app, arguments, input=given, prog_name="gqlnotify")
     told = done.stderr
@@ -89,7 +89,7 @@ def read_until(process: "subprocess.Popen[bytes]", text: str, seconds: float = P
         left = max(deadline - time.monotonic(), 0)
         ready, _, _ = select.select([process.stdout], [], [], left)
         assert ready, f"{text!r} did not come within {seconds} s; this did:\n{seen}"
-        # Not readline(): what it leaves in its buffer, select() does not see.
+        # Not readline(): select() does not see the rest that it buffers.
         chunk = os.read(process.stdout.fileno(), 65536)
         assert chunk, f"the server ended before {text!r}:\n{seen}"
         seen += chunk.decode()
@@ -114,7 +114,7 @@ def on(url: str) -> Settings:
 
 @contextmanager
 def tailing(url: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `gqlnotify tail`, and yield it once it follows."""
+    """Run `gqlnotify tail`, and yield the process once it follows its topics."""
     process = subprocess.Popen(
         [*COMMAND, "tail", *arguments],
         env=environment(on(url)),
@@ -131,7 +131,7 @@ def tailing(url: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def lines_of(process: "subprocess.Popen[bytes]", last: Any) -> list[dict[str, Any]]:
-    """Return what it printed, up to the line with this payload."""
+    """Return the printed events, up to the one with this payload."""
     text = read_until(process, f'"payload": {json.dumps(last)}}}\n')
     return [json.loads(line) for line in text.splitlines()]
 

@@ -196,7 +196,7 @@ def test_serve_warns_of_a_short_secret_on_a_loopback_address(tmp_path: Path) -> 
     settings = {
         "GQLNOTIFY_JWT_SECRET": "short",
         "GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
-        # Another program's: it is no misspelling of ours.
+        # A variable of another program, not a misspelt setting of ours.
         "GQLNOTIFY_PORT_8000_TCP": "tcp://10.0.0.1:8000",
     }
     with serving("--port", "0", settings=settings) as process:

@@ -45,7 +45,7 @@ def test_tail_explains_what_is_wrong_with_its_arguments(
 
 def test_tail_prints_each_event_at_once_as_a_line_of_json(redis_url: str, topic: str) -> None:
     with tailing(redis_url, topic) as tail, Publisher(redis_url) as publisher:
-        # One by one: what is not flushed at once does not come before the next one is published.
+        # One by one: an event that is not flushed at once would not arrive before the next one.
         first = publisher.publish_sync(topic, {"metal": "Gałązka\nzłota"}, event_id="x")
         assert json.loads(read_until(tail, "\n")) == {
             "topic": topic,
@@ -105,7 +105,7 @@ def test_tail_starts_after_the_cursor_or_with_the_next_event(redis_url: str, top
 
 
 class Numbering:
-    """Publishes numbers, each until it is known to be published, from a thread of its own."""
+    """Publishes numbers in a thread, each until it is confirmed."""
 
     def __init__(self, url: str, topic: str) -> None:
         self.count = 0

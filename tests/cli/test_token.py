@@ -1,4 +1,4 @@
-"""`gqlnotify token` prints a token with the rights that it was asked for."""
+"""`gqlnotify token` prints a token with the given rights."""
 
 import re
 import time

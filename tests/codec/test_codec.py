@@ -1,4 +1,4 @@
-"""What was published reads back as what it was, type included, or is refused."""
+"""A published value reads back as it was, type included, or is refused."""
 
 import json
 from collections import deque
@@ -76,7 +76,7 @@ class Leaf:
 
 
 class Odd(BaseModel):
-    """Fields that are called as the parts of a schema are."""
+    """Fields with the names of parts of a JSON schema."""
 
     type: Added | Removed
     fields: Added | Removed

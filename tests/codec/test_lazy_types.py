@@ -1,4 +1,4 @@
-"""Types that modules name to each other by `strawberry.lazy` can be published."""
+"""Types that refer to other modules with `strawberry.lazy` can be published."""
 
 import sys
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""WebSocket conformance: Autobahn's cases against our protocol class and against uvicorn's own."""
+"""WebSocket conformance: Autobahn's cases against our protocol class and uvicorn's."""

@@ -1,4 +1,4 @@
-"""`python -m tests.conformance`: all of Autobahn's cases, and a table of what came of them."""
+"""`python -m tests.conformance`: all of Autobahn's cases, and a table of the verdicts."""
 
 import argparse
 import sys

@@ -21,7 +21,7 @@ Verdicts = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The verdict on each case, for our protocol class and for uvicorn's own."""
+    """The verdict on each case, for our protocol class and for uvicorn's."""
 
     ours: Verdicts
     stock: Verdicts
@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def worse(self) -> list[str]:
-        """The cases that fail with us alone."""
+        """The cases that fail only with our class."""
         return [
             case
             for case, verdict in self.ours.items()
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def table(self) -> str:
-        """How many cases had which verdict, and those that differ or fail."""
+        """The number of cases by verdict, and the cases that differ or fail."""
         lines = [_row("", "cases", *(verdict.lower() for verdict in VERDICTS))]
         for name, verdicts in (("gqlnotify", self.ours), ("uvicorn", self.stock)):
             counts = Counter(verdicts.values())
@@ -84,7 +84,7 @@ async def _results(
 
 
 def _verdict(result: Any) -> str:
-    # A case whose messages were right fails by its close alone.
+    # A case with the right messages can fail by its close.
     behaviour, close = result.behavior.value, result.behavior_close.value
     return behaviour if close in PASSED else "FAILED"
 

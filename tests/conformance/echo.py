@@ -1,4 +1,4 @@
-"""An ASGI application that says back what it hears."""
+"""An ASGI application that echoes messages."""
 
 from typing import Any
 

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.processes
 
 # Of 6, a hundred and more spellings of UTF-8, and of 9, 12 and 13, which measure speed with
-# megabytes, a few will do.
+# megabytes, a few are enough.
 CASES = (
     *("1.*", "2.*", "3.*", "4.*", "5.*", "6.1.*", "6.3.*", "6.4.*", "7.*", "10.*"),
     *("9.1.1", "9.2.1", "9.3.1", "9.5.1", "9.7.1", "12.1.1", "12.1.3", "12.2.2", "12.3.1"),

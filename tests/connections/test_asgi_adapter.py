@@ -1,4 +1,4 @@
-"""An ASGI call may end early only if it is certain that nothing waits for its end."""
+"""An ASGI call ends early only if nothing waits for its end."""
 
 from contextlib import AsyncExitStack
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the kernel keeps for a peer, on real sockets."""
+"""What the kernel buffers for a peer, on real sockets."""
 
 import asyncio
 import socket
@@ -18,20 +18,20 @@ from tests.waiting import PATIENCE, SCALE, wait_until
 
 SIZE = 20_000_000
 STALL = 1.0 * SCALE
-"""Seconds without progress after which a peer is let go, many times those between two reads."""
+"""Seconds without progress until a peer is dropped; many times the time between two reads."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
 
 
 @dataclass
 class Pair:
-    """A server's transport, and the socket of a peer that reads when it is told to."""
+    """A server's transport, and the socket of a peer that reads only on demand."""
 
     transport: asyncio.Transport
     peer: socket.socket
     lost: asyncio.Event
     ends: list[str]
-    """Both, because other connections to this machine may have the peer's port as well."""
+    """Both ports, because other connections of this machine may use the peer's port too."""
 
     async def read(self, size: int) -> None:
         loop = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ async def connected() -> AsyncIterator[Pair]:
 
     server = await loop.create_server(Accepting, "127.0.0.1", 0)
     with socket.socket() as peer:
-        # Else the kernel takes ever more for a peer that reads, and in the end all of it.
+        # Otherwise the kernel's buffer grows for a peer that reads, and takes everything.
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18)
         peer.setblocking(False)
         await loop.sock_connect(peer, server.sockets[0].getsockname())
@@ -144,7 +144,7 @@ async def a_peer_that_has_read_everything_may_wait() -> None:
     async with connected() as pair:
         watch = ReadWatch(asyncio.get_running_loop(), pair.transport, STALL / 4)
         for _ in range(20):
-            # What is written just before a look is no reason to let go.
+            # Output written just before a check is no reason to drop the peer.
             pair.transport.write(b"x")
             await pair.read(1)
             await asyncio.sleep(STALL / 20)
@@ -171,7 +171,7 @@ async def a_watch_that_finishes_ends_when_all_is_read() -> None:
         watch.finish()
         await pair.read(SIZE)
         loop = asyncio.get_running_loop()
-        # No look is due any more.
+        # No check is scheduled any more.
         await wait_until(lambda: watch._deadline._due < loop.time() - 0.2)
         assert not pair.lost.is_set()
 

@@ -1,4 +1,4 @@
-"""What a client is told that speaks no protocol of the server's."""
+"""The answer to a client that offers no protocol of the server."""
 
 import logging
 

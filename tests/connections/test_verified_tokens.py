@@ -80,7 +80,7 @@ def test_what_claims_hold_counts_and_the_oldest_tokens_make_room() -> None:
         assert verified.find("0") is not None, "it was used just now"
 
     found = [number for number in range(20) if verified.find(str(number))]
-    # Each list of one member takes 64 bytes, and one more pointer.
+    # Each list of one item takes 64 bytes, and a pointer to it.
     assert 3 <= len(found) <= 200_000 / (500 * 72)
     assert found[-1] == 19
 

@@ -67,7 +67,7 @@ class Query:
 
     @strawberry.field
     def block(self, seconds: float, sign: str) -> bool:
-        """Hold up the whole process, and show that it begins by making the file `sign`."""
+        """Block the whole process; the file `sign` shows when that starts."""
         Path(sign).touch()
         time.sleep(seconds)
         return True
@@ -86,7 +86,7 @@ class Query:
 
     @strawberry.field
     async def wait(self, gate: str) -> str:
-        """Wait until `open` is called for the gate, and note the end however it comes."""
+        """Wait until `open` is called for the gate, and note every kind of end."""
         try:
             await GATES[gate].wait()
         finally:
@@ -127,7 +127,7 @@ class Mutation:
 
     @strawberry.mutation
     async def trade(self, name: str, symbols: int, count: int, size: int) -> bool:
-        """Publish so many prices of so many symbols in turn, each of about `size` bytes."""
+        """Publish prices of alternating symbols, each of about `size` bytes."""
         for value in range(count):
             price = Price(symbol=str(value % symbols), value=value, padding="x" * size)
             await topics.publish(PRICES(name=name), price)
@@ -172,19 +172,19 @@ class Subscription:
 
     @strawberry.subscription
     async def flood(self, size: int) -> AsyncIterator[str]:
-        """Without an end, as fast as it is read, and not to be compressed by much."""
+        """An endless stream of random text, as fast as it is read."""
         while True:
             yield token_hex(size // 2)
 
     @strawberry.subscription
     async def endless(self) -> AsyncIterator[int]:
-        """Without an end and without a pause."""
+        """An endless stream without a pause."""
         while True:
             yield 1
 
 
 class Router(GraphQLRouter[dict[str, Any], None]):
-    """Does to a connection whatever its `connection_init` asks for."""
+    """Does to a connection what its `connection_init` asks for."""
 
     async def on_ws_connect(self, context: dict[str, Any]) -> Any:
         asked = context["connection_params"]
@@ -213,19 +213,19 @@ app.add_route("/metrics", metrics.endpoint)
 
 @app.get("/tasks")
 async def tasks() -> list[str]:
-    """Return what runs in the server's event loop."""
+    """Return the tasks in the server's event loop."""
     return sorted(str(getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks())
 
 
 @app.get("/connections")
 async def connections() -> int:
-    """Return how many sockets are served."""
+    """Return the number of open sockets."""
     return graphql._gqlnotify.connection_limits.connections
 
 
 @app.get("/refusals")
 async def refusals() -> dict[str, float]:
-    """Return what was refused, and how often."""
+    """Return the number of refusals by reason."""
     return {
         sample.labels["reason"]: sample.value
         for metric in REGISTRY.collect()

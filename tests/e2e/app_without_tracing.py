@@ -1,4 +1,4 @@
-"""The same application where OpenTelemetry's API was not there when gqlnotify looked for it."""
+"""The same application, without OpenTelemetry's API when gqlnotify is imported."""
 
 import sys
 from typing import Any
@@ -7,7 +7,7 @@ nothing: Any = None
 sys.modules["opentelemetry"] = nothing
 from gqlnotify.observability import tracing  # noqa: E402
 
-# FastAPI can't do without.
+# FastAPI needs it.
 del sys.modules["opentelemetry"]
 from tests.e2e.app import app  # noqa: E402
 

@@ -7,7 +7,7 @@ from tests.servers import DIRECT, Server, serving
 from tests.waiting import SCALE
 
 APP = "tests.e2e.app:app"
-# For tests whose documents and messages are larger than a client's.
+# For tests with larger documents and messages than real clients send.
 ROOMY: dict[str, Any] = {
     "message_max_bytes": 2 * 2**20,
     "query_max_tokens": 100_000,
@@ -19,7 +19,7 @@ SECRET = "a secret for the end-to-end tests"
 
 @pytest.fixture(scope="package", params=[DIRECT, ()], ids=["direct", "portable"])
 def path(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """The arguments that make uvicorn offer direct frames, or nothing but ASGI."""
+    """The arguments with which uvicorn offers direct frames, or only ASGI."""
     arguments: tuple[str, ...] = request.param
     return arguments
 
@@ -33,7 +33,7 @@ def server(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="package")
 def hasty(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with short deadlines, and yet long ones for a client on a busy machine."""
+    """A server with short deadlines, but long enough for a client on a busy machine."""
     with serving(
         APP,
         tmp_path_factory.mktemp("hasty"),

@@ -1,4 +1,4 @@
-"""A WebSocket client that shows the frames as they came, and reads only when it is told to."""
+"""A WebSocket client that returns frames as they arrived, and reads only on demand."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ _EMPTY_BLOCK = b"\x00\x00\xff\xff"
 
 @dataclass(frozen=True)
 class Seen:
-    """A frame as it was on the wire."""
+    """A frame as it was received."""
 
     first: int
     data: bytes
@@ -37,7 +37,7 @@ class Seen:
 
     @property
     def text(self) -> bytes:
-        """The payload of a data frame, which owes nothing to those before it."""
+        """The payload of a data frame, decompressed without the context of earlier frames."""
         if not self.compressed:
             return self.data
         return zlib.decompressobj(-15).decompress(self.data + _EMPTY_BLOCK)
@@ -83,7 +83,7 @@ class FrameSocket:
         """Return the next frame.
 
         Raises:
-            IncompleteReadError: there is none; what was left is in it.
+            IncompleteReadError: there is none; it contains the remaining bytes.
         """
         async with patience():
             first, size = await self._reader.readexactly(2)
@@ -95,7 +95,7 @@ class FrameSocket:
         return [await self.frame() for _ in range(count)]
 
     async def until_closed(self) -> list[Seen]:
-        """Return all frames up to the server's close frame, behind which nothing may follow."""
+        """Return all frames up to the server's close frame, after which nothing may follow."""
         seen = [await self.frame()]
         while seen[-1].opcode is not Opcode.CLOSE:
             seen.append(await self.frame())
@@ -104,16 +104,16 @@ class FrameSocket:
         return seen
 
     async def ended(self) -> None:
-        """Return once the server has hung up, without another byte."""
+        """Return once the server has closed the connection, without another byte."""
         left = b""
-        # Granian hangs up without having read the answer to its close frame.
+        # Granian closes the connection without reading the answer to its close frame.
         async with patience():
             with suppress(ConnectionResetError):
                 left = await self._reader.read()
         assert left == b"", left
 
     async def settled(self) -> None:
-        """Show that nothing is under way: what was sent is answered in order."""
+        """Check that no other message arrives before the answer to a ping."""
         await self.send({"type": "ping"})
         assert (await self.frame()).message == {"type": "pong"}
 
@@ -130,7 +130,7 @@ async def frame_socket(
     offer: str | None = None,
     buffer: int = 2**16,
 ) -> AsyncIterator[FrameSocket]:
-    """Connect to `host:port`; `offer` is the extension's header, `buffer` what is read ahead."""
+    """Connect to `host:port`; `offer` is the extension's header, `buffer` the read-ahead."""
     host, port = address.removeprefix("ws://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=buffer)
     more = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"

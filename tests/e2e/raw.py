@@ -1,4 +1,4 @@
-"""One `graphql-transport-ws` connection in the raw, to send what no client library would."""
+"""A raw `graphql-transport-ws` connection, which can send what no client library would."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +16,7 @@ MODERN = "graphql-transport-ws"
 
 
 class Socket:
-    """What a client does by hand."""
+    """A client whose messages a test sends one by one."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -59,7 +59,7 @@ class Socket:
         assert message == {"type": "complete", "id": id_}
 
     async def _answer(self) -> dict[str, Any]:
-        # The server pings whenever it likes.
+        # The server can ping at any time.
         while (message := await self.receive())["type"] == "ping":
             pass
         return message
@@ -81,7 +81,7 @@ class Socket:
         return result["data"]
 
     async def is_silent(self) -> None:
-        """Show that nothing is under way to the client: what was sent is answered in order."""
+        """Check that no other message arrives before the answer to a ping."""
         await self.send({"type": "ping", "payload": {"silent": True}})
         assert await self._answer() == {"type": "pong", "payload": {"silent": True}}
 

@@ -1,4 +1,4 @@
-"""An application that says all it knows, in debug, and whose hook fails when it is asked to."""
+"""An application that logs everything, in debug, and whose hook fails on demand."""
 
 import logging
 from typing import Any
@@ -22,7 +22,7 @@ class Query:
 
 
 async def authenticate(token: str | None, connection: Any) -> Principal:
-    """Do as the verifier does, or fail in the midst of it."""
+    """Verify the token, or fail during that."""
     assert verifier is not None
     if connection.headers.get("x-fail"):
         raise KeyError("the hook fails")

@@ -1,4 +1,4 @@
-"""An application of ours in the loop of a test, which sees each write to each connection."""
+"""An application in the event loop of a test, which sees each write to each connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ class Query:
 
 
 class Tapped(asyncio.Transport):
-    """A transport that notes what is written, and in which turn of the loop."""
+    """A transport that notes what is written."""
 
     def __init__(self, transport: asyncio.Transport, taps: "Taps") -> None:
         self._transport = transport
@@ -96,13 +96,13 @@ class Taps:
 
     @property
     def held(self) -> int:
-        """What waits in this process for the one peer."""
+        """The bytes that wait in this process for the only peer."""
         frames = sum(len(frame) for frame in getattr(self.only, "_frames", ()))
         return frames + self.only.transport.get_write_buffer_size()
 
 
 class Service:
-    """An application of ours under a protocol class."""
+    """An application under a protocol class."""
 
     def __init__(self, base: type[WebSocketsSansIOProtocol], **settings: Any) -> None:
         self.taps = Taps(base)

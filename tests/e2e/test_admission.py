@@ -1,4 +1,4 @@
-"""What a client may take of a server, and what it is told when it takes more."""
+"""The limits for a client, and the answers when it exceeds them."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ HELLO = "{ hello }"
 
 @pytest.fixture(scope="module")
 def strict(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with little room."""
+    """A server with low limits."""
     with serving(
         APP,
         tmp_path_factory.mktemp("strict"),
@@ -51,7 +51,7 @@ async def can_come_in(server: Server, subject: str) -> bool:
 
 @pytest.fixture
 async def empty(strict: Server) -> Server:
-    """The strict server, with nobody in it."""
+    """The strict server, without connections."""
     await wait_until(lambda: is_empty(strict), seconds=PATIENCE)
     return strict
 
@@ -105,7 +105,7 @@ async def test_a_client_that_keeps_to_the_rate_is_left_alone(empty: Server) -> N
 
 
 async def flood(socket: Socket) -> None:
-    """Have ten operations send 100 kB each, again and again, and read none of it."""
+    """Let ten operations send 100 kB each, repeatedly, and read none of it."""
     for number in range(10):
         await socket.subscribe(str(number), "subscription { flood(size: 100000) }")
 

@@ -1,4 +1,4 @@
-"""The same bytes and the same behaviour under every ASGI server, whatever it offers."""
+"""The same bytes and the same behaviour under every ASGI server."""
 
 import asyncio
 import json
@@ -78,7 +78,7 @@ async def count(socket: FrameSocket, id_: str, to: int) -> None:
 
 
 async def recorded(server: Server) -> list[Seen]:
-    """Return what a server says in a session that has something of everything."""
+    """Return the messages of a server in a session with all kinds of operations."""
     async with frame_socket(server.ws) as socket:
         await socket.send({"type": "connection_init"})
         seen = [await socket.frame()]
@@ -97,7 +97,7 @@ async def recorded(server: Server) -> list[Seen]:
         await socket.settled()
         for value in (1, 2, 3):
             await asyncio.to_thread(publish, server, "bytes", value)
-            # Who is first among those who share is nobody's business.
+            # The order among operations that share a group is not defined.
             seen += sorted(await socket.frames(4), key=lambda frame: frame.data)
         await socket.send({"id": "1", "type": "complete"})
         await socket.settled()
@@ -112,7 +112,7 @@ def without_cursors(frame: Seen) -> tuple[int, Any]:
         return frame.first, frame.data
     text = frame.data.decode()
     at = text.find('"cursor"')
-    # A cursor begins with the time at which its topic was made.
+    # A cursor starts with the time at which its topic was created.
     return frame.first, text if at < 0 else text[:at] + text[at:].partition("-")[2]
 
 

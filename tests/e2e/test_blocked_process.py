@@ -1,4 +1,4 @@
-"""A process that was blocked closes no client for it."""
+"""A process that was blocked disconnects no client for that."""
 
 import asyncio
 from pathlib import Path
@@ -13,14 +13,14 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
-# Each of them is shorter than the process is blocked.
+# Each of these is shorter than the time for which the process is blocked.
 IMPATIENT: dict[str, Any] = {
     "ping_interval": 0.2,
     "ping_timeout": 1,
     "connection_init_wait": 1,
     "handshake_timeout": 1,
 }
-# uvicorn's own pings, which only our protocol class makes fair.
+# uvicorn's own pings, whose deadline only our protocol class extends.
 PINGS = ("--ws-ping-interval", "0.2", "--ws-ping-timeout", "1")
 NO_PINGS = ("--ws-ping-interval", "0")
 BLOCK = "query ($sign: String!) { block(seconds: 3, sign: $sign) }"

@@ -1,4 +1,4 @@
-"""What is compressed once for all comes back whole, in every client that there is."""
+"""Frames that are compressed once for all peers can be read by every client."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.processes
 IDS = ("1", 'é"😀')
 THRESHOLD = 1024
 SIZES = (1, 900, 1100, 4095, 4097, 70_000, 200 * 1024)
-# What repeats itself, what does not, and what is more than one byte a character.
+# Repetitive text, random text, and text with more than one byte for a character.
 TEXTS = [
     made[:size]
     for size in SIZES
@@ -66,7 +66,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 def wrote_compressed(service: Service) -> bool:
-    """Tell whether less has been written than it would be without compression."""
+    """Return whether fewer bytes were written than without compression."""
     return sum(map(len, service.taps.writes)) < len(IDS) * sum(len(t.encode()) for t in TEXTS) / 1.5
 
 
@@ -158,7 +158,7 @@ async def python(service: Service, **extensions: Any) -> AsyncIterator[list[tupl
 
 
 class Browser:
-    """What a page of the service tells the test."""
+    """What a page of the service reports to the test."""
 
     def __init__(self, service: Service) -> None:
         self.told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()

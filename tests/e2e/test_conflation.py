@@ -1,4 +1,4 @@
-"""A client that reads nothing for a while, then reads on: what it gets of 3 000 prices."""
+"""What a client gets of 3 000 prices if it reads nothing for a while."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ TRADE = """mutation ($name: String!, $count: Int!) {
 
 @pytest.fixture(scope="module")
 def exchange(path: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that remembers all."""
+    """A server whose history holds all events."""
     directory: Path = tmp_path_factory.mktemp("exchange")
     with serving(APP, directory, *path, history_length=2 * COUNT) as server:
         yield server
@@ -39,7 +39,7 @@ async def trader(exchange: Server) -> AsyncIterator[Socket]:
 
 
 async def read_late(exchange: Server, trader: Socket, name: str, **asked: Any) -> list[Any]:
-    """Return the payloads that a client gets which reads the first, and the others afterwards."""
+    """Return the payloads for a client that reads the first one, and the others later."""
     async with frame_socket(exchange.ws, buffer=1024) as socket:
         await socket.init()
         await socket.subscribe("1", PRICES, variables={"name": name, **asked})
@@ -76,7 +76,7 @@ async def test_a_client_that_lagged_gets_the_latest_of_each_key_and_how_many_wer
     assert len(got) < COUNT / 2
     left_out = [result["extensions"].get("conflated", 0) for result in got]
     assert len(got) + sum(left_out) == COUNT
-    # Each number counts what lies between two cursors.
+    # Each number counts the events between two cursors.
     places = [int(result["extensions"]["cursor"].split("-")[1]) for result in got]
     before = [1, *places[:-1]]
     assert left_out == [here - there - 1 for there, here in zip(before, places, strict=True)]

@@ -1,6 +1,7 @@
-"""`graphql-transport-ws` to the letter, against a real server.
+"""`graphql-transport-ws` as it is specified, against a real server.
 
-The letter is PROTOCOL.md of the npm package graphql-ws; where it is silent, its server rules.
+The specification is PROTOCOL.md of the npm package graphql-ws. Where it says nothing, the package's
+server is the reference.
 """
 
 import json
@@ -178,7 +179,7 @@ async def test_pings_do_not_prolong_the_time_for_init(hasty: Server) -> None:
 async def test_init_in_time_stops_that_clock(hasty: Server) -> None:
     async with open_socket(hasty.ws) as socket:
         await socket.init()
-        # Two server pings lie further apart than the time allowed for init.
+        # The interval of the server's pings is longer than the time allowed for init.
         for _ in range(2):
             await pinged(socket)
         assert await socket.query(HELLO) == {"hello": "world"}
@@ -433,7 +434,7 @@ async def test_an_operation_that_cannot_run_is_an_error_and_the_socket_lives(
     await ready.subscribe("1", query, **payload)
     await ready.error("1")
     await ready.is_silent()
-    # The id is free again, and no `complete` of the failed operation is in the way.
+    # The id is free again, and no `complete` of the failed operation follows.
     await ready.subscribe("1", HELLO)
     assert await ready.next("1") == {"data": {"hello": "world"}}
     await ready.completed("1")
@@ -590,7 +591,7 @@ async def test_complete_is_ignored_after_the_operation_ended(ready: Socket) -> N
     await ready.is_silent()
 
 
-# Messages that are none
+# Invalid messages
 
 
 @pytest.mark.parametrize("message", NOT_OBJECTS, ids=shown)
@@ -750,7 +751,7 @@ async def test_an_answer_with_a_lone_surrogate_reaches_the_client(ready: Socket)
     await ready.completed("1")
 
 
-# What the log is spared
+# What is not logged
 
 
 @pytest.mark.parametrize("wrong", [{"query": ""}, {"query": HELLO, "operationName": "Missing"}])

@@ -1,4 +1,4 @@
-"""A server that is told to stop: what it still does, what its clients see, and when it is gone."""
+"""A server that stops: what it still does, what its clients see, and when it exits."""
 
 import asyncio
 import os
@@ -41,13 +41,13 @@ pytestmark = pytest.mark.processes
 
 MARGIN = 5.0
 SLACK = 6 * SCALE
-"""What a busy machine may add to what is promised."""
+"""What a busy machine may add to the promised times."""
 FOLLOW = 'subscription { numbers(name: "drain") { value } }'
 TWO = ("--workers", "2")
 EVERY = [(SERVE, ()), (SERVE, TWO), (DRAINING_UVICORN, ())]
 NAMES = ["serve", "serve-workers", "uvicorn"]
 each_server = pytest.mark.parametrize(("program", "arguments"), EVERY, ids=NAMES)
-# One of each kind of process: what a worker does, and a lone process does as well.
+# One of each kind: a worker process and a single process.
 each_program = pytest.mark.parametrize(
     "program", [SERVE, DRAINING_UVICORN], ids=["serve", "uvicorn"]
 )
@@ -63,7 +63,7 @@ def up(
     window: float = 3,
     **settings: Any,
 ) -> Iterator[Server]:
-    """Serve, and yield once every process does."""
+    """Serve, and yield once every process is ready."""
     settings |= {
         "drain_window": window,
         "jwt_secret": SECRET,
@@ -79,7 +79,7 @@ def up(
 
 
 class Start(Protocol):
-    """Serves as `up` does, in the directory and with the broker of this test."""
+    """Serves like `up`, in the directory and with the broker of this test."""
 
     def __call__(
         self,
@@ -130,31 +130,31 @@ def tell(server: Server, number: int = signal.SIGTERM) -> None:
 
 
 async def gone(server: Server, seconds: float) -> int:
-    """Return the status of the process, which has ended within these seconds."""
+    """Return the exit status of the process, which must end within these seconds."""
     assert server.process is not None
     return await asyncio.to_thread(server.process.wait, seconds)
 
 
 def trouble(server: Server) -> list[str]:
-    # The parent of uvicorn's own workers ends without closing the socket that they listen on.
+    # The parent of uvicorn's workers ends without closing their listening socket.
     return [line for line in server.trouble if "ResourceWarning" not in line]
 
 
 def processes(server: Server) -> list[int]:
-    """Return the ids of those that serve."""
+    """Return the ids of the processes that serve."""
     return [int(found) for found in re.findall(r"Started server process \[(\d+)\]", server.log)]
 
 
 def runs(process: int) -> bool:
     with suppress(OSError):
-        # One that has ended, but that nobody has asked about, is there still.
+        # A process that has ended, but was not waited for, still exists.
         return ") Z " not in Path(f"/proc/{process}/stat").read_text()
     return False
 
 
 async def until_draining(http: httpx.AsyncClient) -> None:
     async def is_draining() -> bool:
-        # Each worker hears of the signal by itself; each new connection may be another one's.
+        # Each worker gets the signal separately, and each new connection may reach another one.
         closing = {"connection": "close"}
         asked = [await http.get("/readyz", headers=closing) for _ in range(16)]
         return {answer.status_code for answer in asked} == {503}
@@ -185,7 +185,7 @@ async def test_sockets_close_with_1012_evenly_over_the_window(
     times = sorted(at for at, _ in ends)
     assert {code for _, code in ends} == {CloseCode.SERVICE_RESTART}
     assert window * 0.7 < times[-1] - told < window + MARGIN + SLACK
-    # Coarsely: a busy machine sees late what happened evenly (tests/test_draining.py).
+    # Roughly: a busy machine notices closes late. tests/test_drain.py checks the exact times.
     clump = max(bisect(times, at + window / 10) - place for place, at in enumerate(times))
     assert clump < count * 0.7
     assert trouble(server) == []
@@ -281,10 +281,10 @@ async def test_an_operation_during_the_drain_is_not_started(start: Start) -> Non
             await socket.is_silent()
             tell(server)
             await wait_until(lambda: "Draining" in server.log, seconds=PATIENCE)
-            # The drain begins two turns of the event loop later. Each answer takes at least one.
+            # The drain starts two ticks of the event loop later. Each answer takes at least one.
             for _ in range(4):
                 await socket.is_silent()
-            # It is heard: its answers come, while there is one operation to wait for.
+            # Its messages are answered while an operation is running.
             await socket.send({"type": "ping"})
             await socket.subscribe("late", "{ hello }")
             seen: list[dict[str, Any]] = []
@@ -295,7 +295,7 @@ async def test_an_operation_during_the_drain_is_not_started(start: Start) -> Non
     assert "late" not in {message.get("id") for message in seen}, (seen, server.log[-1500:])
 
 
-# Peers that do not help
+# Peers that do not cooperate
 
 
 @each_server
@@ -316,7 +316,7 @@ async def test_no_peer_holds_up_the_process(
 
 @asynccontextmanager
 async def deaf(server: Server) -> AsyncIterator[None]:
-    """A peer that reads nothing of a flood."""
+    """A peer that does not read an endless stream."""
     async with frame_socket(server.ws, buffer=1024) as socket:
         await socket.send({"type": "connection_init", "payload": bearer()})
         await socket.frame()
@@ -328,11 +328,11 @@ async def deaf(server: Server) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def mute(server: Server) -> AsyncIterator[None]:
-    """A peer that reads, and never answers a close frame."""
+    """A peer that reads, but never answers a close frame."""
     async with frame_socket(server.ws) as socket:
         await socket.send({"type": "connection_init", "payload": bearer()})
         await socket.frame()
-        # At once: the server resets the connection in the end, which drops what was not read.
+        # At once: the server resets the connection at the end, which drops unread data.
         closing = asyncio.create_task(_closing(socket))
         yield
         assert (await closing).close.code == CloseCode.SERVICE_RESTART
@@ -345,14 +345,14 @@ async def _closing(socket: FrameSocket) -> Seen:
     return frame
 
 
-# What else is asked of it meanwhile
+# Other requests during the drain
 
 
 @each_of_ours
 async def test_it_is_not_ready_refuses_sockets_and_answers_everything_else(
     arguments: Sequence[str], start: Start
 ) -> None:
-    # The drain lasts for longer than the test needs.
+    # The drain takes longer than the test.
     with start(*arguments, application="schema.app:app", window=60) as server:
         async with AsyncExitStack() as stack:
             for _ in range(40):
@@ -405,7 +405,7 @@ async def test_a_request_in_flight_is_answered(
             begun = {"query": '{ ended(gate: "begun slow") }'}
 
             async def has_begun() -> bool:
-                # Any of the workers may have it: a new connection may be another one's.
+                # Any worker may answer: each new connection may reach another one.
                 headers = {**bearer(), "connection": "close"}
                 seen = (await http.post("/graphql", json=begun, headers=headers)).json()
                 return bool(seen == {"data": {"ended": True}})
@@ -509,7 +509,7 @@ async def test_a_second_signal_ends_it_at_once(
 async def test_a_signal_to_every_process_at_once_drains_completely(start: Start) -> None:
     with start(*TWO, window=2) as server:
         async with clients(server, 20) as sockets:
-            # As systemd does it; and the supervisor passes on its own.
+            # As systemd does it. The supervisor passes on its signal as well.
             for process in (*processes(server), server.process.pid):  # type: ignore[union-attr]
                 os.kill(process, signal.SIGTERM)
             codes = {(await socket.closed()).code for socket in sockets}
@@ -527,7 +527,7 @@ async def test_a_worker_that_gets_sigterm_drains_and_is_replaced(start: Start) -
             await wait_until(lambda: len(processes(server)) == 4, seconds=PATIENCE)
             for socket in sockets:
                 with suppress(AssertionError):
-                    # Those of the one that was killed have no close frame.
+                    # The sockets of the killed process get no close frame.
                     assert (await socket.closed()).code == CloseCode.SERVICE_RESTART
             await wait_until(lambda: server.log.count("startup complete") == 4, seconds=PATIENCE)
         async with clients(server, 4) as sockets:
@@ -557,7 +557,7 @@ async def test_a_second_signal_ends_a_start_as_well(nobody: str, tmp_path: Path)
     settings = {"broker_url": nobody, "broker_wait": 600, "jwt_secret": SECRET}
     said = Program(SERVE.command, "Waiting for application startup")
     with serving(APP, tmp_path, program=said, **settings) as server:
-        # Not twice the same, which might be delivered as one.
+        # Not the same signal twice: both might be delivered as one.
         tell(server, signal.SIGTERM)
         tell(server, signal.SIGINT)
         assert await gone(server, PATIENCE) in {128 + signal.SIGINT, 128 + signal.SIGTERM}

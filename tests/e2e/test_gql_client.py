@@ -61,7 +61,7 @@ async def test_gql_reconnects_after_its_last_cursor_and_misses_nothing(server: S
                     assert result.extensions is not None
                     seen.append(result.data["numbers"]["value"])
                     after = result.extensions["cursor"]
-                    # Leave in the middle of what is there.
+                    # Leave in the middle of the waiting events.
                     if len(seen) % 7 == 0 or seen[-1] == (connection + 1) * 10:
                         break
         async with client(server) as session:

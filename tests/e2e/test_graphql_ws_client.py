@@ -1,4 +1,4 @@
-"""The npm client graphql-ws against a real server: it comes back, and misses nothing."""
+"""The npm client graphql-ws against a real server: it reconnects, and misses nothing."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ NOTHING_AMISS = {"lost": 0, "repeated": 0, "reordered": 0}
 
 
 class Lines:
-    """What a script prints, line by line."""
+    """The output of a script, line by line."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
@@ -115,7 +115,7 @@ def test_the_after_argument_resumes_as_well(server: Server) -> None:
 
 
 def test_the_cursor_in_the_extensions_goes_before_the_argument(server: Server) -> None:
-    # The argument is what the document was written with, the extension where the client stands.
+    # The argument was set when the document was written; the extension is the client's position.
     first, second, _ = publish(server, "both", 1, 2, 3)
     variables = {"name": "both", "after": first}
     extensions = {"after": second}

@@ -1,4 +1,4 @@
-"""GraphQL over HTTP as its draft has it, against a real server."""
+"""GraphQL over HTTP as its draft specifies it, against a real server."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The task service over HTTP, as urql and graphql-tools ask it."""
+"""The task service over HTTP, with the clients urql and graphql-tools."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A large result ends no healthy connection, and what made it runs once."""
+"""A large result ends no healthy connection, and its operation runs once."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def test_a_client_that_reads_gets_results_of_any_size(
 
 
 def test_a_slow_but_steady_reader_takes_its_time(path: tuple[str, ...], tmp_path: Path) -> None:
-    # At 64 KiB every 20 ms the results take longer than each of the deadlines.
+    # At 64 KiB every 20 ms the results take longer than each deadline.
     with serving(APP, tmp_path, *path, program=NARROW, **IMPATIENT) as server:
         export(server, "slow", size=2 * MB, times=3, pause=20)
         assert not server.trouble
@@ -65,7 +65,7 @@ async def test_what_waits_for_a_peer_that_reads_nothing_is_bounded(
         for number in range(100):
             peer.subscribe(str(number), EXPORT, name="unread", size=10 * MB)
         await wait_until(lambda: is_alone(server), seconds=PATIENCE)
-        # The others were not executed: their results would have had to be kept as well.
+        # The other operations were not executed: their results would also need memory.
         assert 1 <= exports(server, "unread") <= 2
         peer.cut()
         assert not server.trouble

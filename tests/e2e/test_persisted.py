@@ -1,4 +1,4 @@
-"""A server that answers nothing but the operations on its list, and a client that names them."""
+"""A server that only answers the operations on its list, and a client that names them."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ PUBLISH = 'mutation ($value: Int!) { publish(name: "listed", value: $value) }'
 
 
 def named(document: str) -> dict[str, Any]:
-    """Return the `extensions` by which Apollo's clients name a document."""
+    """Return the `extensions` with which Apollo's clients name a document."""
     extensions: dict[str, Any] = apollo(hash_of(document))["extensions"]
     return extensions
 

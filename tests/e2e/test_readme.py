@@ -1,4 +1,4 @@
-"""The README's client, run as a newcomer runs it, on a line that is cut again and again."""
+"""The README's client, run as the README says, on a connection that is cut repeatedly."""
 
 import asyncio
 import os

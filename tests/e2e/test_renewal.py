@@ -1,4 +1,4 @@
-"""A fresh token for a socket that stays: brought by a ping, answered in the pong."""
+"""A fresh token for an open socket: sent with a ping, answered with the pong."""
 
 from time import monotonic, time
 from typing import Any

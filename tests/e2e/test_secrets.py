@@ -1,4 +1,4 @@
-"""Neither a token nor the secret is ever written down."""
+"""No log and no answer contains a token or the secret."""
 
 import base64
 from pathlib import Path
@@ -37,7 +37,7 @@ def some_tokens() -> dict[str, str]:
 
 
 def parts_of(bearer: str) -> list[str]:
-    """Return what must be seen nowhere, not even in part; the header is no secret."""
+    """Return the texts that must appear nowhere; the header of a token is not secret."""
     return [part[-16:] for part in bearer.split(".")[1:] if len(part) > 8]
 
 
@@ -47,7 +47,7 @@ def claims_of(bearer: str) -> str:
 
 
 async def answers(server: Server, bearer: str) -> str:
-    """Send `bearer` in every way that there is, and return all that comes back."""
+    """Send `bearer` in every possible way, and return all answers."""
     text = ""
     for fail in ({}, {"x-fail": "1"}):
         headers = httpx.Headers({"authorization": f"Bearer {bearer}", **fail}, encoding="utf-8")

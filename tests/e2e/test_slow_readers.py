@@ -1,4 +1,4 @@
-"""One slow reader hurts nobody, and one that reads nothing ever again is let go."""
+"""A slow reader affects no other, and a peer that never reads again is disconnected."""
 
 import asyncio
 import json
@@ -89,7 +89,7 @@ async def test_readers_that_stall_keep_no_event_from_the_others(
             await publish(server, EVENTS)
             assert await asyncio.gather(*readings) == [list(range(EVENTS))] * HEALTHY
             holding = await held(server)
-            # Each of them reads for itself, as far behind as it is, and is still there.
+            # Each of them reads on its own, however far it lags, and is still connected.
             assert holding["GraphQLTransportWSHandler"] >= STALLED + HEALTHY
             assert holding["Subscriber"] >= STALLED
         assert not server.trouble

@@ -1,4 +1,4 @@
-"""What was used last is kept, up to a weight."""
+"""A cache keeps the items that were used last, up to a weight."""
 
 from hypothesis import given
 from hypothesis import strategies as st

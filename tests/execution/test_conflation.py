@@ -1,4 +1,4 @@
-"""Who shares executions and lags: the latest of each key, marked, and for nobody else."""
+"""Members of a group that lag get the latest of each key, marked; the others get every event."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -39,7 +39,7 @@ def stage() -> Stage:
 
 
 def marks(result: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the text of a result, and how many are said to have been left out before it."""
+    """Return the text of a result, and its number of skipped events."""
     return result["data"]["notes"]["told"], result["extensions"].get("conflated")
 
 
@@ -55,7 +55,7 @@ async def test_a_client_that_resumes_gets_the_latest_of_each_key_and_then_every_
             await socket.subscribe("1", TOLD, extensions={"after": before})
             assert [marks(await socket.next("1")) for _ in "12"] == [("b1", 1), ("a3", 1)]
         await joined(router, 2)
-        # A burst is no lag where it is dealt with in one turn.
+        # A burst is no lag if it is handled in one tick.
         await stage.say("a4", "a5", "a6")
         for socket in both:
             assert [marks(await socket.next("1")) for _ in "123"] == [
@@ -170,11 +170,11 @@ async def test_a_stream_over_http_is_marked_as_well(
     await wait_until(lambda: not stage.topics._live_topics)
 
 
-# Any order of what may happen
+# Any order of actions
 
 
 class Marked(Listener):
-    """Counts what it is told that it did not get."""
+    """Counts the events that were skipped for it."""
 
     left_out = 0
 

@@ -1,4 +1,4 @@
-"""Each document is parsed once and validated once, and nobody can tell but by the clock."""
+"""Each document is parsed and validated once, which only its speed shows."""
 
 import gc
 import json
@@ -37,7 +37,7 @@ from tests.servers import running
 
 @dataclass
 class Counted:
-    """What was parsed and validated."""
+    """Which documents were parsed and validated."""
 
     parsed: list[str] = field(default_factory=list)
     validated: list[Any] = field(default_factory=list)
@@ -111,7 +111,7 @@ async def test_a_document_is_parsed_and_validated_once_however_it_comes(
         for _ in range(3):
             assert "errors" not in await post(client, document)
             await socket.query(document)
-    # Once more only to see whether there is one operation, where the words leave that open.
+    # Parsed once more only to count its operations, if the text alone does not show that.
     assert len(counted.parsed) <= 2
     assert len(counted.validated) == 1
 
@@ -133,7 +133,7 @@ async def test_a_subscription_is_parsed_and_validated_once_for_all(
     assert len(counted.validated) == 1
 
 
-# What is wrong stays wrong, in the same words
+# Invalid documents get the same errors again
 
 WRONG = [
     "{",
@@ -182,7 +182,7 @@ async def test_a_limit_refuses_each_time(limit: Any, document: str, word: str) -
 
 
 class ByName(SchemaExtension):
-    """Limits each connection by what its name says."""
+    """Limits each connection by its name."""
 
     def on_operation(self) -> Iterator[None]:
         context: Any = self.execution_context.context
@@ -269,11 +269,11 @@ async def test_validation_that_is_switched_off_stays_off(counted: Counted) -> No
     assert counted.parsed == ["{ hello unknown }"]
 
 
-# What is remembered is bounded
+# The memory is bounded
 
 
 class Noting(QueryDepthLimiter):
-    """Makes a rule that nothing is the same as: it knows the operation's own extension."""
+    """Adds a rule that can't be compared: it refers to the operation's own extension."""
 
     def __init__(self) -> None:
         super().__init__(5, callback=self.note)
@@ -447,7 +447,7 @@ async def _provided(known: Documents, query: str) -> Any:
     return context
 
 
-# Extensions that replace what was asked
+# Extensions that replace the document
 
 
 class Replacing(SchemaExtension):
@@ -520,7 +520,7 @@ async def test_a_document_of_any_depth_has_an_answer_and_harms_no_other(depth: i
             assert await socket.query("{ hello }") == {"hello": "world"}
 
 
-# Where a subscription begins
+# The cursor of a subscription
 
 
 CASES: list[tuple[str, set[str]]] = [

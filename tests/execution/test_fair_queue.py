@@ -1,4 +1,4 @@
-"""The items of one asker delay others by no more than a fair share."""
+"""The items of one subject delay others by no more than a fair share."""
 
 from collections.abc import Hashable, Iterable
 
@@ -86,7 +86,7 @@ def test_nothing_is_kept_of_items_that_wait_no_more() -> None:
 
 
 class Item:
-    """Counts how often a queue looks at it."""
+    """Counts the comparisons by a queue."""
 
     looks = 0
 

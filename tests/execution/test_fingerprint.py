@@ -1,4 +1,4 @@
-"""Two functions are the same only if they can't ever behave differently."""
+"""Two functions are equal only if they can never behave differently."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -257,7 +257,7 @@ HANDLES: list[Callable[[], None]] = []
 
 
 def pausing(wrap: Callable[[Callable[[], bool]], Callable[..., Any]]) -> Callable[..., Any]:
-    """Return a filter that somebody else can pause."""
+    """Return a filter that other code can pause."""
     paused = False
 
     def pause() -> None:
@@ -350,7 +350,7 @@ def test_functions_that_know_each_other_are_soon_compared() -> None:
 
         return a
 
-    # Each subscriber pays for it, and everybody waits in the meantime.
+    # Each subscriber needs a fingerprint, and computing it blocks the event loop.
     with counted_calls() as calls:
         assert of(knowing()) != of(knowing())
     assert calls[0] < 200_000
@@ -358,7 +358,7 @@ def test_functions_that_know_each_other_are_soon_compared() -> None:
 
 @contextmanager
 def counted_calls() -> Iterator[list[int]]:
-    """Count the calls of functions, in the only item of what is yielded."""
+    """Count the calls of functions, in the only item of the yielded list."""
     calls = [0]
 
     def count(frame: FrameType, event: str, argument: Any) -> None:

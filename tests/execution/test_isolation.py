@@ -1,4 +1,4 @@
-"""Nothing crosses from one viewer to another where both share an execution."""
+"""Nothing passes from one viewer to another if both share an execution."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.processes
 secret: ContextVar[str] = ContextVar("secret", default="nothing")
 
 
-# Whoever reaches for the viewer
+# Code that asks for the viewer
 
 
 def by_principal(stage: Stage, info: Info) -> object:
@@ -130,7 +130,7 @@ async def test_the_viewer_of_a_later_operation_is_not_visible(stage: Stage) -> N
 
 
 class Loading:
-    """A context with what a data loader keeps."""
+    """A context with the cache of a data loader."""
 
     def __init__(self, scope: Any) -> None:
         self.scope = scope
@@ -275,7 +275,7 @@ async def test_the_others_do_not_see_the_cursor_of_the_first_subscriber() -> Non
     assert not any(after or (extensions or {}).get("after") for after, extensions in seen)
 
 
-# The rights of each
+# The rights of each subscriber
 
 
 async def test_per_viewer_runs_with_the_viewer_and_context_of_each_subscriber(stage: Stage) -> None:

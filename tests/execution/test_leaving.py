@@ -1,4 +1,4 @@
-"""Operations that end leave nothing behind, and do not affect the others of their group."""
+"""Operations that end leave nothing, and do not affect the others of their group."""
 
 import asyncio
 from typing import Any
@@ -105,7 +105,7 @@ async def test_an_operation_that_ends_while_its_client_completes_it_affects_no_o
 
     def ending(self: GraphQLTransportWSHandler, message: Any) -> Any:
         if '"complete"' in message:
-            # In this very turn the group has come to its end.
+            # In this tick the group has ended.
             for group in groups(router):
                 if any(getattr(member, "id", None) == "1" for member in group._members):
                     group._end([])

@@ -1,4 +1,4 @@
-"""A document is measured as if its fragments were written out, and in no more than one pass."""
+"""A document is measured in one pass, as if its fragments were expanded."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -109,7 +109,7 @@ def test_introspection_as_graphiql_does_it_is_within_the_defaults() -> None:
     assert validate(Stage().schema._schema, document) == []
 
 
-# What a client is told
+# The errors that a client gets
 
 
 def nested(depth: int) -> str:

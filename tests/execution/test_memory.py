@@ -1,4 +1,4 @@
-"""What stays in memory for subscribers is bounded in bytes, whatever they have sent."""
+"""The memory for subscribers is bounded in bytes, whatever they send."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""Fields can be merged exactly where graphql-core says so, and it costs one pass to find out."""
+"""Fields can be merged exactly if graphql-core says so, and one pass finds out."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -65,7 +65,7 @@ def selection(random: Random, depth: int, words: Words) -> str:
 
 
 def document_of(random: Random) -> str:
-    """Return a document that is well-formed, but as a rule invalid by other rules."""
+    """Return a well-formed document, which other rules usually refuse."""
     words = random.choice([HARMLESS, HARMLESS, ALL])
     parts = [f"query A($v: Int) {{ {selections(random, 3, words)} }}"]
     if random.random() < 0.5:
@@ -163,7 +163,7 @@ def test_arguments_are_looked_at_once_however_often_their_field_answers(
 
 
 def diverging(depth: int) -> str:
-    """Return a document in which each level doubles what may answer together."""
+    """Return a document in which each level doubles the fields that must merge."""
     below = "s"
     for level in range(depth):
         deep = f"n {{ a{level}: s }}"

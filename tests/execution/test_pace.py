@@ -1,4 +1,4 @@
-"""What holds the event loop leaves as much time to everything else."""
+"""Work that blocks the event loop leaves the same time to other tasks."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -26,7 +26,7 @@ COST = 0.05
 
 
 def work(pace: Pace) -> float:
-    """Hold the loop, and return when that ended."""
+    """Block the loop, and return the time at which that ended."""
     with pace.costly():
         until = thread_time() + COST
         while thread_time() < until:
@@ -35,7 +35,7 @@ def work(pace: Pace) -> float:
 
 
 def waits(pace: Pace) -> bool:
-    """Return whether a step would have to wait now."""
+    """Return whether a step would wait now."""
     resting = pace.rest()
     try:
         resting.send(None)
@@ -98,7 +98,7 @@ async def test_a_cancelled_validation_frees_its_place() -> None:
 
     tasks = [asyncio.create_task(take(number)) for number in range(5)]
     await asyncio.sleep(0)
-    # One waits, one would be next, and one gets the turn while it is cancelled.
+    # One waits, one would be next, and one may start while it is cancelled.
     tasks[3].cancel()
     tasks[0].cancel()
     tasks[1].cancel()
@@ -133,7 +133,7 @@ def honest(number: int) -> str:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was parsed, in this order."""
+    """The parsed documents, in order."""
     order: list[str] = []
 
     def parse(query: str, **options: Any) -> Any:
@@ -145,7 +145,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def waited(parsed: list[str], document: str, since: int) -> int:
-    """How many documents were parsed before this one since then."""
+    """Return how many documents were parsed before this one since then."""
     return parsed.index(document) - since
 
 

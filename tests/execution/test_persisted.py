@@ -1,4 +1,4 @@
-"""Documents that the operator has listed: named by clients, or the only ones."""
+"""Documents that the operator has listed: clients can name them, or may use no others."""
 
 import json
 from collections.abc import AsyncIterator

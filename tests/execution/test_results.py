@@ -45,7 +45,7 @@ class Item:
 
 
 class Shop:
-    """One topic, subscribed to in each way there is."""
+    """One topic, with every kind of subscription."""
 
     def __init__(self, **options: Any) -> None:  # noqa: C901 - a schema, whose fields need `topics`
         topics = self.topics = TopicManager(
@@ -151,7 +151,7 @@ def selection(field: str) -> str:
 
 
 class Idle(SchemaExtension):
-    """Does nothing, which takes the longer way through Strawberry's pipeline."""
+    """Does nothing, but makes every event go through Strawberry's pipeline."""
 
 
 # Events that can't be read
@@ -452,7 +452,7 @@ def failing(hook: str, error: Exception) -> type[SchemaExtension]:
 
 
 async def answer_of(router: Any, transport: str, query: str = "{ fine }") -> Any:
-    """Return the errors and, over HTTP alone, the status."""
+    """Return the errors and, only over HTTP, the status."""
     if transport == "websocket":
         async with websocket(router) as socket:
             await socket.init()

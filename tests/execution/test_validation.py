@@ -63,7 +63,7 @@ def test_it_finds_the_same_errors_in_any_document(seed: int) -> None:
 
 
 class Seen(ValidationRule):
-    """Notes each visit with all that a rule is told of it."""
+    """Notes each visit with all arguments that a rule gets."""
 
     visits: list[Any] = []  # noqa: RUF012 - for one test at a time
     at: str = ""

@@ -1,1 +1,1 @@
-"""Inputs that no honest client sends: to the protocol core, to whole sockets, and over HTTP."""
+"""Inputs that no honest client sends: to the protocol core, to sockets, and over HTTP."""

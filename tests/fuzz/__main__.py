@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: random sockets until you have seen enough, and what came of them."""
+"""`python -m tests.fuzz`: random sockets for some time, and a table of the outcomes."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""The application of the end-to-end tests, which also tells what is left of its clients."""
+"""The application of the end-to-end tests, which also reports what its clients left."""
 
 import asyncio
 
@@ -8,5 +8,5 @@ from tests.e2e.app import topics
 
 @app.get("/left")
 async def left() -> dict[str, int]:
-    """Return how many tasks run, and how many topics are open."""
+    """Return the numbers of running tasks and of open topics."""
     return {"tasks": len(asyncio.all_tasks()), "topics": len(topics._live_topics)}

@@ -1,6 +1,6 @@
-"""`python -m tests.fuzz.atheris_core --runs N`: the protocol core, led by what each input covers.
+"""`python -m tests.fuzz.atheris_core --runs N`: the protocol core, guided by coverage.
 
-An input is a conversation, one message a line; bytes that are no UTF-8 become lone surrogates.
+An input is a conversation, one message a line; bytes that are not UTF-8 become lone surrogates.
 """
 
 import argparse
@@ -15,12 +15,12 @@ with atheris.instrument_imports(include=["gqlnotify.protocol", "json"]):
 
 
 def one(data: bytes) -> None:
-    """Say one conversation."""
+    """Send the messages of one conversation."""
     converse(data.decode("utf-8", "surrogateescape").split("\n"))
 
 
 def main() -> None:
-    """Run so many inputs, or for so long; libFuzzer says how many there were, and exits."""
+    """Run a number of inputs, or for some time; libFuzzer prints the count, and exits."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.atheris_core")
     parser.add_argument("--runs", type=int, default=-1)
     parser.add_argument("--seconds", type=int, default=60)

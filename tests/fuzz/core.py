@@ -1,4 +1,4 @@
-"""What has to hold for the protocol core whatever is said to it."""
+"""What must hold for the protocol core, whatever it receives."""
 
 import json
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ SEEDS = (
 
 
 def converse(texts: Iterable[str]) -> ServerConnection:
-    """Say all `texts` to a connection that accepts everybody.
+    """Send all `texts` to a connection that accepts every client.
 
     Raises:
         AssertionError: an answer breaks the protocol.

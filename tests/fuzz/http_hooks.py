@@ -1,4 +1,4 @@
-"""What schemathesis has to know of the task service: its scalars, and what a good answer is."""
+"""What schemathesis must know of the task service: its scalars, and what a valid answer is."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ schemathesis.graphql.scalar("DateTime", _texts)
 def answers_cleanly(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: "schemathesis.Case[Any]"
 ) -> None:
-    """Every answer is JSON and no 5xx; what went wrong is an error with a code or a place."""
+    """Every answer is JSON and no 5xx; each error has a code or a location."""
     assert response.status_code < 500, response.status_code
     answer = json.loads(response.content)
     for error in answer.get("errors", ()):

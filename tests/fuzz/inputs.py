@@ -1,4 +1,4 @@
-"""Random conversations on a WebSocket, made from a seed."""
+"""Random conversations on a WebSocket, generated from a seed."""
 
 import json
 import struct
@@ -62,9 +62,9 @@ _TARGETS = ("/graphql", "/graphql?x=%ff", "/%00", "/nothing", "*", "/graphql#x",
 
 @dataclass(frozen=True)
 class Input:
-    """What is sent on one connection.
+    """The bytes that are sent on one connection.
 
-    `whole`: every frame is, and the last one closes, so the server has to end it by itself.
+    `whole`: every frame is complete and the last one closes, so the server must end the connection.
     """
 
     kind: str
@@ -91,7 +91,7 @@ def frame(
     form: int = 0,
     declared: int | None = None,
 ) -> bytes:
-    """Return a frame, however wrong; `form` 126 or 127 forces a longer way to spell its length."""
+    """Return a frame, also an invalid one; `form` 126 or 127 forces a longer length field."""
     size = len(payload) if declared is None else declared
     form = max(form, 127 if size > 0xFFFF else 126 if size > 125 else 0)
     length = form or size
@@ -193,7 +193,7 @@ def _message(rng: Random) -> bytes:
 
 
 def _fragments(rng: Random, opcode: int, payload: bytes) -> list[bytes]:
-    """Return a message in one frame or more, with control frames between them."""
+    """Return a message in one or several frames, with control frames between them."""
     pieces = _cut(rng, payload) if rng.random() < 0.3 else [payload]
     frames = []
     for number, piece in enumerate(pieces):
@@ -210,7 +210,7 @@ def _cut(rng: Random, data: bytes) -> list[bytes]:
 
 
 def _frame(rng: Random) -> tuple[bytes, bool]:
-    """Return one frame or a few, and whether they are whole."""
+    """Return some frames, and whether they are complete."""
     match rng.randrange(10):
         case 0:
             return b"".join(_fragments(rng, 1, rng.choice(_BAD_TEXTS))), True
@@ -238,7 +238,7 @@ def _frame(rng: Random) -> tuple[bytes, bool]:
 
 
 def _deflated(rng: Random) -> bytes:
-    """Return a compressed message, good, broken or a bomb."""
+    """Return a compressed message: a valid one, a broken one or a bomb."""
     data = _deflate(rng.choice(_COMPRESSED), rng.choice((9, 12, 15)))
     broken = rng.choice([data, data, data, data[:-3], rng.randbytes(50), b"", data + b"\x01\x02"])
     return frame(rng, rng.choice((1, 1, 1, 2, 0, 9)), broken, reserved=4)
@@ -257,7 +257,7 @@ def _close_body(rng: Random) -> bytes:
 
 
 def _codes(frames: Sequence[bytes]) -> frozenset[int]:
-    # A close is answered with its own code, so these may come back.
+    # A close is answered with its own code, so the server may send these.
     return _ANY if any(data[:1] == b"\x88" for data in frames) else frozenset()
 
 
@@ -272,7 +272,7 @@ def _masked(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload) ^ int.from_bytes(whole)).to_bytes(size)
 
 
-# But none that says that the server failed.
+# But no code that reports a failure of the server.
 _ANY = frozenset(range(1000, 5000)) - {1006, 1011, 4500}
 _COMPRESSED = (b'{"type":"ping"}', bytes(20 * 2**20), bytes(200_000), b"")
 _BAD_TEXTS = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"ok \xf0\x9f\x98", b'{"type":"ping"}\x80' * 50)

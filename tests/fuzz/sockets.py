@@ -1,4 +1,4 @@
-"""Plays random conversations to a real server, and says what came of each."""
+"""Sends random conversations to a real server, and reports the outcome of each."""
 
 import asyncio
 import time
@@ -19,13 +19,13 @@ from tests.waiting import wait_until
 APP = "tests.fuzz.app:app"
 CLOSED = {1000, 1001, 1002, 1003, 1005, 1007, 1008, 1009, 1012, 1013, *range(4400, 4500)}
 _SIGNS = ("Traceback", "ERROR", "CRITICAL")
-# Of a request with longer lines uvicorn's own class says nothing, for ever.
+# uvicorn's own class never answers a request with longer lines.
 _LONGEST_LINE = 8192
 
 
 @dataclass
 class Report:
-    """What came of the inputs."""
+    """The outcomes of the inputs."""
 
     seed: int
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -34,7 +34,7 @@ class Report:
 
     @property
     def inputs(self) -> int:
-        """How many there were."""
+        """The number of inputs."""
         return self.outcomes.total()
 
     def __str__(self) -> str:
@@ -44,14 +44,14 @@ class Report:
 
 
 class Wrong(Exception):
-    """The server did what it must not."""
+    """The server did something that it must not do."""
 
 
 class Unclosed(Wrong):
-    """It hung up without a close frame.
+    """The server closed the connection without a close frame.
 
-    uvicorn's own class does that, with a traceback, where a text that is no UTF-8 and a close frame
-    come in the same bytes.
+    uvicorn's own class does that, with a traceback, if a text that is not UTF-8 and a close frame
+    arrive in the same bytes.
     """
 
 
@@ -63,7 +63,7 @@ async def play(
     seconds: float = 10**9,
     at_once: int = 16,
 ) -> Report:
-    """Play so many inputs, or for so long, and then look what is left."""
+    """Send a number of inputs, or for some time, and then check what is left."""
     report = Report(seed)
     before = await _left(server)
     ends = time.monotonic() + seconds
@@ -152,7 +152,7 @@ async def _until_the_end(reader: asyncio.StreamReader, given: Input) -> str:
     try:
         data = await reader.read(-1)
     except ConnectionError:
-        # The server hung up before it had read all, so that its last words may be lost.
+        # The server closed before it had read everything, so its last messages may be lost.
         return "reset"
     close: int | None = None
     for opcode, payload in _frames(data):
@@ -183,7 +183,7 @@ def _frames(data: bytes) -> Iterator[tuple[Opcode, bytes]]:
 
 
 def _trouble(server: Server) -> list[str]:
-    # uvicorn's own class logs a traceback for every message that is no UTF-8.
+    # uvicorn's own class logs a traceback for every message that is not UTF-8.
     signs = _SIGNS if _is_direct(server) else ()
     lines = server.log.splitlines()
     return server.trouble + [line for line in lines if any(sign in line for sign in signs)][:5]

@@ -26,7 +26,7 @@ any_text = st.text(st.characters(exclude_categories=()))
 
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
-    """A good message of which a part was replaced, repeated or lost."""
+    """A valid message of which a part was replaced, repeated or removed."""
     text = draw(st.sampled_from(SEEDS))
     start = draw(st.integers(0, len(text)))
     end = draw(st.integers(start, min(start + 20, len(text))))
@@ -35,7 +35,7 @@ def mutated(draw: st.DrawFn) -> str:
 
 @st.composite
 def deep(draw: st.DrawFn) -> str:
-    """Arrays or objects in each other, to where the decoder gives up and beyond."""
+    """Nested arrays or objects, up to the limit of the decoder and beyond."""
     depth = draw(st.integers(1, 2000) | st.just(100_000))
     opening, closing = draw(st.sampled_from([("[", "]"), ('{"a":', "}")]))
     inner = opening * depth + "1" + closing * depth
@@ -73,6 +73,6 @@ def test_no_input_that_coverage_leads_to_breaks_the_core() -> None:
     )
     assert run.returncode == 0, run.stderr[-3000:]
     executed = re.search(r"stat::number_of_executed_units: (\d+)", run.stderr)
-    # Where the machine is slow, the time runs out first.
+    # On a slow machine the time runs out first.
     assert executed, run.stderr[-3000:]
     assert int(executed[1]) > RUNS // 10

@@ -1,4 +1,4 @@
-"""What random documents and bodies do to the task service over HTTP."""
+"""Random documents and bodies for the task service over HTTP."""
 
 import os
 import re

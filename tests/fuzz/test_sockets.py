@@ -1,4 +1,4 @@
-"""The short form of `make fuzz`: what random sockets do to a real server."""
+"""The short form of `make fuzz`: random sockets against a real server."""
 
 import random
 from pathlib import Path

@@ -76,7 +76,7 @@ async def test_streams_and_sockets_of_a_subject_are_counted_together(
             [error] = refused.json()["errors"]
             assert error["extensions"]["code"] == "TOO_MANY_CONNECTIONS_OF_SUBJECT"
             assert (await opened(client, up, headers, "bob")).status_code == 200
-            # What does not stream is no connection.
+            # A request that is not streamed does not count as a connection.
             query = {"query": "{ me }"}
             answer = await client.post("/graphql", json=query, headers=bearer())
             assert answer.json() == {"data": {"me": "alice"}}
@@ -212,7 +212,7 @@ def flooding(**options: Any) -> Any:
 
 @contextmanager
 def asking(origin: str, query: str, headers: dict[str, str]) -> Iterator[socket.socket]:
-    """Send a request, and read nothing of the answer."""
+    """Send a request, and do not read the answer."""
     host, port = origin.split(":")
     body = json.dumps({"query": query})
     lines = [f"{name}: {value}" for name, value in headers.items()]

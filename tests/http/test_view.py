@@ -1,4 +1,4 @@
-"""What older versions of Strawberry lack is there, and decides as the newer ones do."""
+"""Older versions of Strawberry get the checks of newer ones."""
 
 from inspect import signature
 from typing import Any

@@ -1,1 +1,1 @@
-"""An application with a test suite of its own, as a user of the library writes it."""
+"""An application with its own test suite, as users of the library write them."""

@@ -18,7 +18,7 @@ topics = TopicManager(settings=settings)
 
 @strawberry.type
 class Query:
-    """What can be asked once."""
+    """The queries."""
 
     @strawberry.field
     async def remembered(self) -> int:
@@ -28,13 +28,13 @@ class Query:
 
     @strawberry.field
     async def readers(self) -> int:
-        """Return how many positions in topics this process holds."""
+        """Return the number of subscribers in this process."""
         return sum(len(topic.consumers) for topic in topics._live_topics.values())
 
 
 @strawberry.type
 class Mutation:
-    """What can be done."""
+    """The mutations."""
 
     @strawberry.mutation
     async def say(self, text: str, event_id: str | None = None) -> str:
@@ -44,7 +44,7 @@ class Mutation:
 
 @strawberry.type
 class Subscription:
-    """What can be followed."""
+    """The subscriptions."""
 
     @strawberry.subscription
     async def shared(self, after: str | None = None) -> AsyncIterator[str]:

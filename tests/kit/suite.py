@@ -1,4 +1,4 @@
-"""The application's own tests, in each way that people write them; `test_kit.py` runs them.
+"""The application's own tests, in the usual styles; `test_kit.py` runs them.
 
 Each test publishes under the same event id and expects an empty history.
 """

@@ -1,4 +1,4 @@
-"""The application leaves nothing behind: not in its own tests, and not in a server."""
+"""The application leaves nothing, neither in its own tests nor in a server."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.processes
 
 OPTIONS = [
     *("-W", "error", "-p", "no:cacheprovider", "--noconftest"),
-    # Starlette's test client warns of the httpx that this project has.
+    # Starlette's test client warns about the version of httpx here.
     *("-W", "ignore:Using `httpx` with"),
 ]
 LEAKS = ["was destroyed", "never awaited", "never retrieved", "unclosed", "Traceback"]

@@ -1,4 +1,4 @@
-"""What the log tells of a connection, and what it never tells."""
+"""What the log says about a connection, and what it never contains."""
 
 import json
 import logging
@@ -82,7 +82,7 @@ async def test_what_is_logged_on_behalf_of_a_connection_carries_its_id(server: S
     assert "Traceback" in failures[0]["exc_info"]
     assert end["client"] == client
     assert end["duration"] >= 0
-    # The reason is the peer's own words.
+    # The peer chose the reason.
     assert "a secret of mine" not in server.log
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told is what happened, and asking for it costs a delivery nothing."""
+"""The metrics are right, and they cost a delivery nothing."""
 
 import asyncio
 import gc
@@ -177,7 +177,7 @@ async def test_each_worker_reports_the_metrics_of_all_workers(
         broker_prefix=f"metrics-{tmp_path.name}",
         jwt_secret="",
     ) as server:
-        # No token is asked for by this application, whatever `serve` prints.
+        # This application needs no token, whatever `serve` prints.
         await wait_until(lambda: server.log.count("Application startup complete") == 2, seconds=30)
         async with scraping(server) as scraper:
             for value in range(20):
@@ -281,7 +281,7 @@ async def test_deliveries_are_counted_after_the_writes_of_their_tick() -> None:
     )
     written: list[float] = []
     loop.call_soon(lambda: written.append(counted("deliveries")))
-    # One is from the future: the clock of the machine that published may be ahead.
+    # One event is from the future: the clock of its publisher may be ahead.
     metrics.DeliveryCounter.of(loop).add(3, 2, 100, [1e12, 0.0])
     metrics.DeliveryCounter.of(loop).add(1, 1, 100, [1e12])
     await wait_until(lambda: observed("count") == seen + 3)

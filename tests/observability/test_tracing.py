@@ -1,4 +1,4 @@
-"""Spans: what they are around, what they tell, and that everything works without."""
+"""Spans: when they start and end, their attributes, and that everything works without them."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -28,7 +28,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    # Not the process' own provider, which can be set once and would be every test's.
+    # Not the process' own provider, which can be set only once and is shared by all tests.
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("gqlnotify"))
     yield exporter
     provider.shutdown()
@@ -45,7 +45,7 @@ def application() -> FastAPI:
 
         @strawberry.field
         def inside(self) -> str:
-            """The name of the span that a resolver runs in."""
+            """The name of the span in which a resolver runs."""
             return str(getattr(trace.get_current_span(), "name", None))
 
     @strawberry.type

@@ -17,6 +17,6 @@ async def stall(service: Service, socket: FrameSocket) -> None:
 
 
 async def each_turn() -> None:
-    """Let everything go on that can."""
+    """Let all tasks run until they wait."""
     for _ in range(20):
         await asyncio.sleep(0)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture
 def deflations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What has been set to be compressed by zlib, by the window's bits."""
+    """The window bits of each zlib compressor that was created."""
     made: list[int] = []
     original = zlib.compressobj
 

@@ -1,4 +1,4 @@
-"""A connection lives on without its ASGI call, but only where nobody waits for the call's end."""
+"""A connection outlives its ASGI call, but only if nothing waits for the end of the call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +29,7 @@ class Query:
 
 
 class RecordingApp:
-    """An application, and what it noticed of the ends of its calls and connections."""
+    """An application that notes the ends of its calls and connections."""
 
     def __init__(self) -> None:
         self.topics = topics = TopicManager()
@@ -78,7 +78,7 @@ class RecordingApp:
 
 
 async def message_of(socket: Socket, id_: str) -> dict[str, Any]:
-    """Return the next message of one operation: others may come in between."""
+    """Return the next message of one operation; skip those of others."""
     while (message := await socket.receive()).get("id") != id_:
         pass
     return message

@@ -1,4 +1,4 @@
-"""Peers that take their time to ask, under a real uvicorn in the loop of the test."""
+"""Peers that send requests slowly, under a real uvicorn in the loop of the test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -67,7 +67,7 @@ async def peer(address: str) -> AsyncIterator[Peer]:
 
 
 async def drip(writer: asyncio.StreamWriter, what: Callable[[int], bytes]) -> None:
-    """Send a little now and then, for as long as anybody listens."""
+    """Send a little now and then, until the connection is closed."""
     for number in range(10**6):
         writer.write(what(number))
         await asyncio.sleep(TIMEOUT / 10)
@@ -142,7 +142,7 @@ async def test_a_websocket_may_be_silent(address: str) -> None:
         assert await socket.recv() == "still here"
 
 
-# What asks for a WebSocket and can't have one
+# Requests for a WebSocket that are refused
 
 WEBSOCKET = b"host: here\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
 HTTP_2 = (

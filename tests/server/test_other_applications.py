@@ -48,7 +48,7 @@ async def breaks(websocket: WebSocket) -> None:
 
 
 async def rude(websocket: WebSocket) -> None:
-    """Frames beside messages, and both behind the end."""
+    """Send frames and messages, also after the close."""
     await websocket.accept()
     frames = websocket.scope["extensions"][EXTENSION]
     frames.write(text_frame(b"1"))

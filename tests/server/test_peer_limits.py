@@ -1,4 +1,4 @@
-"""What a peer may send, and what becomes of input that can't be read."""
+"""What a peer may send, and how the server handles invalid input."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.processes
 
 
-# What can't be read
+# Invalid input
 
 
 async def _raw(address: str, request: str) -> bytes:
@@ -71,7 +71,7 @@ async def test_a_text_that_is_not_utf8_gets_a_close_frame_and_logs_no_traceback(
 # What a peer may send
 
 
-# What one read from a socket brings at the most.
+# The most that one read from a socket returns.
 SEGMENT = 256 * 1024
 FRAMES = {
     "pings": Frame(Opcode.PING, b""),
@@ -83,7 +83,7 @@ FRAMES = {
 
 @pytest.fixture(params=FRAMES)
 def many(request: pytest.FixtureRequest) -> list[Frame]:
-    """More frames of one kind than may come at once; in one segment there is room for them."""
+    """More frames of one kind than the burst allows; they fit into one segment."""
     beginning = [Frame(Opcode.TEXT, b"", fin=False)] if request.param == "fragments" else []
     return [*beginning, *[FRAMES[request.param]] * 1000]
 
@@ -129,7 +129,7 @@ async def test_unread_answers_to_pings_are_bounded() -> None:
         connection = service.taps.only
         await wait_until(lambda: connection.read_paused, seconds=PATIENCE)
         assert bound < service.taps.held <= bound + SEGMENT
-        # It reads after all, and gets every answer.
+        # When it reads, it gets every answer.
         for frame in await socket.frames(count):
             assert frame.opcode is Opcode.PONG
         await sending

@@ -1,4 +1,4 @@
-"""A peer that does not read: what waits for it is bounded, and so is how long it is waited for."""
+"""A peer that does not read: the output that waits for it is bounded, and so is the wait."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def test_the_output_of_small_events_that_waits_for_a_peer_is_bounded(each:
 
 
 async def hold(service: Service, size: int, count: int) -> None:
-    """Fill what a peer has when it does not read, one event at a time, next to one that does."""
+    """Publish one event at a time to a peer that does not read and to one that does."""
     async with service.socket(buffer=1024) as stalled, service.socket() as reader:
         await ready(stalled, "a", "1")
         await ready(reader, "a", "1")
@@ -41,7 +41,7 @@ async def hold(service: Service, size: int, count: int) -> None:
             held = sum(map(len, getattr(slow, "_frames", ())))
             most = max(most, held + slow.transport.get_write_buffer_size())
         assert 0 < most <= FULL_BYTES + 2 * (size + 1024)
-        # It comes back, and gets everything once and in order.
+        # When it reads again, it gets everything once and in order.
         assert await texts(stalled, count) == expected
 
 
@@ -70,7 +70,7 @@ async def test_a_slow_peer_gets_a_burst_of_large_events_completely(each: Service
         for id_ in ("1", "2"):
             mine = [m["payload"]["data"]["notes"]["text"] for m in messages if m["id"] == id_]
             assert mine == expected
-        # They are members again, and get what comes next with all others.
+        # The operations are members again, and get the next event together with the others.
         await each.publish("a", "after")
         assert await texts(stalled, 2) == ["after"] * 2
 

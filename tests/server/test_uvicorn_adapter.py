@@ -1,4 +1,4 @@
-"""Where uvicorn is not what our protocol classes need, its own serve."""
+"""If uvicorn lacks what our protocol classes need, its own classes serve."""
 
 import pytest
 from uvicorn.protocols.http.auto import AutoHTTPProtocol

@@ -1,4 +1,4 @@
-"""The protocol class under a real uvicorn, in the loop of the test, which sees what is written."""
+"""The protocol class under a real uvicorn, in the loop of the test, which sees each write."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.processes
 
 
-# Frames of one turn
+# Frames of one tick
 
 
 async def test_a_burst_is_sent_in_one_write_and_in_order(direct: Service) -> None:
@@ -78,7 +78,7 @@ async def test_a_single_event_is_sent_without_a_timer(direct: Service) -> None:
 async def test_answers_and_results_keep_their_order(direct: Service) -> None:
     async with direct.socket() as socket:
         await ready(socket, "a", "1")
-        # All in one turn: an event's result, and then the answers to what the client sends.
+        # All in one tick: the result of an event, and then the answers to the client's messages.
         await direct.publish("a", "first")
         pings = [{"type": "ping", "payload": {"n": n}} for n in range(20)]
         await socket.send(*pings)
@@ -98,7 +98,7 @@ async def test_the_ack_is_sent_first(direct: Service) -> None:
         assert types == ["connection_ack", "next", "next", "next", "complete"]
 
 
-# The end
+# The end of a connection
 
 
 async def test_results_are_sent_before_the_close_frame_and_nothing_after_it(each: Service) -> None:

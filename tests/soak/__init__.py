@@ -1,1 +1,1 @@
-"""Many connections that come and go, badly and well: nothing may be left of them."""
+"""Many connections that come and go, well-behaved or not: nothing of them may remain."""

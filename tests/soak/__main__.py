@@ -1,4 +1,4 @@
-"""`python -m tests.soak`: a thousand connections that come and go, and what is left of them."""
+"""`python -m tests.soak`: a thousand connections that come and go, and what they left."""
 
 import argparse
 import asyncio

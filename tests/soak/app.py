@@ -1,4 +1,4 @@
-"""What the soak serves: numbers on topics, and a look at what the process holds."""
+"""The application of the soak test: numbers on topics, and counts of what the process holds."""
 
 import asyncio
 import gc
@@ -16,8 +16,8 @@ from strawberry.types import ExecutionContext
 from gqlnotify import GraphQLRouter, Topic, TopicManager, current_principal
 from gqlnotify.errors import NotifyError
 
-# Of a connection and its operations, and of no cache. What the other modules make is kept within
-# bounds: parsed documents, shared executions and their outcomes, histories.
+# Modules whose objects belong to connections and operations. Other modules keep caches, which are
+# bounded: parsed documents, shared executions and their results, histories.
 _PASSING = (
     "gqlnotify.auth",
     "gqlnotify.connections",
@@ -28,14 +28,14 @@ _PASSING = (
     "gqlnotify.topics",
     "gqlnotify.websocket",
 )
-# By the shared executions, the outcomes, the addresses that sent bad tokens, and the tokens that
-# were verified lately.
+# Kept by the shared executions, their results, the addresses that sent bad tokens, and the tokens
+# that were verified lately.
 _KEPT = {"Batch", "Projection", "Principal", "Rate", "SharedBody"}
 
 
 @strawberry.type
 class Number:
-    """What is published: without a hole, each topic by itself."""
+    """What is published: consecutive numbers in each topic."""
 
     number: int
     text: str
@@ -85,13 +85,13 @@ class Subscription:
 
     @strawberry.subscription
     async def flood(self) -> AsyncIterator[str]:
-        """Without an end, as fast as it is read."""
+        """An endless stream, as fast as it is read."""
         while True:
             yield "x" * 10_000
 
 
 class Schema(strawberry.Schema):
-    """Does not log what clients did wrong, so that every error in the log is one of ours."""
+    """Does not log mistakes of clients, so that every error in the log is one of ours."""
 
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
@@ -110,7 +110,7 @@ app.include_router(router, prefix="/graphql")
 
 @app.get("/held")
 async def held() -> dict[str, int]:
-    """Return how many there are of whatever has to go when its connection does."""
+    """Count the objects that must end with their connection."""
     gc.collect()
     kinds = (type(one) for one in gc.get_objects())
     passing = Counter(kind.__name__ for kind in kinds if str(kind.__module__).startswith(_PASSING))

@@ -1,4 +1,4 @@
-"""A cheap WebSocket client: a thousand of them fit on one core, and each may misbehave."""
+"""A cheap WebSocket client: a thousand of them run on one core, and each can misbehave."""
 
 import asyncio
 import json
@@ -32,15 +32,15 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        # Other servers than ours take their context over from one message to the next.
+        # Servers other than ours keep the compression context between messages.
         self._inflate = zlib.decompressobj(-15).decompress
 
     @classmethod
     async def dial(cls, port: int, *, buffer: int = 2**16) -> Self:
-        """Connect, and say nothing yet; `buffer` is what the kernel and we read ahead.
+        """Connect, and send nothing yet; `buffer` is the read-ahead of the kernel and of us.
 
         Raises:
-            OSError: nobody answers.
+            OSError: the server can't be reached.
         """
         end = socket.socket()
         end.setblocking(False)
@@ -59,7 +59,7 @@ class Peer:
         """Connect and shake hands.
 
         Raises:
-            OSError: nobody answers, or not in time.
+            OSError: the server can't be reached, or does not answer in time.
             Gone: the server refuses.
         """
         peer = await cls.dial(port, buffer=buffer)
@@ -84,7 +84,7 @@ class Peer:
         self._writer.write(data)
 
     def text(self, text: str | bytes, *, opcode: int = _TEXT) -> None:
-        """Send one frame; masked with zeros, which is as good as any mask here."""
+        """Send one frame, masked with zeros."""
         data = text.encode() if isinstance(text, str) else text
         size = len(data)
         length = (
@@ -108,7 +108,7 @@ class Peer:
     def subscribe(
         self, id_: str, query: str, *, after: str | None = None, **variables: Any
     ) -> None:
-        """Begin an operation."""
+        """Start an operation."""
         payload: dict[str, Any] = {"query": query, "variables": variables}
         if after is not None:
             payload["extensions"] = {"after": after}
@@ -138,7 +138,7 @@ class Peer:
             self.send({"type": "pong"})
 
     async def expect(self, type_: str) -> dict[str, Any]:
-        """Return the next message of a type; those before it do not matter.
+        """Return the next message of a type; skip those before it.
 
         Raises:
             Gone: there is none.
@@ -167,11 +167,11 @@ class Peer:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a write has found that the server has hung up."""
+        """Whether a write has noticed that the server closed the connection."""
         return self._writer.transport.is_closing()
 
     def cut(self) -> None:
-        """Vanish: the server gets a RST."""
+        """Vanish: the server gets a reset."""
         end = self._writer.get_extra_info("socket")
         if not self._writer.transport.is_closing():
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

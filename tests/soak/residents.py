@@ -1,4 +1,4 @@
-"""Who must lose nothing: publishers, and followers that go away and come back all the time."""
+"""Publishers, and followers that disconnect and resume all the time, and must lose no event."""
 
 import asyncio
 
@@ -10,15 +10,15 @@ _PUBLISH = (
     "{ publish(name: $name, number: $number, size: $size) }"
 )
 _CURSOR = "query($name: String!) { cursor(name: $name) }"
-# Every filter lets its multiples through.
+# A filter passes the multiples of its number.
 _STEPS = (1, 1, 1, 2, 3)
 _LAST_STEP = 6
-# What is heard of a server that thinks us too slow, or of one that has no answer to a cut.
+# The close codes of a server that finds us too slow, or that was cut.
 _COME_BACK = {None, 1013}
 
 
 async def publish(town: Town, topic: str, *, per_second: float) -> None:
-    """Publish until the last call; then once more, for every follower to hear."""
+    """Publish until the end, and then a last event for every follower."""
     peer = await Peer.connect(town.port)
     try:
         peer.init(town.token)
@@ -36,7 +36,7 @@ async def publish(town: Town, topic: str, *, per_second: float) -> None:
 
 
 async def _publish_one(town: Town, peer: Peer, topic: str, number: int) -> None:
-    # Noted first: who follows may hear of it before its publisher is answered.
+    # Noted first: a follower may get the event before its publisher gets the answer.
     town.published[topic] = number
     size = 30_000 if topic == LARGE else 100
     peer.subscribe("publish", _PUBLISH, name=topic, number=number, size=size)
@@ -48,7 +48,7 @@ async def _publish_one(town: Town, peer: Peer, topic: str, number: int) -> None:
 
 
 class Follower:
-    """Follows one topic to its last event, over as many connections as it takes."""
+    """Follows one topic to its last event, over any number of connections."""
 
     def __init__(self, town: Town) -> None:
         self._town = town
@@ -60,7 +60,7 @@ class Follower:
         self._operations = 0
 
     async def stay(self) -> None:
-        """Return when the last event has come."""
+        """Return when the last event has arrived."""
         while not self._done():
             try:
                 await self._visit()
@@ -111,7 +111,7 @@ class Follower:
         while not self._done():
             message = await peer.receive()
             if message.get("id") != id_:
-                continue  # of the operation before, under way when it was completed
+                continue  # of the previous operation, sent before it was completed
             if message["type"] != "next":
                 self._town.wrong(f"a follower at {self._cursor} was told {message}")
                 self._last, self._cursor = None, None

@@ -1,4 +1,4 @@
-"""The soak from its start to its end, and what is held against the server."""
+"""A soak test from start to end, and what the server did wrong."""
 
 import asyncio
 import json
@@ -28,22 +28,22 @@ _LEFTOVER_PATIENCE = 60 * SCALE
 _ARRIVAL_SECONDS = 0.02
 _SETTINGS = {
     "jwt_secret": SECRET,
-    # All come from one address and for fifty subjects.
+    # All clients come from one address, for fifty subjects.
     "max_failed_authentications": 10**9,
     "max_connections_per_subject": 10**6,
     "new_topics_per_subject": 10**6,
     "connection_init_wait": 10,
-    # Short, but not so short that a busy machine makes peers of good will look dead.
+    # Short, but long enough for healthy peers on a busy machine.
     "ping_interval": 10,
     "ping_timeout": 20,
     "send_timeout": 5,
     "outgoing_max_bytes": 256 * 1024,
     "topic_linger": 2,
-    # Full soon, so that what grows later is a leak.
+    # Full soon, so that later growth is a leak.
     "history_length": 400,
 }
 _BAD_LINES = ("ERROR", "CRITICAL", "Traceback")
-# uvicorn's own way to note that a client sent bad UTF-8, which closes its socket with 1007.
+# uvicorn's own log line for a client that sent bad UTF-8, whose socket it closes with 1007.
 _EXPECTED = re.compile(
     r"^ERROR: +Invalid UTF-8 sequence received from client\.\nTraceback .*\n(?: .*\n)*Unicode.*\n",
     re.MULTILINE,
@@ -54,7 +54,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much, how long, and on what."""
+    """The number of clients, the duration, and the server."""
 
     minutes: float = 20
     connections: int = 1000
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was seen."""
+    """The result of a run."""
 
     seconds: float = 0
     samples: list[tuple[float, int]] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is held against the server."""
+        """Whether the server did nothing wrong."""
         return not self.problems
 
     def rss(self, begin: float, end: float) -> float:
@@ -95,7 +95,7 @@ class Report:
 
 
 async def soak(plan: Plan, logs: Path, *, tell: Progress = lambda _: None) -> Report:
-    """Run a server, have it visited, and report what it kept of that."""
+    """Run a server and its clients, and report what remained."""
     report = Report()
     with redis_server() if plan.redis else nullcontext() as redis:
         settings = _SETTINGS | ({"broker_url": redis.url} if redis else {})
@@ -118,7 +118,7 @@ async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> N
         residents.append(asyncio.create_task(Follower(town).stay()))
         visitors.append(asyncio.create_task(keep_visiting(town)))
         await asyncio.sleep(_ARRIVAL_SECONDS)
-    # Nobody ends before the end, unless by a mistake.
+    # No client ends before the end, unless it fails.
     await asyncio.wait(
         [*residents, *visitors],
         timeout=plan.minutes * 60,
@@ -169,7 +169,7 @@ def _cpu(server: Server) -> float:
 
 
 def _judge_growth(report: Report) -> None:
-    """Compare the last minute with the second one, if they are two."""
+    """Compare the memory of the last minute with that of the second one, if they differ."""
     if report.seconds < 180 - 2 * SAMPLE_SECONDS:
         return
     first = report.rss(60, 120)
@@ -180,7 +180,7 @@ def _judge_growth(report: Report) -> None:
 
 
 async def _look_for_leftovers(server: Server, report: Report, *, spare: int) -> None:
-    """Wait until the server holds what it did at the beginning; after some time, complain."""
+    """Wait until the server holds the same as at the start; report a problem after some time."""
     deadline = time.monotonic() + _LEFTOVER_PATIENCE
     while True:
         report.after = await asyncio.to_thread(_held, server)
@@ -198,7 +198,7 @@ async def _look_for_leftovers(server: Server, report: Report, *, spare: int) -> 
 
 
 def _spare(redis: bool) -> int:
-    # The pool of connections to Redis has grown under load, and keeps them.
+    # The pool of Redis connections grew under load, and keeps them.
     return 50 if redis else 0
 
 

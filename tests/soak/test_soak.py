@@ -1,4 +1,4 @@
-"""The short form of `make soak`: nothing is lost and nothing left over, whatever visitors do."""
+"""The short form of `make soak`: no event is lost and nothing remains, whatever clients do."""
 
 import random
 from pathlib import Path

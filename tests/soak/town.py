@@ -1,4 +1,4 @@
-"""What all peers share: the server's address, tokens, what was published and what went wrong."""
+"""What all clients share: the server's address, tokens, published events and problems."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ NUMBERS = (
 
 
 def token(subject: str, *, seconds: float = 3600, secret: str = SECRET) -> str:
-    """Return a token that may read and write every topic."""
+    """Return a token with the rights to read and write every topic."""
     rights = {"subscribe": ["numbers.*"], "publish": ["numbers.*"]}
     claims = {"sub": subject, "exp": int(time.time() + seconds), "topics": rights}
     return str(jwt.encode(claims, secret, algorithm="HS256"))
@@ -31,7 +31,7 @@ def token(subject: str, *, seconds: float = 3600, secret: str = SECRET) -> str:
 
 @dataclass
 class Town:
-    """Where the peers meet."""
+    """The state that all clients share."""
 
     port: int
     rng: random.Random
@@ -39,26 +39,26 @@ class Town:
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
-    """Visitors come no more."""
+    """Set when no new visitors come."""
     last_call: asyncio.Event = field(default_factory=asyncio.Event)
-    """And nothing is published any more."""
+    """Set when nothing is published any more."""
     tokens: list[str] = field(default_factory=lambda: [token(f"s{n}") for n in range(50)])
 
     @property
     def token(self) -> str:
-        """A good token of somebody."""
+        """Return a valid token of a random subject."""
         return self.rng.choice(self.tokens)
 
     def topic(self) -> str:
-        """Choose a topic; not often the one of large events."""
+        """Choose a topic; rarely the one of large events."""
         return LARGE if self.rng.random() < 0.03 else self.rng.choice(TOPICS[:-1])
 
     def wrong(self, what: str) -> None:
-        """Note what must not be."""
+        """Note a problem."""
         self.problems.append(what)
 
     async def linger(self, shortest: float, longest: float) -> None:
-        """Wait for some time, which ends early when the town closes."""
+        """Wait for some time, or until the end of the run."""
         try:
             async with asyncio.timeout(self.rng.uniform(shortest, longest)):
                 await self.closing.wait()
@@ -66,7 +66,7 @@ class Town:
             pass
 
     async def see_off(self, who: str, tasks: "Sequence[asyncio.Task[None]]") -> None:
-        """Wait until all of these have come to their end; note of whom that can't be said."""
+        """Wait until all of these have ended; note those that have not."""
         done, late = await asyncio.wait(tasks, timeout=PATIENCE)
         for task in late:
             task.cancel()

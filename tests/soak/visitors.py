@@ -1,4 +1,4 @@
-"""Who comes once, and mostly behaves badly. Each of them says what the server owes it."""
+"""Clients that connect once, and mostly misbehave. Each checks the server's answers."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from tests.soak.town import LARGE, NUMBERS, SECRET, TOPICS, Town, token
 Visit = Callable[[Town], Awaitable[None]]
 
 _ECHO = "query($text: String!) { echo(text: $text) }"
-# The server ends what it finds dead or slow like this; or without a word if none would be read.
+# How the server closes dead or slow connections; without a close frame if none would be read.
 _LET_GO = {None, 1011, 1013}
 _STUCK_SECONDS = 60.0
 
@@ -49,7 +49,7 @@ async def cut(town: Town) -> None:
 
 
 async def complete(town: Town) -> None:
-    """Complete operations and begin others under the same ids, at once."""
+    """Complete operations and start others with the same ids, at once."""
     with _connected(await _welcomed(town)) as peer:
         for _ in range(town.rng.randrange(1, 20)):
             peer.subscribe("same", NUMBERS, name=town.topic())
@@ -62,7 +62,7 @@ async def complete(town: Town) -> None:
 
 
 async def ask(town: Town) -> None:
-    """Query, some of it wrongly, and get an answer to everything."""
+    """Send valid and invalid queries, and get an answer to each."""
     with _connected(await _welcomed(town)) as peer:
         for number in range(town.rng.randrange(1, 20)):
             text = f"{number} {town.rng.random()}"
@@ -77,7 +77,7 @@ async def ask(town: Town) -> None:
 
 
 async def lag(town: Town) -> None:
-    """Read nothing for some time, then everything, in which there is no hole."""
+    """Read nothing for some time, and then everything without a gap."""
     with _connected(await _welcomed(town, buffer=2**13)) as peer:
         peer.subscribe("lag", NUMBERS, name=LARGE)
         last: int | None = None
@@ -99,7 +99,7 @@ async def lag(town: Town) -> None:
 
 
 async def stick(town: Town) -> None:
-    """Read nothing ever again, but sound alive: the server lets go."""
+    """Stop reading for good, but send messages: the server disconnects."""
     with _connected(await _welcomed(town, buffer=2**13)) as peer:
         peer.subscribe("large", NUMBERS, name=LARGE)
         peer.subscribe("flood", "subscription { flood }")
@@ -114,7 +114,7 @@ async def stick(town: Town) -> None:
 
 
 async def die(town: Town) -> None:
-    """Read nothing and say nothing, then vanish."""
+    """Read and send nothing, and then vanish."""
     with _connected(await _welcomed(town, buffer=2**13)) as peer:
         peer.subscribe("large", NUMBERS, name=LARGE)
         peer.subscribe("small", NUMBERS, name=TOPICS[0])
@@ -122,7 +122,7 @@ async def die(town: Town) -> None:
 
 
 async def talk_nonsense(town: Town) -> None:
-    """Say what the protocol does not know."""
+    """Send messages that break the protocol."""
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": "subscription { flood }"}}
     what, codes = town.rng.choice(_NONSENSE)
     with _connected(await _welcomed(town)) as peer:
@@ -161,7 +161,7 @@ _NONSENSE: tuple[tuple[str, tuple[int, ...]], ...] = (
 
 
 async def come_unbidden(town: Town) -> None:
-    """Have a bad token, or none, or one that ends, or no patience."""
+    """Send a bad token, none, or one that expires soon, or leave early."""
     what = town.rng.choice(("forged", "none", "over", "ending", "no init"))
     with _connected(await Peer.connect(town.port)) as peer:
         if what == "forged":
@@ -185,14 +185,14 @@ async def stay_silent(town: Town) -> None:
 
 
 async def shake_half_a_hand(town: Town) -> None:
-    """Begin a request and never end it."""
+    """Start a request and never finish it."""
     with _connected(await Peer.dial(town.port)) as peer:
         peer.write(town.rng.choice((b"", b"G", b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgr")))
         await town.linger(0.5, 5)
 
 
 async def speak_another_language(town: Town) -> None:
-    """Offer a subprotocol that nobody speaks here."""
+    """Offer an unknown subprotocol."""
     try:
         with _connected(await Peer.connect(town.port, protocol="graphql-ws")) as peer:
             await _expect_close(town, peer, "another subprotocol", 4406)
@@ -217,14 +217,14 @@ VISITS: dict[Visit, int] = {
 
 
 async def keep_visiting(town: Town) -> None:
-    """Be one visitor after the other until the town closes."""
+    """Run one visitor after the other until the end of the run."""
     while not town.closing.is_set():
         visit = town.rng.choices(list(VISITS), list(VISITS.values()))[0]
         town.counts[f"visits: {visit.__name__}"] += 1
         try:
             await visit(town)
         except Gone as gone:
-            # Where the server may have found us too slow: this machine has its own troubles.
+            # The server may find us too slow because this machine is busy.
             town.counts[f"visitors ended: {gone.code}"] += 1
             if gone.code not in _LET_GO:
                 town.wrong(f"{visit.__name__} was closed with {gone}")

@@ -1,4 +1,4 @@
-"""Who lags gets the latest of each key, and knows how many were left out; who keeps up gets all."""
+"""A lagging subscriber gets the latest event of each key, and how many were skipped."""
 
 import asyncio
 from collections.abc import Hashable
@@ -41,7 +41,7 @@ PRICES = Topic("prices", Price, latest_by=symbol_of)
 KEYS = st.lists(st.sampled_from(["a", "b", "c", None, SKIPPED]))
 
 
-# What is left of what waits
+# Which of the waiting events are kept
 
 
 @given(KEYS)
@@ -88,7 +88,7 @@ def test_a_topic_with_parameters_keeps_latest_by() -> None:
     assert family(market="x").latest_by is symbol_of
 
 
-# A reader of its own
+# A subscriber outside a group
 
 
 async def publish(manager: TopicManager, *symbols: str | None, topic: Any = PRICES) -> list[str]:
@@ -100,7 +100,7 @@ async def publish(manager: TopicManager, *symbols: str | None, topic: Any = PRIC
 
 
 async def read(stream: Subscription[Price], last: int) -> list[tuple[int, int]]:
-    """Return the values up to `last`, each with how many were left out before it."""
+    """Return the values up to `last`, each with the number of events skipped before it."""
     got = list[tuple[int, int]]()
     async with asyncio.timeout(PATIENCE):
         while not got or got[-1][0] != last:
@@ -149,7 +149,7 @@ async def test_resuming_after_any_cursor_brings_the_latest_of_each_missed_key(
 async def test_no_skipped_event_is_missing_after_the_cursor_of_a_kept_one(
     manager: TopicManager,
 ) -> None:
-    """A client that goes away in the middle of what was left of its backlog, time and again."""
+    """A client that leaves repeatedly while it reads its conflated backlog."""
     first, *_ = await publish(manager, *"xabacabcab")
     latest = dict[str | None, int]()
     cursor, got = first, 0
@@ -166,7 +166,7 @@ async def test_a_filtered_event_replaces_no_other(manager: TopicManager) -> None
     stream = await started(manager.subscribe(PRICES, where=lambda price: price.value % 2 == 0))
     await publish(manager, "a", "a", "a", "a", "b", "a", None)
 
-    # 2 and not 0, though 3 and 5 came later; they are told to nobody, and not counted either.
+    # 2 and not 0, though 3 and 5 are newer: the filter drops both, so they are not counted.
     assert await read(stream, last=6) == [(2, 1), (4, 0), (6, 0)]
 
 
@@ -195,7 +195,7 @@ async def test_pages_without_an_event_that_passes_the_filter_are_skipped(
 async def test_a_slow_subscriber_gets_every_one_of_many_keys(
     manager: TopicManager,
 ) -> None:
-    """Were only the newest looked at, it would read the same key for ever."""
+    """If only the newest event counted, the subscriber would get the same key forever."""
     stream = await started(manager.subscribe(PRICES))
     seen = set[str | None]()
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Histories that go on in another epoch, and such that forgot their newest events."""
+"""Histories that continue in a new epoch, lose their newest events, or end."""
 
 import asyncio
 import random
@@ -90,7 +90,7 @@ async def test_a_cursor_with_the_epoch_of_another_event_has_expired() -> None:
         await listening.aclose()
 
 
-# forgotten events
+# lost events
 
 
 @pytest.mark.usefixtures("small_buffers")
@@ -192,11 +192,11 @@ async def test_a_late_message_of_a_lost_event_does_not_hide_its_replacement() ->
         await stream.aclose()
 
 
-# all at once
+# everything together
 
 
 class StormyWeather(Restarting):
-    """Takes its time, and knows behind which event each event was ever appended."""
+    """Answers late, and remembers the event before each event."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class StormyWeather(Restarting):
         return self._places(NUMBERS.name)
 
     def change(self) -> None:
-        """Become better or worse."""
+        """Change the faults at random."""
         self.deaf = self._chance.random() < 0.2
         self.down = {"read", "head"} if self._chance.random() < 0.2 else set()
         if self._chance.random() < 0.5:
@@ -260,7 +260,7 @@ async def follow(stream: Subscription[int], taken: list[Cursor], broker: StormyW
 
 
 async def come_and_go(manager: TopicManager, broker: StormyWeather, chance: random.Random) -> None:
-    """Return at the end of the stream, or once it has told that there is no way to get there."""
+    """Return at the end of the stream, or once its cursor has rightly expired."""
     taken = [broker.places()[0]]
     while True:
         stream = manager.subscribe(NUMBERS, after=str(taken[-1]))
@@ -301,7 +301,7 @@ async def test_in_outages_restarts_and_losses_a_stream_is_complete_or_gets_curso
             await asyncio.gather(*subscribers)
 
 
-# histories that end
+# lost histories
 
 
 async def test_a_cursor_older_than_the_history_is_expired() -> None:

@@ -154,7 +154,7 @@ async def test_a_possible_gap_while_the_topic_opens_is_checked() -> None:
         await stream.aclose()
 
 
-# leaving
+# closing
 
 
 async def test_nothing_remains_after_the_last_subscriber_leaves() -> None:
@@ -234,7 +234,7 @@ async def test_an_event_that_arrives_while_a_closed_topic_reopens_is_delivered()
         broker.hold_one_answer = True
         left.set()
         await wait_until(lambda: not broker.hold_one_answer)
-        # The head was asked for before this one, and is answered after it.
+        # The head was read before this event, and is answered after it.
         await publish_all(manager, [2])
         broker.answer.set()
 
@@ -324,7 +324,7 @@ async def test_a_topic_that_reopened_while_a_read_was_cancelled_catches_up() -> 
         await back.aclose()
 
 
-# what the live path dropped without a sign
+# possible gaps
 
 
 async def test_a_possible_gap_brings_dropped_events_though_no_event_follows() -> None:

@@ -436,7 +436,7 @@ def test_an_event_loop_finds_no_events_of_an_earlier_loop() -> None:
         asyncio.run(resume(cursor))
 
 
-# what an application does in its own shutdown
+# the shutdown of an application
 
 
 async def test_a_closed_manager_can_publish_and_leaves_no_task(redis_url: str) -> None:

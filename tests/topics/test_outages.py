@@ -1,4 +1,4 @@
-"""Streams wait for a broker that can't be reached."""
+"""Subscriptions wait for a broker that can't be reached."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,12 +22,10 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_linger")
 
-# a broker out of reach
-
 
 @dataclass
 class Waiting:
-    """A stream that waits for its broker, and what it has missed."""
+    """A subscription that waits for its broker, and the events that it has missed."""
 
     stream: Subscription[int]
     missed: list[int]

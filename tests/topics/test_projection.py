@@ -1,4 +1,4 @@
-"""What a subscription's `where` and `map` make of each event."""
+"""How a subscription applies `where` and `map` to each event."""
 
 import pytest
 

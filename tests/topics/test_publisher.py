@@ -49,7 +49,7 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """A Redis that serves nobody else, whose statistics tell something."""
+    """A Redis without other clients, so that its statistics are meaningful."""
     with redis_server() as running:
         yield running
 
@@ -91,7 +91,7 @@ def before(first: Cursor) -> str:
     return str(Cursor(first.epoch, first.seq - 1))
 
 
-# What is published is received
+# Published events are received
 
 
 async def test_a_typed_topic_s_value_arrives_at_a_server_as_an_equal_one(
@@ -223,11 +223,11 @@ async def test_a_batch_takes_one_command_an_entry_and_one_round_trip(
             calls = watching.info("commandstats")
             writes = watching.info("stats")["total_writes_processed"]
 
-    # The first message of a batch brings the script along.
+    # The first command of a batch contains the script.
     batches = calls["cmdstat_eval"]["calls"]
     assert batches < 5
     assert batches + calls["cmdstat_evalsha"]["calls"] == TOO_MANY_FOR_ONE_BATCH
-    # A long answer goes out in a few pieces, and those who watch get some as well.
+    # A long answer needs several writes, and so do the monitors.
     assert writes < TOO_MANY_FOR_ONE_BATCH / 10
 
 
@@ -248,7 +248,7 @@ async def test_an_empty_batch_sends_no_command(send: Send) -> None:
         assert await send(publisher, []) == []
 
 
-# What won't do
+# Refusals
 
 
 OPEN = Topic("prices.<metal>", Price)
@@ -368,7 +368,7 @@ def test_consecutive_event_loops_can_use_a_publisher(redis_url: str, name: str) 
     assert asyncio.run(publish()) == first.next()
 
 
-# What is not closed before its loop ends can't be closed any more, and Python says so.
+# A connection that is open at the end of its loop can't be closed any more: Python warns.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_connections_left_open_in_a_loop_that_ended_are_not_used_again(
@@ -411,7 +411,7 @@ async def test_the_bounds_of_each_topic_apply_to_what_is_published(
     with connect(redis_url) as client:
         kept, all_of_them = (client.xlen(f"gqlnotify:{{{topic}}}") for topic in (small, large))
 
-    # Redis trims in whole blocks, of a hundred entries.
+    # Redis trims in blocks of a hundred entries.
     assert kept <= 110 + 1
     assert all_of_them >= 600
 
@@ -456,7 +456,7 @@ async def test_on_a_cluster_an_event_id_repeated_has_no_effect(
         assert await send(publisher, [(name, 2, "id"), (name, 3)]) == [first, first.next()]
 
 
-# What it loads
+# Imports
 
 
 def loaded(statement: str, *modules: str) -> list[str]:

@@ -127,7 +127,7 @@ def test_the_live_path_does_not_lead_into_another_epoch() -> None:
     assert (w.last, w.stale) == (Cursor(EPOCH, 3), True)
 
 
-# where it reaches back to
+# which positions it holds
 
 
 def test_a_buffer_holds_the_position_before_its_first_event_and_each_one_after() -> None:
@@ -188,12 +188,12 @@ def test_a_position_of_another_epoch_is_not_buffered_though_its_number_is() -> N
             w.after(Cursor(EPOCH + 1, seq))
 
 
-# a window and a plain list say the same
+# a buffer compared with a list
 
 
 @dataclass
 class Model:
-    """A window that looks through a list of places, the first of which has no event any more."""
+    """A buffer that is a list of positions; the event of the first one is no longer held."""
 
     size: int
     places: list[Cursor]
@@ -225,7 +225,7 @@ class Model:
 
 EPOCHS = range(1, 5)
 cursors = st.builds(Cursor, st.sampled_from(EPOCHS), st.integers(0, 12))
-# An offer; a restart; or a page of history from so many places back, the rest in new epochs.
+# An offer, a restart, or a page of history that overlaps the buffer and continues in new epochs.
 steps = st.one_of(
     st.tuples(st.just("offer"), cursors),
     st.tuples(st.just("next"), st.sampled_from(EPOCHS)),
@@ -235,7 +235,7 @@ steps = st.one_of(
 
 
 def page(model: Model, back: int, epochs: Sequence[int]) -> list[Cursor]:
-    """Return what the history says comes behind one of the last places, and then on in `epochs`."""
+    """Return the history after one of the last positions, and then new events of `epochs`."""
     known = model.places[1:][max(0, len(model.places) - 1 - back) :]
     return [*known, *(Cursor(e, model.last.seq + n) for n, e in enumerate(sorted(epochs), 1))]
 
@@ -287,7 +287,7 @@ def test_a_buffer_answers_like_a_list_of_its_positions(
 
 @st.composite
 def live_topics(draw: st.DrawFn) -> tuple[int, list[int]]:
-    """The length of a history, and a live feed of it that drops, repeats and reorders."""
+    """The length of a history, and a live path that drops, repeats and reorders its events."""
     length = draw(st.integers(min_value=1, max_value=40))
     return length, draw(st.lists(st.integers(min_value=1, max_value=length), max_size=80))
 

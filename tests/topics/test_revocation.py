@@ -1,4 +1,4 @@
-"""What is revoked is known everywhere, at once and later, whatever becomes of the broker."""
+"""Every process knows all revocations, also later and while the broker fails."""
 
 import asyncio
 import math
@@ -40,7 +40,7 @@ def holder(subject: str = "alice", **claims: Any) -> Principal:
     return Principal(subject, claims=claims)
 
 
-# the rule
+# which tokens are revoked
 
 LONGEST = 86_400.0
 
@@ -99,7 +99,7 @@ def test_a_late_older_revocation_undoes_nothing() -> None:
 
 
 def test_a_subjects_revocation_lasts_longer_than_every_token_issued_before_it() -> None:
-    # Made by a clock that is 30 s ahead, and checked by one that is 30 s behind.
+    # Made by a clock that is 30 s fast, and checked by one that is 30 s slow.
     last = NOW + LONGEST + 60
     for now, is_revoked in ((last - 1, True), (last + 1, False)):
         known = revoked(Revocation(subject="alice", at=NOW), now=now)
@@ -174,7 +174,7 @@ def test_a_revocation_of_an_earlier_version_can_be_read() -> None:
     assert earlier == Revocation(token_id="a", at=5)
 
 
-# following
+# following the topic of revocations
 
 
 @asynccontextmanager
@@ -304,7 +304,7 @@ async def test_an_unreadable_revocation_is_skipped(caplog: pytest.LogCaptureFixt
     assert caplog.text.count("can't be read") == 4
 
 
-# a broker with a bad day
+# a broker that fails
 
 
 async def test_known_revocations_remain_when_the_broker_loses_its_data() -> None:
@@ -422,7 +422,7 @@ async def test_revocations_are_followed_again_after_the_topics_were_closed_and_r
     await topics.close()
 
 
-# how many there may be
+# the number of revocations
 
 
 @pytest.mark.parametrize("where", ["memory", "redis"])
@@ -504,7 +504,7 @@ async def test_an_expired_token_needs_no_revocation() -> None:
             await revocations.revoke(subject="a", expires_at=time.time() + 5)
 
 
-# what lives longer than its revocation would
+# tokens that outlive their revocation
 
 
 @pytest.mark.parametrize(
@@ -514,7 +514,7 @@ async def test_an_expired_token_needs_no_revocation() -> None:
         ({"iat": -10, "exp": 3591}, True),
         ({"exp": 3600}, False),
         ({"exp": 3700}, True),
-        # It says that it was made later than now, and so lives shorter than it does.
+        # Issued in the future, which makes its lifetime look shorter.
         ({"iat": 9000, "exp": 9010}, True),
         ({}, False),
     ],

@@ -1,4 +1,4 @@
-"""A subscriber that lags, and one that leaves without a word."""
+"""Subscribers that lag, and subscriptions that are dropped without being closed."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("no_linger")
 
 
-# slow readers
+# slow subscribers
 
 
 @pytest.mark.usefixtures("small_buffers")
@@ -73,7 +73,7 @@ async def test_an_event_that_was_not_taken_costs_a_subscriber_no_memory(
     assert not stream.subscriber._backlog
 
 
-# a dropped iterator leaves
+# dropped subscriptions
 
 
 def readers_of(manager: TopicManager) -> int:
@@ -205,7 +205,7 @@ async def test_a_waiting_task_without_other_references_is_not_collected(
     async def read() -> None:
         got.extend(await take(manager.subscribe(NUMBERS), 1))
 
-    # Nothing here keeps the task: asyncio itself holds it weakly.
+    # Nothing refers to the task: asyncio itself has only a weak reference.
     asyncio.create_task(read())  # noqa: RUF006
     await wait_until(lambda: readers_of(manager))
     gc.collect()

@@ -1,4 +1,4 @@
-"""What a subscription promises: each event once, in order, from where it was asked to begin."""
+"""A subscription gets each event after its start once and in order, if it has the right."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ from tests.waiting import PATIENCE
 pytestmark = pytest.mark.usefixtures("no_linger")
 
 
-# nothing lost, nothing twice, nothing out of order
+# each event once and in order
 
 
 async def test_every_subscriber_gets_every_event_once_and_in_order(manager: TopicManager) -> None:

@@ -1,4 +1,4 @@
-"""Topics cost memory: a subject may ask for so many new ones."""
+"""Topics cost memory, so a subject may ask for a limited number of new ones."""
 
 import pytest
 

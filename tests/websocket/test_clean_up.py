@@ -1,4 +1,4 @@
-"""What a connection leaves behind in a real server, however it ended: nothing."""
+"""A connection leaves nothing in a real server, however it ends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Tasks:
-    """What runs in the server's event loop, compared with what ran at the start."""
+    """The tasks in the server's event loop, compared with those at the start."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -119,7 +119,7 @@ async def test_a_peer_that_never_reads_is_disconnected_within_the_ping_deadline(
         for number in range(10):
             await socket.subscribe(str(number), FLOOD)
         await wait_until(lambda: tasks.grew_by(10))
-        # No more is read than the client's own queue takes, and no ping is answered.
+        # The client reads no more than its own queue takes, and answers no ping.
         await wait_until(tasks.are_as_before, seconds=PATIENCE)
         socket.connection.transport.abort()
 
@@ -147,7 +147,7 @@ async def test_a_peer_that_leaves_during_a_stream_logs_no_error(
     hasty: Server, tasks: Tasks, document: str
 ) -> None:
     for _ in range(3):
-        # It says goodbye, and does not wait for what is under way.
+        # It sends a close frame, and does not wait for messages on their way.
         async with open_socket(hasty.ws, close_timeout=0.2) as socket:
             await socket.init()
             await socket.subscribe("1", document)

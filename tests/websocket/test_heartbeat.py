@@ -13,7 +13,7 @@ TIMEOUT = 0.1
 
 
 class Peer:
-    """Notes when it was pinged and when it was given up."""
+    """Notes when it was pinged and when its peer was declared dead."""
 
     def __init__(self, *, answers: bool) -> None:
         self.answers = answers
@@ -60,7 +60,7 @@ async def answering() -> AsyncIterator[Peer]:
 
 
 async def pass_time(seconds: float, **each_turn: Any) -> None:
-    """Let the loop turn for `seconds` of its own time."""
+    """Let the loop run for `seconds` of its own time."""
     end = Peer.now() + seconds
     while Peer.now() < end:
         for call in each_turn.values():
@@ -69,7 +69,7 @@ async def pass_time(seconds: float, **each_turn: Any) -> None:
 
 
 def block(seconds: float) -> None:
-    """Stand still, as a resolver that computes."""
+    """Block the event loop, like a resolver that computes."""
     time.sleep(seconds)
 
 

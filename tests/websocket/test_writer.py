@@ -1,4 +1,4 @@
-"""Both ways out, under a real server where it takes one."""
+"""Both ways to send, through ASGI and as frames, under a real server where they need one."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ async def something_of_everything(wire: Writer) -> None:
     assert wire.push(HEAD, Batch(TAILS[:1]))
     assert wire.push(HEAD, Batch(TAILS))
     wire.write("é" * 70_000)
-    # That was more than is good: it takes nothing that can wait.
+    # The buffer is full: it accepts nothing that can wait.
     assert not wire.push(HEAD, Batch(TAILS[:1]))
     wire.write("last")
 
@@ -107,7 +107,7 @@ async def test_nothing_is_written_before_the_end_of_the_tick_unless_it_is_flushe
 
 
 class Slow:
-    """A server that takes a message when it is let."""
+    """A server that accepts a message only when the test allows it."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []

@@ -1,4 +1,4 @@
-"""Servers of a test's own, and the check that no test leaves a key without an end."""
+"""Servers for single tests, and a check that no test leaves a key without an expiry."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ Launch = Callable[..., RedisServer]
 
 @pytest.fixture
 def launch(redis_program: Path) -> Iterator[Launch]:
-    """Start a server of the test's own: one to be stopped, filled or told strange things."""
+    """Start a server for one test, which may stop, fill or reconfigure it."""
     servers = list[RedisServer]()
     with ExitStack() as running:
 
@@ -64,8 +64,8 @@ def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def master_and_replica(launch: Launch) -> tuple[RedisServer, RedisServer]:
-    """Start two, and return once the second follows the first."""
-    # Without the delay a replica would wait some seconds for others to come along.
+    """Start two servers, and return once the second replicates the first."""
+    # Without this a replica waits some seconds for further replicas.
     master = launch("repl-diskless-sync-delay 0")
     replica = launch("repl-diskless-sync-delay 0", replica_of=master)
     wait_for(lambda: replica.ask("ROLE")[3] == b"connected", "the replica follows")

@@ -1,4 +1,4 @@
-"""What the tests of the Redis broker share: brokers, streams and readers that end with the test."""
+"""Brokers, streams and readers for the tests of the Redis broker; they end with the test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -29,7 +29,7 @@ def new_topic() -> str:
 
 @dataclass
 class Ears:
-    """A started broker, and what it told."""
+    """A started broker, and the events and possible gaps that it reported."""
 
     broker: RedisBroker
     delivered: list[Event] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Ears:
 
 @asynccontextmanager
 async def listening(url: str, **options: Any) -> AsyncIterator[Ears]:
-    """A broker on its own, that has started."""
+    """A started broker without a manager."""
     ears = Ears(RedisBroker(url, **({"timeout": TIMEOUT} | options)))
     await ears.broker.start(ears.delivered.append, ears.rechecked.append)
     try:
@@ -55,7 +55,7 @@ async def listening(url: str, **options: Any) -> AsyncIterator[Ears]:
 
 @dataclass
 class Reader:
-    """Takes what a stream brings until the stream says that it has a gap."""
+    """Reads a stream until it ends or has a gap."""
 
     stream: Subscription[int]
     got: list[int] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Reader:
 
 @dataclass
 class Numbers:
-    """A topic of numbers in a manager of its own, and everybody who reads it."""
+    """A topic of numbers in its own manager, and all its readers."""
 
     manager: TopicManager
     broker: RedisBroker
@@ -87,7 +87,7 @@ class Numbers:
         return reader
 
     async def publish(self, number: int) -> Cursor:
-        """Publish until it is certain that it was; the event id keeps it from happening twice."""
+        """Publish until it is confirmed; the event id prevents a second event."""
         while True:
             with suppress(BrokerUnavailable):
                 return await self.manager.publish(self.topic, number, event_id=f"n{number}")
@@ -97,7 +97,7 @@ class Numbers:
         return [await self.publish(number) for number in numbers]
 
     async def everybody_has(self, numbers: Iterable[int], *, seconds: float = PATIENCE) -> None:
-        """Wait for the last of the numbers; each came once, in order, and no gap was told."""
+        """Wait for the last number; each must arrive once, in order and without a gap."""
         expected = list(numbers)
         for reader in self.readers:
             await wait_until(
@@ -138,7 +138,7 @@ def stream_key(topic: str, prefix: str = "gqlnotify") -> str:
 
 
 def clients(server: RedisServer, *, pubsub: bool) -> list[dict[str, str]]:
-    """Our own connections that this server has: those for Pub/Sub, or those for commands."""
+    """Return our connections to this server: those for Pub/Sub, or those for commands."""
     lines = server.ask("CLIENT", "LIST").decode().splitlines()
     known = [dict(part.split("=", 1) for part in line.split()) for line in lines]
     ours = [one for one in known if one["name"] == "gqlnotify"]
@@ -155,7 +155,7 @@ def kill_clients(server: RedisServer, *, pubsub: bool) -> int:
 
 
 def calls(server: RedisServer, command: str) -> int:
-    """How often the server was sent this command."""
+    """Return how often the server got this command."""
     known = server.ask("INFO", "commandstats")
     return int(known.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
@@ -173,7 +173,7 @@ async def published(broker: RedisBroker, topic: str, payloads: Sequence[bytes]) 
 
 
 async def refusal(url: str, **options: Any) -> str:
-    """What a broker says that can't start."""
+    """Return the error of a broker that can't start."""
     with pytest.raises(BrokerUnavailable) as refused:
         async with listening(url, **options):
             pass
@@ -181,7 +181,7 @@ async def refusal(url: str, **options: Any) -> str:
 
 
 def bad_url(url: str) -> str:
-    """What is said of a URL that is refused."""
+    """Return the error for a URL that is refused."""
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         Address.parse(url)
     return str(refused.value)

@@ -1,4 +1,4 @@
-"""The broker as its process sees it: out of reach, refused, cancelled, closed, disturbed."""
+"""The broker while Redis can't be reached, refuses commands or is disturbed by others."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ from tests.waiting import PATIENCE, wait_until
 PASSWORD = "pa55word"
 
 
-# out of reach
+# Redis can't be reached
 
 
 async def test_no_server_at_the_start_is_said_at_once() -> None:

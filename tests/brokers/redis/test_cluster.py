@@ -1,4 +1,4 @@
-"""On a cluster: sharded Pub/Sub, one line to each node, and slots that move."""
+"""On a cluster: sharded Pub/Sub, one connection to each node, and slots that move."""
 
 import asyncio
 from collections import Counter
@@ -53,7 +53,7 @@ def another(cluster: Cluster, node: RedisServer) -> RedisServer:
 
 @contextmanager
 def moving(cluster: Cluster, topic: str) -> Iterator[tuple[int, RedisServer, RedisServer]]:
-    """A slot on its way to another node: its keys are still where they were."""
+    """A slot that migrates to another node; its keys are still at the old one."""
     slot, source = cluster.slot_of(stream_key(topic)), home(cluster, topic)
     target = another(cluster, source)
     target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
@@ -196,10 +196,10 @@ async def test_nodes_that_disagree_for_a_while_lose_no_subscription(each_cluster
         await ears.broker.subscribe(topic)
         with moving(each_cluster, topic) as (slot, source, target):
             refused = _refusals(source)
-            # The source gives the slot away before the others have heard of it, and says MOVED.
+            # The source gives the slot away before the other nodes know of it, and answers MOVED.
             source.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))
             await wait_until(lambda: _refusals(source) > refused)
-            # No condition stands for it: they disagree for longer than anybody tries again at once.
+            # A fixed time: the nodes must disagree for longer than a client retries at once.
             await asyncio.sleep(0.5)
             for node in (target, *(n for n in each_cluster.nodes if n not in (source, target))):
                 node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))
@@ -243,12 +243,12 @@ async def test_publishing_to_a_migrating_slot_succeeds_or_raises(
 
 
 def _refusals(node: RedisServer) -> int:
-    """How often the node said MOVED."""
+    """Return how often the node answered MOVED."""
     errors = node.ask("INFO", "errorstats")
     return int(errors.get("errorstat_MOVED", {"count": 0})["count"])
 
 
-# nodes that go and come
+# nodes that stop and start
 
 
 async def test_a_node_that_is_restarted_leaves_no_hole(redis_program: Path) -> None:

@@ -1,4 +1,4 @@
-"""One address that leads to another server: managed failovers, demoted masters, changed rights."""
+"""One address that leads to different servers: failovers, demoted masters, changed rights."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class Pair:
         self.replica.ask("REPLICAOF", "NO", "ONE")
 
     def part(self) -> None:
-        """Promote the replica. The old master takes no more writes and hears of none."""
+        """Promote the replica. The old master accepts no more writes and gets none."""
         self._promote()
         self.master.ask("REPLICAOF", HOST, "1")
         self.link.lead_to(self.replica.port)
@@ -58,7 +58,7 @@ def pair(launch: Launch) -> Iterator[Pair]:
     master, replica = master_and_replica(launch)
     with Link(master.port) as link:
         yield Pair(master, replica, link)
-    # It may refuse to answer the check of its keys afterwards.
+    # It may refuse the check of its keys afterwards.
     master.ask("REPLICAOF", "NO", "ONE")
 
 
@@ -76,7 +76,7 @@ async def test_subscribers_follow_to_the_new_master_without_a_gap(pair: Pair) ->
     async with numbers(pair.link.url) as stream:
         await stream.reader()
         await stream.publish_all(range(5))
-        # Nothing that is published over there reaches a line that stays here.
+        # Events at the new master do not reach connections to the old one.
         await asyncio.to_thread(pair.part)
         await stream.publish_all(range(5, 10))
 
@@ -202,7 +202,7 @@ async def can_publish(broker: RedisBroker) -> bool:
 
 @contextmanager
 def counting(server: RedisServer) -> Iterator[Callable[[], int]]:
-    """Count the connections that the server gets from here on, but for those of the test."""
+    """Count the connections that the server gets from now on, without those of the test."""
     with connect(server.url) as client:
 
         def received() -> int:

@@ -1,4 +1,4 @@
-"""A broker is ready if what it publishes arrives."""
+"""A broker is ready if an event that it publishes arrives."""
 
 import asyncio
 from contextlib import suppress
@@ -100,7 +100,7 @@ async def test_a_live_connection_without_events_is_replaced(launch: Launch) -> N
     with Link(here.port) as link:
         async with listening(link.url) as ears:
             await ears.broker.check()
-            # Commands go there, and the line stays here.
+            # Commands go to the new server, and the live connection stays at the old one.
             link.lead_to(there.port)
             here.ask("CLIENT", "KILL", "TYPE", "normal")
             await wait_until(lambda: says(ears.broker, "did not arrive"))
@@ -108,7 +108,7 @@ async def test_a_live_connection_without_events_is_replaced(launch: Launch) -> N
 
 
 async def says(broker: RedisBroker, reason: str) -> bool:
-    """Tell whether the broker's check says this; nothing if it is ready."""
+    """Return whether the broker's check raises this error, or none if it is ready."""
     try:
         await broker.check()
     except BrokerUnavailable as error:
@@ -137,6 +137,6 @@ async def test_a_full_server_takes_no_new_topics_and_no_event_ids(launch: Launch
         streams = {key for key in keys if not key.endswith(":ids")}
         assert keys == streams | {f"{key}:ids" for key in streams}, "a topic is half written"
 
-        # What is there can still be read and followed.
+        # Existing events can still be read and followed.
         oldest = await ears.broker.oldest("known")
         assert await ears.broker.read("known", oldest, ALL)

@@ -1,4 +1,4 @@
-"""The live path: how it subscribes, and that whatever happens to it nobody misses an event."""
+"""The live path: how it subscribes, and that no subscriber misses an event if it fails."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ from tests.waiting import PATIENCE, SCALE, wait_until
 
 @pytest.fixture
 def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Topics that nobody keeps alive die soon, and whoever keeps them does so more often."""
+    """Topics without a keep-alive expire soon, and the keep-alive runs more often."""
     monkeypatch.setattr(broker_module, "_KEEP_SECONDS", 0.05)
     monkeypatch.setattr(scripts, "_GRACE_SECONDS", 0.2)
 
@@ -124,7 +124,7 @@ async def test_a_cancelled_subscribe_leaves_no_channel(launch: Launch) -> None:
             )
 
 
-# whatever happens to it, nobody misses an event
+# no subscriber misses an event, whatever happens to the connection
 
 
 @pytest.mark.parametrize("pubsub", [True, False], ids=["pubsub", "commands"])
@@ -222,7 +222,7 @@ async def test_a_subscriber_that_redis_hangs_up_on_for_slowness_catches_up(launc
         await stream.publish_all(range(3))
         await stream.everybody_has(range(3))
         [before] = clients(server, pubsub=True)
-        # More than the sockets hold, all in one turn of the loop: nobody reads meanwhile.
+        # More than the sockets hold, all in one tick of the loop, in which nothing is read.
         _burst(server, stream.topic.name)
         await stream.publish_all(range(3, 6))
 
@@ -256,7 +256,7 @@ async def test_a_restart_without_an_event_leaves_no_hole_either(launch: Launch) 
         await stream.everybody_has(range(5))
 
 
-# who was told what Redis forgot
+# which subscribers saw events that Redis lost
 
 
 async def test_subscribers_that_saw_events_lost_by_a_rewound_server_get_cursor_expired(
@@ -346,7 +346,7 @@ async def test_the_keep_alive_extends_the_life_of_a_topic_with_subscribers(
         await stream.reader()
         await stream.publish(1)
         await stream.everybody_has([1])
-        # Its life ends after twice its age and the grace: 0.6 s, so the unheard one is a clock.
+        # A topic expires after twice its age and the grace, 0.6 s: the unused one is the clock.
         for _ in range(2):
             await stream.manager.publish(stream.topic.__class__("unheard", int), 0)
             await wait_until(lambda: not server.ask("EXISTS", stream_key("unheard")))
@@ -502,7 +502,7 @@ async def test_a_line_that_is_lost_while_it_is_closed_is_closed(
 
 
 class _LosingItsLine:
-    """Closes the line some turns after its connection was lost."""
+    """Closes the line some ticks after its connection was lost."""
 
     line: Line
     closing: "asyncio.Task[None] | None" = None
@@ -528,7 +528,7 @@ class _LosingItsLine:
 
 
 class _LosingItsLineOnce:
-    """Wants another channel in the very turn in which the connection is lost."""
+    """Subscribes to another channel in the tick in which the connection is lost."""
 
     line: Line
 
@@ -547,7 +547,7 @@ class _LosingItsLineOnce:
 
 
 async def _end(line: Line) -> None:
-    """End a line that may have forgotten that it was told to."""
+    """End a line that may have missed that it was closed."""
     while not line._running.done():
         line._running.cancel()
         await asyncio.wait([line._running], timeout=0.1)
@@ -559,7 +559,7 @@ async def _until_an_event_came(stream: Numbers) -> None:
 
 
 async def _until_disconnected(stream: Numbers) -> None:
-    """Wait until a silent server was noticed: within its deadline, and no sooner."""
+    """Wait until a silent server was noticed: at its deadline, and not earlier."""
     session = stream.broker._session
     assert session is not None
     clock = asyncio.get_running_loop().time

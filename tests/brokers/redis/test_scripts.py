@@ -1,4 +1,4 @@
-"""What the scripts keep in Redis, what they let go of, and when they begin a new epoch."""
+"""What the scripts store in Redis, what they delete, and when they start a new epoch."""
 
 import asyncio
 

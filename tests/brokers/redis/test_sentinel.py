@@ -1,4 +1,4 @@
-"""Behind Sentinel: a failover while subscribers listen and somebody publishes."""
+"""With Sentinel: a failover while subscribers listen and events are published."""
 
 import asyncio
 from pathlib import Path
@@ -22,7 +22,7 @@ async def test_a_failover_causes_no_silent_gap(redis_program: Path, kill: bool) 
             old, new = watched.master, watched.replica
             old.ask("WAIT", 1, 0)
             failover = asyncio.create_task(asyncio.to_thread(_fail_over, watched, kill))
-            # Until the new master answers; the old one may go on for a while, all for nothing.
+            # Until the new master answers. The old one may continue for a while, without effect.
             while cursors[-1].epoch == cursors[0].epoch:
                 cursors.append(await stream.publish(len(cursors)))
             await failover
@@ -72,5 +72,5 @@ def _fail_over(watched: Sentinel, kill: bool) -> None:
     old, new = watched.master, watched.replica
     watched.failover(kill=kill)
     if not kill:
-        # The sentinel does it as well, but takes ten seconds.
+        # The sentinel does this too, but only after ten seconds.
         old.ask("REPLICAOF", HOST, new.port)

@@ -1,4 +1,4 @@
-"""What broker URLs mean, and what is said of those that mean nothing."""
+"""What broker URLs mean, and the errors for invalid ones."""
 
 import pytest
 
