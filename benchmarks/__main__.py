@@ -1,4 +1,8 @@
-"""Compare servers of GraphQL subscriptions: `python -m benchmarks`, or `make bench`."""
+"""Compare servers of GraphQL subscriptions: `python -m benchmarks`, or `make bench`.
+
+`python -m benchmarks --quick --subjects tasks,strawberry --loads open_loop` takes a few seconds for
+each of the two, and prints what it found.
+"""
 
 import argparse
 import json
@@ -6,16 +10,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Cores, Failed, raise_limits
+from benchmarks.loads import LOADS
+from benchmarks.loads.scale import FULL, QUICK, Figures, Scale
 from benchmarks.machine import describe
 from benchmarks.report import write
-from benchmarks.scenarios import QUICK, SCENARIOS, Figures, Scale
-from benchmarks.servers import HERE, SERVERS, NotRun, Server, compiled
+from benchmarks.subjects import BUILD, HERE, SUBJECTS, NotRun, Subject, compiled
 
 
 @dataclass
@@ -30,10 +35,11 @@ class Results:
 
 
 def main() -> int:
-    """Measure, write the report, and return 1 if a server failed."""
+    """Measure, write the report, and return 1 if a subject failed."""
     options = _options()
+    out = options.out or (BUILD / "QUICK.md" if options.quick else HERE / "RESULTS.md")
     if options.render:
-        write(options.out, json.loads(options.out.with_suffix(".json").read_text()))
+        write(out, json.loads(out.with_suffix(".json").read_text()))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise_limits()
@@ -41,34 +47,40 @@ def main() -> int:
     os.sched_setaffinity(0, {cores.load})
     failed = False
     for results in _measure(options, cores):
-        # After each run: who stops here has what was measured so far.
-        write(options.out, asdict(results))
-        say(f"written: {options.out}")
+        # After each run: what was measured so far is kept if this is stopped.
+        write(out, asdict(results))
+        say(f"written: {out}")
         failed = bool(results.failed)
     return 1 if failed else 0
 
 
 def say(text: str) -> None:
-    """Tell whoever waits."""
+    """Tell what is going on."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ", ".join(server.name for server in SERVERS)
-    parser.add_argument("--runs", type=int, default=5, help="how often all servers have their turn")
-    parser.add_argument("--only", type=_names, default=[], help=f"servers, of: {names}")
-    parser.add_argument(
-        "--scenarios", type=_names, default=list(SCENARIOS), help=f"of: {', '.join(SCENARIOS)}"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="few clients, a short time: a check")
-    parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md", help="the report")
+    subjects, loads = [subject.name for subject in SUBJECTS], list(LOADS)
+    parser.add_argument(
+        "--subjects", type=_names, default=subjects, help=f"of: {', '.join(subjects)}"
+    )
+    parser.add_argument("--loads", type=_names, default=loads, help=f"of: {', '.join(loads)}")
+    parser.add_argument("--quick", action="store_true", help="one run, a few seconds for each cell")
+    parser.add_argument("--runs", type=int, help="how often each subject has its turn; default 5")
+    parser.add_argument("--many", type=int, help="how many subscribers")
+    parser.add_argument("--rates", type=_numbers, help="events a second of the open loop")
+    parser.add_argument("--out", type=Path, help="the report")
     parser.add_argument(
         "--render", action="store_true", help="write the report again from its .json"
     )
     options = parser.parse_args()
-    unknown = {*options.only} - {server.name for server in SERVERS}
-    if unknown := unknown | {*options.scenarios} - {*SCENARIOS}:
+    unknown = ({*options.subjects} - {*subjects}) | ({*options.loads} - {*loads})
+    if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     return options
 
@@ -77,49 +89,60 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _scale(options: argparse.Namespace) -> Scale:
+    scale = QUICK if options.quick else FULL
+    if options.many:
+        sizes = (1, options.many)
+        scale = replace(scale, sizes=sizes, many=options.many, members=options.many)
+        scale = replace(scale, storm=options.many)
+    return replace(scale, rates=options.rates) if options.rates else scale
+
+
 def _measure(options: argparse.Namespace, cores: Cores) -> Iterator[Results]:
-    scale = QUICK if options.quick else Scale()
+    scale = _scale(options)
     compiled("load")
-    servers = [each for each in SERVERS if not options.only or each.name in options.only]
-    not_run = _install(servers)
+    subjects = [each for each in SUBJECTS if each.name in options.subjects]
+    not_run = _install(subjects)
     results = Results(describe(cores), asdict(scale), not_run=not_run)
-    present = [server for server in servers if server.name not in not_run]
-    for number in range(options.runs):
-        run: dict[str, Figures] = {}
-        for server in present:
-            turn = f"run {number + 1} of {options.runs}, {server.name}"
-            run[server.name] = _one(server, turn, options.scenarios, cores, scale, results.failed)
+    present = [subject for subject in subjects if subject.name not in not_run]
+    runs = options.runs or (1 if options.quick else 5)
+    for number in range(runs):
+        run: dict[str, Figures] = {subject.name: {} for subject in present}
+        # For each load the subjects in turn: a ratio is made of neighbours in time.
+        for load in options.loads:
+            for subject in present:
+                say(f"run {number + 1} of {runs}, {load}: {subject.name}")
+                run[subject.name] |= _cell(load, subject, cores, scale, results.failed)
         results.runs.append(run)
         yield results
 
 
-def _install(servers: Iterable[Server]) -> dict[str, str]:
+def _install(subjects: Iterable[Subject]) -> dict[str, str]:
     not_run = {}
-    for server in servers:
+    for subject in subjects:
         try:
-            server.install()
+            subject.install()
         except NotRun as error:
-            not_run[server.name] = str(error)
-            say(f"not run: {server.title}: {error}")
+            not_run[subject.name] = str(error)
+            say(f"not run: {subject.title}: {error}")
     return not_run
 
 
-def _one(
-    server: Server,
-    turn: str,
-    scenarios: Sequence[str],
-    cores: Cores,
-    scale: Scale,
-    failed: dict[str, str],
+def _cell(
+    load: str, subject: Subject, cores: Cores, scale: Scale, failed: dict[str, str]
 ) -> Figures:
-    found: Figures = {}
-    for name in scenarios:
-        say(f"{turn}: {name}")
-        try:
-            found |= SCENARIOS[name](server, cores, scale)
-        except Failed as error:
-            failed[f"{server.name}, {name}"] = str(error)
-            say(f"FAILED: {error}")
+    try:
+        found = LOADS[load](subject, cores, scale)
+    except Failed as error:
+        failed[f"{subject.name}, {load}"] = str(error)
+        say(f"FAILED: {error}")
+        return {}
+    for name, value in found.items():
+        print(f"{subject.name:20} {name:24} {value:12.2f}", flush=True)
     return found
 
 

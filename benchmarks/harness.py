@@ -1,26 +1,35 @@
-"""A server on one core, the load client on another, and the account of what the server used."""
+"""Runs a subject on one core and the load client on another, and measures what the subject uses."""
 
 import json
 import os
+import random
 import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Self
 
-from benchmarks.servers import BUILD, HERE, Server, build_directory, compiled, redis_program
+from benchmarks import tokens
+from benchmarks.queries import as_json
+from benchmarks.subjects import BUILD, HERE, Subject, build_directory, compiled, redis_program
 
 HOST = "127.0.0.1"
 STARTUP = 30.0
 PAYLOAD, PLAY = 230, 6  # bytes; the number and the time are not always of one length
+BURST = 50
+MISSED = 20
 TEXT = ("The quick brown fox jumps over the lazy dog. " * 4)[:170]
 
-_CALM_NS = 300_000
+_CALM_US = 300
 _CALM_TICK = 0.03
 _CALM_TICKS = 4
 _CALM_LIMIT = 2.5
@@ -32,14 +41,15 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Cores:
-    """Where the server runs, and where everything else."""
+    """Where the server runs, where a second process of it does, and where everything else."""
 
     server: int
+    second: int
     load: int
 
     @classmethod
     def of_this_machine(cls) -> Self:
-        """Take the first two of those that we may use.
+        """Take the first of those that we may use; without a third, both processes share one.
 
         Raises:
             SystemExit: there is only one.
@@ -47,7 +57,8 @@ class Cores:
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < 2:
             raise SystemExit("The server and the load client need a core each; here is only one")
-        return cls(cores[0], cores[1])
+        server, load, *more = cores
+        return cls(server, more[0] if more else server, load)
 
 
 @dataclass
@@ -62,11 +73,23 @@ class LoadClient:
         Raises:
             Failed: the server did wrong.
         """
+        self.tell(*words)
+        return self.hear(*words)
+
+    def tell(self, *words: object) -> None:
+        """Have a command done; `hear` returns what it found."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with suppress(BrokenPipeError):
             self.process.stdin.write(" ".join(str(word) for word in words) + "\n")
             self.process.stdin.flush()
+
+    def hear(self, *words: object) -> dict[str, Any]:
+        """Return what the command found that was told to the client first.
+
+        Raises:
+            Failed: the server did wrong.
+        """
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"error": "the load client died"}
         if "error" in answer:
@@ -75,49 +98,113 @@ class LoadClient:
 
 
 @dataclass
-class Session:
-    """A running server and its load client."""
+class Process:
+    """A process of a subject, with the command that serves on its port."""
 
-    server: Server
-    pid: int
+    command: Sequence[str]
+    environment: Mapping[str, str]
     port: int
-    load: LoadClient
-    token: str = ""
-    _rooms: int = field(default=0)
+    core: int
+    log: Path
+    pid: int = 0
+    _running: ExitStack = field(default_factory=ExitStack)
+    _wait: Callable[[], None] = field(init=False)
 
-    def enter_room(self, *, different: bool = False, resume: bool = False) -> None:
-        """Have further connections subscribe to a room where nobody has been.
+    def start(self) -> None:
+        """Start it; `wait` returns when it listens."""
+        log = self._running.enter_context(self.log.open("w+"))
+        process = self._running.enter_context(
+            _process(self.command, self.environment, log, core=self.core)
+        )
+        self.pid = process.pid
+        self._wait = partial(_wait_until_it_listens, process, self.port, log)
 
-        Each with variables of its own where they are to be `different`; behind the last cursor
-        where they are to `resume`.
+    def wait(self) -> None:
+        """Return when it listens.
+
+        Raises:
+            Failed: it does not, in time.
         """
-        self._rooms += 1
-        room = f"r{self._rooms}"
-        init: dict[str, Any] = {"type": "connection_init"}
-        if self.token:
-            init["payload"] = {"Authorization": f"Bearer {self.token}"}
-            self.load.ask("header", f"Authorization: Bearer {self.token}")
-        self.load.ask("init", _json(init))
-        self.load.ask("subscribe", _subscribe(room, different=different, resume=resume))
-        self.load.ask("publish", _publish(room))
-        self.load.ask("expect", TEXT)
+        self._wait()
+
+    def stop(self) -> None:
+        """Kill it."""
+        self._running.close()
+
+    def restart(self) -> None:
+        """Kill it, and start it again on its port."""
+        self.stop()
+        self.start()
+        self.wait()
 
     def cpu(self) -> int:
-        """Return the nanoseconds of processor time that the server has used."""
+        """Return the nanoseconds of processor time that it has used."""
         return sum(_cpu_clock(pid) for pid in (self.pid, *_children(self.pid)))
 
     def memory(self) -> int:
-        """Return the bytes that are the server's: its proportional set size."""
+        """Return the bytes that are its own: the proportional set size."""
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
+    def get(self, path: str) -> Any:
+        """Return the JSON that a path answers with."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=30) as response:
+            return json.load(response)
+
+
+@dataclass
+class Session:
+    """The running processes of a subject, and their load client."""
+
+    subject: Subject
+    processes: Sequence[Process]
+    load: LoadClient
+    token_file: Path | None = None
+    _rooms: int = 0
+
+    @property
+    def process(self) -> Process:
+        """The first process, where subscribers are."""
+        return self.processes[0]
+
+    @property
+    def other(self) -> Process:
+        """The last process."""
+        return self.processes[-1]
+
+    def enter_room(self, *, different: bool = False, resume: bool = False, number: int = 0) -> None:
+        """Have further connections subscribe to a room where nobody has been.
+
+        Each with variables of its own where they are to be `different`; behind the last cursor
+        where they are to `resume`. Two load clients that take the same `number` meet there.
+        """
+        self._rooms = number or self._rooms + 1
+        room, queries = f"r{self._rooms}", self.subject.queries
+        init: dict[str, Any] = {"type": "connection_init"}
+        if self.token_file:
+            init["payload"] = {"Authorization": "Bearer $TOKEN"}
+            self.load.ask("tokens", self.token_file)
+            self.load.ask("header", "Authorization: Bearer $TOKEN")
+        self.load.ask("init", as_json(init))
+        subscription = as_json(queries.subscribe(room, different=different))
+        if resume:
+            subscription = f"{subscription[:-1]}$AFTER}}"
+        self.load.ask("subscribe", f'{{"id":"$ID","type":"subscribe","payload":{subscription}}}')
+        for count in (1, MISSED, BURST // 2, BURST):
+            self.load.ask("publish", count, as_json(queries.publish(room, count, TEXT)))
+        self.load.ask("expect", TEXT)
+
+    def publish_over_websockets(self, many: int, process: Process | None = None) -> None:
+        """Publish over so many WebSockets from now on, to the process or the first."""
+        self.load.ask("publishers", many, (process or self.process).port)
+
     def calm(self) -> None:
         """Return when the server has nothing left to do, or does it for too long."""
-        deadline, quiet, before = time.monotonic() + _CALM_LIMIT, 0, self.cpu()
+        deadline, quiet, before = time.monotonic() + _CALM_LIMIT, 0, self._clocks()
         while quiet < _CALM_TICKS and time.monotonic() < deadline:
             time.sleep(_CALM_TICK)
-            used, before = self.cpu() - before, self.cpu()
-            quiet = quiet + 1 if used < _CALM_NS else 0
+            used, before = max(self._since(before)), self._clocks()
+            quiet = quiet + 1 if used < _CALM_US else 0
 
     def connect(self, more: int) -> None:
         """Have so many more connections subscribe, and see that all of them hear an event."""
@@ -132,55 +219,37 @@ class Session:
         """
         self.calm()
         self.load.ask("rounds", 1, 1, 1, 0)
-        _check_message(self.load.ask("sample")["sample"])
+        self._check_message(self.load.ask("sample")["sample"])
 
-    def spent(self, *words: object) -> tuple[float, dict[str, Any]]:
-        """Return the microseconds of CPU that a command of the load client costs the server."""
+    def spent(self, *words: object) -> tuple[list[float], dict[str, Any]]:
+        """Return the microseconds of CPU that a command of the load client costs each process."""
         self.calm()
-        before = self.cpu()
+        before = self._clocks()
         answer = self.load.ask(*words)
         time.sleep(_CALM_TICK)
-        return (self.cpu() - before) / 1000, answer
+        return self._since(before), answer
 
-    def spent_until_calm(self, *words: object) -> tuple[float, dict[str, Any]]:
+    def spent_until_calm(self, *words: object) -> list[float]:
         """Return the same for a command whose end is not the end of the server's work."""
         self.calm()
-        before = self.cpu()
-        answer = self.load.ask(*words)
+        before = self._clocks()
+        self.load.ask(*words)
         self.calm()
-        return (self.cpu() - before) / 1000, answer
+        return self._since(before)
 
+    def _clocks(self) -> list[int]:
+        return [process.cpu() for process in self.processes]
 
-def _check_message(message: Any) -> None:
-    event = message["payload"]["data"]["events"]
-    same = {**event, "kind": "created", "text": TEXT}
-    if list(event) != ["seq", "sentAt", "kind", "text"] or event != same:
-        raise Failed(f"another event than on other servers: {event}")
-    if abs(len(_json(event)) - PAYLOAD) > PLAY:
-        raise Failed(f"an event of {len(_json(event))} bytes")
+    def _since(self, before: Sequence[int]) -> list[float]:
+        return [(now - then) / 1000 for now, then in zip(self._clocks(), before, strict=True)]
 
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _subscribe(room: str, *, different: bool, resume: bool) -> str:
-    query = (
-        "subscription Events($room: String!, $tag: Int) "
-        "{ events(room: $room, tag: $tag) { seq sentAt kind text } }"
-    )
-    after = "$AFTER" if resume else ""
-    tag = "$NUMBER" if different else "0"
-    variables = f'{{"room":"{room}","tag":{tag}}}'
-    return (
-        f'{{"id":"$ID","type":"subscribe","payload":{{"query":{_json(query)},'
-        f'"operationName":"Events","variables":{variables}{after}}}}}'
-    )
-
-
-def _publish(room: str) -> str:
-    query = "mutation Publish($count: Int!, $room: String!) { publish(count: $count, room: $room) }"
-    return f'{{"query":{_json(query)},"variables":{{"count":$COUNT,"room":"{room}"}}}}'
+    def _check_message(self, message: Any) -> None:
+        event = self.subject.queries.event(message["payload"]["data"])
+        same = {**event, "kind": "created", "text": TEXT}
+        if list(event) != ["seq", "sentAt", "kind", "text"] or event != same:
+            raise Failed(f"another event than on other servers: {event}")
+        if abs(len(as_json(event)) - PAYLOAD) > PLAY:
+            raise Failed(f"an event of {len(as_json(event))} bytes")
 
 
 def _cpu_clock(pid: int) -> int:
@@ -200,33 +269,50 @@ def _children(pid: int) -> Iterator[int]:
 
 @contextmanager
 def session(
-    server: Server, cores: Cores, *, secret: str = "", token: str = "", count: bool = False
+    subject: Subject,
+    cores: Cores,
+    *,
+    check_tokens: bool = False,
+    processes: int = 1,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Session]:
-    """Run the server and a load client; nothing is left of them afterwards.
-
-    With a `secret` the server wants tokens that are signed with it, and `token` is shown to it.
-    With `count` it counts what it executes.
+    """Run the processes of a subject and a load client; nothing is left of them afterwards.
 
     Raises:
-        Failed: the server does not start.
+        Failed: the subject does not start.
     """
+    check_tokens = check_tokens or subject.needs_tokens
     with ExitStack() as stack:
-        environment = {**_environment(), **server.environment}
-        if server.redis:
-            environment["GQLNOTIFY_BROKER_URL"] = stack.enter_context(_redis())
-        if secret:
-            environment |= {"BENCH_SECRET": secret, "GQLNOTIFY_JWT_SECRET": secret}
-            # All clients show the same token.
-            environment["GQLNOTIFY_MAX_CONNECTIONS_PER_SUBJECT"] = "100000"
-        if count:
-            environment["BENCH_COUNT"] = "1"
-        port = free_port()
-        log = stack.enter_context((build_directory() / f"{server.name}.log").open("w+"))
-        command = server.start(port)
-        process = stack.enter_context(_process(command, environment, log, core=cores.server))
-        _wait_until_it_listens(process, port, log)
-        load = stack.enter_context(load_client(port, cores))
-        yield Session(server, process.pid, port, load, token)
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+        variables = {
+            **_environment(),
+            "GQLNOTIFY_DATABASE_URL": f"sqlite:///{directory}/tasks.db",
+            **subject.environment,
+            **environment,
+        }
+        if subject.redis:
+            variables["GQLNOTIFY_BROKER_URL"] = stack.enter_context(_redis())
+        if check_tokens:
+            variables |= {"BENCH_SECRET": tokens.SECRET, "GQLNOTIFY_JWT_SECRET": tokens.SECRET}
+        running = [
+            _subject_process(subject, variables, number, cores) for number in range(processes)
+        ]
+        for process in running:
+            stack.callback(process.stop)
+            process.start()
+        for process in running:
+            process.wait()
+        load = stack.enter_context(load_client(running[0].port, cores))
+        yield Session(subject, running, load, tokens.good() if check_tokens else None)
+
+
+def _subject_process(
+    subject: Subject, environment: Mapping[str, str], number: int, cores: Cores
+) -> Process:
+    port = free_port()
+    log = build_directory() / f"{subject.name}-{number}.log"
+    core = cores.second if number else cores.server
+    return Process(subject.start(port), environment, port, core, log)
 
 
 @contextmanager
@@ -244,9 +330,15 @@ def raise_limits() -> None:
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server((HOST, 0)) as found:
-        return int(found.getsockname()[1])
+    """Return a port that is free now.
+
+    The kernel takes it for no outgoing connection, which could connect to itself before the server
+    listens.
+    """
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def _environment() -> dict[str, str]:

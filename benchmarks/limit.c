@@ -3,8 +3,9 @@
  *     BENCH_TEXT=... limit PORT
  *
  * It takes the load client's handshake, connection_init, subscribe and ping, and the HTTP request
- * that publishes. Each delivery has the bytes that gqlnotify would send, with the operation's id put
- * in, and is one write to one socket. Nobody who writes once per event can be cheaper.
+ * that publishes, or the same as a message. Each delivery has the bytes that gqlnotify would send,
+ * with the operation's id put in, and is one write to one socket. No server that writes once per
+ * event can be cheaper.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -33,6 +34,7 @@ struct client {
 static struct client *subscribers[MAX_CLIENTS];
 static int count;
 static unsigned long seq;
+static double longest_stretch_ms;
 static const char *text;
 
 static void put(const struct client *c, const void *data, size_t size) {
@@ -45,15 +47,19 @@ static void put_text(const struct client *c, const char *text) {
     put(c, frame, 2 + strlen(text));
 }
 
-static size_t make_frame(char *frame) {
+static double now_ms(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static size_t make_frame(char *frame) {
     seq++;
     int size = snprintf(frame + 4, BYTES - 4,
                         "{\"id\":\"%036d\",\"type\":\"next\",\"payload\":{\"data\":{\"events\":{"
                         "\"seq\":%lu,\"sentAt\":%.3f,\"kind\":\"created\",\"text\":\"%s\"}},"
                         "\"extensions\":{\"cursor\":\"1760000000000-%lu\"}}}",
-                        0, seq, (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6, text, seq);
+                        0, seq, now_ms(), text, seq);
     frame[0] = (char)0x81;
     frame[1] = 126;
     frame[2] = (char)(size >> 8);
@@ -70,10 +76,28 @@ static void deliver(void) {
     }
 }
 
+static int publish(const char *body) {
+    int n = atoi(strstr(body, "\"count\":") + 8);
+    for (int i = 0; i < n; i++) deliver();
+    return n;
+}
+
+static void publish_and_answer(struct client *c, const char *message, const char *id) {
+    char answer[256];
+    int size = (int)strcspn(id, "\""), n = publish(message);
+    snprintf(answer, sizeof answer,
+             "{\"id\":\"%.*s\",\"type\":\"next\",\"payload\":{\"data\":{\"publish\":%d}}}", size,
+             id, n);
+    put_text(c, answer);
+    snprintf(answer, sizeof answer, "{\"id\":\"%.*s\",\"type\":\"complete\"}", size, id);
+    put_text(c, answer);
+}
+
 static void on_message(struct client *c, const char *message) {
     if (strstr(message, "\"connection_init\"")) return put_text(c, "{\"type\":\"connection_ack\"}");
     if (strstr(message, "\"type\":\"ping\"")) return put_text(c, "{\"type\":\"pong\"}");
     const char *id = strstr(message, "\"id\":\"");
+    if (id && strstr(message, "\"count\":")) return publish_and_answer(c, message, id + 6);
     if (!id || c->place >= 0) return;
     memcpy(c->id, id + 6, ID_BYTES);
     c->place = count;
@@ -104,16 +128,27 @@ static void on_upgrade(struct client *c) {
     c->upgraded = true;
 }
 
-static void on_publish(struct client *c, const char *body) {
-    char answer[256], data[64];
-    int n = atoi(strstr(body, "\"count\":") + 8);
-    for (int i = 0; i < n; i++) deliver();
-    int size = snprintf(data, sizeof data, "{\"data\":{\"publish\":%d}}", n);
-    size = snprintf(answer, sizeof answer,
-                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                    "Content-Length: %d\r\n\r\n%s",
-                    size, data);
+static void put_json(const struct client *c, const char *data) {
+    char answer[256];
+    int size = snprintf(answer, sizeof answer,
+                        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                        "Content-Length: %zu\r\n\r\n%s",
+                        strlen(data), data);
     put(c, answer, (size_t)size);
+}
+
+static void on_publish(const struct client *c, const char *body) {
+    char data[64];
+    snprintf(data, sizeof data, "{\"data\":{\"publish\":%d}}", publish(body));
+    put_json(c, data);
+}
+
+static void tell_the_longest_stretch(const struct client *c) {
+    char data[64];
+    snprintf(data, sizeof data, "{\"ms\":%.3f,\"cpuMs\":%.3f}", longest_stretch_ms,
+             longest_stretch_ms);
+    longest_stretch_ms = 0;
+    put_json(c, data);
 }
 
 /* Returns how many bytes were a whole request, or 0. */
@@ -123,7 +158,10 @@ static size_t on_request(struct client *c) {
     if (!end) return 0;
     size_t size = (size_t)(end + 4 - c->in);
     if (!length) {
-        on_upgrade(c);
+        if (strncmp(c->in, "GET /longest-stretch ", 21) == 0)
+            tell_the_longest_stretch(c);
+        else
+            on_upgrade(c);
         return size;
     }
     size += strtoul(length + 16, NULL, 10);
@@ -187,11 +225,14 @@ int main(int argc, char **argv) {
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
     for (;;) {
         int n = epoll_wait(epoll, events, 1024, -1);
+        double began = now_ms();
         for (int i = 0; i < n; i++) {
             if (events[i].data.ptr)
                 on_readable(events[i].data.ptr);
             else
                 on_connection(epoll, listener);
         }
+        double took = now_ms() - began;
+        if (took > longest_stretch_ms) longest_stretch_ms = took;
     }
 }

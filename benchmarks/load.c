@@ -5,12 +5,18 @@
  * It reads a command a line and answers each with a line of JSON; what a server does wrong ends it
  * with {"error": "..."}.
  *
- *     init TEXT             what connections send first, the message connection_init
+ *     tokens FILE           a token a line: connection N has line N, and after the last the first again
+ *     init TEXT             what connections send first, the message connection_init; $TOKEN becomes
+ *                           the token of the connection
  *     subscribe TEXT        what they send when they are acknowledged; $ID and $NUMBER become the
- *                           operation's id and the connection's number, $AFTER extensions with the
- *                           last cursor, if there is one
- *     publish TEXT          the HTTP body that publishes; $COUNT becomes the number of events
- *     header TEXT           a header line for that request
+ *                           operation's id and the connection's number, $BITS ten variables b0 to b9
+ *                           with the bits of that number, $AFTER extensions with the last cursor, if
+ *                           there is one
+ *     publish COUNT TEXT    the request that publishes COUNT events; $SEQ becomes the number of the next
+ *                           event, $NOW the time in milliseconds
+ *     header TEXT           a header line for that request over HTTP; $TOKEN becomes the first token
+ *     publishers N PORT     publish over N WebSockets in turn, to the server on PORT, and not over HTTP
+ *     odd PORT              connections with an odd number are made to PORT from now on
  *     expect TEXT           what the first message of each connection must contain
  *     connect N AT_ONCE     N more connections; each is done when it has said connection_init,
  *                           subscribe and ping, and has heard connection_ack and pong
@@ -20,9 +26,15 @@
  *                           all subscribers have to have them before the next, or before the one
  *                           after the next where WINDOW is 2, and so on; the events of publications
  *                           under way together may come in any order, the same for all
- *     rate N MICROSECONDS   publish an event N times, one each so many microseconds
+ *     rate N MICROSECONDS   publish an event N times, one each so many microseconds; delays are those
+ *                           since the time in the event
+ *     open N MICROSECONDS MS   the same without waiting for the server, and delays are those since the
+ *                           event was due; give up MS milliseconds after the last one was due; another
+ *                           command ends it early
  *     post COUNT            publish, whoever hears it
  *     wait COUNT            until each has had COUNT events since it subscribed
+ *     reach COUNT           until each has had COUNT events or more
+ *     stop                  nothing, but it ends `open`
  *     sample                show the last message that was the first of its connection
  *     drop                  close all connections; cursors are kept for those who connect again
  *     close                 close all connections and forget them
@@ -48,39 +60,51 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_CLIENTS = 16384, MAX_POSTS = 4, READ_BYTES = 1 << 18, TEXT_BYTES = 1 << 14 };
+enum { MAX_CLIENTS = 16384, MAX_POSTS = 4, MAX_PUBLISHERS = 64, MAX_TEMPLATES = 8 };
+enum { MAX_OPEN = 1 << 16, READ_BYTES = 1 << 18, TEXT_BYTES = 1 << 15, TOKEN_BYTES = 1 << 10 };
 
 static const uint64_t AWAKE_NS = 1000 * 1000;
 static const uint64_t PATIENCE_NS = 60ull * 1000 * 1000 * 1000;
 static const uint64_t IDLE_HTTP_NS = 500ull * 1000 * 1000;
 
-enum state { CLOSED, UPGRADING, INITIALISING, PINGING, READY };
+enum state { CLOSED, CONNECTING, UPGRADING, INITIALISING, PINGING, READY };
+enum role { SUBSCRIBER, POST, PUBLISHER };
 
 struct bytes {
     char *data;
     size_t size, room;
 };
 
-/* A subscriber, or (number < 0) a connection that publishes. */
+/* A subscriber, a connection that publishes over HTTP, or one that publishes over a WebSocket. */
 struct client {
     int fd, number;
+    enum role role;
     enum state state;
     bool asked;
     uint64_t events, seq, sum, order;
     char cursor[48];
     struct bytes in;
-    bool busy;
+    int unanswered;
     uint64_t used;
 };
 
-static int epoll, port;
+struct template {
+    int count;
+    char text[TEXT_BYTES];
+};
+
+static int epoll, port, odd_port;
 static char sample[TEXT_BYTES] = "null";
-static char init_text[TEXT_BYTES], subscribe_text[TEXT_BYTES], publish_text[TEXT_BYTES];
+static char init_text[TEXT_BYTES], subscribe_text[TEXT_BYTES];
 static char expected_text[TEXT_BYTES], header_text[TEXT_BYTES] = "X-Load: 1";
-static struct client clients[MAX_CLIENTS], posts[MAX_POSTS];
-static int count, connecting;
-static bool joining;
+static char (*tokens)[TOKEN_BYTES];
+static struct template templates[MAX_TEMPLATES];
+static struct client clients[MAX_CLIENTS], posts[MAX_POSTS], publishers[MAX_PUBLISHERS];
+static int count, connecting, tokens_size, templates_size, publishers_size;
+static uint64_t published_events, published_messages;
+static bool joining, interrupted;
 static uint64_t received, received_bytes, answered, last;
+static uint64_t due[MAX_OPEN];
 static double *delays;
 static size_t delays_size, delays_room;
 
@@ -148,24 +172,34 @@ static void send_text(struct client *c, const char *text) {
     send_all(c->fd, out, add_frame(out, 1, text, strlen(text)));
 }
 
-static void replace(char *text, const char *name, const char *value) {
+static bool replace(char *text, const char *name, const char *value) {
     char *at = strstr(text, name);
-    if (!at) return;
+    if (!at) return false;
     size_t rest = strlen(at + strlen(name)) + 1;
     if (strlen(text) + strlen(value) >= TEXT_BYTES) fail("too long a text");
     memmove(at + strlen(value), at + strlen(name), rest);
     memcpy(at, value, strlen(value));
+    return true;
+}
+
+static const char *token_of(int number) { return tokens_size ? tokens[number % tokens_size] : ""; }
+
+static void bits_of(int number, char *text) {
+    for (int i = 0; i < 10; i++)
+        text += sprintf(text, "%s\"b%d\":%s", i ? "," : "", i, number >> i & 1 ? "true" : "false");
 }
 
 static void subscription_of(const struct client *c, char *text) {
-    char id[64], number[16], after[96] = "";
+    char id[64], number[16], bits[160], after[96] = "";
     snprintf(id, sizeof id, "3f0c8a52-6d1e-4b7a-9c35-%012d", c->number);
     if (c->cursor[0])
         snprintf(after, sizeof after, ",\"extensions\":{\"after\":\"%s\"}", c->cursor);
     snprintf(number, sizeof number, "%d", c->number);
+    bits_of(c->number, bits);
     strcpy(text, subscribe_text);
     replace(text, "$ID", id);
     replace(text, "$NUMBER", number);
+    replace(text, "$BITS", bits);
     replace(text, "$AFTER", after);
 }
 
@@ -173,7 +207,7 @@ static void subscribe_and_ping(struct client *c) {
     static const char ping[] = "{\"type\":\"ping\"}";
     char text[TEXT_BYTES], out[TEXT_BYTES + 64];
     size_t size = 0;
-    if (!joining) {
+    if (!joining && c->role == SUBSCRIBER) {
         subscription_of(c, text);
         size = add_frame(out, 1, text, strlen(text));
         c->asked = true;
@@ -187,25 +221,37 @@ static void watch(struct client *c, uint32_t events, int how) {
     if (epoll_ctl(epoll, how, c->fd, &event) < 0) fail("epoll_ctl: %s", strerror(errno));
 }
 
-static int dial(void) {
+static int dial(int port, int flags) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), on = 1;
     if (fd < 0) fail("socket: %s", strerror(errno));
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS)
+        fail("connect: %s", strerror(errno));
     if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) fail("fcntl: %s", strerror(errno));
     return fd;
 }
 
-static void open_client(struct client *c) {
-    char request[512];
-    c->fd = dial();
+/* Does not wait for the server: many may connect at once, and it accepts them one by one. */
+static void open_client(struct client *c, int port) {
+    c->fd = dial(port, SOCK_NONBLOCK);
     c->in.size = 0;
-    c->state = UPGRADING;
+    c->state = CONNECTING;
     c->asked = false;
     c->events = 0;
-    watch(c, EPOLLIN, EPOLL_CTL_ADD);
+    watch(c, EPOLLOUT, EPOLL_CTL_ADD);
+    connecting++;
+}
+
+static void on_connected(struct client *c) {
+    char request[512];
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error) fail("connect: %s", strerror(error));
+    c->state = UPGRADING;
+    watch(c, EPOLLIN, EPOLL_CTL_MOD);
     int size = snprintf(request, sizeof request,
                         "GET /graphql HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                         "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -213,7 +259,6 @@ static void open_client(struct client *c) {
                         "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n",
                         port);
     send_all(c->fd, request, (size_t)size);
-    connecting++;
 }
 
 static void close_client(struct client *c) {
@@ -244,7 +289,8 @@ static void remember_delay(double milliseconds) {
     delays[delays_size++] = milliseconds;
 }
 
-static bool measuring_delay, keeping_cursors, any_order;
+static enum { NO_DELAY, SINCE_SENT, SINCE_DUE } measuring;
+static bool keeping_cursors, any_order;
 
 static void take_cursor(struct client *c, const char *text, const char *end) {
     const char *at = value_of(text, end, "\"cursor\"");
@@ -253,6 +299,14 @@ static void take_cursor(struct client *c, const char *text, const char *end) {
     for (at++; at + size < end && at[size] != '"' && size < sizeof c->cursor - 1;) size++;
     memcpy(c->cursor, at, size);
     c->cursor[size] = 0;
+}
+
+static double delay_of(const struct client *c, const char *text, const char *end) {
+    double time = (double)now() / 1e6;
+    if (measuring == SINCE_DUE) return time - (double)due[c->events] / 1e6;
+    const char *at = value_of(text, end, "\"sentAt\"");
+    if (!at) fail("a message without sentAt: %.*s", (int)(end - text), text);
+    return time - strtod(at, NULL);
 }
 
 static void on_next(struct client *c, const char *text, const char *end) {
@@ -266,11 +320,7 @@ static void on_next(struct client *c, const char *text, const char *end) {
             fail("not the text that was published: %.*s", (int)(end - text), text);
         snprintf(sample, sizeof sample, "%.*s", (int)(end - text), text);
     }
-    if (measuring_delay) {
-        at = value_of(text, end, "\"sentAt\"");
-        if (!at) fail("a message without sentAt: %.*s", (int)(end - text), text);
-        remember_delay((double)now() / 1e6 - strtod(at, NULL));
-    }
+    if (measuring) remember_delay(delay_of(c, text, end));
     if (keeping_cursors) take_cursor(c, text, end);
     if (seq > c->seq) c->seq = seq;
     c->sum += seq;
@@ -285,10 +335,20 @@ static bool begins(const char *text, const char *end, const char *word) {
     return (size_t)(end - text) >= size && !memcmp(text, word, size);
 }
 
+static void on_published(struct client *c, const char *type, const char *text, const char *end) {
+    if (begins(type, end, "\"complete\"")) {
+        c->unanswered--;
+        answered++;
+        return;
+    }
+    if (!begins(type, end, "\"next\"") || memmem(text, (size_t)(end - text), "\"errors\"", 8))
+        fail("publishing failed: %.*s", (int)(end - text), text);
+}
+
 static void on_message(struct client *c, const char *text, const char *end) {
     const char *type = value_of(text, end, "\"type\"");
     if (!type) fail("a message without a type: %.*s", (int)(end - text), text);
-    if (begins(type, end, "\"next\"")) return on_next(c, text, end);
+    if (begins(type, end, "\"next\"") && c->role == SUBSCRIBER) return on_next(c, text, end);
     if (begins(type, end, "\"ping\"")) return send_text(c, "{\"type\":\"pong\"}");
     if (begins(type, end, "\"connection_ack\"") && c->state == INITIALISING) {
         c->state = PINGING;
@@ -300,6 +360,7 @@ static void on_message(struct client *c, const char *text, const char *end) {
         return;
     }
     if (begins(type, end, "\"ka\"")) return;
+    if (c->role == PUBLISHER && c->state == READY) return on_published(c, type, text, end);
     fail("unexpected: %.*s", (int)(end - text), text);
 }
 
@@ -342,8 +403,11 @@ static size_t on_upgrade(struct client *c, const char *data, size_t size) {
     if (!begins(data, end, "HTTP/1.1 101") ||
         !memmem(data, (size_t)(end - data), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", 28))
         fail("no WebSocket: %.*s", (int)(end - data), data);
+    char text[TEXT_BYTES];
+    strcpy(text, init_text);
+    replace(text, "$TOKEN", token_of(c->number));
     c->state = INITIALISING;
-    send_text(c, init_text);
+    send_text(c, text);
     return (size_t)(end + 4 - data);
 }
 
@@ -370,20 +434,21 @@ static void on_answer(struct client *c, const char *data, size_t size) {
         memmem(c->in.data, c->in.size, "\"errors\"", 8))
         fail("publishing failed: %.*s", (int)c->in.size, c->in.data);
     c->in.size = 0;
-    c->busy = false;
+    c->unanswered = 0;
     c->used = now();
     answered++;
 }
 
 static void on_readable(struct client *c) {
     static char buffer[READ_BYTES];
+    if (c->state == CONNECTING) return on_connected(c);
     ssize_t size = recv(c->fd, buffer, sizeof buffer, 0);
     if (size < 0 && errno == EAGAIN) return;
     if (size <= 0) {
-        if (c->number < 0 && !c->busy) return close_client(c);
+        if (c->role == POST && !c->unanswered) return close_client(c);
         fail("connection %d was cut: %s", c->number, size ? strerror(errno) : "end of stream");
     }
-    if (c->number < 0) return on_answer(c, buffer, (size_t)size);
+    if (c->role == POST) return on_answer(c, buffer, (size_t)size);
     if (!c->in.size) {
         size_t done = on_bytes(c, buffer, (size_t)size);
         if (done < (size_t)size) append(&c->in, buffer + done, (size_t)size - done);
@@ -391,6 +456,20 @@ static void on_readable(struct client *c) {
     }
     append(&c->in, buffer, (size_t)size);
     take(&c->in, on_bytes(c, c->in.data, c->in.size));
+}
+
+/* Returns how many were clients: the other one is our input, which is read after this command. */
+static int handle(const struct epoll_event *events, int n) {
+    int clients = n;
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr) {
+            on_readable(events[i].data.ptr);
+            continue;
+        }
+        interrupted = true;
+        clients--;
+    }
+    return clients;
 }
 
 /* Handle what has come; sleep only where nothing has come for a while, and not beyond `until`. */
@@ -402,7 +481,7 @@ static void turn(uint64_t until) {
     if (n < 0 && errno != EINTR) fail("epoll_wait: %s", strerror(errno));
     if (n > 0) last = now();
     if (n == 0 && !asleep) sched_yield();
-    for (int i = 0; i < n; i++) on_readable(events[i].data.ptr);
+    handle(events, n);
     if (n == 0 && now() - last > PATIENCE_NS) fail("nothing has come for a minute");
 }
 
@@ -410,36 +489,65 @@ static void turns_until_idle(void) {
     static struct epoll_event events[1024];
     int n;
     while ((n = epoll_wait(epoll, events, 1024, 0)) > 0)
-        for (int i = 0; i < n; i++) on_readable(events[i].data.ptr);
+        if (handle(events, n) == 0) break;
 }
 
 /* ---- what goes out ---- */
 
-static void post(int events) {
-    char body[TEXT_BYTES], request[2 * TEXT_BYTES + 512], number[16];
+static void request_of(int events, char *text) {
+    char number[32];
+    struct template *t = templates;
+    while (t < templates + templates_size && t->count != events) t++;
+    if (t == templates + templates_size) fail("nothing publishes %d events", events);
+    strcpy(text, t->text);
+    for (;;) {
+        snprintf(number, sizeof number, "%lu", published_events + 1);
+        if (!replace(text, "$SEQ", number)) return;
+        published_events++;
+        snprintf(number, sizeof number, "%.3f", (double)now() / 1e6);
+        replace(text, "$NOW", number);
+    }
+}
+
+static void post_over_websocket(const char *body) {
+    char text[2 * TEXT_BYTES];
+    struct client *c = &publishers[published_messages++ % (uint64_t)publishers_size];
+    snprintf(text, sizeof text, "{\"id\":\"p%lu\",\"type\":\"subscribe\",\"payload\":%s}",
+             published_messages, body);
+    c->unanswered++;
+    send_text(c, text);
+}
+
+static void post_over_http(const char *body) {
+    char request[2 * TEXT_BYTES + 512];
     struct client *c = posts;
-    while (c < posts + MAX_POSTS && c->busy) c++;
+    while (c < posts + MAX_POSTS && c->unanswered) c++;
     if (c == posts + MAX_POSTS) fail("%d publications are not answered", MAX_POSTS);
     if (c->fd >= 0 && now() - c->used > IDLE_HTTP_NS) close_client(c);
     if (c->fd < 0) {
-        c->fd = dial();
+        c->fd = dial(port, 0);
         watch(c, EPOLLIN, EPOLL_CTL_ADD);
     }
-    snprintf(number, sizeof number, "%d", events);
-    strcpy(body, publish_text);
-    replace(body, "$COUNT", number);
     int size = snprintf(request, sizeof request,
                         "POST /graphql HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
                         "Content-Type: application/json\r\nAccept: application/json\r\n"
                         "Content-Length: %zu\r\n%s\r\n\r\n%s",
                         port, strlen(body), header_text, body);
-    c->busy = true;
+    c->unanswered = 1;
     send_all(c->fd, request, (size_t)size);
+}
+
+static void post(int events) {
+    char body[TEXT_BYTES];
+    request_of(events, body);
+    if (publishers_size) return post_over_websocket(body);
+    post_over_http(body);
 }
 
 static int unanswered(void) {
     int n = 0;
-    for (struct client *c = posts; c < posts + MAX_POSTS; c++) n += c->busy;
+    for (struct client *c = posts; c < posts + MAX_POSTS; c++) n += c->unanswered;
+    for (struct client *c = publishers; c < publishers + publishers_size; c++) n += c->unanswered;
     return n;
 }
 
@@ -494,9 +602,22 @@ static void do_connect(int more, int at_once) {
     if (first + more > MAX_CLIENTS) fail("too many connections");
     if (count < first + more) count = first + more;
     while (opened < more || connecting) {
-        while (opened < more && connecting < at_once) open_client(&clients[first + opened++]);
+        while (opened < more && connecting < at_once) {
+            int number = first + opened++;
+            open_client(&clients[number], odd_port && number % 2 ? odd_port : port);
+        }
         turn(UINT64_MAX);
     }
+    done(began);
+}
+
+static void do_publishers(int many, int at_port) {
+    uint64_t began = now();
+    if (many > MAX_PUBLISHERS) fail("too many publishers");
+    for (int i = 0; i < publishers_size; i++) close_client(&publishers[i]);
+    for (int i = 0; i < many; i++) open_client(&publishers[i], at_port);
+    while (connecting) turn(UINT64_MAX);
+    publishers_size = many;
     done(began);
 }
 
@@ -549,7 +670,7 @@ static void do_rate(int events, int microseconds) {
     uint64_t began, late = 0;
     start_counting();
     delays_size = 0;
-    measuring_delay = true;
+    measuring = SINCE_SENT;
     began = now();
     for (int i = 0; i < events; i++) {
         uint64_t due = began + (uint64_t)i * (uint64_t)microseconds * 1000;
@@ -560,7 +681,7 @@ static void do_rate(int events, int microseconds) {
         post(1);
     }
     wait_for((uint64_t)events * subscribers(), 0);
-    measuring_delay = false;
+    measuring = NO_DELAY;
     uint64_t ended = now();
     check_counts((uint64_t)events);
     qsort(delays, delays_size, sizeof *delays, by_size);
@@ -568,6 +689,46 @@ static void do_rate(int events, int microseconds) {
            "%.4f, \"max_ms\": %.4f}\n",
            ended - began, received, (double)late / 1e6, percentile(0.5), percentile(0.99),
            percentile(1));
+    fflush(stdout);
+}
+
+/* What has not come by now has a delay that is at least so long. */
+static void remember_missing(uint64_t events) {
+    uint64_t time = now();
+    for (struct client *c = clients; c < clients + count; c++)
+        for (uint64_t i = c->events; c->asked && i < events; i++)
+            remember_delay((double)(time - due[i]) / 1e6);
+}
+
+static void do_open(int events, int microseconds, int patience) {
+    uint64_t began, until, all;
+    if (events > MAX_OPEN) fail("too many events");
+    start_counting();
+    delays_size = 0;
+    measuring = SINCE_DUE;
+    any_order = true;
+    began = now();
+    for (int i = 0; i < events; i++) due[i] = began + (uint64_t)i * (uint64_t)microseconds * 1000;
+    interrupted = false;
+    for (int i = 0; i < events; i++) {
+        while (now() < due[i] && !interrupted) turn(due[i]);
+        if (interrupted) events = i;
+        if (!interrupted) post(1);
+    }
+    if (!events) fail("nothing was published");
+    all = (uint64_t)events * subscribers();
+    until = due[events - 1] + (uint64_t)patience * 1000000;
+    while ((received < all || unanswered()) && now() < until) turn(until);
+    uint64_t ended = now();
+    measuring = NO_DELAY;
+    any_order = false;
+    if (received == all) check_counts((uint64_t)events);
+    remember_missing((uint64_t)events);
+    qsort(delays, delays_size, sizeof *delays, by_size);
+    printf("{\"ns\": %lu, \"received\": %lu, \"expected\": %lu, \"overtime_ms\": %.3f, "
+           "\"p50_ms\": %.4f, \"p99_ms\": %.4f, \"max_ms\": %.4f}\n",
+           ended - began, received, all, (double)(ended - due[events - 1]) / 1e6, percentile(0.5),
+           percentile(0.99), percentile(1));
     fflush(stdout);
 }
 
@@ -582,6 +743,16 @@ static void do_wait(uint64_t events) {
     uint64_t began = now();
     wait_for(events * subscribers(), 0);
     check_counts(events);
+    done(began);
+}
+
+static void do_reach(uint64_t events) {
+    uint64_t began = now();
+    for (int i = 0; i < count; i++)
+        while (clients[i].events < events) {
+            turn(UINT64_MAX);
+            if (now() - began > PATIENCE_NS) fail("not all have %lu events after a minute", events);
+        }
     done(began);
 }
 
@@ -614,20 +785,54 @@ static bool keep(const char *line, const char *name, char *text) {
     return true;
 }
 
+static bool keep_template(const char *line) {
+    int events, at = 0;
+    if (sscanf(line, "publish %d %n", &events, &at) != 1 || !at) return false;
+    struct template *t = templates;
+    while (t < templates + templates_size && t->count != events) t++;
+    if (t == templates + MAX_TEMPLATES) fail("too many templates");
+    if (t == templates + templates_size) templates_size++;
+    t->count = events;
+    snprintf(t->text, TEXT_BYTES, "%s", line + at);
+    done(now());
+    return true;
+}
+
+static void read_tokens(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file) fail("%s: %s", path, strerror(errno));
+    tokens_size = 0;
+    tokens = realloc(tokens, MAX_CLIENTS * sizeof *tokens);
+    while (tokens_size < MAX_CLIENTS && fgets(tokens[tokens_size], TOKEN_BYTES, file)) {
+        tokens[tokens_size][strcspn(tokens[tokens_size], "\n")] = 0;
+        tokens_size++;
+    }
+    fclose(file);
+    done(now());
+}
+
 static void obey(const char *line) {
     int a, b, c, d;
     last = now();
+    if (!strncmp(line, "tokens ", 7)) return read_tokens(line + 7);
+    if (keep(line, "header", header_text)) {
+        replace(header_text, "$TOKEN", token_of(0));
+        return;
+    }
     if (keep(line, "init", init_text) || keep(line, "subscribe", subscribe_text) ||
-        keep(line, "publish", publish_text) || keep(line, "expect", expected_text) ||
-        keep(line, "header", header_text))
+        keep(line, "expect", expected_text) || keep_template(line))
         return;
     joining = !strncmp(line, "join ", 5);
     if (sscanf(line, "connect %d %d", &a, &b) == 2) return do_connect(a, b);
     if (sscanf(line, "join %d %d", &a, &b) == 2) return do_connect(a, b);
     if (sscanf(line, "rounds %d %d %d %d", &a, &b, &c, &d) == 4) return do_rounds(a, b, c, d);
+    if (sscanf(line, "publishers %d %d", &a, &b) == 2) return do_publishers(a, b);
+    if (sscanf(line, "open %d %d %d", &a, &b, &c) == 3) return do_open(a, b, c);
     if (sscanf(line, "rate %d %d", &a, &b) == 2) return do_rate(a, b);
     if (sscanf(line, "post %d", &a) == 1) return do_post(a);
     if (sscanf(line, "wait %d", &a) == 1) return do_wait((uint64_t)a);
+    if (sscanf(line, "reach %d", &a) == 1) return do_reach((uint64_t)a);
+    if (sscanf(line, "odd %d", &odd_port) == 1 || !strcmp(line, "stop")) return done(now());
     if (!strcmp(line, "ask")) return do_ask();
     if (!strcmp(line, "sample")) return do_sample();
     if (!strcmp(line, "drop")) return do_drop(false);
@@ -669,7 +874,9 @@ static void prepare(void) {
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, 0, &input) < 0)
         fail("epoll: %s", strerror(errno));
     for (int i = 0; i < MAX_CLIENTS; i++) clients[i].fd = -1, clients[i].number = i;
-    for (int i = 0; i < MAX_POSTS; i++) posts[i].fd = posts[i].number = -1;
+    for (int i = 0; i < MAX_POSTS; i++) posts[i].fd = posts[i].number = -1, posts[i].role = POST;
+    for (int i = 0; i < MAX_PUBLISHERS; i++)
+        publishers[i].fd = -1, publishers[i].number = i, publishers[i].role = PUBLISHER;
 }
 
 int main(int argc, char **argv) {

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import Cores
-from benchmarks.servers import versions
+from benchmarks.subjects import versions
 
 
 def describe(cores: Cores) -> dict[str, str]:
@@ -17,7 +17,8 @@ def describe(cores: Cores) -> dict[str, str]:
         "CPU": f"{_cpu()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "cores used": f"{cores.server} for the server, {cores.load} for everything else",
+        "cores used": f"{cores.server} for the server, {cores.second} for its second process, "
+        f"{cores.load} for the rest",
         **versions(),
     }
 

@@ -11,17 +11,16 @@ import statistics
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 
 from benchmarks.harness import HOST, TEXT, Cores, Session, raise_limits, session
-from benchmarks.servers import SERVERS, Server
+from benchmarks.subjects import SUBJECTS, Subject
 
 PEERS = 100
 BIG_TEXT = TEXT * 60
 # More than the kernel takes for one peer (tcp_wmem) and this server on top of it.
 FILLING_ROUNDS, FILLING_EVENTS = 50, 10
 MEASURED, INTERVAL_US = 150, 40_000
-PATHS = {"direct": "gqlnotify", "portable": "gqlnotify-portable"}
+PATHS = {"direct": "bare", "portable": "bare-portable"}
 
 _QUERY = (
     "subscription Events($room: String!, $tag: Int) "
@@ -43,21 +42,21 @@ def main() -> None:
     cores = Cores.of_this_machine()
     print(f"| path | p99 alone | p99 beside {PEERS} stalled | ratio |\n|---|---|---|---|")
     for path, name in PATHS.items():
-        server = next(server for server in SERVERS if server.name == name)
+        subject = next(subject for subject in SUBJECTS if subject.name == name)
         alone, beside = [], []
         for _ in range(rounds):
-            alone.append(p99(server, cores, stalled=0))
-            beside.append(p99(server, cores, stalled=PEERS))
+            alone.append(p99(subject, cores, stalled=0))
+            beside.append(p99(subject, cores, stalled=PEERS))
             _row(path, alone[-1], beside[-1])
         _row(f"{path}, median of {rounds}", statistics.median(alone), statistics.median(beside))
 
 
-def p99(server: Server, cores: Cores, *, stalled: int) -> float:
+def p99(subject: Subject, cores: Cores, *, stalled: int) -> float:
     """Return the p99 delay of the healthy ones in milliseconds."""
     # Who is stalled stays that for as long as this takes.
     patient = {"GQLNOTIFY_SEND_TIMEOUT": "3600", "GQLNOTIFY_PING_INTERVAL": "3600"}
-    environment = {**server.environment, **patient, "BENCH_TEXT": BIG_TEXT}
-    with session(replace(server, environment=environment), cores) as s, ExitStack() as stack:
+    environment = {**patient, "BENCH_TEXT": BIG_TEXT}
+    with session(subject, cores, environment=environment) as s, ExitStack() as stack:
         s.enter_room()
         s.load.ask("connect", PEERS, 32)
         for _ in range(stalled):
@@ -74,7 +73,7 @@ def _stalled(s: Session) -> Iterator[None]:
     payload = {"query": _QUERY, "operationName": "Events", "variables": variables}
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        peer.connect((HOST, s.port))
+        peer.connect((HOST, s.process.port))
         peer.sendall(_REQUEST.encode())
         _read_until(peer, b"\r\n\r\n")
         _send(peer, {"type": "connection_init"})

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from strawberry.schema.config import StrawberryConfig
 
 from benchmarks.apps.common import fields
+from benchmarks.apps.probe import with_probe
 from gqlnotify import GraphQLRouter, Topic, TopicManager
 
 
@@ -74,7 +75,7 @@ config = (
     if os.environ.get("BENCH_COUNT")
     else StrawberryConfig()
 )
-app = FastAPI()
+app = with_probe(FastAPI())
 app.include_router(
     GraphQLRouter(strawberry.Schema(Query, Mutation, Subscription, config=config), topics=topics),
     prefix="/graphql",

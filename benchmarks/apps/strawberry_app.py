@@ -1,5 +1,6 @@
-"""Stock Strawberry on FastAPI."""
+"""Stock Strawberry on FastAPI, with the task service's extension if it is asked for."""
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from strawberry.fastapi import GraphQLRouter
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from benchmarks.apps.common import SECRET, Rooms, fields
+from benchmarks.apps.probe import with_probe
+from schema.discretion import DiscreetSchema, Discretion
 
 
 @strawberry.type
@@ -71,10 +74,15 @@ class Router(GraphQLRouter[Any, Any]):
         return await super().on_ws_connect(context)
 
 
-app = FastAPI()
+schema = (
+    DiscreetSchema(Query, Mutation, Subscription, extensions=[Discretion])
+    if os.environ.get("BENCH_MASKED")
+    else strawberry.Schema(Query, Mutation, Subscription)
+)
+app = with_probe(FastAPI())
 app.include_router(
     Router(
-        strawberry.Schema(Query, Mutation, Subscription),
+        schema,
         subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
     ),
     prefix="/graphql",

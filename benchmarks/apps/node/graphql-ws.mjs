@@ -4,7 +4,7 @@ import { graphql } from 'graphql';
 import { useServer } from 'graphql-ws/use/ws';
 import { createPubSub, createSchema } from 'graphql-yoga';
 import { WebSocketServer } from 'ws';
-import { PORT, TYPES, event, mayConnect } from './shared.mjs';
+import { PORT, TYPES, event, longestStretch, mayConnect } from './shared.mjs';
 
 const pubSub = createPubSub();
 
@@ -30,10 +30,15 @@ async function read(request) {
   return JSON.parse(Buffer.concat(chunks).toString());
 }
 
-const server = createServer(async (request, response) => {
+async function answer(request) {
   const { query, variables } = await read(request);
-  const result = await graphql({ schema, source: query, variableValues: variables });
-  const body = JSON.stringify(result);
+  return graphql({ schema, source: query, variableValues: variables });
+}
+
+const server = createServer(async (request, response) => {
+  const body = JSON.stringify(
+    request.url === '/longest-stretch' ? longestStretch() : await answer(request),
+  );
   response.writeHead(200, {
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(body),

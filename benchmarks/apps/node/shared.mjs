@@ -13,6 +13,24 @@ const SECRET = process.env.BENCH_SECRET;
 export const PORT = Number(process.argv[2]);
 
 let seq = 0;
+let longest;
+
+// The longest time in milliseconds by which a timer was late since the last call, as in probe.py.
+export function longestStretch() {
+  const told = { ms: longest?.wall ?? 0, cpuMs: longest?.cpu ?? 0 };
+  if (!longest) tick(performance.now(), process.cpuUsage());
+  longest = { wall: 0, cpu: 0 };
+  return told;
+}
+
+function tick(began, used) {
+  setTimeout(() => {
+    const { user, system } = process.cpuUsage(used);
+    longest.wall = Math.max(longest.wall, performance.now() - began - 1);
+    longest.cpu = Math.max(longest.cpu, (user + system) / 1000);
+    tick(performance.now(), process.cpuUsage());
+  }, 1);
+}
 
 export function event() {
   const sentAt = Number(process.hrtime.bigint() / 1000n) / 1000;

@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is installed, started and called."""
+"""The subjects of the comparison: how each is installed, started and called."""
 
 import importlib.util
 import json
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks.queries import Queries, Rooms, Tasks
 
 HERE = Path(__file__).parent
 BUILD = HERE / ".build"
@@ -26,17 +28,34 @@ class NotRun(Exception):
 
 
 @dataclass(frozen=True)
-class Server:
-    """One line of the tables."""
+class Subject:
+    """One line of the tables.
+
+    Attributes:
+        start: the command that serves on a port.
+        install: makes sure that the command can run.
+        environment: what it needs in its environment.
+        queries: its schema.
+        redis: it needs a Redis.
+        checks_tokens: it can be told to.
+        needs_tokens: it lets nobody in without one.
+        resumes: clients can come back with a cursor.
+        counts_executions: it can tell how often it executed an event.
+        tells_stretch: it can tell how long its event loop was busy without a pause.
+    """
 
     name: str
     title: str
     start: Callable[[int], Sequence[str]]
     install: Callable[[], None]
     environment: Mapping[str, str] = field(default_factory=dict)
+    queries: Queries = field(default_factory=Rooms)
     redis: bool = False
     checks_tokens: bool = True
+    needs_tokens: bool = False
     resumes: bool = False
+    counts_executions: bool = False
+    tells_stretch: bool = False
 
 
 def compiled(name: str) -> Path:
@@ -112,6 +131,11 @@ def _uvicorn(python: str, app: str, ws: str) -> Callable[[int], Sequence[str]]:
     return lambda port: [*command, "--port", str(port), "--backlog", "2048"]
 
 
+def _serve(app: str) -> Callable[[int], Sequence[str]]:
+    command = [sys.executable, "-m", "gqlnotify", "serve", f"benchmarks.apps.{app}:app"]
+    return lambda port: [*command, "--port", str(port)]
+
+
 def _node(name: str) -> Callable[[int], Sequence[str]]:
     return lambda port: ["node", str(NODE / f"{name}.mjs"), str(port)]
 
@@ -153,49 +177,113 @@ _STOCK = "websockets-sansio"
 _DIRECT = "gqlnotify.server:WebSocketProtocol"
 _PRODUCTION = {"NODE_ENV": "production"}
 
-SERVERS = (
-    Server(
+SUBJECTS = (
+    Subject(
         LIMIT,
         "C, one `send()` per delivery: the limit",
         lambda port: [str(compiled("limit")), str(port)],
         _install_limit,
         checks_tokens=False,
+        tells_stretch=True,
     ),
-    Server(
-        "gqlnotify",
-        "gqlnotify, fast path, memory",
+    Subject(
+        "tasks",
+        "the task service, memory",
+        _serve("tasks_app"),
+        _nothing,
+        queries=Tasks(),
+        needs_tokens=True,
+        resumes=True,
+        tells_stretch=True,
+    ),
+    Subject(
+        "tasks-redis",
+        "the task service, Redis",
+        _serve("tasks_app"),
+        _install_redis,
+        queries=Tasks(),
+        redis=True,
+        needs_tokens=True,
+        resumes=True,
+        tells_stretch=True,
+    ),
+    Subject(
+        "tasks-portable",
+        "the task service, stock uvicorn, memory",
+        _uvicorn(sys.executable, "tasks_app", _STOCK),
+        _nothing,
+        queries=Tasks(),
+        needs_tokens=True,
+        resumes=True,
+        tells_stretch=True,
+    ),
+    Subject(
+        "tasks-loader",
+        "the task service, a resolver of 1 ms behind a data loader",
+        _serve("loader_app"),
+        _nothing,
+        queries=Tasks(fields=" likes"),
+        needs_tokens=True,
+        resumes=True,
+        tells_stretch=True,
+    ),
+    Subject(
+        "bare",
+        "the bare schema, memory",
         _uvicorn(sys.executable, "gqlnotify_app", _DIRECT),
         _nothing,
         resumes=True,
+        counts_executions=True,
+        tells_stretch=True,
     ),
-    Server(
-        "gqlnotify-redis",
-        "gqlnotify, fast path, Redis",
+    Subject(
+        "bare-redis",
+        "the bare schema, Redis",
         _uvicorn(sys.executable, "gqlnotify_app", _DIRECT),
         _install_redis,
         redis=True,
         resumes=True,
+        counts_executions=True,
+        tells_stretch=True,
     ),
-    Server(
-        "gqlnotify-portable",
-        "gqlnotify, stock uvicorn, memory",
+    Subject(
+        "bare-portable",
+        "the bare schema, stock uvicorn, memory",
         _uvicorn(sys.executable, "gqlnotify_app", _STOCK),
         _nothing,
         resumes=True,
+        counts_executions=True,
+        tells_stretch=True,
     ),
-    Server(
+    Subject(
         STRAWBERRY,
         "Strawberry, stock",
         _uvicorn(sys.executable, "strawberry_app", _STOCK),
         _nothing,
+        tells_stretch=True,
     ),
-    Server(
+    Subject(
+        "strawberry-masked",
+        "Strawberry, stock, with the task service's extension",
+        _uvicorn(sys.executable, "strawberry_app", _STOCK),
+        _nothing,
+        {"BENCH_MASKED": "1"},
+        tells_stretch=True,
+    ),
+    Subject(
         "ariadne",
         "Ariadne",
         _uvicorn(str(ARIADNE / "bin" / "python"), "ariadne_app", _STOCK),
         _install_ariadne,
     ),
-    Server(GRAPHQL_WS, "graphql-ws + ws (Node)", _node("graphql-ws"), _install_node, _PRODUCTION),
-    Server("yoga", "GraphQL Yoga (Node)", _node("yoga"), _install_node, _PRODUCTION),
-    Server("mercurius", "Mercurius (Node)", _node("mercurius"), _install_node, _PRODUCTION),
+    Subject(
+        GRAPHQL_WS,
+        "graphql-ws + ws (Node)",
+        _node("graphql-ws"),
+        _install_node,
+        _PRODUCTION,
+        tells_stretch=True,
+    ),
+    Subject("yoga", "GraphQL Yoga (Node)", _node("yoga"), _install_node, _PRODUCTION),
+    Subject("mercurius", "Mercurius (Node)", _node("mercurius"), _install_node, _PRODUCTION),
 )

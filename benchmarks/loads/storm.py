@@ -1,0 +1,60 @@
+"""A process restarts, and all its clients come back at once, each after some missed events.
+
+They go to both processes in turn. Others have been at the second one all along, and get events.
+"""
+
+import time
+
+from benchmarks.harness import MISSED, Cores, Session, load_client, session
+from benchmarks.loads.scale import Figures, Scale
+from benchmarks.subjects import Subject
+
+_ROOM = 1
+_PER_SECOND = 20
+_LONGEST_SECONDS = 120
+
+
+def measure(subject: Subject, cores: Cores, scale: Scale) -> Figures:
+    """Return seconds until the last is live, CPU of each, and the delays of those who stayed."""
+    if not (subject.redis and subject.resumes):
+        return {}
+    with (
+        session(subject, cores, processes=2) as s,
+        load_client(s.other.port, cores) as load,
+    ):
+        stay = Session(subject, [s.other], load, s.token_file)
+        _connect(s, stay, scale)
+        s.load.ask("drop")
+        s.process.restart()
+        stay.load.ask("post", MISSED)
+        stay.publish_over_websockets(1)
+        return _come_back(s, stay, scale)
+
+
+def _connect(s: Session, stay: Session, scale: Scale) -> None:
+    """Have all connect and hear an event of one publisher: its numbers have no gap."""
+    for each in (s, stay):
+        each.enter_room(resume=True, number=_ROOM)
+    s.load.ask("connect", scale.storm, 32)
+    stay.connect(scale.stay)
+    s.load.ask("reach", 1)
+    s.load.ask("odd", s.other.port)
+
+
+def _come_back(s: Session, stay: Session, scale: Scale) -> Figures:
+    s.calm()
+    before, began = [process.cpu() for process in s.processes], time.monotonic()
+    stay.load.tell("open", _PER_SECOND * _LONGEST_SECONDS, 1_000_000 // _PER_SECOND, 10_000)
+    s.load.ask("connect", scale.storm, scale.storm)
+    s.load.ask("reach", MISSED)
+    seconds = time.monotonic() - began
+    stay.load.tell("stop")
+    delays = stay.load.hear("open")
+    stay.load.hear("stop")
+    spent = [process.cpu() - then for process, then in zip(s.processes, before, strict=True)]
+    return {
+        "storm_seconds": seconds,
+        "storm_cpu": sum(spent) / 1000 / scale.storm,
+        "storm_stay_p50": delays["p50_ms"],
+        "storm_stay_p99": delays["p99_ms"],
+    }
