@@ -87,7 +87,7 @@ async def test_what_would_have_to_be_awaited_is_no_result(function: Any) -> None
 
 
 @pytest.mark.parametrize("function", HIDDEN)
-async def test_a_filter_that_returns_an_awaitable_lets_nothing_through(function: Any) -> None:
+async def test_a_filter_that_returns_an_awaitable_passes_no_event(function: Any) -> None:
     manager = TopicManager(settings=Settings(broker_url="memory://"))
     filtered = await started(manager.subscribe(NUMBERS, where=function))
     mapped = await started(manager.subscribe(NUMBERS).map(function))

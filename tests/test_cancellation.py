@@ -399,7 +399,7 @@ async def test_what_stops_the_event_loop_does_so_after_the_answer(
 
 
 @pytest.mark.parametrize("mistake", [ValueError, GeneratorExit])
-async def test_a_failure_that_fails_itself_is_an_error_and_leaves_nothing(
+async def test_an_error_handler_that_fails_is_an_error_and_leaves_nothing(
     mistake: type[BaseException],
 ) -> None:
     stopped = asyncio.Event()

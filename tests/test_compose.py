@@ -125,7 +125,7 @@ def test_the_proxy_is_more_patient_than_the_heartbeat() -> None:
     assert seconds(tunnel[1]) > defaults.ping_interval + defaults.ping_timeout
 
 
-def test_the_image_is_made_of_the_sources_and_nothing_else() -> None:
+def test_the_image_contains_only_the_sources() -> None:
     context = {path.name for path in ROOT.iterdir() if not is_ignored(PurePosixPath(path.name))}
 
     assert context == {path.parts[0] for path in copied()}
@@ -282,7 +282,7 @@ async def test_only_what_the_service_is_for_can_be_reached_through_the_proxy(
             assert await ask_for(proxy, path) == 200
 
 
-async def test_what_a_client_says_of_its_address_does_not_reach_the_server(tmp_path: Path) -> None:
+async def test_an_address_that_a_client_claims_does_not_reach_the_server(tmp_path: Path) -> None:
     stub = Stub(200)
     lies = [
         *("X-Forwarded-For", "x-forwarded-for", "X-FORWARDED-PROTO", "X-Forwarded-Host"),

@@ -35,7 +35,7 @@ def drain_of(*peers: Peer) -> Drain:
     return drain
 
 
-async def test_they_leave_evenly_over_the_window() -> None:
+async def test_connections_close_evenly_over_the_window() -> None:
     peers = [Peer() for _ in range(300)]
     loop = asyncio.get_running_loop()
     begin = loop.time()
@@ -48,7 +48,7 @@ async def test_they_leave_evenly_over_the_window() -> None:
     assert all(len(peer.left) == 1 and not peer.aborted for peer in peers)
 
 
-async def test_it_is_over_when_the_last_has_gone_and_not_later() -> None:
+async def test_a_drain_ends_when_the_last_connection_has_closed() -> None:
     loop = asyncio.get_running_loop()
     begin = loop.time()
     await drain_of(Peer(), Peer()).begin(0.2, 600)

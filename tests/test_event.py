@@ -441,7 +441,7 @@ class Failing:
         raise KeyError(self.key)
 
 
-def test_what_says_why_a_payload_is_unreadable_holds_nothing_of_it() -> None:
+def test_the_reason_why_a_payload_is_unreadable_contains_nothing_of_it() -> None:
     payloads = {
         dict[str, int]: b'{"se cret": "se cret"}',
         Plain: b'"secret"',

@@ -34,7 +34,7 @@ async def said_until_heard(ann: Socket, bob: Socket) -> dict[str, Any]:
     return await hearing
 
 
-async def test_what_one_says_the_other_receives(minimal: Server) -> None:
+async def test_a_message_of_one_client_reaches_the_other(minimal: Server) -> None:
     async with open_socket(minimal.ws) as ann, open_socket(minimal.ws) as bob:
         await ann.init()
         await bob.init()

@@ -77,7 +77,7 @@ def run_without_extras(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.processes
-def test_a_router_serves_without_any_extra_and_metrics_say_what_to_install() -> None:
+def test_a_router_works_without_extras_and_metrics_name_what_to_install() -> None:
     done = run_without_extras(ROUTER)
 
     assert done.stderr == ""
@@ -86,7 +86,7 @@ def test_a_router_serves_without_any_extra_and_metrics_say_what_to_install() -> 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("module", ["gqlnotify.server", "gqlnotify.http_server"])
-def test_the_server_says_what_to_install(module: str) -> None:
+def test_the_server_names_what_to_install(module: str) -> None:
     done = run_without_extras(f"import {module}")
 
     told = 'MissingExtra: gqlnotify.server needs an extra: pip install "gqlnotify[server]"'
@@ -94,7 +94,7 @@ def test_the_server_says_what_to_install(module: str) -> None:
 
 
 @pytest.mark.processes
-def test_the_command_line_says_what_to_install() -> None:
+def test_the_command_line_names_what_to_install() -> None:
     done = run_without_extras("from gqlnotify.__main__ import main; main()")
 
     told = 'gqlnotify: The command line needs an extra: pip install "gqlnotify[server]"\n'
@@ -119,7 +119,7 @@ def test_every_import_is_declared_and_extras_are_imported_only_where_needed() ->
             assert names & known, f"{place} imports {module}"
 
 
-def test_the_extras_have_the_modules_that_are_asked_for() -> None:
+def test_the_extras_contain_the_modules_that_the_code_imports() -> None:
     distributions = packages_distributions()
     for extra, modules in MODULES.items():
         for module in modules:

@@ -89,7 +89,7 @@ async def test_members_of_a_family_are_apart(page: Any) -> None:
 
 
 @of("filter-and-map")
-async def test_a_filter_is_asked_before_the_value_is_mapped(page: Any) -> None:
+async def test_a_filter_runs_before_map(page: Any) -> None:
     async with socket_of(page.app) as socket:
         after = await cursor(socket)
         for number, project in enumerate(["house", "garden"]):

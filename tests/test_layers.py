@@ -101,7 +101,7 @@ def test_private_attributes_are_used_in_adapters_only() -> None:
             assert list(private_uses(file)) == [], file
 
 
-def test_the_map_says_what_each_adapter_takes() -> None:
+def test_the_map_names_what_each_adapter_uses() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
 
     for adapter in ADAPTER_FILES:

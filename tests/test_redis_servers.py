@@ -185,7 +185,7 @@ def test_a_frozen_link_holds_back_what_it_is_sent_until_it_is_thawed() -> None:
             assert {old.recv(64), new.recv(64)} == {b":1\r\n", b":2\r\n"}
 
 
-def test_a_frozen_link_hides_that_the_server_has_gone() -> None:
+def test_a_frozen_link_hides_that_the_server_has_stopped() -> None:
     with redis_server() as server, Link(server.port) as link, _line(link) as line:
         _ping(line)
         link.freeze()

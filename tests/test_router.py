@@ -180,7 +180,7 @@ async def test_server_sent_events_stay_as_they_are(router: Router) -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_queries_by_get_are_refused_where_the_application_says_so(
+async def test_queries_by_get_are_refused_if_the_application_forbids_them(
     router: Router, method: str
 ) -> None:
     made = router(
@@ -239,7 +239,7 @@ async def test_multipart_subscriptions_stay_as_they_are(router: Router) -> None:
 
 
 @pytest.mark.processes
-async def test_the_legacy_protocol_is_spoken_where_it_is_asked_for(router: Router) -> None:
+async def test_the_legacy_protocol_is_served_if_it_is_enabled(router: Router) -> None:
     made = router(schema_of(), subscription_protocols=["graphql-ws", "graphql-transport-ws"])
     async with websocket(made, subprotocols=["graphql-ws"]) as socket:
         assert socket.connection.subprotocol == "graphql-ws"
@@ -435,7 +435,7 @@ async def test_an_encoder_may_give_bytes(router: Router) -> None:
 
 
 @pytest.mark.processes
-async def test_an_encoder_that_gives_bytes_still_makes_text_frames() -> None:
+async def test_an_encoder_that_returns_bytes_still_makes_text_frames() -> None:
     class Bytes(GraphQLRouter[Any, Any]):
         def encode_json(self, data: object) -> bytes:
             return json.dumps(data, ensure_ascii=False).encode()

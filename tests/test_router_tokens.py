@@ -348,7 +348,7 @@ async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(message_app: Me
 
 
 @pytest.mark.processes
-async def test_asking_for_html_opens_no_query_without_a_token(message_app: MessageApp) -> None:
+async def test_accepting_html_runs_no_query_without_a_token(message_app: MessageApp) -> None:
     async with http(message_app.locked()) as client:
         for accept in ("text/html", "*/*"):
             headers = {"accept": accept}
@@ -407,14 +407,14 @@ async def test_each_socket_keeps_its_own_viewer(message_app: MessageApp) -> None
 
 
 @pytest.mark.processes
-async def test_a_token_in_the_headers_of_the_handshake_will_do(message_app: MessageApp) -> None:
+async def test_a_token_in_the_headers_of_the_handshake_is_accepted(message_app: MessageApp) -> None:
     async with websocket(message_app.locked(), additional_headers=bearer()) as socket:
         await socket.init()
         assert await socket.query("{ me }") == {"me": "alice"}
 
 
 @pytest.mark.processes
-async def test_a_token_that_outlives_every_timer_will_do(message_app: MessageApp) -> None:
+async def test_a_token_that_outlives_every_timer_is_accepted(message_app: MessageApp) -> None:
     settings = Settings(jwt_secret=SECRET, jwt_max_lifetime=1e12)  # type: ignore[arg-type]
     async with websocket(message_app.router(settings=settings)) as socket:
         await socket.init({"token": token(exp=253_402_300_799)})
@@ -523,7 +523,7 @@ async def test_a_hook_that_waits_does_not_mix_up_two_answers(message_app: Messag
     assert [answer.headers["x-for"] for answer in answers] == names
 
 
-async def test_a_hooks_failure_is_not_a_pass(message_app: MessageApp) -> None:
+async def test_a_request_is_refused_if_a_hook_fails(message_app: MessageApp) -> None:
     def fail(given: str | None, connection: Any) -> Principal:
         raise RuntimeError("on purpose")
 

@@ -156,7 +156,7 @@ async def test_extensions_run_around_a_topic_stream() -> None:
 
 
 @pytest.mark.processes
-async def test_an_error_of_ours_goes_through_mask_errors_as_any_other() -> None:
+async def test_an_error_of_ours_goes_through_mask_errors_like_any_other() -> None:
     message_app = MessageApp(extensions=[MaskErrors])
     async with websocket(message_app.router()) as socket:
         await subscribed(socket, extensions={"after": "1-1"})

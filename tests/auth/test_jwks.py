@@ -257,7 +257,7 @@ async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
 
 
 @pytest.mark.processes
-async def test_a_key_that_is_gone_is_refused_once_the_cache_is_old() -> None:
+async def test_a_removed_key_is_refused_once_the_cache_has_expired() -> None:
     async with serving(described(RSA_PUBLIC)) as server:
         by = server.verifier(cache=0.001, again=0)
         await by.verify(rs())

@@ -31,7 +31,9 @@ def viewer(claims: dict[str, Any] | None = None, **changes: Any) -> Viewer:
         viewer({"topics": {}}, subscribe=("prices.*", "tasks", "audit"), publish=("tasks", "x")),
     ],
 )
-def test_a_token_of_the_same_subject_and_no_fewer_rights_takes_the_place(fresh: Viewer) -> None:
+def test_a_token_of_the_same_subject_with_no_fewer_rights_replaces_the_old_one(
+    fresh: Viewer,
+) -> None:
     assert renewed(OLD, fresh) is fresh
 
 

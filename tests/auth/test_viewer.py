@@ -34,7 +34,7 @@ async def test_the_viewer_is_the_one_of_the_running_operation() -> None:
     assert current_viewer() is None
 
 
-async def test_the_viewer_goes_even_if_the_operation_fails() -> None:
+async def test_the_viewer_is_removed_even_if_the_operation_fails() -> None:
     with pytest.raises(ZeroDivisionError), viewing(Viewer(Principal("alice"))):
         raise ZeroDivisionError
     assert current_viewer() is None

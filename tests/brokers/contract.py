@@ -187,7 +187,7 @@ class BrokerContract(ABC):
         second = await broker.publish(topic, b"2")
         assert await broker.read(topic, head, ALL) == [Event(topic, second, b"2")]
 
-    async def test_concurrent_calls_of_head_mean_one_place(
+    async def test_concurrent_calls_of_head_return_the_same_cursor(
         self, broker: Broker, topic: str
     ) -> None:
         heads = await asyncio.gather(*(broker.head(topic) for _ in range(10)))

@@ -56,7 +56,7 @@ async def test_it_is_always_there() -> None:
     await MemoryBroker().check()
 
 
-async def test_an_old_event_goes_though_newer_ones_keep_the_topic_busy() -> None:
+async def test_an_old_event_expires_though_newer_ones_keep_the_topic_in_use() -> None:
     broker = MemoryBroker(seconds=A_WHILE)
     start = await broker.head("t")
     await broker.publish("t", b"old")
@@ -109,7 +109,7 @@ async def test_a_forgotten_topic_starts_a_later_epoch() -> None:
     assert second.epoch > first.epoch
 
 
-async def test_a_topic_is_not_forgotten_right_after_its_last_subscriber_left() -> None:
+async def test_a_topic_is_kept_for_a_while_after_its_last_subscriber_left() -> None:
     broker = MemoryBroker(seconds=A_WHILE)
     await broker.subscribe("t")
     head = await broker.publish("t", b"x")

@@ -11,7 +11,7 @@ from tests.cli.support import assert_told, lines_of, on, run, run_process, taili
 pytestmark = pytest.mark.processes
 
 
-def test_publish_prints_the_cursor_and_nothing_else(redis_url: str, topic: str) -> None:
+def test_publish_prints_only_the_cursor(redis_url: str, topic: str) -> None:
     done = run_process("publish", topic, '{"price": 7}', settings=on(redis_url))
 
     assert (done.returncode, done.stderr) == (0, "")

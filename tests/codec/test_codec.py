@@ -305,7 +305,7 @@ def test_two_orders_of_a_union_are_two_types() -> None:
         (Notice, Mail(id=1, subject="s"), b'{"__typename":"Mail","id":1,"subject":"s"}'),
     ],
 )
-def test_only_where_classes_share_a_place_their_name_travels(
+def test_the_name_of_a_class_is_encoded_only_if_several_classes_are_possible(
     type_: Any, value: Any, payload: bytes
 ) -> None:
     assert codec_of(type_).encode(value) == payload
@@ -362,7 +362,7 @@ def test_an_implementation_that_is_defined_later_is_read_as_well() -> None:
     assert codec.decode(codec.encode(value)) == value
 
 
-def test_two_classes_of_one_name_are_refused_where_the_name_would_not_tell() -> None:
+def test_two_classes_of_the_same_name_are_refused_if_the_name_would_be_ambiguous() -> None:
     def another(other: type) -> Any:
         @strawberry.type(name="Added")
         class Same:
@@ -376,7 +376,7 @@ def test_two_classes_of_one_name_are_refused_where_the_name_would_not_tell() -> 
     assert sure(Added | different, different(id="x")) == different(id="x")
 
 
-def test_the_refusal_names_the_place_and_the_types_and_no_value() -> None:
+def test_a_refusal_names_the_field_and_the_types_but_no_value() -> None:
     @dataclass
     class Outer:
         by_name: dict[str, list[Plain]] = field(default_factory=dict)

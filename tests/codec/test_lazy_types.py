@@ -87,6 +87,6 @@ def test_a_strawberry_whose_lazy_types_differ_is_refused(
         teach_pydantic()
 
 
-def test_without_strawberry_there_is_nothing_to_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_strawberry_there_are_no_lazy_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "strawberry")
     teach_pydantic()

@@ -376,7 +376,7 @@ async def test_one_operation_too_many_is_an_error_of_that_operation(ready: Socke
     assert await ready.query(HELLO) == {"hello": "world"}
 
 
-async def test_defer_gives_a_result_or_an_error_and_not_half_of_one(ready: Socket) -> None:
+async def test_defer_gives_a_complete_result_or_an_error(ready: Socket) -> None:
     await ready.subscribe("1", "{ hello inner { ... @defer { late } } }")
     message = await ready.receive()
     assert message["id"] == "1"
@@ -428,7 +428,7 @@ async def test_defer_gives_a_result_or_an_error_and_not_half_of_one(ready: Socke
     ],
     ids=shown,
 )
-async def test_an_operation_that_cannot_run_is_an_error_and_the_socket_lives(
+async def test_an_operation_that_can_not_run_is_an_error_and_the_socket_stays_open(
     ready: Socket, query: str, payload: dict[str, Any]
 ) -> None:
     await ready.subscribe("1", query, **payload)
@@ -547,7 +547,7 @@ async def test_complete_ends_the_stream_at_its_source(ready: Socket) -> None:
     await ready.is_silent()
 
 
-async def test_a_query_that_the_client_completed_gives_nothing_any_more(ready: Socket) -> None:
+async def test_a_query_that_the_client_completed_sends_no_result(ready: Socket) -> None:
     gate = uuid4().hex
     await ready.subscribe("1", f'{{ wait(gate: "{gate}") }}')
     await ready.is_silent()

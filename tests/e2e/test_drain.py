@@ -419,7 +419,7 @@ async def test_a_request_in_flight_is_answered(
 
 
 @each_of_ours
-async def test_an_idle_connection_is_heard_once_more_and_does_not_hold_up_the_process(
+async def test_an_idle_connection_gets_one_more_answer_and_does_not_delay_the_exit(
     arguments: Sequence[str], start: Start
 ) -> None:
     with start(*arguments, window=1) as server:
@@ -538,7 +538,7 @@ async def test_a_worker_that_gets_sigterm_drains_and_is_replaced(start: Start) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_server_without_clients_is_gone_at_once(number: int, start: Start) -> None:
+async def test_a_server_without_clients_exits_at_once(number: int, start: Start) -> None:
     with start(window=120) as server:
         tell(server, number)
         await gone(server, PATIENCE)

@@ -114,7 +114,7 @@ def test_the_after_argument_resumes_as_well(server: Server) -> None:
         assert lines.read()["next"]["data"] == {"numbers": {"value": 4}}
 
 
-def test_the_cursor_in_the_extensions_goes_before_the_argument(server: Server) -> None:
+def test_the_cursor_in_the_extensions_overrides_the_argument(server: Server) -> None:
     # The argument was set when the document was written; the extension is the client's position.
     first, second, _ = publish(server, "both", 1, 2, 3)
     variables = {"name": "both", "after": first}

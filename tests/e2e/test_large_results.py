@@ -55,7 +55,7 @@ def test_a_slow_but_steady_reader_takes_its_time(path: tuple[str, ...], tmp_path
         assert not server.trouble
 
 
-async def test_what_waits_for_a_peer_that_reads_nothing_is_bounded(
+async def test_the_output_that_waits_for_a_silent_peer_is_bounded(
     path: tuple[str, ...], tmp_path: Path
 ) -> None:
     with serving(APP, tmp_path, *path, program=NARROW, send_timeout=1) as server:

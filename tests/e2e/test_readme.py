@@ -59,7 +59,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-async def test_the_client_of_the_readme_misses_nothing_when_its_line_is_cut(
+async def test_the_client_of_the_readme_misses_nothing_when_its_connection_is_cut(
     tmp_path: Path,
 ) -> None:
     script = re.search(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

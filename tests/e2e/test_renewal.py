@@ -57,7 +57,7 @@ async def test_a_renewed_socket_outlives_its_first_token_and_ends_with_the_secon
         ({"authorization": ""}, "UNAUTHENTICATED"),
     ],
 )
-async def test_a_token_that_will_not_do_changes_nothing_and_says_so(
+async def test_a_refused_renewal_changes_nothing_and_names_the_reason(
     locked: Server, payload: dict[str, Any], code: str
 ) -> None:
     async with open_socket(locked.ws) as socket:
@@ -83,7 +83,7 @@ async def test_later_operations_have_the_rights_of_the_fresh_token(
         assert message["payload"]["data"] == {"numbers": {"value": 7}}
 
 
-async def test_where_no_token_is_asked_for_it_is_a_ping_like_any_other(server: Server) -> None:
+async def test_without_tokens_a_renewal_is_an_ordinary_ping(server: Server) -> None:
     async with open_socket(server.ws) as socket:
         await socket.init()
         payload = {"authorization": "Bearer anything"}

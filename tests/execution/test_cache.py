@@ -15,14 +15,14 @@ def test_the_least_recently_used_is_forgotten_first() -> None:
     assert [cache.get(key) for key in "abcd"] == [0, None, 2, 3]
 
 
-def test_what_is_too_heavy_by_itself_drives_nothing_out() -> None:
+def test_an_item_that_is_too_heavy_evicts_no_other() -> None:
     cache = Cache[str, int](3)
     cache.put("a", 1, 3)
     cache.put("b", 2, 4)
     assert (cache.get("a"), cache.get("b"), len(cache)) == (1, None, 1)
 
 
-def test_nothing_is_kept_without_room() -> None:
+def test_a_cache_without_room_keeps_nothing() -> None:
     cache = Cache[str, int](0)
     cache.put("a", 1, 1)
     assert cache.get("a") is None

@@ -585,7 +585,7 @@ async def test_a_document_is_known_under_each_of_its_operations() -> None:
         assert (await bob.next("1"))["data"] == {"notes": {"text": "hi"}}
 
 
-def test_the_schema_itself_is_left_alone() -> None:
+def test_the_schema_is_not_changed() -> None:
     stage = Stage()
     before = dict(vars(stage.schema))
     router = stage.router()

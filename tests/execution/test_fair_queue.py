@@ -23,7 +23,7 @@ def hundred(cost: float, askers: Iterable[Hashable]) -> list[tuple[str, Hashable
     return [(f"hostile {number}", asker, cost) for number, asker in enumerate(askers)]
 
 
-def test_one_asker_is_served_in_order() -> None:
+def test_the_items_of_one_subject_are_served_in_order() -> None:
     assert taken(queue_of(("a", "x", 9), ("b", "x", 1), ("c", "x", 5))) == ["a", "b", "c"]
 
 
@@ -45,7 +45,7 @@ def test_a_subject_that_was_served_comes_after_the_others() -> None:
     assert taken(queue).index("honest") <= 1
 
 
-def test_a_small_item_overtakes_large_ones_of_a_hundred_askers() -> None:
+def test_a_small_item_overtakes_large_ones_of_a_hundred_subjects() -> None:
     queue = queue_of(*hundred(10_000, range(100)))
     queue.take()
     queue.add("honest", "alice", 200)
@@ -68,7 +68,7 @@ def test_what_was_discarded_is_not_taken() -> None:
     assert taken(queue) == ["b"]
 
 
-def test_nothing_is_kept_of_askers_that_wait_no_more() -> None:
+def test_subjects_that_no_longer_wait_are_forgotten() -> None:
     queue: FairQueue[str] = FairQueue()
     for number in range(100):
         queue.add(f"item {number}", number, 10)
@@ -77,7 +77,7 @@ def test_nothing_is_kept_of_askers_that_wait_no_more() -> None:
     assert not queue._busy_until
 
 
-def test_nothing_is_kept_of_items_that_wait_no_more() -> None:
+def test_items_that_no_longer_wait_are_forgotten() -> None:
     queue = queue_of(("large", "alice", 1e9))
     for number in range(10_000):
         queue.add(f"item {number}", "mallory", 10)
@@ -105,7 +105,7 @@ def test_to_take_one_of_many_is_to_look_at_few() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1000)), max_size=30))
-def test_each_item_is_taken_once_and_in_the_order_of_its_asker(
+def test_each_item_is_taken_once_and_in_the_order_of_its_subject(
     added: list[tuple[int, int]],
 ) -> None:
     queue: FairQueue[tuple[int, int]] = FairQueue()

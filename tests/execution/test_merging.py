@@ -81,7 +81,7 @@ def errors_of(rule: type, document: str) -> list[GraphQLError]:
 
 
 @given(st.integers(0, 2**32))
-def test_it_accepts_what_graphql_core_accepts_and_nothing_else(seed: int) -> None:
+def test_it_accepts_exactly_the_documents_that_graphql_core_accepts(seed: int) -> None:
     document = document_of(Random(seed))
     note(document)
     ours, theirs = (

@@ -153,7 +153,7 @@ def test_a_bad_file_is_refused_at_the_start(tmp_path: Path, content: str, says: 
     assert str(path) in str(refusal.value)
 
 
-def test_without_documents_nothing_can_be_held_to_them() -> None:
+def test_requiring_persisted_documents_needs_a_list() -> None:
     with pytest.raises(ValueError, match="persisted_operations"):
         GraphQLRouter(schema_of(), settings=Settings(only_persisted=True))
     with pytest.raises(ValueError, match="persisted_operations"):

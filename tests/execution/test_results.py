@@ -405,7 +405,7 @@ async def test_in_a_batch_nan_spoils_one_result_alone() -> None:
 
 
 @pytest.mark.processes
-async def test_a_connection_ack_with_nan_closes_the_socket_and_says_nothing_else() -> None:
+async def test_a_connection_ack_with_nan_only_closes_the_socket() -> None:
     class Router(GraphQLRouter[Any, Any]):
         async def on_ws_connect(self, context: Any) -> Any:
             return {"load": float("inf")}
@@ -492,7 +492,7 @@ async def test_an_exception_before_the_execution_is_the_server_s_fault_and_stays
 @pytest.mark.processes
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("transport", ["text/event-stream", "websocket"])
-async def test_the_same_goes_for_a_subscription(hook: str, transport: str) -> None:
+async def test_a_subscription_gets_the_same_error(hook: str, transport: str) -> None:
     shop = Shop(extensions=[failing(hook, ValueError(SECRET))])
     errors, _ = await answer_of(shop.router(), transport, "subscription { own { number } }")
     assert [error["message"] for error in errors] == ["Internal server error"]

@@ -179,7 +179,7 @@ async def test_a_subscription_without_a_stream_leaves_no_traceback(
         ("", 415),
     ],
 )
-async def test_a_body_is_read_as_json_only_where_it_says_so(
+async def test_a_body_is_read_as_json_only_if_its_content_type_says_so(
     client: httpx.AsyncClient, content_type: str, status: int
 ) -> None:
     content = json.dumps({"query": HELLO})

@@ -94,7 +94,7 @@ def post(client: TestClient, query: str) -> Any:
 
 
 @pytest.mark.parametrize("_round", ROUNDS)
-def test_nothing_is_remembered_at_first(client: TestClient, _round: int) -> None:
+def test_the_history_is_empty_at_first(client: TestClient, _round: int) -> None:
     assert post(client, REMEMBERED) == {"remembered": 0}
     assert post(client, SAY)
     assert post(client, REMEMBERED) == {"remembered": 1}
@@ -102,7 +102,7 @@ def test_nothing_is_remembered_at_first(client: TestClient, _round: int) -> None
 
 @pytest.mark.parametrize("_round", ROUNDS)
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_subscription_hears(client: TestClient, field: str, _round: int) -> None:
+def test_a_subscription_gets_events(client: TestClient, field: str, _round: int) -> None:
     with connect(client) as socket:
         conversation = Conversation(socket)
         conversation.subscribe(f"subscription {{ {field} }}", "1")
@@ -139,7 +139,7 @@ async def ask(http: httpx.AsyncClient, query: str) -> Any:
 
 
 @pytest.mark.parametrize("_round", ROUNDS)
-async def test_httpx_finds_nothing_of_other_tests(http: httpx.AsyncClient, _round: int) -> None:
+async def test_httpx_finds_no_events_of_other_tests(http: httpx.AsyncClient, _round: int) -> None:
     assert await ask(http, REMEMBERED) == {"remembered": 0}
     assert await ask(http, SAY)
     assert await ask(http, REMEMBERED) == {"remembered": 1}
@@ -181,7 +181,7 @@ async def test_the_manager_is_closed_by_the_test() -> None:
 
 
 @pytest.mark.skipif(bool(SECRET), reason="the schema alone knows no tokens")
-async def test_the_schema_is_asked_directly() -> None:
+async def test_the_schema_can_be_executed_directly() -> None:
     stream = await schema.subscribe("subscription { generated }")
     first = asyncio.ensure_future(anext(stream))
     await _listened_to(first)

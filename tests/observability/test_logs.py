@@ -154,7 +154,7 @@ def test_the_library_does_not_configure_logging() -> None:
         assert logger.propagate
 
 
-def test_a_line_break_from_outside_makes_no_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_break_in_input_makes_no_second_log_line(capsys: pytest.CaptureFixture[str]) -> None:
     record = logging.makeLogRecord({"name": "x", "msg": "%s", "args": ("one\ntwo",)})
     formatter = logs.log_config("json")["formatters"]["default"]
     logging.config.dictConfig(

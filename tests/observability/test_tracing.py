@@ -155,7 +155,7 @@ def test_a_span_names_an_error_only_by_its_type(exporter: InMemorySpanExporter) 
     assert "my-own-token" not in span.to_json()
 
 
-def test_without_a_configuration_nothing_is_asked_for() -> None:
+def test_without_a_configuration_no_attributes_are_computed() -> None:
     def attributes() -> dict[str, str]:
         raise AssertionError("nobody records this")
 

@@ -108,7 +108,7 @@ def test_connection_ack_may_carry_a_payload(initialising: ServerConnection) -> N
     assert initialising.acknowledge({"a": 1}) == [Send(ack)]
 
 
-def test_a_connection_is_acknowledged_once_and_only_after_it_asked(
+def test_a_connection_is_acknowledged_once_and_only_after_init(
     connected: ServerConnection,
 ) -> None:
     assert connected.acknowledge() == []
@@ -171,7 +171,7 @@ def test_a_pong_can_be_sent_at_any_time_even_unasked(any_open: ServerConnection)
 
 
 @pytest.mark.parametrize("key", ["authorization", "Authorization", "AUTHORIZATION"])
-def test_a_ping_with_a_token_asks_for_a_renewal_and_its_pong_says_what_came_of_it(
+def test_a_ping_with_a_token_requests_a_renewal_and_its_pong_has_the_result(
     running: ServerConnection, key: str
 ) -> None:
     payload = {key: "Bearer fresh"}

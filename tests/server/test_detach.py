@@ -101,7 +101,9 @@ async def test_a_socket_without_middleware_holds_no_asgi_call(recording: Recordi
         assert await recording.next_number(socket) == 1
 
 
-async def test_it_answers_and_ends_as_any_other(recording: RecordingApp) -> None:
+async def test_a_socket_without_a_call_answers_and_ends_like_any_other(
+    recording: RecordingApp,
+) -> None:
     async with recording.subscribed(recording.app()) as socket:
         await socket.send({"type": "ping", "payload": {"a": 1}})
         while (message := await socket.receive())["type"] != "pong":
@@ -112,7 +114,7 @@ async def test_it_answers_and_ends_as_any_other(recording: RecordingApp) -> None
         assert (await socket.closed()).code == 4400
 
 
-async def test_when_the_peer_is_gone_its_operations_end(recording: RecordingApp) -> None:
+async def test_when_the_peer_disconnects_its_operations_end(recording: RecordingApp) -> None:
     async with recording.subscribed(recording.app()) as socket:
         await socket.subscribe("2", "subscription { endless }")
         await message_of(socket, "2")

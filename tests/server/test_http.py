@@ -117,7 +117,7 @@ async def test_a_second_request_has_no_more_time_than_the_first(address: str) ->
         await is_hung_up(reader)
 
 
-async def test_a_body_that_keeps_coming_may_take_longer(address: str) -> None:
+async def test_a_body_that_keeps_arriving_may_take_longer(address: str) -> None:
     async with peer(address) as (reader, writer):
         writer.write(HEAD)
         for _ in range(20):
@@ -126,7 +126,7 @@ async def test_a_body_that_keeps_coming_may_take_longer(address: str) -> None:
         assert await answer(reader) == b"100000"
 
 
-async def test_an_idle_connection_is_the_keep_alive_timeouts_business(address: str) -> None:
+async def test_an_idle_connection_stays_open_for_the_keep_alive_timeout(address: str) -> None:
     async with peer(address) as (reader, writer):
         writer.write(ASK)
         assert await answer(reader) == b"0"

@@ -1,9 +1,12 @@
+"""How a topic opens, closes and catches up."""
+
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
-from gqlnotify import Cursor, Event, Settings, TopicManager
+from gqlnotify import Cursor, Event, Settings, Subscription, TopicManager
 from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.topics.live_topic import LiveTopic
@@ -179,100 +182,99 @@ async def test_a_subscriber_after_the_last_one_left_gets_every_event() -> None:
             await stream.aclose()
 
 
+@asynccontextmanager
+async def closing(broker: AnsweringLate) -> AsyncIterator[tuple[TopicManager, Cursor]]:
+    """Yield a manager whose topic closes until `broker.answer` is set, and its newest cursor."""
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        last = await started(manager.subscribe(NUMBERS))
+        [cursor] = await publish_all(manager, [1])
+        await last.aclose()
+        await wait_until(lambda: broker.held)
+        yield manager, cursor
+
+
+async def assert_gets_the_next_event(
+    manager: TopicManager, subscription: Subscription[int]
+) -> None:
+    await publish_all(manager, [2])
+    assert await take(subscription, 1) == [2]
+    await subscription.aclose()
+
+
 async def test_a_subscriber_that_joins_while_the_topic_closes_gets_every_event() -> None:
     broker = AnsweringLate("unsubscribe")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        drainable = await started(manager.subscribe(NUMBERS))
-        await drainable.aclose()
-        await wait_until(lambda: broker.held)
-        coming = asyncio.create_task(started(manager.subscribe(NUMBERS)))
+    async with closing(broker) as (manager, _):
+        joining = asyncio.create_task(started(manager.subscribe(NUMBERS)))
         await pause(3)
         broker.answer.set()
-        subscriber = await coming
 
-        await publish_all(manager, [1])
-        assert await take(subscriber, 1) == [1]
-        await subscriber.aclose()
+        await assert_gets_the_next_event(manager, await joining)
 
 
 async def test_a_subscriber_that_resumes_while_the_topic_closes_misses_nothing() -> None:
     broker = AnsweringLate("unsubscribe")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        drainable = await started(manager.subscribe(NUMBERS))
-        cursors = await publish_all(manager, [1])
-        assert await take(drainable, 1) == [1]
-        await drainable.aclose()
-        await wait_until(lambda: broker.held)
-        subscriber = manager.subscribe(NUMBERS, after=cursors[0])
-        waiting = asyncio.create_task(take(subscriber, 3))
+    async with closing(broker) as (manager, cursor):
+        resumed = manager.subscribe(NUMBERS, after=cursor)
+        waiting = asyncio.create_task(take(resumed, 3))
         await publish_all(manager, [2])
         await pause(3)
         broker.answer.set()
         await publish_all(manager, [3])
-        await wait_until(lambda: subscriber.subscriber.waiting)
+        await wait_until(lambda: resumed.subscriber.waiting)
         await publish_all(manager, [4])
 
         assert await waiting == [2, 3, 4]
-        await subscriber.aclose()
+        await resumed.aclose()
 
 
 async def test_an_event_that_arrives_while_a_closed_topic_reopens_is_delivered() -> None:
-    class LeavingLate(LosingItsData):
+    class UnsubscribingLate(LosingItsData):
         async def unsubscribe(self, topic: str) -> None:
-            await left.wait()
+            await unsubscribed.wait()
             await super().unsubscribe(topic)
 
-    left, broker = asyncio.Event(), LeavingLate()
+    unsubscribed, broker = asyncio.Event(), UnsubscribingLate()
     async with leaving_nothing(TopicManager(broker)) as manager:
-        drainable = await started(manager.subscribe(NUMBERS))
+        last = await started(manager.subscribe(NUMBERS))
         cursors = await publish_all(manager, [1])
-        await drainable.aclose()
+        await last.aclose()
         await wait_until(lambda: not manager._live_topics[NUMBERS.name]._ready)
-        subscriber = manager.subscribe(NUMBERS, after=cursors[0])
-        waiting = asyncio.create_task(take(subscriber, 1))
+        resumed = manager.subscribe(NUMBERS, after=cursors[0])
+        waiting = asyncio.create_task(take(resumed, 1))
         await pause(3)
         broker.hold_one_answer = True
-        left.set()
+        unsubscribed.set()
         await wait_until(lambda: not broker.hold_one_answer)
         # The head was read before this event, and is answered after it.
         await publish_all(manager, [2])
         broker.answer.set()
 
         assert await waiting == [2]
-        await subscriber.aclose()
+        await resumed.aclose()
 
 
 async def test_a_start_cancelled_while_the_topic_closes_does_not_affect_the_next_one() -> None:
     broker = AnsweringLate("unsubscribe")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        drainable = await started(manager.subscribe(NUMBERS))
-        await drainable.aclose()
-        await wait_until(lambda: broker.held)
-        giving_up = asyncio.create_task(manager.subscribe(NUMBERS).start())
+    async with closing(broker) as (manager, _):
+        cancelled = asyncio.create_task(manager.subscribe(NUMBERS).start())
         await pause(3)
-        giving_up.cancel()
+        cancelled.cancel()
         await pause(3)
-        coming = asyncio.create_task(started(manager.subscribe(NUMBERS)))
+        joining = asyncio.create_task(started(manager.subscribe(NUMBERS)))
         await pause(3)
         broker.answer.set()
-        await asyncio.wait([giving_up])
-        subscriber = await coming
+        await ended(cancelled)
 
-        await publish_all(manager, [1])
-        assert await take(subscriber, 1) == [1]
-        await subscriber.aclose()
+        await assert_gets_the_next_event(manager, await joining)
 
 
 async def test_a_start_cancelled_while_the_topic_closes_leaves_nothing() -> None:
     broker = AnsweringLate("unsubscribe")
-    async with leaving_nothing(TopicManager(broker)) as manager:
-        drainable = await started(manager.subscribe(NUMBERS))
-        await drainable.aclose()
-        await wait_until(lambda: broker.held)
-        giving_up = asyncio.create_task(manager.subscribe(NUMBERS).start())
+    async with closing(broker) as (manager, _):
+        cancelled = asyncio.create_task(manager.subscribe(NUMBERS).start())
         await pause(3)
-        giving_up.cancel()
-        await ended(giving_up)
+        cancelled.cancel()
+        await ended(cancelled)
         broker.answer.set()
 
 

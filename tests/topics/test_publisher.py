@@ -227,7 +227,7 @@ async def test_a_batch_takes_one_command_an_entry_and_one_round_trip(
     batches = calls["cmdstat_eval"]["calls"]
     assert batches < 5
     assert batches + calls["cmdstat_evalsha"]["calls"] == TOO_MANY_FOR_ONE_BATCH
-    # A long answer needs several writes, and so do the monitors.
+    # A long answer needs several writes, and the answers to this connection are counted too.
     assert writes < TOO_MANY_FOR_ONE_BATCH / 10
 
 

@@ -132,7 +132,7 @@ async def through(server: Slow) -> AsyncIterator[AsgiWriter]:
         background.cancel()
 
 
-async def test_messages_leave_one_after_the_other_and_flushed_is_the_last_of_them() -> None:
+async def test_messages_are_sent_in_order_and_flush_waits_for_the_last() -> None:
     server = Slow()
     async with through(server) as wire, patience():
         for n in range(10):

@@ -35,13 +35,13 @@ PASSWORD = "pa55word"
 # Redis can't be reached
 
 
-async def test_no_server_at_the_start_is_said_at_once() -> None:
+async def test_a_start_without_a_server_fails_at_once() -> None:
     with refusing_port() as port:
         async with asyncio.timeout(TIMEOUT):
             assert str(port) in await refusal(f"redis://{HOST}:{port}")
 
 
-async def test_a_frozen_server_at_the_start_is_said_in_time(launch: Launch) -> None:
+async def test_a_start_with_a_frozen_server_fails_in_time(launch: Launch) -> None:
     server = launch()
     with Link(server.port) as link:
         link.freeze()
@@ -95,7 +95,7 @@ async def test_publishing_works_at_once_after_its_connections_were_killed(
         await asyncio.gather(*(ears.broker.publish("x", b"") for _ in range(32)))
 
 
-async def test_a_live_line_that_was_lost_is_counted_once_it_is_there_again(launch: Launch) -> None:
+async def test_a_lost_live_connection_is_counted_once_it_is_restored(launch: Launch) -> None:
     def counted() -> float:
         return REGISTRY.get_sample_value("gqlnotify_broker_reconnects_total") or 0.0
 
@@ -200,7 +200,7 @@ async def test_a_user_with_exactly_the_rights_that_are_needed_can_do_everything(
         await ears.broker.unsubscribe("x")
 
 
-async def test_a_full_redis_is_said_and_served_again_once_there_is_room(launch: Launch) -> None:
+async def test_a_full_redis_is_reported_and_used_again_once_it_has_room(launch: Launch) -> None:
     server = launch("maxmemory-policy noeviction")
     async with listening(server.url) as ears:
         first = await ears.broker.publish("x", b"1")
@@ -213,7 +213,7 @@ async def test_a_full_redis_is_said_and_served_again_once_there_is_room(launch: 
 
 
 @pytest.mark.parametrize("suffix", ["", ":ids"])
-async def test_a_foreign_key_in_the_way_is_said_and_left_alone(
+async def test_a_foreign_key_with_our_name_is_reported_and_not_changed(
     each_redis: RedisServer, suffix: str
 ) -> None:
     topic = new_topic()
@@ -231,14 +231,14 @@ async def test_a_foreign_key_in_the_way_is_said_and_left_alone(
     assert each_redis.ask("GET", stream_key(topic) + suffix) == b"mine"
 
 
-async def test_a_read_only_replica_is_said(launch: Launch) -> None:
+async def test_a_read_only_replica_is_reported(launch: Launch) -> None:
     _, replica = master_and_replica(launch)
     async with listening(replica.url) as ears:
         with pytest.raises(BrokerUnavailable, match=r"(?i)read.?only"):
             await ears.broker.publish("x", b"1")
 
 
-async def test_a_loading_server_is_said(launch: Launch) -> None:
+async def test_a_loading_server_is_reported(launch: Launch) -> None:
     server = launch("loading-process-events-interval-bytes 1024", "enable-debug-command local")
     async with listening(server.url) as ears:
         await asyncio.gather(*(ears.broker.publish(str(n), b"x" * 1000) for n in range(200)))
@@ -307,7 +307,7 @@ async def test_a_cancelled_wait_for_a_connection_passes_it_to_the_next_one(launc
             await asyncio.gather(*(ears.broker.publish("x", b"") for _ in range(100)))
 
 
-async def test_nothing_is_left_of_a_closed_broker(each_redis: RedisServer) -> None:
+async def test_a_closed_broker_leaves_nothing(each_redis: RedisServer) -> None:
     tasks, sockets = asyncio.all_tasks(), _open_files()
     for _ in range(20):
         async with listening(each_redis.url) as ears:
@@ -320,7 +320,7 @@ async def test_nothing_is_left_of_a_closed_broker(each_redis: RedisServer) -> No
     await wait_until(lambda: not clients(each_redis, pubsub=True))
 
 
-async def test_a_broker_that_was_refused_leaves_nothing_either(launch: Launch) -> None:
+async def test_a_refused_broker_leaves_nothing(launch: Launch) -> None:
     server = launch(password=PASSWORD)
     tasks, sockets = asyncio.all_tasks(), _open_files()
     for _ in range(5):
@@ -365,7 +365,7 @@ def test_a_closed_broker_works_in_another_event_loop(each_redis: RedisServer) ->
     assert [asyncio.run(use()) for _ in range(3)] == [1, 2, 3]
 
 
-async def test_a_closed_broker_says_so() -> None:
+async def test_a_closed_broker_raises_an_error_that_says_so() -> None:
     broker = RedisBroker("redis://localhost")
     for asking in (broker.publish("x", b""), broker.head("x"), broker.subscribe("x")):
         with pytest.raises(BrokerUnavailable, match="not open"):

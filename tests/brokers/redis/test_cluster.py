@@ -73,7 +73,7 @@ def move_keys(slot: int, source: RedisServer, target: RedisServer) -> None:
 # where things are
 
 
-async def test_topics_are_spread_and_each_is_listened_to_where_it_lives(
+async def test_each_topic_is_subscribed_at_the_node_of_its_slot(
     each_cluster: Cluster,
 ) -> None:
     topics = [new_topic() for _ in range(60)]
@@ -93,7 +93,7 @@ async def test_topics_are_spread_and_each_is_listened_to_where_it_lives(
         assert Counter(event.topic for event in ears.delivered) == Counter(topics * 2)
 
 
-async def test_there_is_no_line_to_a_node_that_has_no_topic_of_ours(each_cluster: Cluster) -> None:
+async def test_a_node_without_our_topics_gets_no_connection(each_cluster: Cluster) -> None:
     node = each_cluster.nodes[1]
     async with listening(each_cluster.url) as ears:
         await ears.broker.subscribe(topic_on(each_cluster, node))
@@ -120,7 +120,7 @@ async def test_a_history_without_an_event_ends_soon_and_the_first_event_extends_
             assert server.ask("TTL", key) > 120
 
 
-async def test_a_history_without_an_event_lives_on_while_a_process_listens(
+async def test_an_empty_history_is_kept_while_a_process_subscribes_to_it(
     each_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_broker, "_KEEP_SECONDS", 0.05)

@@ -99,7 +99,7 @@ async def test_publishers_without_a_server_follow_at_once(pair: Pair, state: str
         assert (await asyncio.to_thread(publisher.publish_sync, topic, 5)).seq == 5
 
 
-async def test_a_server_that_stays_read_only_is_asked_over_few_connections(pair: Pair) -> None:
+async def test_a_server_that_stays_read_only_gets_few_connections(pair: Pair) -> None:
     async with listening(pair.replica.url) as ears:
         with counting(pair.replica) as connected:
             for _ in range(50):
@@ -109,7 +109,7 @@ async def test_a_server_that_stays_read_only_is_asked_over_few_connections(pair:
             assert connected() <= 5
 
 
-async def test_rights_that_another_server_gives_are_found_there(launch: Launch) -> None:
+async def test_after_a_failover_the_rights_of_the_new_server_apply(launch: Launch) -> None:
     strict, generous = launch(), launch()
     strict.ask("ACL", "SETUSER", "app", "on", ">x", "~*", "&*", "+@all", "-evalsha", "-eval")
     generous.ask("ACL", "SETUSER", "app", "on", ">x", "~*", "&*", "+@all")

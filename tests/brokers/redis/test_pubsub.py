@@ -128,7 +128,7 @@ async def test_a_cancelled_subscribe_leaves_no_channel(launch: Launch) -> None:
 
 
 @pytest.mark.parametrize("pubsub", [True, False], ids=["pubsub", "commands"])
-async def test_killed_connections_leave_no_hole(launch: Launch, pubsub: bool) -> None:
+async def test_killed_connections_cause_no_gap(launch: Launch, pubsub: bool) -> None:
     server = launch()
     async with numbers(server.url) as stream:
         await stream.reader()
@@ -172,7 +172,7 @@ async def test_events_published_while_the_connection_is_down_arrive_before_newer
             await stream.everybody_has(range(410))
 
 
-async def test_a_frozen_line_is_noticed_in_time_and_caught_up(launch: Launch) -> None:
+async def test_a_frozen_connection_is_noticed_in_time_and_caught_up(launch: Launch) -> None:
     server = launch()
     with Link(server.port) as link:
         async with numbers(link.url) as stream, numbers(server.url) as other:
@@ -425,7 +425,7 @@ async def test_a_cursor_of_a_topic_without_an_event_does_not_suffer_from_lost_da
         assert late.told is None
 
 
-async def test_what_is_published_while_the_line_is_down_reaches_a_topic_without_an_event(
+async def test_events_published_while_the_connection_is_down_reach_an_empty_topic(
     launch: Launch,
 ) -> None:
     server = launch()
@@ -483,7 +483,7 @@ async def test_a_broker_can_be_closed_right_after_unsubscribing(each_redis: Redi
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_a_line_that_is_lost_while_it_is_closed_is_closed(
+async def test_a_connection_that_is_lost_while_it_closes_is_closed(
     each_redis: RedisServer, turns: int
 ) -> None:
     servers = connect(Address.parse(each_redis.url), TIMEOUT)

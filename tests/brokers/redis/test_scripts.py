@@ -232,7 +232,7 @@ async def test_a_huge_seq_is_counted_on_exactly(each_redis: RedisServer) -> None
 # topics without an event
 
 
-async def test_asking_for_topics_without_an_event_leaves_one_key_for_them_all(
+async def test_cursors_of_empty_topics_need_one_key_for_all_of_them(
     launch: Launch,
 ) -> None:
     server = launch()

@@ -44,7 +44,7 @@ async def test_an_unknown_service_is_named_in_the_error(redis_program: Path) -> 
         assert "nobody" in await refusal(f"redis+sentinel://{HOST}:{watched.watcher.port}/nobody")
 
 
-async def test_no_sentinel_is_said() -> None:
+async def test_an_unreachable_sentinel_is_reported() -> None:
     with refusing_port() as port:
         assert "tasks" in await refusal(f"redis+sentinel://{HOST}:{port}/tasks")
 
@@ -59,7 +59,7 @@ async def test_a_sentinel_that_is_down_is_passed_over(redis_program: Path) -> No
             await wait_until(lambda: ears.payloads == [b"1"])
 
 
-async def test_the_end_of_the_master_is_said_until_there_is_another(redis_program: Path) -> None:
+async def test_a_missing_master_is_reported_until_there_is_another(redis_program: Path) -> None:
     with sentinel(redis_program) as watched:
         async with listening(watched.url) as ears:
             await ears.broker.publish("x", b"1")
