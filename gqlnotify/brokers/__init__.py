@@ -11,7 +11,7 @@ def from_settings(settings: Settings) -> Broker:
     """Return the broker that the scheme of `settings.broker_url` names.
 
     Raises:
-        ValueError: no broker goes by that scheme, or the rest of the URL is wrong.
+        ValueError: There is no broker for this scheme, or the rest of the URL is wrong.
     """
     scheme = settings.broker_url.partition("://")[0]
     if scheme == "memory":
@@ -21,12 +21,12 @@ def from_settings(settings: Settings) -> Broker:
             per_topic=settings.history_per_topic,
             longest_life=settings.longest_life,
         )
-    # An application of one process need not load the driver.
+    # An application with the memory broker does not need redis-py.
     from gqlnotify.brokers import redis  # noqa: PLC0415
 
     if scheme not in redis.SCHEMES:
         known = ", ".join(f"{each}://" for each in ("memory", *redis.SCHEMES))
         raise ValueError(
-            f"GQLNOTIFY_BROKER_URL has the scheme {scheme!r}; this version knows {known}"
+            f"GQLNOTIFY_BROKER_URL has the unknown scheme {scheme!r}: use one of {known}"
         )
     return redis.from_settings(settings)

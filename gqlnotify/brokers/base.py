@@ -1,4 +1,4 @@
-"""The contract of a broker. `tests/brokers/contract.py` holds a test for every promise here."""
+"""The contract of a broker. `tests/brokers/contract.py` has a test for every promise here."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,103 +10,107 @@ Deliver = Callable[[Event], None]
 
 
 OnPossibleGap = Callable[[str], None]
-"""Hears that the live path of this topic may have dropped events: the history knows them. It
-returns at once and never raises."""
+"""Called with a topic whose live path may have dropped events, so its history must be read.
+
+It returns at once and never raises."""
 
 
 class Broker(ABC):
     """An ordered, bounded history for each topic, and a live path that is allowed to fail.
 
     The history is the truth: contiguous, the same for all subscribers, replayable. The live path is
-    only a fast wake-up: it may drop, repeat or reorder events. `TopicManager` makes one unbroken
-    stream of the two, so a broker need not.
+    only a fast notification: it may drop, repeat or reorder events. `TopicManager` combines the two
+    into one stream without gaps, so a broker need not.
 
-    Names and payloads come checked; a broker treats both as opaque.
+    The caller has checked names and payloads. A broker treats both as opaque.
     """
 
     durable = True
-    """Whether a history outlives the process."""
+    """Whether histories outlive the process."""
 
     @abstractmethod
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
-        """Connect, and hand what arrives on subscribed topics to `deliver` in this event loop.
+        """Connect, and call `deliver` in this event loop for each event of a subscribed topic.
 
-        Calls `on_possible_gap` where events may have been dropped and no later one may show it.
+        The broker calls `on_possible_gap` when the live path may have dropped events. A later event
+        would reveal the gap, but there may be none.
 
         Raises:
-            BrokerUnavailable: the broker can't be reached.
+            BrokerUnavailable: The broker can't be reached.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of every connection. A closed broker may be started again."""
+        """Close every connection. A closed broker may be started again."""
 
     @abstractmethod
     async def check(self) -> None:
-        """Return if events can be published and are delivered; prove it by doing both.
+        """Check that events can be published and are delivered, by doing both.
 
-        The answer may be up to a second old. No subscriber receives anything.
+        The result may be up to a second old. No subscriber receives anything.
 
         Raises:
-            BrokerUnavailable: they can't, or aren't.
+            BrokerUnavailable: Events can't be published, or are not delivered.
         """
 
     @abstractmethod
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
-        """Append an event to the topic's history, send it live, and return where it stands.
+        """Append an event to the topic's history, send it live, and return its cursor.
 
-        The first event of a history has `seq` 1 and each later one the next number. Within a
-        history the epoch stays, unless the broker may have forgotten its newest events: it then
-        goes on in a new epoch, so that their cursors are never given to other events. An
-        `event_id` that the history still remembers appends nothing and returns the first one's
-        cursor.
+        The first event of a history has `seq` 1, and each later one the next number. The epoch of a
+        history stays the same, unless the broker may have lost the newest events. It then starts a
+        new epoch, so other events never get the cursors of the lost ones. If the history still
+        contains an event with this `event_id`, nothing is appended, and the cursor of that event is
+        returned.
 
         Raises:
-            BrokerUnavailable: the event was not appended, or that is unknown.
+            BrokerUnavailable: The event was not appended, or it is unknown whether it was.
         """
 
     @abstractmethod
     async def subscribe(self, topic: str) -> None:
-        """Have events of `topic` delivered live.
+        """Begin to deliver the events of `topic` live.
 
-        Whatever is published after this has returned is either delivered or, where the live path
-        drops it, in the history. A subscribed topic's history does not end by idleness alone, and
-        the cursor of one that has none stays good. A broker that can't be reached is waited for.
+        An event that is published after this has returned is delivered or, if the live path drops
+        it, is in the history. While a topic is subscribed to, its history does not end only because
+        it is idle. If it has no history, its cursor stays valid. If the broker can't be reached,
+        this waits until it can.
         """
 
     @abstractmethod
     async def unsubscribe(self, topic: str) -> None:
-        """Undo `subscribe`. Subscribing again right away may find that it was never undone."""
+        """Stop delivering the events of `topic`. A `subscribe` right after this may undo it."""
 
     @abstractmethod
     async def head(self, topic: str) -> Cursor:
         """Return the cursor of the topic's newest event.
 
-        That of a topic without a history has `seq` 0. A broker need not keep anything for it, and
-        may return another cursor the next time, with a later epoch. In any case, what is published
-        after this has returned can be read back from the cursor returned.
+        The cursor of a topic without a history has `seq` 0. The broker need not store anything for
+        it, and may return another cursor the next time, with a later epoch. In any case, `read`
+        with the returned cursor returns what was published after this has returned.
 
         Raises:
-            BrokerUnavailable: the history can't be asked.
+            BrokerUnavailable: The history can't be read.
         """
 
     @abstractmethod
     async def oldest(self, topic: str) -> Cursor:
-        """Return the cursor from which `read` returns all that the topic still remembers.
+        """Return the cursor after which `read` returns everything that the history contains.
 
-        For a topic without a history this is a cursor as from `head`.
+        For a topic without a history, this is a cursor like that of `head`.
 
         Raises:
-            BrokerUnavailable: the history can't be asked.
+            BrokerUnavailable: The history can't be read.
         """
 
     @abstractmethod
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """Return the events right after `after`, oldest first, at most `limit` of them.
 
+        The list never has a gap, neither inside nor at its start.
+
         Raises:
-            CursorExpired: the event right after `after` is no longer there, or the topic's
-                history is not the one that `after` was taken from, or that is not known. Never a
-                list with a hole.
-            BrokerUnavailable: the history can't be asked.
+            CursorExpired: The history no longer contains the event right after `after`, or `after`
+                is not from this history, or the broker can't tell.
+            BrokerUnavailable: The history can't be read.
         """

@@ -1,4 +1,4 @@
-"""The in-process broker: each topic's history is a bounded ring. It ends with the process."""
+"""The in-process broker. The history of a topic is a bounded queue, lost when the process ends."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ class _History:
 
     @property
     def before_first(self) -> int:
-        """The oldest `seq` that one can still read after."""
+        """The lowest `seq` after which `read` can return every event."""
         return self.head.seq - len(self.events)
 
     def append(self, event: Event, now: float) -> None:
@@ -43,11 +43,15 @@ class _History:
 
 
 class MemoryBroker(Broker):
-    """Keeps up to `length` events a topic, none of them longer than `seconds`.
+    """Keeps the histories of topics in this process.
 
-    `per_topic` has other bounds for topics that fit a pattern. A topic without subscribers
-    that was not used for its `seconds` is forgotten. `longest_life` is how long a token
-    may live, in seconds, and so how long it is remembered what is revoked.
+    A topic without subscribers that was not used for its `seconds` is deleted.
+
+    Args:
+        length: How many events a topic keeps.
+        seconds: How long a topic keeps an event.
+        per_topic: Other bounds, for topics that match a pattern.
+        longest_life: How long a token may be valid, in seconds. Revocations are kept for as long.
     """
 
     durable = False
@@ -73,8 +77,8 @@ class MemoryBroker(Broker):
         """Forget the histories of an earlier event loop."""
         loop = asyncio.get_running_loop()
         if self._loop not in {None, loop}:
-            # An application that is tested in one loop for each test must not find the events, or
-            # the event ids, of the test before.
+            # If each test of an application has its own event loop, a test must not see the events
+            # or event ids of the test before.
             self._histories.clear()
             self._subscribed.clear()
         self._loop = loop
@@ -129,7 +133,7 @@ class MemoryBroker(Broker):
             raise CursorExpired(f"{topic!r} has no history")
         history = self._history(topic, time.monotonic())
         if after.epoch != history.head.epoch:
-            raise CursorExpired(f"The history of {topic!r} began again after this cursor was taken")
+            raise CursorExpired(f"This cursor is from an earlier history of {topic!r}")
         if not history.before_first <= after.seq <= history.head.seq:
             raise CursorExpired(f"The history of {topic!r} no longer reaches back to this cursor")
         start = after.seq - history.before_first
@@ -154,7 +158,8 @@ class MemoryBroker(Broker):
         return topic not in self._subscribed and history.touched + history.bounds.seconds < now
 
     def _sweep_sometimes(self, now: float) -> None:
-        # Free-form topics come and go; without this a chatty client could fill the memory.
+        # A client that may use any number of topics could otherwise fill the memory. A sweep after
+        # as many calls as there are topics costs each call a constant time.
         self._until_sweep -= 1
         if self._until_sweep > 0:
             return
@@ -164,6 +169,6 @@ class MemoryBroker(Broker):
                 del self._histories[topic]
 
     def _new_epoch(self) -> int:
-        # Never twice the same, so that a cursor of one topic can't pass for another's.
+        # Never the same number twice: a cursor of one topic must not be valid for another.
         self._last_epoch = max(int(time.time() * 1000), self._last_epoch + 1)
         return self._last_epoch

@@ -18,7 +18,7 @@ from tests.servers import DIRECT, UVICORN, Server, serving
 
 # Long enough that a slow machine can't cause a gap.
 _BROKER = {"broker_timeout": 1.0, "history_length": 20_000}
-_LOST_LINE = "No live line to Redis"
+_LOST_LINE = "No live connection to Redis"
 
 
 @dataclass(frozen=True)

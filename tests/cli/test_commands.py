@@ -69,4 +69,4 @@ def test_commands_explain_what_is_wrong_with_the_broker_without_its_password(
 def test_publish_and_tail_do_not_print_a_password_that_redis_refuses(command: list[str]) -> None:
     with redis_server(password="right") as server:
         url = server.url.replace(":right@", ":hunter2@")
-        assert_told(run(*command, settings=on(url)), 1, "can't be reached or refuses")
+        assert_told(run(*command, settings=on(url)), 1, "can't be reached or refuses the command")

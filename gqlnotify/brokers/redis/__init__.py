@@ -1,4 +1,4 @@
-"""Topics in Redis: any number of processes on any number of machines act as one."""
+"""Topics in Redis, shared by any number of processes on any number of machines."""
 
 from gqlnotify.brokers.redis.broker import RedisBroker
 from gqlnotify.brokers.redis.publisher import Message, Sender
@@ -12,7 +12,7 @@ def from_settings(settings: Settings) -> RedisBroker:
     """Return the broker that the settings describe.
 
     Raises:
-        ValueError: `broker_url` is wrong.
+        ValueError: `broker_url` is not a valid URL of Redis.
     """
     return RedisBroker(
         settings.broker_url,

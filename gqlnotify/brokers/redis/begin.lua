@@ -1,4 +1,4 @@
--- Give the topic a history, if it has none, and extend it.
+-- Begin a history if the topic has none, and extend its lifetime.
 
 history(here_and_now())
 extend(ARGV[1])

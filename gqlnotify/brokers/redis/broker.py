@@ -1,4 +1,4 @@
-"""The Redis broker: each topic's history is a stream, Pub/Sub is its live path."""
+"""The Redis broker: the history of a topic is a stream, and Pub/Sub is the live path."""
 
 import asyncio
 import logging
@@ -28,16 +28,16 @@ from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
 
-# More at once would only wait for each other in the one thread that Redis has.
+# More would only wait for each other: Redis runs all commands in one thread.
 _COMMANDS_AT_ONCE = 32
 _KEEP_SECONDS = 15.0
 _KEEP_AT_ONCE = 1000
-# The cursor of a topic that does not exist is outrun by enough newer topics. So a topic that is
-# listened to for long gets a history.
+# `begun` keeps the 100 000 newest topics (history.lua), so the cursor of a topic that does not
+# exist expires when enough newer topics begin. A topic with subscribers gets a history before that.
 _BEGIN_SECONDS = 600.0
 _MOVING_SECONDS = 0.05
 
-# One event, and a key that ends a minute after the last check.
+# One event, in a key that expires a minute after the last check.
 _PROBE = Bounds(length=1, seconds=1)
 
 logger = logging.getLogger("gqlnotify.brokers")
@@ -47,14 +47,14 @@ class RedisBroker(Broker):
     """Topics in Redis 7 or Valkey, shared by any number of processes.
 
     Args:
-        url: see `Address.parse`.
-        length, seconds, per_topic, longest_life: how much a topic remembers, as in `MemoryBroker`.
-        timeout: seconds after which a silent Redis counts as unreachable.
-        prefix: the first part of every key and channel. All databases of a server share its
-            channels, so two applications on one server need two prefixes.
+        url: Where Redis is, in a form that `Address.parse` accepts.
+        length, seconds, per_topic, longest_life: The bounds of histories, as in `MemoryBroker`.
+        timeout: Seconds after which a Redis that does not answer counts as unreachable.
+        prefix: The first part of every key and channel. All databases of a server share its
+            channels, so two applications on one server need different prefixes.
 
     Raises:
-        ValueError: the URL is none that it knows.
+        ValueError: The URL has another form.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class RedisBroker(Broker):
     async def check(self) -> None:
         session = self._started()
         if not session.live.connected:
-            raise BrokerUnavailable("The live line to Redis is down")
+            raise BrokerUnavailable("The live connection to Redis is down and being made again")
         await self._probe.check()
 
     @override
@@ -141,7 +141,10 @@ class RedisBroker(Broker):
         try:
             event = scripts.parse_message(topic, data)
         except ValueError:
-            logger.warning("%d bytes on %s were not sent by gqlnotify", len(data), channel)
+            logger.warning(
+                "Ignored %d bytes on the channel %s that were not sent by gqlnotify",
+                *(len(data), channel),
+            )
             return
         if topic == self._probe.topic:
             self._probe.received(event.payload)
@@ -149,7 +152,7 @@ class RedisBroker(Broker):
             self._deliver(event)
 
     def confirmed(self, channel: str) -> None:
-        """Take note that the live path may have missed something until now."""
+        """Report that the live path may have missed events until now."""
         self._on_possible_gap(self._names.topic(channel))
 
     async def _publish(
@@ -162,7 +165,7 @@ class RedisBroker(Broker):
             return scripts.parse_cursor(await session.run(call))
 
     async def _prove(self, probe: Probe) -> None:
-        """Publish as everybody does, and wait for the event on the live line."""
+        """Publish an event the usual way, and wait for it on the live connection."""
         session = self._started()
         try:
             async with asyncio.timeout(self._timeout):
@@ -170,19 +173,20 @@ class RedisBroker(Broker):
                 await self._publish(probe.topic, probe.payload, None, _PROBE)
                 await probe.arrived.wait()
         except TimeoutError as error:
-            # The line may lead to a server that no longer hears of what is published.
+            # The connection may lead to a server that no longer gets the events, for example a
+            # former master.
             session.live.reconnect()
-            raise BrokerUnavailable("An event was published, but did not arrive") from error
+            raise BrokerUnavailable("A published event did not arrive in time") from error
 
     def _started(self) -> "_Session":
         if self._session is None:
-            raise BrokerUnavailable("The connection to Redis is not open")
+            raise BrokerUnavailable("The broker is not open: call start first")
         return self._session
 
     @asynccontextmanager
     async def _answer(self) -> AsyncIterator["_Session"]:
         session = self._started()
-        # Twice: a turn may have to be waited for, and then the answer.
+        # Twice the timeout: once to get a permit, and once to get the reply.
         with reaching():
             async with asyncio.timeout(2 * self._timeout), session.permits:
                 yield session
@@ -190,12 +194,13 @@ class RedisBroker(Broker):
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_SECONDS)
-            # A process that only listens finds out here that its line leads to the wrong server.
+            # The check is how a process that only listens notices that its connection leads to the
+            # wrong server.
             for work in (self.check, self._extend_all):
                 try:
                     await work()
                 except BrokerUnavailable as error:
-                    logger.warning("The broker does not work as it should: %s", error.reason)
+                    logger.warning("The regular check of the broker failed: %s", error.reason)
 
     async def _extend_all(self) -> None:
         own = self._names.stream(self._probe.topic)
@@ -206,7 +211,7 @@ class RedisBroker(Broker):
         await self._look_after(missing)
 
     async def _extend(self, channels: Sequence[str]) -> list[str]:
-        """Extend the topics of these channels, and return those that do not exist."""
+        """Extend the lifetime of these channels' topics, and return those that do not exist."""
         topics = [self._names.topic(channel) for channel in channels]
         async with self._answer() as session:
             batch = session.servers.client.pipeline(transaction=False)
@@ -222,7 +227,7 @@ class RedisBroker(Broker):
         for topic in missing:
             self._missing[topic] = known.get(topic, now)
             if topic not in known:
-                # It may have existed until now, and lost what it held.
+                # It may have existed until now, and its events may be lost.
                 self._on_possible_gap(topic)
             elif now - self._missing[topic] >= _BEGIN_SECONDS:
                 await self._begin(topic)
@@ -234,7 +239,7 @@ class RedisBroker(Broker):
 
 
 class _Session:
-    """What lives from start to close."""
+    """What a broker uses between `start` and `close`."""
 
     def __init__(self, servers: Servers, live: LivePath) -> None:
         self.servers = servers
@@ -244,7 +249,7 @@ class _Session:
         self.keeping: asyncio.Task[None] | None = None
 
     async def run(self, call: Call) -> Any:
-        """Return what the script answers."""
+        """Run the script and return its reply."""
         with self._login.attempt():
             return await self._run(call)
 
@@ -261,17 +266,17 @@ class _Session:
                     raise
 
     async def _may_try_again(self, error: Exception, began: float) -> bool:
-        """Return whether another try is safe and may go better; prepare for it."""
+        """Return whether another try is safe and may succeed, and prepare for it."""
         if is_misled(error):
             return await self.servers.renew(error, began) and refused_unwritten(error)
         if isinstance(error, ClusterError):
-            # The slot is on its way to another server, and nothing was done.
+            # The slot is moving to another server, and nothing was executed.
             await asyncio.sleep(_MOVING_SECONDS)
             return True
         return False
 
     async def aclose(self) -> None:
-        """Let go of every connection."""
+        """Stop the tasks and close every connection."""
         if self.keeping is not None:
             self.keeping.cancel()
         await self.live.aclose()

@@ -1,4 +1,4 @@
-"""One Pub/Sub connection to one server. It is made again for as long as the line is open."""
+"""One Pub/Sub connection to one server, which connects again until it is closed."""
 
 import asyncio
 import logging
@@ -25,21 +25,21 @@ logger = logging.getLogger("gqlnotify.brokers")
 
 
 class Listener(Protocol):
-    """Who is told what happens on a line."""
+    """Gets what happens on a line."""
 
     def received(self, channel: str, data: bytes) -> None:
         """Take a message."""
 
     def confirmed(self, channel: str) -> None:
-        """The channel's messages come from now on."""
+        """Take note that the messages of the channel arrive from now on."""
 
     def unsettled(self) -> None:
-        """The line was lost, or its server no longer has one of the channels."""
+        """Take note that the connection was lost, or that its server lost one of the channels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    """One channel that was asked for, or given up; answers come in the order of the requests."""
+    """A command to subscribe to a channel or unsubscribe from it. Redis answers them in order."""
 
     kind: bytes
     channel: str
@@ -50,9 +50,9 @@ class _Request:
 
 
 class Line:
-    """Wants channels, asks the server for the difference, and says what came of it.
+    """Keeps the server's subscriptions equal to the wanted channels, over all reconnects.
 
-    A server that is silent is pinged; if it stays silent for `timeout` seconds, it counts as lost.
+    A silent server is pinged. If it stays silent for `timeout` seconds, the connection is lost.
     """
 
     def __init__(self, servers: Servers, name: str, listener: Listener, timeout: float) -> None:
@@ -74,18 +74,19 @@ class Line:
         self._running = asyncio.create_task(self._run())
 
     def add(self, channel: str) -> None:
-        """Want the channel. Nothing is asked twice."""
+        """Want the channel. A channel that is already wanted causes no command."""
         self.channels.add(channel)
         self._note(channel)
 
     def remove(self, channel: str) -> None:
-        """Want it no longer."""
+        """Stop wanting the channel."""
         self.channels.discard(channel)
         self._note(channel)
 
     async def aclose(self) -> None:
-        """Hang up."""
-        # More than once: a task group that fails in the turn in which it is cancelled forgets it.
+        """Close the connection for good."""
+        # Cancel until it works: a task group that fails in the tick in which it is cancelled loses
+        # the cancellation.
         while not self._running.done():
             self._running.cancel()
             await asyncio.wait([self._running], timeout=_CANCEL_AGAIN_SECONDS)
@@ -101,7 +102,8 @@ class Line:
             try:
                 await self._hold()
             except Exception as error:
-                # A server that takes connections and drops them again must not be hammered.
+                # A server may accept connections and drop them at once. Such a connection does not
+                # reset the back-off.
                 if _now() - self._up_since >= _RETRY_SECONDS[1]:
                     backoff.reset()
                 delay = backoff.next()
@@ -110,7 +112,7 @@ class Line:
                 await asyncio.sleep(delay)
 
     def reconnect(self) -> None:
-        """Give up this connection for a new one: the address may lead to another server now."""
+        """Replace this connection by a new one: the address may lead to another server now."""
         self._misled.set()
 
     async def _hold(self) -> None:
@@ -118,8 +120,8 @@ class Line:
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
-            # Silence is for `_watch` to judge. With a timeout the library waits for each write in
-            # a way that, on Python 3.11, swallows a cancel which comes in the same turn.
+            # `_watch` detects a silent server. With a timeout, redis-py uses `asyncio.wait_for` for
+            # each write, which on Python 3.11 loses a cancellation in the tick in which it returns.
             connection.socket_timeout = None
             self._begin()
             async with asyncio.TaskGroup() as tasks:
@@ -134,7 +136,9 @@ class Line:
             error = error.exceptions[0]
         unexpected = not is_trouble(error)
         logger.warning(
-            "No live line to Redis, next try in %.2f s: %s", delay, error, exc_info=unexpected
+            "No live connection to Redis, next try in %.2f s: %s",
+            *(delay, error),
+            exc_info=unexpected,
         )
 
     def _begin(self) -> None:
@@ -167,12 +171,12 @@ class Line:
         elif self._expected and (kind, channel) == self._expected[0].answer:
             self._answered(self._expected.popleft())
         elif channel in self._asked:
-            # This end was not asked for: a cluster moved the channel elsewhere.
+            # An unsubscription that we did not send: the cluster moved the channel's slot.
             self._forget(self._latest[channel])
 
     def _answered(self, request: "_Request") -> None:
         if self._latest.get(request.channel) is not request:
-            # Since then something else was asked, and its answer is what counts.
+            # A later request for this channel is on its way. Only its answer counts.
             return
         if request.kind in _SUBSCRIBED:
             self.confirmed.add(request.channel)
@@ -211,7 +215,8 @@ class Line:
         while True:
             await asyncio.sleep(interval)
             silent = _now() - self._heard
-            # A server that was not asked is not at fault: this process may have been blocked.
+            # Only a server that got a ping after its last message can be late: this process may
+            # have been blocked.
             if silent >= self._timeout and pinged > self._heard:
                 raise TimeoutError(f"no answer for {silent:.1f} s")
             if silent >= interval:
@@ -220,7 +225,7 @@ class Line:
 
     async def _turn_away(self, _connection: AbstractConnection) -> None:
         await self._misled.wait()
-        raise RedisConnectionError("the server behind the address has changed")
+        raise RedisConnectionError("the address leads to another server")
 
 
 def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -1,4 +1,4 @@
--- The cursor of the newest event, or of a topic that does not exist.
+-- Return the cursor of the newest event, or a cursor for a topic that does not exist.
 
 local age, lifetime, empty = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 

@@ -1,27 +1,29 @@
--- What the scripts share.
+-- Functions that all scripts share, and how Redis stores a topic.
 --
--- A topic's history is one stream, and an entry's id is its event's cursor. Behind the first entry,
--- which is only a place to read after, each entry is the event right behind the one before it:
--- `seq` counts on by one. An entry holds t, when it was published (ms since 1970); r, the server
--- that took it; i, the event id, or nothing; p, the payload.
+-- The history of a topic is one stream. The id of an entry is the cursor of its event. The first
+-- entry is no event, only a position to read after. From then on `seq` increases by one with each
+-- entry, so a stream has no gaps. The fields of an entry are t, when the event was published (ms
+-- since 1970); r, the server that appended it; i, the event id, or nothing; p, the payload.
 --
--- A server that was restarted or promoted may have forgotten its newest entries, and would give
--- their numbers to other events. So what it appends is of a new epoch: a cursor from the forgotten
--- part is found nowhere, and every other one goes on as ever.
+-- A server that was restarted or promoted may have lost its newest entries, and would give their
+-- numbers to other events. So a server appends its first entry with a new epoch. A cursor of a lost
+-- entry is then not found, and all other cursors stay valid.
 --
--- The set beside the stream knows the seq of each event id. It always exists, with one member that
--- is no id: while a cluster moves a slot, it refuses a script one of whose keys is nowhere.
+-- A sorted set for each topic maps event ids to their seq. It always exists, with one member that
+-- is not an id: while a cluster moves a slot, it refuses a script if one of the keys does not
+-- exist.
 --
--- A topic that does not exist has no entry to read after. The cursor of such a topic is a time,
--- `<us>-0`, and nothing is written for it. It is good for as long as these scripts can prove that
--- the stream holds all that was published since. The proof is `begun`: one sorted set for all topics
--- that knows when each stream began, and that is lost when the server loses its data. The lowest
--- time in it tells how far back it is complete. A cluster has no such set, because a script reaches
--- the keys of one slot only: there a topic that is asked for begins at once, and ends soon.
+-- A topic that does not exist has no entry to read after. Its cursor is a time, `<us>-0`, and Redis
+-- stores nothing for it. The cursor is valid while these scripts can prove that the stream contains
+-- everything that was published since that time. The proof is `begun`, one sorted set for all
+-- topics with the time at which each stream began. A server that loses its data loses this set too.
+-- The lowest time in the set says since when it is complete. A cluster has no such set, because a
+-- script can only use keys of one slot. There, asking for a topic begins its history, with a short
+-- lifetime.
 
 local stream, ids, begun = KEYS[1], KEYS[2], KEYS[3]
 
--- Some 16 MB at most, far less than the streams of as many topics take.
+-- About 16 MB, far less than the streams of as many topics need.
 local REMEMBERED = 100000
 local WEEK = 7 * 24 * 3600 * 1000
 
@@ -34,12 +36,13 @@ local function milliseconds(us)
   return math.floor(us / 1000)
 end
 
--- Lua would write a number of this size as 1.76e+15.
+-- `tostring` would return 1.76e+15 for a number of this size.
 local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Every start and every promotion of a server gives it another replication id.
+-- A server gets a new replication id each time it starts and each time it is promoted. So entries
+-- with another id may have been followed by entries that are lost.
 local function server()
   return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)')
 end
@@ -68,7 +71,8 @@ local function append(epoch, seq, id, payload, now)
   return cursor
 end
 
--- The last time at which the stream may have begun, or nil if nothing is known about that.
+-- The latest time at which the stream may have begun, or nil if nothing is known. `begun` is
+-- complete only since its lowest time: a stream that is not in it may have begun until then.
 local function last_begun()
   local oldest = redis.call('ZRANGE', begun, 0, 0, 'WITHSCORES')[2]
   if oldest then
@@ -83,7 +87,8 @@ local function note(member, us)
   redis.call('PEXPIRE', begun, WEEK)
 end
 
--- The same, but from now on something is known. The member '' stands for no stream.
+-- The same, but if nothing is known, note that the set is complete from now on. The member '' is
+-- not a stream.
 local function last_begun_for_certain(now)
   local last = last_begun()
   if not last then
@@ -93,20 +98,22 @@ local function last_begun_for_certain(now)
   return last
 end
 
--- The cursor of a topic that does not exist: now, or later if the clock was set back.
+-- The cursor of a topic that does not exist: the current time, or a later one if the clock was set
+-- back.
 local function place(now)
   local us = math.max(now.us, last_begun_for_certain(now) + 1)
-  -- The proof has to outlive the cursor, also where no topic begins for a week.
+  -- The proof must outlive the cursor, even if no topic begins for a week.
   if redis.call('PTTL', begun) < WEEK / 2 then
     redis.call('PEXPIRE', begun, WEEK)
   end
   return digits(us) .. '-0'
 end
 
--- A topic that is new, or whose history has ended, begins one with nothing but a place to start at.
--- This entry's payload tells since when there was none.
+-- Begin the history of a topic that is new or has expired, with an entry to read after. The payload
+-- of this entry says since when the topic had no history.
 local function begin(now)
-  -- First a command that a full server refuses: it no longer checks once a script has written.
+  -- The first command that writes must be one that a full server refuses (XADD or ZADD): after the
+  -- first write of a script, Redis no longer checks `maxmemory`.
   local epoch, since = now.us, ''
   if begun then
     local last = last_begun_for_certain(now)
@@ -118,7 +125,7 @@ local function begin(now)
   redis.call('ZADD', ids, '+inf', '')
 end
 
--- What Redis tells of the stream, or nil if it does not exist.
+-- What XINFO says about the stream, or nil if it does not exist.
 local function inspect()
   local reply = redis.pcall('XINFO', 'STREAM', stream)
   if reply.err then
@@ -148,8 +155,9 @@ local function extend(lifetime)
   redis.call('PEXPIRE', ids, lifetime)
 end
 
--- Until its first event, a history that began in a cluster lives for `empty` only, or for as long as
--- a process that listens has extended it.
+-- Until its first event, a history in a cluster lives only for `empty` ms: any client that may
+-- subscribe can create it. NX and GT together never shorten the lifetime that a process which
+-- listens to the topic has set.
 local function extend_by_content(lifetime, empty)
   if not string.match(inspect()['last-entry'][1], '%-0$') then
     return extend(lifetime)
@@ -160,7 +168,9 @@ local function extend_by_content(lifetime, empty)
   end
 end
 
--- Drop what was published before `since`, but for the last of it: someone may read after that.
+-- Delete the entries that were published before `since`, except the last of them: it is the
+-- position before the oldest event that is kept. Most calls find nothing to delete, so the first
+-- page is small.
 local function drop_older(since)
   local anchor = nil
   local from, count = '-', 2

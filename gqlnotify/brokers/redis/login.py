@@ -1,4 +1,4 @@
-"""How often a refused login is tried again."""
+"""Limits how often a refused login is tried again."""
 
 import time
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ _RETRY_SECONDS = (0.05, 2.0)
 
 
 class Login:
-    """Fails commands at once while the server refuses our password.
+    """Lets commands fail at once while the server refuses our password.
 
-    Each try costs the server a connection, and there may be thousands of commands. So one command
-    at a time tries, after waits that double up to 2 seconds; the first that succeeds ends this.
+    Each try costs the server a connection, and thousands of commands may wait. So only one command
+    at a time tries, with waits that double up to 2 seconds, until one succeeds.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Login:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Send a command inside, and note whether it worked.
+        """Return a context manager for a command, which notes whether the login was refused.
 
         Raises:
-            AuthenticationError: the server refused the password, and the next try is not due.
+            AuthenticationError: The server refused the password, and the next try is not due.
         """
         self._check()
         try:
@@ -41,7 +41,7 @@ class Login:
         self._accepted()
 
     def _check(self) -> None:
-        # Threads share this: another may end the refusal meanwhile.
+        # A copy: another thread may reset the attribute in between.
         refusal = self._refusal
         if refusal is None:
             return
@@ -64,7 +64,7 @@ class Login:
 
 
 def _refusal_in(error: BaseException | None) -> AuthenticationError | None:
-    # The client of a cluster says that no server can be reached, because of this.
+    # The cluster client raises that no server can be reached, with this error as the cause.
     while error is not None:
         if isinstance(error, AuthenticationError):
             return error

@@ -1,4 +1,4 @@
--- The oldest cursor to read after, or the cursor of a topic that does not exist.
+-- Return the oldest cursor to read after, or a cursor for a topic that does not exist.
 
 local age, lifetime, empty = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 

@@ -1,4 +1,4 @@
-"""Finds out whether events can be published and are delivered, by publishing one."""
+"""Checks that events can be published and are delivered, by publishing one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,10 +8,10 @@ _FRESH_SECONDS = 1.0
 
 
 class Probe:
-    """Publishes to a topic of its own and waits for what it published.
+    """Publishes an event to a topic of its own, and waits until the event arrives.
 
-    Checks at the same time share one event, and its result counts for a second: so many checks
-    cost no more than one.
+    Concurrent checks share one event, and its result is valid for a second. So many checks cost no
+    more than one.
     """
 
     def __init__(self, prove: Callable[["Probe"], Awaitable[None]]) -> None:
@@ -26,11 +26,12 @@ class Probe:
         """Return if a published event has arrived.
 
         Raises:
-            BrokerUnavailable: it could not be published, or did not arrive.
+            BrokerUnavailable: The event could not be published, or did not arrive.
         """
         if self._running is None or self._is_outdated(self._running):
             self._running = asyncio.create_task(self._run())
-            # The caller may have gone by then: asyncio warns of an error that is never seen.
+            # If all callers are cancelled, nothing reads the result, and asyncio would log an error
+            # that was never retrieved.
             self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._running)
 

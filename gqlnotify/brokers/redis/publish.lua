@@ -1,4 +1,5 @@
--- Append an event, bound and extend the history, and send the event live. Returns its cursor.
+-- Append an event, trim the history, extend its lifetime, and send the event live. Return its
+-- cursor.
 
 local payload, id = ARGV[1], ARGV[2]
 local length, age, lifetime = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
@@ -10,7 +11,8 @@ local last = known['last-entry']
 local epoch, seq = string.match(last[1], '(%d+)-(%d+)')
 epoch, seq = tonumber(epoch), tonumber(seq)
 
--- The cursor of the event that was published under this id, if the history still holds it.
+-- The cursor of the event that was published with this id, if the history still contains it. Ids of
+-- trimmed events are removed first.
 local function earlier()
   local first = seq - known['length'] + 1
   redis.call('ZREMRANGEBYSCORE', ids, '-inf', '(' .. digits(first))
@@ -29,6 +31,7 @@ if id ~= '' then
   end
 end
 
+-- Another server appended the last entry, so entries after it may be lost: see history.lua.
 if field(last, 'r') ~= now.server then
   epoch = math.max(now.us, epoch + 1)
 end
@@ -38,7 +41,8 @@ if id ~= '' then
   redis.call('ZADD', ids, seq + 1, id)
 end
 redis.call('XTRIM', stream, 'MAXLEN', '~', length + 1)
--- In blocks: a while later than due, an eighth of the age.
+-- Only when the oldest entry is an eighth older than `age`, so that one publish deletes many
+-- entries and most delete none. `read` does not return entries older than `age`.
 if published(known['first-entry']) < now.ms - age * 9 / 8 then
   drop_older(now.ms - age)
 end

@@ -1,4 +1,4 @@
-"""Publishing without listening: many events in one go, with or without an event loop."""
+"""Publishes events in batches without listening to topics, with or without an event loop."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ Dialogue = Generator[list[Command], list[Any], list[Cursor]]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be published: checked, and as bytes."""
+    """An event to publish, checked and encoded."""
 
     topic: str
     payload: bytes
@@ -45,10 +45,11 @@ def _was_not_run(reply: object) -> bool:
 
 
 def _leading(messages: Sequence[Message]) -> set[int]:
-    """Return the first message of each topic that has several.
+    """Return the indices of the first message of each topic that has several messages.
 
-    It brings the script along. Otherwise the script may become known between two messages of the
-    topic, by another publisher, and the later one would be appended first.
+    These messages send the whole script (EVAL), the others only its hash (EVALSHA). If all sent the
+    hash, the server could refuse the first message of a topic and, because another publisher loads
+    the script in between, accept the second. The second would then be appended first.
     """
     first: dict[str, int] = {}
     return {
@@ -57,10 +58,16 @@ def _leading(messages: Sequence[Message]) -> set[int]:
 
 
 class Sender:
-    """Appends to the histories that `RedisBroker` keeps, from any process.
+    """Appends events to the histories of `RedisBroker`, from any process.
+
+    Args:
+        url: Where Redis is, in a form that `Address.parse` accepts.
+        retention: The bounds of histories.
+        timeout: Seconds after which a Redis that does not answer counts as unreachable.
+        prefix: The first part of every key and channel.
 
     Raises:
-        ValueError: the URL is none that it knows.
+        ValueError: The URL has another form.
     """
 
     def __init__(self, url: str, *, retention: Retention, timeout: float, prefix: str) -> None:
@@ -74,28 +81,28 @@ class Sender:
         self._client: redis.Redis | redis.RedisCluster | None = None
 
     async def send(self, messages: Sequence[Message]) -> list[Cursor]:
-        """Publish in one go, and return the cursors.
+        """Publish all messages in one batch, and return their cursors.
 
         Raises:
-            BrokerUnavailable: some were not published, or that is unknown.
+            BrokerUnavailable: Some were not published, or it is unknown whether they were.
         """
         with reaching(), self._login.attempt():
             return await self._send(messages)
 
     def send_sync(self, messages: Sequence[Message]) -> list[Cursor]:
-        """Do what `send` does, without an event loop."""
+        """Do the same as `send` without an event loop."""
         with reaching(), self._login.attempt():
             return self._send_sync(messages)
 
     async def aclose(self) -> None:
-        """Let go of the connections of both kinds."""
+        """Close the connections of `send` and `send_sync`."""
         self.close()
         if self._servers is not None:
             await self._servers.aclose()
             self._servers = None
 
     def close(self) -> None:
-        """Let go of the connections that `send_sync` made."""
+        """Close the connections of `send_sync`."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -133,12 +140,14 @@ class Sender:
                 return list(end.value)
 
     def _dialogue(self, messages: Sequence[Message]) -> Dialogue:
+        # A generator without I/O, so `send` and `send_sync` share the rules.
         calls = [self._call(message) for message in messages]
         leading = _leading(messages)
         replies = yield [
             call.eval if n in leading else call.evalsha for n, call in enumerate(calls)
         ]
-        # A server that knows no script or takes no writes has run none of what it refused.
+        # A server that does not know the script, or is read-only, has executed nothing of what it
+        # refused. So these messages can be sent again.
         refused = [n for n, reply in enumerate(replies) if _was_not_run(reply)]
         if refused:
             again = yield [calls[n].eval for n in refused]
@@ -158,7 +167,7 @@ class Sender:
     def _connected(self) -> Servers:
         loop = asyncio.get_running_loop()
         if self._servers is None or self._loop is not loop:
-            # The connections of another loop ended with it, or are not ours to close.
+            # Connections belong to an event loop. Those of another loop can't be closed from here.
             self._loop, self._servers = loop, connect(self._address, self._timeout)
         return self._servers
 

@@ -1,4 +1,4 @@
-"""The live path: Pub/Sub, on one connection to each server that has topics of this process."""
+"""The live path: Pub/Sub, with one connection to each server that has topics of this process."""
 
 import asyncio
 import logging
@@ -15,13 +15,13 @@ logger = logging.getLogger("gqlnotify.brokers")
 
 
 class Listener(Protocol):
-    """Who is told what the live path brings."""
+    """Gets what the live path delivers."""
 
     def received(self, channel: str, data: bytes) -> None:
         """Take a message."""
 
     def confirmed(self, channel: str) -> None:
-        """Messages may have been lost until now; from here on they come."""
+        """Take note that messages arrive from now on, and that earlier ones may be lost."""
 
 
 class LivePath:
@@ -39,7 +39,7 @@ class LivePath:
 
     @property
     def channels(self) -> Sequence[str]:
-        """What is listened to."""
+        """The channels that are subscribed to, or will be."""
         return list(self._wanted)
 
     @property
@@ -48,13 +48,14 @@ class LivePath:
         return all(line.connected for line in self._lines.values())
 
     async def subscribe(self, channel: str) -> None:
-        """Return once the server has confirmed; wait for as long as it can't be reached."""
+        """Return when the server has confirmed. While it can't be reached, this waits."""
         confirmed = self._wanted.get(channel)
         if confirmed is None:
             confirmed = self._wanted[channel] = asyncio.Event()
             self._route_or_retry(channel)
             if any(channel in line.confirmed for line in self._lines.values()):
-                # Who left a moment ago was not gone yet.
+                # The channel was unsubscribed from a moment ago, and the line has not sent the
+                # command yet. It will not send it now, so no new confirmation will come.
                 confirmed.set()
         await confirmed.wait()
 
@@ -65,12 +66,12 @@ class LivePath:
             line.remove(channel)
 
     def reconnect(self) -> None:
-        """Make every line again: see `Line.reconnect`."""
+        """Replace the connection of every line, as `Line.reconnect` does."""
         for line in self._lines.values():
             line.reconnect()
 
     async def aclose(self) -> None:
-        """Hang up."""
+        """Close every connection."""
         self._wanted.clear()
         if self._routing is not None:
             self._routing.cancel()
@@ -84,14 +85,14 @@ class LivePath:
             self._listener.received(channel, data)
 
     def confirmed(self, channel: str) -> None:
-        """Take note that a line now brings the channel's messages."""
+        """Take note that the messages of the channel arrive on a line from now on."""
         event = self._wanted.get(channel)
         if event is not None:
             event.set()
             self._listener.confirmed(channel)
 
     def unsettled(self) -> None:
-        """A line was lost or a channel moved: find out who has which, and ask there."""
+        """Find the server of each channel again, because a line was lost or a channel moved."""
         self._unsettled = True
         if self._routing is None or self._routing.done():
             self._routing = asyncio.create_task(self._settle())
@@ -108,13 +109,14 @@ class LivePath:
                 await self._drop_idle_lines()
             except Exception as error:
                 logger.warning(
-                    "No way to tell where topics are, next try in %.2f s: %s",
+                    "Can't find out which server has which topic, next try in %.2f s: %s",
                     delay,
                     error,
                     exc_info=not is_trouble(error),
                 )
                 self._unsettled = True
-            # Also where it went well: the news of a moved slot takes a while to go round.
+            # Also after a success: other nodes of the cluster learn of a moved slot with a delay,
+            # so the answer may have been outdated.
             await asyncio.sleep(delay)
 
     def _route_or_retry(self, channel: str) -> None:

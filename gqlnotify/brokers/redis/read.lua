@@ -1,9 +1,10 @@
--- The entries right after a cursor, oldest first; nothing at all if that can't be told.
+-- Return the entries right after a cursor, oldest first, or false if events may be missing.
 
 local after, limit, age = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
--- Whether the stream holds all that was published since `after`, the cursor of a topic that did not
--- exist: it began once since then, or not at all, and still has its first entry.
+-- Whether the stream contains everything published since `after`, the cursor of a topic that did
+-- not exist. This is so if the stream has begun at most once since then and still has its first
+-- entry.
 local function holds_all()
   local time, seq = string.match(after, '(%d+)-(%d+)')
   if not begun or seq ~= '0' then

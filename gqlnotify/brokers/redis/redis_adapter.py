@@ -1,7 +1,7 @@
-"""The one file on what redis-py does not document.
+"""The only file that uses undocumented parts of redis-py.
 
-It checks at import that all of it is there: an event that is lost without a word would be worse
-than a process that does not start.
+It checks at import that they exist: a process that does not start is better than a process that
+silently loses events.
 """
 
 import math
@@ -58,35 +58,35 @@ require(
 
 
 def says_not_master(error: object) -> bool:
-    """Return whether `error` is what the Sentinel client makes of a `ReadOnlyError`."""
+    """Return whether `error` is what the Sentinel client raises instead of a `ReadOnlyError`."""
     return isinstance(error, RedisConnectionError) and str(error) == _PREVIOUS_MASTER
 
 
 def says_broken(error: BaseException) -> bool:
-    """Return whether `error`, which is no `RedisError`, comes from a connection that has broken."""
+    """Return whether `error` means a broken connection, although it is not a `RedisError`."""
     if isinstance(error, RuntimeError):
-        # uvloop raises it for a write to a connection that has just broken.
+        # uvloop raises this for a write to a connection that has just broken.
         return _BROKEN_LOOP in str(error)
-    # The cluster client closes connections to which other tasks are about to write.
+    # The cluster client may close a connection while another task is about to write to it.
     return isinstance(error, AttributeError) and _BROKEN_CLUSTER in str(error)
 
 
 def new_connection(client: Redis) -> AbstractConnection:
-    """Return a connection like those of `client`, not connected yet and owned by the caller."""
+    """Return a connection like those of `client`. The caller connects and closes it."""
     pool: Any = client.connection_pool
     connection: AbstractConnection = pool.make_connection()
     return connection
 
 
 async def renew_pool(client: Redis) -> None:
-    """Close the connections that wait for commands; the others close after their answers."""
+    """Close the idle connections now, and each of the others after its current reply."""
     pool: Any = client.connection_pool
     await pool.update_active_connections_for_reconnect()
     await pool.disconnect(inuse_connections=False)
 
 
 def renew_sync(client: "redis.Redis | redis.RedisCluster") -> None:
-    """Close the connections that no other thread is using; the others close soon after."""
+    """Close the connections that no thread uses now, and the others after their current reply."""
     if isinstance(client, redis.RedisCluster):
         client.nodes_manager.initialize()
         return
@@ -99,16 +99,16 @@ def home(client: RedisCluster, channel: str) -> str:
     """Return the name of the server that has the channel.
 
     Raises:
-        SlotNotCoveredError: no server has it at present.
+        SlotNotCoveredError: No server has it at the moment.
     """
     return str(client.nodes_manager.get_node_from_slot(client.keyslot(channel)).name)
 
 
 def cluster_connection(client: RedisCluster, name: str) -> AbstractConnection:
-    """Return a new connection to a server of the cluster. See `new_connection`.
+    """Return a connection to a server of the cluster. The caller connects and closes it.
 
     Raises:
-        RedisConnectionError: the cluster no longer has this server.
+        RedisConnectionError: The cluster no longer has this server.
     """
     node = client.get_node(node_name=name)
     if node is None:
@@ -117,21 +117,21 @@ def cluster_connection(client: RedisCluster, name: str) -> AbstractConnection:
 
 
 async def reload_topology(client: RedisCluster) -> None:
-    """Ask the cluster which server has what."""
+    """Ask the cluster which server has which slots."""
     await client.nodes_manager.initialize()
 
 
 def next_reply(connection: AbstractConnection) -> Awaitable[Any]:
-    """Wait, for as long as it takes, for what the server sends next."""
+    """Wait without a timeout for the next message of the server, and return it."""
     return connection.read_response(timeout=math.inf, push_request=True, disconnect_on_error=False)
 
 
 async def write(connection: AbstractConnection, commands: Iterable[tuple[str, ...]]) -> None:
-    """Send commands, and wait for no answer."""
+    """Send commands without waiting for replies."""
     packed = connection.pack_commands(commands)
     await connection.send_packed_command(packed, check_health=False)
 
 
 async def ping(connection: AbstractConnection) -> None:
-    """Send a PING, and wait for no answer."""
+    """Send a PING without waiting for the reply."""
     await connection.send_command("PING", check_health=False)

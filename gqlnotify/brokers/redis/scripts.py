@@ -1,4 +1,4 @@
-"""What is said to Redis and what it answers. Pure: no I/O."""
+"""The scripts' arguments and replies, and the names of keys. Pure: no I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import Bounds
 
-# The place of a topic outlives its events by a while: who was there all along, and only looked
-# away, finds that nothing was missed.
+# The keys of a topic live a little longer than its events. So a client that was disconnected for a
+# short time, and missed nothing, can resume.
 _GRACE_SECONDS = 60.0
 
-# In a cluster anyone who may subscribe can make empty histories: one that no process listens to
-# ends soon.
+# In a cluster, each topic that a client may subscribe to gets an empty history. If no process
+# listens to the topic, it expires soon.
 _EMPTY_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Script:
-    """A Lua script; Redis knows it by the hash of its text."""
+    """A Lua script, which Redis identifies by the hash of its text."""
 
     text: str
 
     @cached_property
     def sha(self) -> str:
-        """What EVALSHA takes."""
+        """The hash for EVALSHA."""
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -47,7 +47,7 @@ class Call:
 
     @property
     def eval(self) -> tuple[Any, ...]:
-        """The command for one that does not yet."""
+        """The command for a server that does not know the script yet."""
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.arguments)
 
 
@@ -57,9 +57,9 @@ def _script(name: str, *, first: str = "") -> Script:
     return Script(first + "\n".join(part.read_text() for part in parts))
 
 
-# This line has Redis refuse the script as a whole if it is full, read-only or can't save. Without
-# it, a script that has written once may write on beyond `maxmemory`. The other scripts go without:
-# they serve the topics that a full Redis has.
+# The line `#!lua` makes Redis refuse the whole script if it is full, read-only or can't save.
+# Without it, a script that has written once may continue to write beyond `maxmemory`. The other
+# scripts do not have the line: they must work on a full Redis, for the topics that exist.
 PUBLISH = _script("publish", first="#!lua\n")
 HEAD, READ, OLDEST = _script("head"), _script("read"), _script("oldest")
 BEGIN = _script("begin")
@@ -67,21 +67,21 @@ BEGIN = _script("begin")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The keys of topics. A topic's keys and its channel are in one hash slot of a cluster."""
+    """The keys and channels of topics. Those of one topic are in one hash slot of a cluster."""
 
     prefix: str
     clustered: bool
 
     def stream(self, topic: str) -> str:
-        """Return the key of the topic's history, which is its channel's name as well."""
+        """Return the key of the topic's history. It is the name of its channel too."""
         return f"{self.prefix}:{{{topic}}}"
 
     def keys(self, topic: str) -> tuple[str, str]:
-        """Return both keys: the history and the set of its event ids."""
+        """Return the keys of the topic: its history, and the set of its event ids."""
         return self.stream(topic), f"{self.stream(topic)}:ids"
 
     def script_keys(self, topic: str) -> tuple[str, ...]:
-        """Return what every script takes: both keys, and when all topics began if that is kept."""
+        """Return the keys that a script takes: its own keys and, except in a cluster, `begun`."""
         begun = () if self.clustered else (f"{self.prefix}:begun",)
         return *self.keys(topic), *begun
 
@@ -91,7 +91,7 @@ class Names:
 
 
 def lifetime(bounds: Bounds) -> int:
-    """Return how long the keys of an unused topic live, in milliseconds."""
+    """Return after how many milliseconds the keys of an unused topic expire."""
     return int((2 * bounds.seconds + _GRACE_SECONDS) * 1000)
 
 
@@ -124,16 +124,16 @@ def read(keys: tuple[str, ...], after: Cursor, limit: int, bounds: Bounds) -> Ca
 
 
 def parse_cursor(reply: bytes) -> Cursor:
-    """Read the answer of publish.lua, head.lua and oldest.lua."""
+    """Parse the reply of publish.lua, head.lua and oldest.lua."""
     epoch, _, seq = reply.partition(b"-")
     return Cursor(int(epoch), int(seq))
 
 
 def parse_page(topic: str, reply: Sequence[Any] | None) -> list[Event]:
-    """Read the answer of read.lua.
+    """Parse the reply of read.lua.
 
     Raises:
-        CursorExpired: the history does not reach back to the cursor.
+        CursorExpired: The history does not reach back to the cursor.
     """
     if reply is None:
         raise CursorExpired(f"The history of {topic!r} does not reach back to this cursor")
@@ -141,17 +141,19 @@ def parse_page(topic: str, reply: Sequence[Any] | None) -> list[Event]:
 
 
 def parse_message(topic: str, data: bytes) -> Event:
-    """Read what publish.lua sends live: `<cursor> <length of the id> <us since 1970>`, a newline,
-    id and payload. An earlier one did not send the time.
+    """Parse a live message of publish.lua.
+
+    It consists of `<cursor> <length of the id> <us since 1970>`, a newline, the id and the payload.
+    Earlier versions do not send the time.
 
     Raises:
-        ValueError: it was not sent by gqlnotify.
+        ValueError: gqlnotify did not send the message.
     """
     head, newline, rest = data.partition(b"\n")
     cursor, length, *times = head.split(b" ")
     event_id, payload = rest[: int(length)], rest[int(length) :]
     if not newline or len(event_id) != int(length):
-        raise ValueError("This is no message of publish.lua")
+        raise ValueError("This is not a message of publish.lua")
     published_at = int(times[0]) / 1_000_000 if times else None
     return Event(topic, parse_cursor(cursor), payload, event_id.decode() or None, published_at)
 

@@ -1,4 +1,4 @@
-"""The servers behind an address, and which of them has a topic."""
+"""The servers of an address, and which of them has a topic."""
 
 import math
 import time
@@ -40,14 +40,14 @@ from gqlnotify.errors import BrokerUnavailable
 ONE_SERVER, SHARDED = "PUBLISH", "SPUBLISH"
 
 TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""What the library raises when something is wrong on the way or on the other side."""
+"""The errors that redis-py raises if the network or the server fails."""
 
 
 _RENEW_SECONDS = 1.0
 
 
 def refused_unwritten(error: object) -> bool:
-    """Return whether a server that takes no writes refused the command: nothing was written."""
+    """Return whether a server that accepts no writes refused the command. It wrote nothing."""
     refusals = ReadOnlyError | MasterDownError | BusyLoadingError
     return isinstance(error, refusals) or says_not_master(error)
 
@@ -58,24 +58,26 @@ def is_misled(error: object) -> bool:
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Return whether `error` is no fault of ours: one of `TROUBLE`, or a connection that broke."""
+    """Return whether the network or the server caused `error`, and not a bug."""
     return isinstance(error, TROUBLE) or says_broken(error)
 
 
 @contextmanager
 def reaching() -> Iterator[None]:
-    """Say of any trouble inside that the broker is unavailable, and why."""
+    """Raise `BrokerUnavailable` with the reason if Redis fails inside of the block."""
     try:
         yield
     except Exception as error:
         if not is_trouble(error):
             raise
         reason = str(error) or "no answer in time"
-        raise BrokerUnavailable(f"Redis can't be reached or refuses: {reason}") from error
+        raise BrokerUnavailable(
+            f"Redis can't be reached or refuses the command: {reason}"
+        ) from error
 
 
 class Servers(ABC):
-    """Where commands go, and where one listens to a channel."""
+    """Knows where to send commands, and which server has a channel."""
 
     client: Redis | RedisCluster
     publish = ONE_SERVER
@@ -84,14 +86,18 @@ class Servers(ABC):
 
     def __init__(self) -> None:
         self.on_renewed: Callable[[], None] = lambda: None
-        """Called when a server has said that it takes no writes: listen elsewhere as well."""
+        """Called if a server accepts no writes: the live connections need another server too."""
         self._renewed_at = -math.inf
 
     async def renew(self, error: Exception, began: float) -> bool:
-        """Make new connections after `is_misled(error)`, but not more often than once a second.
+        """Make new connections if `is_misled(error)`, at most once per second.
 
-        Returns whether the command that began at `began`, by `time.monotonic`, has met a
-        connection from before: another try then meets a new one.
+        Args:
+            error: The error of a command.
+            began: When the command began, by `time.monotonic`.
+
+        Returns:
+            Whether the command used an old connection, so that another try uses a new one.
         """
         if began >= self._renewed_at:
             now = time.monotonic()
@@ -105,7 +111,7 @@ class Servers(ABC):
 
     @abstractmethod
     async def _renew(self) -> None:
-        """Have later commands use new connections; what is under way ends on the old ones."""
+        """Make later commands use new connections. Running commands finish on the old ones."""
 
     @abstractmethod
     def home(self, channel: str) -> str:
@@ -117,19 +123,19 @@ class Servers(ABC):
 
     @abstractmethod
     def connection(self, name: str) -> AbstractConnection:
-        """Return a new connection to a server, not connected yet and owned by the caller."""
+        """Return a new connection to a server. The caller connects and closes it."""
 
     @abstractmethod
     async def refresh(self) -> None:
-        """Find out again which server has what."""
+        """Find out again which server has which channels."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close every connection but those that `connection` gave."""
+        """Close every connection except those that `connection` returned."""
 
 
 class OneServer(Servers):
-    """A server by itself, or whichever one Sentinel names."""
+    """A single server, or the current master that Sentinel names."""
 
     def __init__(self, make: Callable[[], Redis], sentinel: Sentinel | None = None) -> None:
         super().__init__()
@@ -166,7 +172,7 @@ class Cluster(Servers):
 
     publish = SHARDED
     commands = ("SSUBSCRIBE", "SUNSUBSCRIBE")
-    # All channels of one command would have to be of one slot.
+    # The channels of one SSUBSCRIBE must be in one slot.
     channels_a_command = 1
 
     def __init__(self, client: RedisCluster) -> None:
@@ -195,20 +201,22 @@ class Cluster(Servers):
 
 
 def connect(address: Address, timeout: float) -> Servers:
-    """Return the servers of an address; nothing is connected yet.
+    """Return the servers of an address. This does not connect to them yet.
 
     Args:
-        address: where they are.
-        timeout: seconds within which a connection has to be made.
+        address: Where the servers are.
+        timeout: The most seconds that connecting may take.
     """
     options = _options(timeout)
     if address.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        # Not again after so many moved slots: that would cut off the others that wait.
+        # 0: by default redis-py closes all connections after 5 moved slots, and commands that wait
+        # on them would fail.
         options |= {"startup_nodes": nodes, "ssl": address.tls, "reinitialize_steps": 0}
         return Cluster(RedisCluster(**options, **dict(address.options)))
     waits = {name: value for name, value in options.items() if name.startswith("socket_")}
-    # Callers have a deadline of their own, and can be cancelled at any time: see `Line`.
+    # Callers have their own deadlines, and are cancelled. With a timeout, redis-py could lose the
+    # cancellation: see `Line`.
     options["socket_timeout"] = None
     if address.kind == "server":
         return OneServer(lambda: Redis.from_url(address.url, **options))
@@ -225,7 +233,7 @@ def connect(address: Address, timeout: float) -> Servers:
 
 
 def connect_sync(address: Address, timeout: float) -> "redis.Redis | redis.RedisCluster":
-    """Return a client without an event loop, for publishing. See `connect`."""
+    """Return a client for publishing without an event loop. See `connect`."""
     options = _options(timeout) | {"retry": redis.retry.Retry(NoBackoff(), 0)}
     if address.kind == "server":
         return redis.Redis.from_url(address.url, **options)
@@ -246,7 +254,7 @@ def _options(timeout: float) -> dict[str, Any]:
         "client_name": "gqlnotify",
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        # To send a publish again without being asked could publish it twice.
+        # redis-py must not retry: a publish that it sends again could be published twice.
         "retry": _once(),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }

@@ -1,4 +1,4 @@
-"""What a broker URL says. Pure: no I/O."""
+"""Parses a broker URL. Pure: no I/O."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,21 +33,22 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """Read a broker URL.
+        """Parse a broker URL.
 
-        `redis://`, `rediss://` (TLS) and `unix://` are those of redis-py. With Sentinel it is
-        `redis+sentinel://[user:password@]host:port,host:port/service[/db]`, with a cluster
-        `redis+cluster://[user:password@]host:port,host:port`; TLS begins with `rediss+`. A query
-        holds redis-py's options.
+        - One server: `redis://`, `rediss://` (TLS) and `unix://`, as in redis-py.
+        - Sentinel: `redis+sentinel://[user:password@]host:port,host:port/service[/db]`.
+        - A cluster: `redis+cluster://[user:password@]host:port,host:port`.
+
+        `rediss+sentinel` and `rediss+cluster` use TLS. A query contains redis-py's options.
 
         Raises:
-            ValueError: it is none of these; the message repeats no password.
+            ValueError: The URL has another form. The message contains no password.
         """
         _check_credentials(url)
         known = urlsplit(url).scheme
         if known not in SCHEMES:
             schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise ValueError(f"{known}:// is none of {schemes}")
+            raise ValueError(f"{known}:// is not supported: use one of {schemes}")
         scheme, _, kind = known.partition("+")
         if not kind:
             _check_database(url)
@@ -64,8 +65,8 @@ class Address:
         if kind == "sentinel" and not service:
             raise ValueError(f"{parts.scheme}:// needs the service's name: host:port/service")
         if kind == "cluster" and service.strip("0"):
-            raise ValueError("A Redis cluster has no databases to choose from")
-        # What remains is a URL like any other.
+            raise ValueError("A Redis cluster has only the database 0: remove the path of the URL")
+        # With one host, the rest is a URL that redis-py can parse.
         one = urlunsplit((scheme, f"{credentials}@host", f"/{db}", parts.query, ""))
         _check_database(one)
         options = dict(parse_url(one))
@@ -82,10 +83,11 @@ class Address:
 
 
 def _check_credentials(url: str) -> None:
-    # Past this, no message can repeat a part of a password.
+    # If a password contains one of these characters, a part of it would be parsed as the host or
+    # the path, and later messages would repeat it.
     if "@" in url and "@" not in urlsplit(url).netloc:
         raise ValueError(
-            "The URL of the broker can't be read. In a password / ? # @ are %2F %3F %23 %40"
+            "The URL of the broker can't be parsed. In a password, write / ? # @ as %2F %3F %23 %40"
         )
 
 
@@ -93,7 +95,7 @@ def _check_database(url: str) -> None:
     parts = urlsplit(url)
     number = parts.path.strip("/")
     if parts.scheme != "unix" and number and not number.isdecimal():
-        raise ValueError(f"A database of Redis has a number, and {number!r} is none")
+        raise ValueError(f"A database of Redis is a number, and {number!r} is not a number")
     parse_url(url)
 
 

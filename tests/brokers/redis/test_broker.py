@@ -167,7 +167,7 @@ async def test_no_error_and_no_log_repeats_the_password(
         server.stop()
         with pytest.raises(BrokerUnavailable) as refused:
             await ears.broker.publish("x", b"1")
-        await wait_until(lambda: "No live line" in caplog.text)
+        await wait_until(lambda: "No live connection" in caplog.text)
 
         assert PASSWORD not in refused.value.reason + caplog.text + repr(ears.broker)
 
@@ -402,7 +402,7 @@ async def test_a_foreign_message_is_logged_and_ignored(
             await wait_until(lambda: ears.payloads == [b"ours"])
 
         assert topic in caplog.text
-        assert "live line" not in caplog.text
+        assert "live connection" not in caplog.text
 
 
 async def test_two_prefixes_do_not_see_each_other(each_redis: RedisServer) -> None:

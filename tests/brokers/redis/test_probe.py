@@ -49,7 +49,7 @@ async def test_concurrent_checks_and_those_soon_after_share_one_event(
     [
         ("~* &* +@all -evalsha -eval", "evalsha"),
         ("~other:* &* +@all", "NOPERM|permission"),
-        ("~* resetchannels +@all", "did not arrive|permission|live line"),
+        ("~* resetchannels +@all", "did not arrive|permission|live connection"),
         ("~* &* +@all -xadd", "permission|can't run"),
     ],
     ids=["no scripts", "no keys", "no channels", "no XADD"],
