@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-# Lazy: a process that only publishes loads neither FastAPI, Strawberry nor an unused driver.
+# Imported on first use: a process that only publishes needs no FastAPI and no Strawberry.
 _ON_DEMAND = {"GraphQLRouter": "gqlnotify.router", "Publisher": "gqlnotify.topics.publisher"}
 
 

@@ -6,7 +6,7 @@ from gqlnotify.extras import MissingExtra, needs
 
 
 def main() -> None:
-    """Run the command line, or say what to install for it."""
+    """Run the command line, or print how to install what it needs."""
     try:
         with needs("server", "The command line"):
             from gqlnotify.cli import app  # noqa: PLC0415

@@ -1,6 +1,6 @@
-"""Functions of an application that are called without `await`.
+"""Checks the functions of an application that are called without `await`.
 
-A coroutine is truthy: a filter that returned one would let everything through.
+A coroutine is truthy, so a filter that returns one would let every event through.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from gqlnotify.errors import InternalError
 
 
 def require_plain(function: Callable[..., Any] | None, name: str) -> None:
-    """Refuse a function whose result would have to be awaited or iterated.
+    """Refuse a function that returns a coroutine or a generator. `name` is for the error's text.
 
     Raises:
-        InternalError: `function` is one of `async def`, or a generator function.
+        InternalError: `function` is an `async def` or a generator function.
     """
     while isinstance(function, partial):
         function = function.func
@@ -31,19 +31,19 @@ def _returns_no_result(function: Callable[..., Any]) -> bool:
 
 
 def plain_result(made: Any, name: str) -> Any:
-    """Return `made`, which the function of that name has returned.
+    """Return `made`, the result of the application's function `name`.
 
     Raises:
-        InternalError: it has to be awaited or iterated first.
+        InternalError: `made` is a coroutine, another awaitable, or an asynchronous iterator.
     """
     kind = type(made)
     if not (hasattr(kind, "__await__") or hasattr(kind, "__anext__")):
         return made
-    # A coroutine that is never awaited and not closed would be one more warning.
+    # Python warns of a coroutine that was neither awaited nor closed.
     discard = getattr(made, "close", None) or getattr(made, "cancel", None)
     if discard is not None:
         discard()
-    raise InternalError(f"{name} returned {kind.__name__}, and nothing awaits it here: {_HINT}")
+    raise InternalError(f"{name} returned a {kind.__name__}, which is not awaited: {_HINT}")
 
 
 _HINT = "await what it needs before you subscribe, or in a generator of your own"

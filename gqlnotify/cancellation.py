@@ -1,4 +1,4 @@
-"""Tells a cancelled task from a task that awaited something cancelled; work with a deadline."""
+"""Tells a cancelled task from one that awaited something cancelled; runs work with a deadline."""
 
 import asyncio
 import logging
@@ -15,12 +15,13 @@ Failure = ExecutionTimeout | ExecutionCancelled
 
 logger = logging.getLogger("gqlnotify")
 
-# The event loop holds tasks weakly.
+# asyncio keeps only weak references to tasks.
 _running: set["asyncio.Task[Any]"] = set()
 
 
 class _OnlyOwnCancellation:
-    # A class: `contextmanager` makes a generator each time, and each event enters this twice.
+    # A class, because `contextmanager` creates a generator for each use, and each event uses it
+    # twice.
     def __init__(self, passes: type[BaseException] | tuple[type[BaseException], ...]) -> None:
         self._passes = passes
 
@@ -34,14 +35,14 @@ class _OnlyOwnCancellation:
             _raise_unless_own(error)
             return
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            # The event loop stops for these, once the client has its answer.
+            # In the next tick, so that the client gets its answer before the event loop stops.
             asyncio.get_running_loop().call_soon(_raise, error)
-        logger.error("Application code raised what is not an Exception", exc_info=error)
-        raise ExecutionCancelled("The execution was broken off") from error
+        logger.error("Application code raised a BaseException", exc_info=error)
+        raise ExecutionCancelled("The execution was aborted") from error
 
 
 def _is_left_behind() -> bool:
-    """Return whether the event loop has ended: it closes the coroutines that never did."""
+    """Return whether the event loop has ended. It then closes coroutines that have not ended."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -66,21 +67,22 @@ _own_cancellation_or_close = _OnlyOwnCancellation((Exception, GeneratorExit))
 
 
 def only_own_cancellation() -> AbstractContextManager[None]:
-    """Let nothing pass but an `Exception`, or a `CancelledError` that cancels the current task.
+    """Turn each error that would end the current task by mistake into `ExecutionCancelled`.
 
-    asyncio raises `CancelledError` also where application code awaits something that was cancelled
-    elsewhere, and `except Exception` misses what else the code may raise. The current task, or the
-    callback, would then end without an answer for its client. A `KeyboardInterrupt` or `SystemExit`
-    still stops the event loop, in its next turn.
+    An `Exception` passes, and so does a `CancelledError` that cancels the current task. asyncio
+    also raises `CancelledError` if application code awaits something that was cancelled elsewhere,
+    and code may raise another `BaseException`. `except Exception` misses both, so the task or
+    callback would end without an answer for the client. A `KeyboardInterrupt` or `SystemExit` still
+    stops the event loop, in its next tick.
 
     Raises:
-        ExecutionCancelled: in place of what must not pass, which is logged.
+        ExecutionCancelled: In place of the other errors, which are logged.
     """
     return _only_own_cancellation
 
 
 def own_cancellation_or_close() -> AbstractContextManager[None]:
-    """Do what `only_own_cancellation` does around a `yield`, where closing the generator passes."""
+    """Do the same as `only_own_cancellation` around a `yield`: closing the generator passes too."""
     return _own_cancellation_or_close
 
 
@@ -102,14 +104,15 @@ def run_within(
     on_failure: Callable[[Failure], T],
     context: Context,
 ) -> "asyncio.Future[T]":
-    """Run `work` in a task of its own and return the future of its result.
+    """Run `work` in a new task and return the future of its result.
 
-    After `seconds` the task is cancelled and the result is that of `on_failure`. The end of the
-    task is not awaited: it may ignore its cancellation. Work that cancels its own task, or raises
-    something that is no `Exception`, has the result of `on_failure` as well: a `CancelledError`
-    from here would cancel the group that waits for it. Cancelling the future cancels the task.
+    After `seconds` the task is cancelled, and the result is what `on_failure` returns. Nothing
+    waits for the end of the task, because it may ignore its cancellation. If `work` cancels its own
+    task, or raises something other than an `Exception`, the result is also that of `on_failure`: a
+    `CancelledError` from this future would cancel the group that awaits it. Cancelling the future
+    cancels the task.
 
-    If `on_failure` raises, the future does.
+    If `on_failure` raises an error, so does the future.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -119,7 +122,7 @@ def run_within(
     fail = partial(_set_failure, result, on_failure)
 
     def give_up() -> None:
-        # It may be done with its end not yet noted.
+        # The task may have ended in this tick, with `finish` still to be called.
         if not result.done() and not task.done():
             fail(ExecutionTimeout())
             task.cancel()

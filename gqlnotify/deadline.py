@@ -1,12 +1,13 @@
-"""Deadlines for peers. They don't run out while this process itself stands still."""
+"""Deadlines for peers, which do not expire while this process itself is blocked."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-# A deadline is waited for in parts, and each part must end on time.
+# A deadline consists of parts, and only a part that ends on time counts.
 _PARTS = 2
-# Less would let a loop that is always a little late put every deadline off for ever.
+# How late a part may end, as a share of its length. With less, a loop that is always a little late
+# would postpone every deadline forever.
 _TOLERANCE = 1.0
 _LEAST_TOLERANCE_SECONDS = 0.25
 
@@ -14,8 +15,8 @@ _LEAST_TOLERANCE_SECONDS = 0.25
 class Deadline:
     """Calls `expired` once, after `seconds` in which the event loop ran.
 
-    While the loop is blocked, it reads no data from peers. So a part of the time that ends very
-    late does not count, and starts again.
+    While the loop is blocked, it reads no data from peers. So if a part of the time ends very late,
+    the deadline starts again.
     """
 
     __slots__ = ("_due", "_expired", "_left", "_loop", "_part", "_timer")
@@ -54,7 +55,7 @@ async def time_limit(seconds: float) -> AsyncIterator[None]:
     """Limit the body to `seconds`, as `asyncio.timeout` does, but by a `Deadline`.
 
     Raises:
-        TimeoutError: the time was over.
+        TimeoutError: The time is over.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as limit:

@@ -1,4 +1,7 @@
-"""The drain: a stopping process closes its connections, spread evenly over a window."""
+"""The drain: before a process stops, it closes its connections, spread evenly over a window.
+
+If all closed at once, all clients would reconnect to the other processes at once.
+"""
 
 import asyncio
 import logging
@@ -17,17 +20,17 @@ logger = logging.getLogger("gqlnotify.server")
 
 
 class Drainable(Protocol):
-    """A connection that outlives its answer, and so has to be ended."""
+    """A connection that the drain has to close: a WebSocket, or a stream over HTTP."""
 
     @property
     def gone(self) -> bool:
-        """Whether it has ended."""
+        """Whether the connection is closed."""
 
     def leave(self) -> None:
-        """Begin to end. It returns at once."""
+        """Begin to close the connection. This returns at once."""
 
     def abort(self) -> None:
-        """End, whatever the peer has not read."""
+        """Close the connection at once, even if the peer has not read everything."""
 
 
 class Drain(OnePerLoop):
@@ -36,13 +39,13 @@ class Drain(OnePerLoop):
     def __init__(self) -> None:
         self.begun = False
         self.finish_by = float("inf")
-        """When operations have to be over, in the time of the loop."""
+        """When operations must have ended, in seconds of the loop's clock."""
         self._drainables: dict[Drainable, None] = {}
         self._spread = False
         self._work: asyncio.Task[None] | None = None
 
     def add(self, drainable: Drainable) -> None:
-        """Have `drainable` leave in its turn; at once, if the turns have been given already."""
+        """Close `drainable` during the window, or at once if the window has begun."""
         if drainable in self._drainables:
             return
         self._drainables[drainable] = None
@@ -50,11 +53,12 @@ class Drain(OnePerLoop):
             _leave(drainable)
 
     def begin(self, window: float, margin: float) -> "asyncio.Task[None]":
-        """Begin, unless it has; return what ends when all are gone, at the latest by force.
+        """Begin the drain, if it has not begun. Return a task that ends when all have closed.
 
         Args:
-            window: the seconds over which they close, evenly.
-            margin: the seconds after it until which the process has to be gone.
+            window: The seconds over which the connections close, spread evenly.
+            margin: The seconds after the window in which the process must end. A connection that
+                is still open after most of them is aborted.
         """
         if self._work is None:
             self.begun = True
@@ -65,7 +69,7 @@ class Drain(OnePerLoop):
         loop = asyncio.get_running_loop()
         end = loop.time() + window
         self.finish_by = end + margin * FINISH
-        # All of them are added in this turn.
+        # uvicorn tells each connection to shut down in this tick, and each adds itself.
         await asyncio.sleep(0)
         self._spread = True
         await _spread(list(self._drainables), window)
@@ -80,9 +84,9 @@ class Drain(OnePerLoop):
 
 
 def is_draining() -> bool:
-    """Return whether this process is about to stop, and so should get no more clients.
+    """Return whether this process is about to stop and should get no more clients.
 
-    To be asked in the event loop of the server.
+    Call this in the event loop of the server.
     """
     return Drain.of(asyncio.get_running_loop()).begun
 
@@ -102,5 +106,5 @@ def _leave(drainable: Drainable) -> None:
     try:
         drainable.leave()
     except Exception:
-        logger.exception("A connection failed to leave")
+        logger.exception("A connection failed to close, so it is aborted")
         drainable.abort()

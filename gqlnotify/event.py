@@ -1,4 +1,4 @@
-"""What travels: an `Event` on a `Topic`, at a `Cursor`. Plain data, no I/O."""
+"""`Event`, `Topic` and `Cursor`: an event is published to a topic, and has a cursor. No I/O."""
 
 import builtins
 import re
@@ -32,14 +32,14 @@ _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
 
 class Cursor(str):
-    """A position in one topic's history: the text `<epoch>-<seq>`, and its two numbers.
+    """A position in the history of a topic: the text `<epoch>-<seq>`, and its two numbers.
 
-    `seq` counts without a hole within one `epoch`, so the next event is always `seq + 1` and a
-    hole is visible. A new epoch, a number that only grows, begins when a history is created
-    again, or when it may have lost its newest events.
+    `seq` counts without a gap within one `epoch`: the next event always has `seq + 1`, so a gap is
+    visible. A new epoch, which has a larger number, begins when a history is created again, or when
+    it may have lost its newest events.
 
-    It is a text, so that every encoder (GraphQL, JSON, pydantic) sends clients what they send
-    back as `after`. Cursors are ordered by their numbers.
+    A cursor is a `str`, so every encoder (GraphQL, JSON, pydantic) sends it to clients as the text
+    that they send back as `after`. Cursors are ordered by their numbers.
     """
 
     __slots__ = ("epoch", "seq")
@@ -55,7 +55,7 @@ class Cursor(str):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `<epoch>-<seq>`.
+        """Parse `<epoch>-<seq>`.
 
         Raises:
             BadUserInput: `text` is not a cursor.
@@ -63,7 +63,7 @@ class Cursor(str):
         match = _CURSOR.fullmatch(text)
         if match is None:
             raise BadUserInput(
-                "A cursor looks like '<epoch>-<seq>', two numbers; this one does not"
+                "A cursor looks like '<epoch>-<seq>', with two numbers, and this text does not"
             )
         return cls(int(match[1]), int(match[2]))
 
@@ -104,9 +104,15 @@ def _numbers(cursor: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One published value as the broker keeps it: encoded, and in its place.
+    """A published value as the broker stores it.
 
-    `published_at` is when the broker took it, in seconds since 1970 by the broker's clock.
+    Attributes:
+        topic: The name of the topic.
+        cursor: The position in the topic's history.
+        payload: The value, encoded as JSON.
+        id: The id that the publisher gave the event, or None.
+        published_at: When the broker received the event, in seconds since 1970 by its clock. None
+            if it is not known.
     """
 
     topic: str
@@ -117,46 +123,51 @@ class Event:
 
 
 def check_topic_name(name: str) -> str:
-    """Return `name` if it may name a topic.
+    """Return `name` if it is a valid name of a topic.
 
-    A name is one or more segments joined by dots; a segment is made of ASCII letters, digits and
-    `_ - : @ +`. At most 200 characters.
+    A name has at most 200 characters. It consists of segments that are joined by dots. A segment
+    consists of ASCII letters, digits and `_ - : @ +`.
 
     Raises:
-        BadUserInput: it may not, and why.
+        BadUserInput: The name is not valid.
     """
     if len(name) > MAX_TOPIC_LENGTH:
-        raise BadUserInput(f"A topic name has at most {MAX_TOPIC_LENGTH} characters")
+        raise BadUserInput(
+            f"A topic name has at most {MAX_TOPIC_LENGTH} characters, and this one {len(name)}"
+        )
     if not _TOPIC_NAME.fullmatch(name):
         raise BadUserInput(
-            "A topic name is made of segments of letters, digits and _ - : @ + joined by dots"
+            "A topic name consists of segments that are joined by dots. A segment consists of "
+            "ASCII letters, digits and _ - : @ +"
         )
     return name
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether the topic (or the pattern) of this name is gqlnotify's own."""
+    """Return whether this name (or pattern) is reserved for the topics of gqlnotify itself."""
     return name.startswith(RESERVED)
 
 
 def check_event(payload: bytes, event_id: str | None, *, max_bytes: int) -> None:
-    """Refuse what can't be published.
+    """Refuse an event that can't be published.
 
     Raises:
-        BadUserInput: the payload is larger than `max_bytes`, or the id is empty, too long or no
-            text that UTF-8 can spell.
+        BadUserInput: The payload is larger than `max_bytes`, or the id is empty, is too long or
+            contains a surrogate, which UTF-8 can't encode.
     """
     if len(payload) > max_bytes:
-        raise BadUserInput(f"An event has at most {max_bytes} bytes; this one has {len(payload)}")
+        raise BadUserInput(f"An event has at most {max_bytes} bytes, and this one {len(payload)}")
     if event_id is not None and not 0 < len(event_id) <= MAX_EVENT_ID_LENGTH:
-        raise BadUserInput(f"An event id has 1 to {MAX_EVENT_ID_LENGTH} characters")
+        raise BadUserInput(
+            f"An event id has 1 to {MAX_EVENT_ID_LENGTH} characters, and this one {len(event_id)}"
+        )
     if event_id is not None and _SURROGATE.search(event_id):
-        raise BadUserInput("An event id has whole characters; this one holds half of one")
+        raise BadUserInput("This event id contains half of a surrogate pair, which is not allowed")
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Return whether `name` fits `pattern`, in which each `*` stands for any text, or none."""
-    # Not a regular expression: with many stars one backtracks, this walks the name once.
+    """Return whether `name` matches `pattern`, in which each `*` stands for any characters."""
+    # Not a regular expression: with many stars it would backtrack. This reads the name only once.
     head, *rest = pattern.split("*")
     if not rest:
         return name == pattern
@@ -176,19 +187,21 @@ def matches(pattern: str, name: str) -> bool:
 class Topic(Generic[T]):
     """A named stream of values of one type.
 
-    `Topic("tasks", TaskEvent)` is one topic. `Topic("tasks.<id>", TaskEvent)` is a family:
-    `topic(id="42")` names the member `tasks.42`, and only a member can be published or read.
+    `Topic("tasks", TaskEvent)` is one topic. `Topic("tasks.<id>", TaskEvent)` is a family of topics
+    with a parameter: `topic(id="42")` returns its member `tasks.42`. Only a member can be published
+    and subscribed to.
 
-    The type may be a Strawberry type, a dataclass, a pydantic model or a builtin: anything that
-    pydantic can turn into JSON and back. It may be a union of classes or a Strawberry interface:
-    the name of the class then travels with each value, as `__typename`.
+    The type can be a Strawberry type, a dataclass, a pydantic model or a builtin: any type that
+    pydantic can encode as JSON and decode. It can also be a union of classes or a Strawberry
+    interface: each encoded value then contains the name of its class, as `__typename`.
 
-    With `latest_by`, which makes a key of a value, a slow subscriber gets only the latest of the
-    events of each key that wait for it: `Topic("prices", Price, latest_by=lambda p: p.symbol)`.
-    What has the key None always comes.
+    `latest_by` is a function that returns the key of a value. If several events of one key wait for
+    a slow subscriber, it gets only the latest of them:
+    `Topic("prices", Price, latest_by=lambda p: p.symbol)`. Events with the key None are never
+    skipped.
 
     Raises:
-        BadUserInput: the name breaks the rules of `check_topic_name`.
+        BadUserInput: The name breaks the rules of `check_topic_name`.
         InternalError: `latest_by` is an `async def`.
     """
 
@@ -201,8 +214,8 @@ class Topic(Generic[T]):
     _codec: Codec = field(init=False, repr=False, compare=False)
 
     if TYPE_CHECKING:
-        # A union is no `type[T]`, so a checker can't tell T from it: `Topic[A | B]("x", A | B)`,
-        # or a variable that is annotated, says what it is.
+        # A union is not a `type[T]`, so a type checker can't infer T from it. Write
+        # `Topic[A | B]("x", A | B)`, or annotate the variable.
         @overload
         def __init__(
             self,
@@ -231,10 +244,10 @@ class Topic(Generic[T]):
         object.__setattr__(self, "_codec", codec_of(self.type))
 
     def __call__(self, **values: object) -> "Topic[T]":
-        """Return the member of this family that `values` name.
+        """Return the member of this family with these parameters.
 
         Raises:
-            BadUserInput: a parameter is missing, unknown, or its value can't be one segment.
+            BadUserInput: A parameter is missing or unknown, or its value is not a valid segment.
         """
         if set(values) != set(self._parameters):
             expected = ", ".join(self._parameters) or "none"
@@ -245,45 +258,44 @@ class Topic(Generic[T]):
         return Topic(name, self.type, latest_by=self.latest_by)
 
     def member(self, name: str) -> "Topic[T] | None":
-        """Return the topic of that name, if it is this one or a member of this family."""
+        """Return the topic with that name if it is this one or a member of this family, or None."""
         parts = re.split(r"<[A-Za-z_][A-Za-z0-9_]*>", self.name)
         if not re.fullmatch(r"[^.]+".join(map(re.escape, parts)), name):
             return None
         return Topic(name, self.type, latest_by=self.latest_by)
 
     def concrete(self) -> str:
-        """Return the name, once every parameter has its value.
+        """Return the name of a topic that has no open parameters.
 
         Raises:
-            BadUserInput: a parameter is still open.
+            BadUserInput: A parameter has no value.
         """
         if self._parameters:
             raise BadUserInput(
-                f"Topic {self.name!r} needs its parameters first: {', '.join(self._parameters)}"
+                f"Topic {self.name!r} is a family: call it with {', '.join(self._parameters)} first"
             )
         return self.name
 
     def encode(self, value: T) -> bytes:
-        """Return `value` as JSON.
+        """Encode `value` as JSON.
 
         Raises:
-            InternalError: it is not of the topic's type, or would read back as something else.
+            InternalError: It does not have the topic's type, or it would decode as another value.
         """
         try:
             return self._codec.encode(value)
         except Unfit as error:
             raise InternalError(
-                f"Topic {self.name!r} carries {self._type_name()}, and this "
-                f"{type(value).__name__} would not arrive as it is: {error}. Publish exactly what "
-                "the type says; for several classes make it a union of them, or a Strawberry "
-                "interface that they implement"
+                f"Topic {self.name!r} has the type {self._type_name()}, and this "
+                f"{type(value).__name__} would not arrive as it is: {error}. Publish exactly that "
+                "type. For several classes, use a union or a Strawberry interface as the type"
             ) from None
 
     def decode(self, payload: bytes) -> T:
-        """Return the value that `encode` made `payload` from.
+        """Decode a payload that `encode` returned.
 
         Raises:
-            ValueError: the payload is of another type (an older or newer publisher's, say).
+            ValueError: The payload has another type, for example that of an older publisher.
         """
         try:
             value: T = self._codec.decode(payload)
@@ -296,13 +308,13 @@ class Topic(Generic[T]):
 
 
 def encode(topic: "Topic[T] | str", value: T) -> tuple[str, bytes]:
-    """Return the name of a topic, and the payload that `value` makes for it.
+    """Return the name of a topic and the payload of `value`.
 
-    Without a `Topic` to check it, the value is whatever JSON can hold.
+    If `topic` is only a name, the value can be any JSON value.
 
     Raises:
-        BadUserInput: the name can't name a topic.
-        InternalError: the value would not arrive as it is.
+        BadUserInput: The name is not valid.
+        InternalError: The value would decode as another value or type.
     """
     if not isinstance(topic, str):
         return topic.concrete(), topic.encode(value)
@@ -311,39 +323,41 @@ def encode(topic: "Topic[T] | str", value: T) -> tuple[str, bytes]:
     except Unfit as error:
         raise InternalError(
             f"This {type(value).__name__} for {topic!r} would not arrive as it is: {error}. "
-            "Publish under a Topic, which knows its type, or what JSON can hold"
+            "Publish to a Topic with a type, or publish a JSON value"
         ) from None
 
 
 def escape_segment(text: str) -> str:
-    """Return one segment of a topic name that stands for `text`, whatever is in it.
+    """Return a segment of a topic name for any text.
 
-    `user(name=escape_segment("alice@example.com"))` is `user.alice@example+2Ecom`. Each byte of
-    UTF-8 that a segment can't hold, and `+` itself, becomes `+` and two hexadecimal digits, and
-    the empty text becomes `+`. Two texts never make one segment, and a segment holds no `.` and no
-    `*`, so it can't reach out of a pattern of rights such as `user.*`.
+    `user(name=escape_segment("alice@example.com"))` is `user.alice@example+2Ecom`. A segment can
+    contain ASCII letters, digits and `_ - : @`. Each other byte of the text in UTF-8 becomes `+`
+    and two hexadecimal digits. An empty text becomes `+`. Different texts have different segments.
+    A segment contains no `.` and no `*`, so it can't leave a pattern of rights such as `user.*`.
 
     Raises:
-        BadUserInput: the segment would be longer than a topic name may be, or `text` has half of
-            a surrogate pair, which UTF-8 can't spell.
+        BadUserInput: The segment would be longer than a topic name can be, or `text` contains half
+            of a surrogate pair, which UTF-8 can't encode.
     """
     try:
         segment = "".join(map(_escaped, text.encode())) or _ESCAPE
     except UnicodeEncodeError:
-        raise BadUserInput("A segment has whole characters; this text holds half of one") from None
+        raise BadUserInput(
+            "This text contains half of a surrogate pair, which a topic name can't have"
+        ) from None
     if len(segment) > MAX_TOPIC_LENGTH:
         raise BadUserInput(
-            f"A topic name has at most {MAX_TOPIC_LENGTH} characters; this text, escaped, has "
-            f"{len(segment)}. Use something shorter for it, as a hash"
+            f"A topic name has at most {MAX_TOPIC_LENGTH} characters, and this text, escaped, "
+            f"{len(segment)}. Use something shorter, for example a hash of the text"
         )
     return segment
 
 
 def unescape_segment(segment: str) -> str:
-    """Return the text that `escape_segment` made `segment` from.
+    """Return the text whose segment `escape_segment` returned.
 
     Raises:
-        BadUserInput: it did not.
+        BadUserInput: `escape_segment` never returns this segment.
     """
     try:
         text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), segment.removesuffix(_ESCAPE))
@@ -352,7 +366,7 @@ def unescape_segment(segment: str) -> str:
             return text
     except UnicodeError:
         pass
-    raise BadUserInput("This segment was not made by escape_segment")
+    raise BadUserInput("This is not a segment that escape_segment returns")
 
 
 def _escaped(byte: int) -> str:
@@ -364,7 +378,7 @@ def _segment(parameter: str, value: object) -> str:
     text = str(value)
     if "." in text or not _TOPIC_NAME.fullmatch(text):
         raise BadUserInput(
-            f"{parameter} becomes one segment of a topic name: letters, digits and _ - : @ + only. "
-            "escape_segment(...) makes one of any text"
+            f"The value of {parameter} is not a segment of a topic name, which consists of ASCII "
+            "letters, digits and _ - : @ +. For any text, use escape_segment(...)"
         )
     return text

@@ -1,4 +1,4 @@
-"""What exists once for each event loop, and what is put off to its next tick."""
+"""Objects that exist once for each event loop, and work that waits for its next tick."""
 
 import asyncio
 import logging
@@ -12,10 +12,7 @@ logger = logging.getLogger("gqlnotify")
 
 
 class OnePerLoop:
-    """Base of classes that have one instance for each event loop, made when it is first asked for.
-
-    It lasts as long as its loop.
-    """
+    """Base of classes with one instance for each event loop, which exists as long as the loop."""
 
     _known: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Any]]
 
@@ -26,7 +23,7 @@ class OnePerLoop:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Self:
-        """Return the one of `loop`."""
+        """Return the instance of `loop`, and create it on first use."""
         found: Self | None = cls._known.get(loop)
         if found is None:
             found = cls._known[loop] = cls()
@@ -34,16 +31,17 @@ class OnePerLoop:
 
 
 class Waiting(Protocol):
-    """Has something to do in the next tick."""
+    """Has work for the next tick."""
 
     def on_tick(self) -> None:
-        """Do it. It returns at once."""
+        """Do the work. This returns at once."""
 
 
 class TickBatcher(OnePerLoop):
-    """The next tick of one event loop: one call, however many have something to do.
+    """Does the work of one event loop's next tick in one callback, which costs less than many.
 
-    It runs in a `contextvars` context of its own, and not in that of the first caller.
+    The callback has its own `contextvars` context. It must not inherit the viewer or the trace of
+    the first caller.
     """
 
     def __init__(self) -> None:
@@ -61,4 +59,4 @@ class TickBatcher(OnePerLoop):
             try:
                 one.on_tick()
             except Exception:
-                logger.exception("Work of a tick failed")
+                logger.exception("Work for a tick of the event loop failed")

@@ -1,4 +1,4 @@
-"""What a part of this library needs in addition, and the command that installs it."""
+"""The extras of this library, and the command that installs each of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ MODULES = {
 
 
 class MissingExtra(ImportError):
-    """A part of this library is used without the extra that it needs."""
+    """The extra that a part of this library needs is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f'{what} needs an extra: pip install "gqlnotify[{extra}]"')
@@ -20,10 +20,10 @@ class MissingExtra(ImportError):
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Import inside what `extra` installs, for `what`.
+    """Return a context manager for imports from `extra`. `what` is the part that needs them.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: The extra is not installed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Checks at import that a framework has what an adapter takes from it."""
+"""Checks at import that a framework has the attributes that an adapter uses."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +10,10 @@ from typing import Any
 
 
 def missing(owner: type, *names: str) -> tuple[str, ...]:
-    """Return those of `names` that are no attributes of `owner`, as `Owner.name`.
+    """Return, as `Owner.name`, each of `names` that is not an attribute of `owner`.
 
-    An attribute that only instances have counts if a method of `owner` or of a base names it.
+    An attribute that only instances have exists if the code of a method of `owner` or of a base
+    uses its name.
     """
     known = set(_named_in_methods(owner))
     return tuple(
@@ -23,16 +24,16 @@ def missing(owner: type, *names: str) -> tuple[str, ...]:
 
 
 def missing_parameters(function: Callable[..., Any], *names: str) -> tuple[str, ...]:
-    """Return those of `names` that are no parameters of `function`, as `function(name)`."""
+    """Return, as `function(name)`, each of `names` that is not a parameter of `function`."""
     known = signature(function).parameters
     return tuple(f"{function.__qualname__}({name})" for name in names if name not in known)
 
 
 def require(package: str, lacking: Sequence[str]) -> None:
-    """Refuse a version of `package` that lacks something.
+    """Refuse the installed version of `package` if it lacks something.
 
     Raises:
-        ImportError: `lacking` is not empty. The text names the version and what to install.
+        ImportError: `lacking` is not empty. The text has the version and what to install.
     """
     if lacking:
         raise ImportError(f"gqlnotify can't work with {_what_lacks(package, lacking)}")
@@ -42,14 +43,14 @@ def require(package: str, lacking: Sequence[str]) -> None:
 def warn_of_fallback(
     logger: logging.Logger, package: str, lacking: Sequence[str], cost: str
 ) -> None:
-    """Log, once, that the portable path serves because `package` lacks something."""
+    """Log once that the portable path is used because `package` lacks something."""
     logger.warning("%s: gqlnotify can't fully use %s", cost, _what_lacks(package, lacking))
 
 
 def _what_lacks(package: str, lacking: Sequence[str]) -> str:
     return (
         f"{package} {version(package)}, which has no {', '.join(lacking)}. Install one of the "
-        "versions that gqlnotify's own requirements name"
+        "versions that gqlnotify's requirements name"
     )
 
 

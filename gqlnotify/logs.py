@@ -1,4 +1,7 @@
-"""`gqlnotify.logs.ConnectionIdFilter`, or `Sight`, for the logging of an application."""
+"""The documented import path of `ConnectionIdFilter`, for the logging of an application.
+
+`Sight` is its former name.
+"""
 
 from gqlnotify.observability.logs import ConnectionIdFilter
 

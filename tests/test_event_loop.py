@@ -46,7 +46,7 @@ async def test_a_failing_callback_is_logged_and_the_others_run(
     turn.add(recorder)
     await asyncio.sleep(0)
     assert recorder.turns == ["nothing"]
-    assert "Work of a tick failed" in caplog.text
+    assert "Work for a tick of the event loop failed" in caplog.text
 
 
 def test_each_loop_has_its_own() -> None:

@@ -232,7 +232,7 @@ async def test_a_value_that_is_no_event_is_the_servers_mistake(
                 assert error["message"] == masked
                 if not extensions:
                     assert error["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
-    assert "Topic 'messages' carries Message, and this dict would not arrive" in caplog.text
+    assert "Topic 'messages' has the type Message, and this dict would not arrive" in caplog.text
     assert "This dict for 'messages' would not arrive" in caplog.text
     assert secret not in caplog.text
 

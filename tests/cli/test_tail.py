@@ -31,8 +31,8 @@ pytestmark = pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["prices..gold"], "A topic name is made of"),
-        (["prices.<metal>"], "needs its parameters first"),
+        (["prices..gold"], "A topic name consists of"),
+        (["prices.<metal>"], "is a family: call it with metal first"),
         (["prices", "--after", "yesterday"], "A cursor looks like"),
         ([], "Missing argument"),
     ],
