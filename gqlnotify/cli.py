@@ -47,6 +47,12 @@ app = typer.Typer(
 )
 
 
+class _CommandSettings(Settings):
+    """What a command reads before, or without, the application: that may define more settings."""
+
+    warns_of_unknown_variables = False
+
+
 class Format(StrEnum):
     """How `tail` prints an event."""
 
@@ -88,13 +94,11 @@ def serve(
     """
     sys.path.insert(0, os.getcwd())
     _require_application(application)
-    settings = _settings()
+    settings = _read_settings()
     _require_broker(settings, workers)
     if not is_loopback(host):
         _require_strong_key(settings, host)
     _require_key_that_fits(settings)
-    sockets = _bind(host, port)
-    port = sockets[0].getsockname()[1]
     has_key = settings.names_a_key
     if not has_key:
         # Through the environment, so that the processes of --workers and --reload get it as well.
@@ -102,8 +106,10 @@ def serve(
     if reload:
         # A reload after saving a file should not wait for a drain.
         os.environ["GQLNOTIFY_DRAIN_WINDOW"] = "0"
-    settings = _settings()
-    path = _graphql_path(application)
+    settings = _read_settings()
+    path = _graphql_path(_imported(application))
+    sockets = _bind(host, port)
+    port = sockets[0].getsockname()[1]
     # What collects lines of JSON mostly reads stdout as well.
     shown = path if settings.log_format == "text" else None
     _greet(f"http://{_in_url(host)}:{port}", shown, None if has_key else settings)
@@ -359,12 +365,20 @@ def _token(
 
 
 def _settings() -> Settings:
+    _refuse_misspelt_variables()
+    return _read_settings()
+
+
+def _refuse_misspelt_variables() -> None:
     for name, nearest in unknown_variables().items():
-        # Others may be somebody else's: Kubernetes sets GQLNOTIFY_PORT for a service of that name.
+        # Other names may be somebody else's: Kubernetes sets GQLNOTIFY_PORT for a service.
         if nearest is not None:
             _fail(f"{name} is not a setting{did_you_mean(nearest)}")
+
+
+def _read_settings() -> Settings:
     try:
-        return Settings()
+        return _CommandSettings()
     except SettingsError as error:
         _fail(f"{error}: {error.__cause__}")
     except ValidationError as error:
@@ -446,19 +460,26 @@ def _greet(address: str, path: str | None, own: Settings | None) -> None:
     sys.stdout.flush()
 
 
-def _graphql_path(application: str) -> str | None:
-    """Import the application, and return where it serves GraphQL; None if that can't be told."""
+def _imported(application: str) -> Any:
+    """Import and return the application; None if there is a mistake in its code."""
     try:
-        found = import_from_string(application)
+        import_module(application.partition(":")[0])
+        # Only now it is known which settings the application has defined.
+        _refuse_misspelt_variables()
+        return import_from_string(application)
     except process.MENDABLE as error:
         _fail(f"{application} can't start: {process.one_line(error)}")
     except (ImportFromStringError, AttributeError, LookupError):
-        # A mistake in its code, of which uvicorn tells more.
+        # The server will import it again and log the traceback.
         return None
+
+
+def _graphql_path(application: Any) -> str | None:
+    """Return where a FastAPI application serves GraphQL; None if there is no telling."""
     try:
-        return str(found.url_path_for("handle_http_get"))
+        return str(application.url_path_for("handle_http_get"))
     except (AttributeError, NoMatchFound):
-        # Not a FastAPI application, or none with our router at its top.
+        # Another framework, a mounted router, or no application at all.
         return None
 
 

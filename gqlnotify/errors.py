@@ -210,20 +210,6 @@ class ExecutionTimeout(NotifyError):
         super().__init__("The execution of this event took too long")
 
 
-class NotFound(NotifyError):
-    """The thing that an argument points at does not exist."""
-
-    code = "NOT_FOUND"
-    http_status = 404
-
-
-class Conflict(NotifyError):
-    """Another client changed it first."""
-
-    code = "CONFLICT"
-    http_status = 409
-
-
 class CursorExpired(NotifyError):
     """The history no longer reaches back to the cursor: refetch, then subscribe again."""
 

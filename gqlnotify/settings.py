@@ -1,16 +1,17 @@
-"""Every option, its default and its name in the environment (`GQLNOTIFY_` and the field's name)."""
+"""The settings. Each field is also an environment variable: `GQLNOTIFY_` and its name."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from ipaddress import ip_address
 from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AliasChoices, BaseModel, Field, SecretStr, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
@@ -24,7 +25,7 @@ Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether `host`, a name or an address, can be reached from this machine alone."""
+    """Return whether only this machine can reach `host`, a name or an address."""
     if host == "localhost":
         return True
     try:
@@ -34,34 +35,43 @@ def is_loopback(host: str) -> bool:
 
 
 class Bounds(BaseModel, frozen=True, extra="forbid"):
-    """How much a topic remembers: so many events, and none longer than so many seconds."""
+    """How many events a topic keeps, and for how many seconds."""
 
     length: int = Field(default=1000, gt=0)
     seconds: float = Field(default=3600, gt=0)
 
 
 CLOCK_SKEW = 30.0
-"""How far the clocks of two machines may be apart, in seconds."""
+"""The largest difference between the clocks of two machines, in seconds."""
 
 MAX_LIFETIME = 30 * 24 * 3600.0
 _HUNDRED_YEARS = 100 * 365 * 24 * 3600.0
 
 
 def bounds_of_revocations(longest_life: float) -> Bounds:
-    """Return how much gqlnotify's own topics remember where tokens live so many seconds at most.
+    """Return the limits of gqlnotify's own topics.
 
-    A revocation outlasts the tokens that it is about. It is dropped from the history a while after
-    all processes have forgotten it.
+    A revocation must live longer than the tokens that it revokes. It stays in the history a little
+    longer than in the memory of any process.
+
+    Args:
+        longest_life: the longest lifetime of a token, in seconds; may be infinite.
     """
     seconds = min(longest_life + 10 * CLOCK_SKEW, _HUNDRED_YEARS)
     return Bounds(length=500_000, seconds=seconds)
 
 
 class Retention:
-    """The bounds of every topic: those of the first pattern that fits, or the default ones.
+    """The limits of every topic: those of the first pattern that matches, or the defaults.
 
-    What a pattern's bounds leave out is as in the default. gqlnotify's own topics have a default
-    of their own, and only a pattern that names them changes it: `*` is not about them.
+    A limit that a pattern does not set comes from the defaults. gqlnotify's own topics have other
+    defaults. Only patterns that begin with `gqlnotify.` change those, so `*` does not.
+
+    Args:
+        length: how many events a topic keeps by default.
+        seconds: for how many seconds it keeps them.
+        per_topic: other limits, by pattern. The first match counts.
+        longest_life: the longest lifetime of a token, in seconds.
     """
 
     def __init__(
@@ -79,7 +89,7 @@ class Retention:
         }
 
     def of(self, topic: str) -> Bounds:
-        """Return the bounds of `topic`."""
+        """Return the limits of the topic with this name."""
         for pattern, bounds in self._per_topic.items():
             if matches(pattern, topic) and is_reserved(pattern) == is_reserved(topic):
                 return bounds
@@ -96,12 +106,17 @@ class Retention:
 
 
 class Settings(BaseSettings):
-    """Read from the environment unless given by name. Durations are seconds, sizes bytes.
+    """The settings of gqlnotify: arguments first, then the environment, then the defaults.
 
-    Variables that begin as ours do and are no settings are named in a warning.
+    Durations are in seconds, sizes in bytes. Unknown arguments are refused. Unknown variables
+    `GQLNOTIFY_*` are logged as a warning, because other software may set some: Kubernetes sets
+    `GQLNOTIFY_PORT` for a service called gqlnotify.
+
+    For settings of its own an application derives a class and adds fields. From then on their
+    variables are known, also to `gqlnotify serve`.
 
     Raises:
-        ValueError: a value is not what it should be, or an argument is no setting.
+        ValueError: a value is invalid, or an argument is not a setting.
     """
 
     model_config = SettingsConfigDict(
@@ -109,35 +124,46 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        # A refused value may be a secret or a URL with a password.
         hide_input_in_errors=True,
     )
 
-    broker_url: str = Field(default="memory://", repr=False, description="Where topics live")
+    warns_of_unknown_variables: ClassVar[bool] = True
+    """Whether a new object logs variables that set nothing. False where other code checks them."""
+
+    broker_url: str = Field(
+        default="memory://",
+        repr=False,
+        description="The broker: `memory://`, or the URL of a Redis",
+    )
     broker_timeout: float = Field(
-        default=5, gt=0, description="How long a broker may be silent before it counts as gone"
+        default=5,
+        gt=0,
+        description="How long the broker may be silent before it counts as unreachable",
     )
     broker_wait: float = Field(
-        default=10, ge=0, description="How long a start waits for the broker; 0 fails at once"
+        default=10,
+        ge=0,
+        description="How long a start waits for the broker; with 0 it fails immediately",
     )
     broker_prefix: str = Field(
         default="gqlnotify",
         pattern=r"^[A-Za-z0-9_.:-]+$",
         description="The first part of every key and channel in Redis",
     )
-    database_url: str = Field(
-        default="sqlite:///gqlnotify.db",
-        repr=False,
-        description="Where the task service keeps its tasks",
-    )
 
     jwt_secret: SecretStr | None = Field(
         default=None, description="HMAC secret, or a PEM public key for RS and ES algorithms"
     )
     jwt_algorithm: Algorithm = Field(
-        default="HS256", description="The one algorithm that is accepted"
+        default="HS256", description="The only algorithm that is accepted"
     )
-    jwt_audience: str | None = Field(default=None, description="When set, `aud` must be this")
-    jwt_issuer: str | None = Field(default=None, description="When set, `iss` must be this")
+    jwt_audience: str | None = Field(
+        default=None, description="If set, the `aud` that a token must have"
+    )
+    jwt_issuer: str | None = Field(
+        default=None, description="If set, the `iss` that a token must have"
+    )
     jwt_require_exp: bool = Field(default=True, description="Refuse tokens that never expire")
     jwt_leeway: float = Field(
         default=10,
@@ -148,88 +174,100 @@ class Settings(BaseSettings):
     jwt_max_lifetime: float = Field(
         default=MAX_LIFETIME,
         gt=0,
-        description="How long a token may live, and how long a revocation is remembered",
+        description="The longest lifetime of a token, and how long a revocation is kept",
     )
     jwks_url: str | None = Field(
-        default=None, description="Where the public keys are, by `kid`, instead of a secret"
+        default=None, description="URL of the public keys, selected by `kid`; replaces the secret"
     )
-    jwks_cache: float = Field(default=300, gt=0, description="How long fetched keys are good")
-    jwks_timeout: float = Field(default=5, gt=0, description="How long fetching them may take")
+    jwks_cache: float = Field(
+        default=300,
+        gt=0,
+        description="How long fetched keys are used before they are fetched again",
+    )
+    jwks_timeout: float = Field(default=5, gt=0, description="How long fetching the keys may take")
     max_failed_authentications: int = Field(
-        default=20, gt=0, description="Bad tokens from one address a minute, before it has to wait"
+        default=20,
+        gt=0,
+        description="Bad tokens from one address in a minute before it has to wait",
     )
     allowed_origins: tuple[str, ...] = Field(
         default=(),
-        description="Pages of other origins that may open a socket, as JSON; `*` for any",
+        description="Other origins whose pages may open a socket, as JSON; `*` allows all",
     )
 
-    max_connections: int = Field(default=10_000, gt=0, description="Sockets at once in a process")
+    max_connections: int = Field(
+        default=10_000, gt=0, description="Open sockets and HTTP streams of a process"
+    )
     max_connections_per_subject: int = Field(
-        default=100, gt=0, description="Sockets at once of one subject in a process"
+        default=100, gt=0, description="Open sockets and HTTP streams of one subject in a process"
     )
     new_topics_per_subject: int = Field(
         default=500,
         gt=0,
-        description="Topics that a process does not know yet and one subject may ask for at once, "
-        "and as many again in an hour",
+        description="Topics that are new to a process and that one subject may ask for; "
+        "as many again each hour",
     )
     handshake_timeout: float = Field(
         default=10, gt=0, description="How long a connection may take to send its first request"
     )
     connection_init_wait: float = Field(
-        default=5, gt=0, description="How long a socket may take to send connection_init"
+        default=5, gt=0, description="How long a socket may take to send `connection_init`"
     )
     ping_interval: float = Field(
-        default=20, gt=0, description="How long a client may be silent before it is pinged"
+        default=20, gt=0, description="How long a client may be silent before it gets a ping"
     )
     ping_timeout: float = Field(
-        default=20, gt=0, description="How long a pinged client may stay silent"
+        default=20, gt=0, description="How long a client may take to answer a ping"
     )
     max_operations: int = Field(
-        default=100, gt=0, description="Operations at once on one connection"
+        default=100, gt=0, description="Operations that run on one connection at the same time"
     )
     message_max_bytes: int = Field(
         default=64 * 1024, gt=0, description="Size of one message from a client"
     )
     body_max_bytes: int = Field(
-        default=1024 * 1024, gt=0, description="Size of the body of one request over HTTP"
+        default=1024 * 1024, gt=0, description="Size of the body of one HTTP request"
     )
     upload_max_bytes: int = Field(
         default=10 * 1024 * 1024,
         gt=0,
-        description="Size of the body of one multipart request with uploads, where those are on",
+        description="Size of the body of one multipart request with uploads, if they are enabled",
     )
     message_rate: float = Field(
-        default=100, gt=0, description="Messages a second that a connection may send for long"
+        default=100,
+        gt=0,
+        description="Messages per second that a connection may send in the long run",
     )
     message_burst: int = Field(
-        default=1000, gt=0, description="Messages that a connection may send at once"
+        default=1000, gt=0, description="Messages that a connection may send in one burst"
     )
     outgoing_max_bytes: int = Field(
         default=1024 * 1024,
         gt=0,
-        description="What may wait for a peer before nothing more is begun",
+        description="Bytes that may wait for a peer; above this, no new operation starts",
     )
     send_timeout: float = Field(
-        default=30, gt=0, description="How long a peer may read nothing of what waits for it"
+        default=30, gt=0, description="How long a peer may read nothing while data waits for it"
     )
 
     query_max_tokens: int = Field(default=5000, gt=0, description="Tokens of one document")
-    query_max_depth: int = Field(default=50, gt=0, description="How deep fields may be nested")
+    query_max_depth: int = Field(default=50, gt=0, description="Levels of nested fields")
     query_max_aliases: int = Field(default=500, gt=0, description="Aliases in one operation")
     query_max_complexity: int = Field(
         default=2500,
         gt=0,
-        description="Fields, spreads and uses of variables of a document, fragments written out",
+        description="Fields, spreads and uses of variables of a document, with fragments expanded",
     )
     extensions_max_bytes: int = Field(
         default=8 * 1024, gt=0, description="Size of an operation's `extensions`, as JSON"
     )
-    introspection: bool = Field(default=True, description="Answer questions about the schema")
+    introspection: bool = Field(default=True, description="Answer queries about the schema")
     persisted_operations: Path | None = Field(
-        default=None, description="A file of documents that clients can name by their hash"
+        default=None, description="A file of documents that clients can refer to by hash"
     )
-    only_persisted: bool = Field(default=False, description="Refuse every other document")
+    only_persisted: bool = Field(
+        default=False, description="Refuse all documents that are not in that file"
+    )
 
     execution_timeout: float = Field(
         default=30, gt=0, description="How long the resolvers of one event may take"
@@ -242,49 +280,48 @@ class Settings(BaseSettings):
     replay_rate: float = Field(
         default=1000,
         gt=0,
-        description="Events a second that are executed for those of one subject who catch up",
+        description="Events per second that are executed for one subject that catches up",
     )
     outcome_cache_bytes: int = Field(
         default=8 * 1024 * 1024,
         ge=0,
-        description="Encoded events that are kept for subscribers who come back",
+        description="Size of the cache of encoded events for subscribers that catch up",
     )
     compress_above: int = Field(
         default=1024,
         ge=0,
-        description="Shared messages of this size and more are compressed, once; 0 compresses none",
+        description="Shared messages of at least this size are compressed, once for all; 0: none",
     )
 
     event_max_bytes: int = Field(default=128 * 1024, gt=0, description="Size of one encoded event")
-    history_length: int = Field(default=1000, gt=0, description="How many events a topic remembers")
+    history_length: int = Field(default=1000, gt=0, description="How many events a topic keeps")
     history_seconds: float = Field(
-        default=3600, gt=0, description="How long a topic remembers an event"
+        default=3600, gt=0, description="How long a topic keeps an event"
     )
     history_per_topic: dict[str, Bounds] = Field(
-        default={}, description="Other bounds for the topics that fit a pattern, as JSON"
+        default={}, description="Other limits for the topics that match a pattern, as JSON"
     )
     topic_linger: float = Field(
-        default=10, ge=0, description="How long a topic is kept after its last subscriber left"
+        default=10,
+        ge=0,
+        description="How long a topic stays open after its last subscriber has left",
     )
 
     drain_window: float = Field(
-        default=5, ge=0, description="Over how long a stopping server closes its sockets"
-    )
-    outbox_max_lag: float = Field(
-        default=30, gt=0, description="How old an unsent event makes the task service not ready"
+        default=5, ge=0, description="How long a stopping server takes to close its sockets"
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="How `gqlnotify serve` writes its log"
+        default="text", description="Format of the log of `gqlnotify serve`"
     )
 
     @property
     def names_a_key(self) -> bool:
-        """Whether there is something to check tokens with."""
+        """Whether a secret or a URL of keys is set, so that tokens can be checked."""
         return self.jwt_secret is not None or self.jwks_url is not None
 
     @property
     def longest_life(self) -> float:
-        """How long a token may live, in seconds; infinity where it need not expire."""
+        """The longest lifetime of a token, in seconds. Infinite if tokens may never expire."""
         return self.jwt_max_lifetime if self.jwt_require_exp else inf
 
     @field_validator("history_per_topic")
@@ -292,7 +329,7 @@ class Settings(BaseSettings):
     def _remembers_revocations(
         cls, per_topic: dict[str, Bounds], info: ValidationInfo
     ) -> dict[str, Bounds]:
-        # Where either is wrong itself, that is what is told.
+        # `info.data` lacks fields that are invalid themselves. Then their errors are enough.
         longest = info.data.get("jwt_max_lifetime", 0) if info.data.get("jwt_require_exp") else inf
         for pattern, bounds in per_topic.items():
             if is_reserved(pattern) and "seconds" in bounds.model_fields_set:
@@ -301,7 +338,7 @@ class Settings(BaseSettings):
 
     @property
     def retention(self) -> Retention:
-        """How much each topic remembers."""
+        """The limits of each topic's history."""
         return Retention(
             self.history_length,
             self.history_seconds,
@@ -319,28 +356,42 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Say which arguments and variables are no settings; pydantic ignores both in silence."""
+        """Refuse unknown arguments, warn of unknown variables: pydantic ignores both silently.
+
+        Raises:
+            ValueError: an argument is not a setting.
+        """
         if settings_cls.model_config.get("extra") == "ignore":
             _refuse_unknown(init_settings(), settings_cls)
-        for name, nearest in unknown_variables(settings_cls).items():
-            warn_once(logger, f"{name} is not a setting and has no effect{did_you_mean(nearest)}")
+        if cls.warns_of_unknown_variables:
+            for name, nearest in unknown_variables().items():
+                hint = did_you_mean(nearest)
+                warn_once(logger, f"{name} is not a setting and has no effect{hint}")
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
 
 def _require_memory(pattern: str, seconds: float, longest: float) -> None:
+    # A hundred years are long enough for tokens that never expire.
     if seconds < min(longest, _HUNDRED_YEARS):
         life = (
-            "without end, as GQLNOTIFY_JWT_REQUIRE_EXP is off" if longest == inf else f"{longest} s"
+            "forever, because GQLNOTIFY_JWT_REQUIRE_EXP is off"
+            if longest == inf
+            else f"{longest} s"
         )
         raise ValueError(
-            f"{pattern!r} is remembered for {seconds} s and a token may live {life}, so a revoked "
-            'token would be good again. Leave "seconds" out, or shorten GQLNOTIFY_JWT_MAX_LIFETIME'
+            f"{pattern!r} keeps revocations for {seconds} s, but a token may live {life}, so a "
+            'revoked token would become valid again. Leave "seconds" out, or shorten '
+            "GQLNOTIFY_JWT_MAX_LIFETIME"
         )
 
 
-def unknown_variables(settings: type[BaseSettings] = Settings) -> dict[str, str | None]:
-    """Return each variable `GQLNOTIFY_*` that is not a setting, with the setting nearest to it."""
-    known = [PREFIX + name.upper() for name in settings.model_fields]
+def unknown_variables() -> dict[str, str | None]:
+    """Return each variable `GQLNOTIFY_*` that sets nothing, with the setting of a similar name.
+
+    The known names are those of `Settings` and of all classes derived from it so far. An
+    application defines such a class when it is imported, so ask after that.
+    """
+    known = sorted({name.upper() for name in _variables_of(Settings)})
     found = [name for name in os.environ if name.upper().startswith(PREFIX)]
     return {
         name: _nearest(name.upper().removeprefix(PREFIX), known)
@@ -349,9 +400,23 @@ def unknown_variables(settings: type[BaseSettings] = Settings) -> dict[str, str 
     }
 
 
+def _variables_of(settings: type[BaseSettings]) -> Iterator[str]:
+    prefix = settings.model_config.get("env_prefix", "")
+    for name, field in settings.model_fields.items():
+        yield from (prefix + name, *_aliases(field))
+    for derived in settings.__subclasses__():
+        yield from _variables_of(derived)
+
+
+def _aliases(field: FieldInfo) -> list[str]:
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [choice for choice in choices if isinstance(choice, str)]
+
+
 def _refuse_unknown(arguments: Mapping[str, object], settings: type[BaseSettings]) -> None:
     fields = settings.model_fields
-    known = {*fields, *(field.validation_alias for field in fields.values())}
+    known = {*fields, *(alias for field in fields.values() for alias in _aliases(field))}
     for name in arguments:
         if name not in known:
             nearest = _nearest(name, list(fields))
@@ -359,17 +424,17 @@ def _refuse_unknown(arguments: Mapping[str, object], settings: type[BaseSettings
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    # The prefix, which all have, would make any two names look similar.
+    # All names share the prefix. With it, any two of them would be similar.
     short = {each.removeprefix(PREFIX): each for each in known}
     return next((short[near] for near in get_close_matches(name, short, n=1)), None)
 
 
 def did_you_mean(nearest: str | None) -> str:
-    """Return what to append to the name of something unknown."""
+    """Return what an error or warning about an unknown name ends with: a suggestion, or nothing."""
     return "" if nearest is None else f"; did you mean {nearest}?"
 
 
 @cache
 def warn_once(log: logging.Logger, text: str) -> None:
-    """Log a warning, once in this process."""
+    """Log a warning, only the first time in this process."""
     log.warning(text)

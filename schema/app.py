@@ -15,7 +15,7 @@ from strawberry.subscriptions import (
     MULTIPART_SUBSCRIPTION_PROTOCOL,
 )
 
-from gqlnotify import GraphQLRouter, Settings, TopicManager
+from gqlnotify import GraphQLRouter, TopicManager
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
@@ -23,6 +23,7 @@ from schema.health import health, sight
 from schema.mutation import Mutation
 from schema.outbox import Outbox
 from schema.query import Query
+from schema.settings import TaskSettings
 from schema.store import TaskStore
 from schema.subscription import Subscription
 
@@ -31,13 +32,15 @@ schema = DiscreetSchema(
 )
 
 
-def create_app(settings: Settings | None = None, *, topics: TopicManager | None = None) -> FastAPI:
+def create_app(
+    settings: TaskSettings | None = None, *, topics: TopicManager | None = None
+) -> FastAPI:
     """Build the task service, with GraphQL at `/graphql`.
 
     Raises:
         RuntimeError: the settings name no key for tokens; tasks are never served without one.
     """
-    settings = settings or Settings()
+    settings = settings or TaskSettings()
     if not settings.names_a_key:
         raise RuntimeError(
             "Set GQLNOTIFY_JWT_SECRET or GQLNOTIFY_JWKS_URL, or start with `gqlnotify serve`"

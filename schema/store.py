@@ -10,8 +10,8 @@ import strawberry
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gqlnotify import errors
 from schema.database import Database
+from schema.errors import Conflict, NotFound
 from schema.models import OutboxRow, TaskRow
 from schema.types import TASKS, Task, TaskEvent, TaskEventKind, TaskStatus
 
@@ -73,7 +73,7 @@ class TaskStore:
         async with self._database.writing() as session:
             row = await _locked(session, task_id)
             if expected_version not in {None, row.version}:
-                raise errors.Conflict(
+                raise Conflict(
                     f"The task is at version {row.version}, not {expected_version}",
                     currentVersion=row.version,
                 )
@@ -131,7 +131,7 @@ async def _locked(session: AsyncSession, task_id: str) -> TaskRow:
     # On SQLite the whole transaction is the lock, and FOR UPDATE says nothing.
     row = await session.scalar(select(TaskRow).where(TaskRow.id == task_id).with_for_update())
     if row is None:
-        raise errors.NotFound("There is no task of this id")
+        raise NotFound("There is no task of this id")
     return row
 
 

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 from gqlnotify import Settings
 from gqlnotify.server.websocket import MARGIN_SECONDS
+from schema.settings import TaskSettings
 from tests.e2e.raw import Socket, open_socket
 from tests.ports import free_port, on_a_free_port
 from tests.redis_servers import RedisServer, redis_server
@@ -95,7 +96,7 @@ def test_compose_file_sets_settings_that_exist_and_demands_a_secret() -> None:
     names = {n.removeprefix("GQLNOTIFY_").lower() for n in environment if "GQLNOTIFY" in n}
 
     assert names == {"broker_url", "database_url", "jwt_secret"}
-    assert names <= set(Settings.model_fields)
+    assert names <= set(TaskSettings.model_fields)
     assert environment["GQLNOTIFY_JWT_SECRET"].startswith("${GQLNOTIFY_JWT_SECRET:?")
 
 

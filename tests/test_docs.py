@@ -3,13 +3,16 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
-import schema.app  # noqa: F401 - the task service has metrics of its own
+import schema.app  # The task service has metrics of its own.
+import schema.errors
 from gqlnotify import Settings, errors
+from schema.settings import TaskSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -28,10 +31,11 @@ def test_the_first_code_of_the_readme_is_the_example_that_is_tested() -> None:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    table = (DOCS / "settings.md").read_text()
+    library, _, service = (DOCS / "settings.md").read_text().partition("## The task service")
 
-    for name, field in Settings.model_fields.items():
+    for name, field in TaskSettings.model_fields.items():
         default = "unset" if field.default is None else f"`{field.default}`"
+        table = library if name in Settings.model_fields else service
         assert f"| `GQLNOTIFY_{name.upper()}` | {default} | {field.description} |" in table
 
 
@@ -40,7 +44,7 @@ def test_every_setting_that_a_page_names_exists(page: str) -> None:
     # A name with an asterisk stands for several settings.
     names = re.findall(r"GQLNOTIFY_([A-Z_]*[A-Z])\b(?!_?\*)", (ROOT / page).read_text())
 
-    assert {name.lower() for name in names} <= set(Settings.model_fields)
+    assert {name.lower() for name in names} <= set(TaskSettings.model_fields)
 
 
 def test_every_limit_in_the_table_is_a_setting_with_its_default_and_a_code_that_exists() -> None:
@@ -55,12 +59,19 @@ def test_every_limit_in_the_table_is_a_setting_with_its_default_and_a_code_that_
         assert set(re.findall(r"`([A-Z_]{5,})`", told)) <= codes
 
 
-def test_every_error_code_is_documented_and_every_documented_code_exists() -> None:
+@pytest.mark.parametrize(
+    ("defined_by", "heading"),
+    [(errors, "## Error codes"), (schema.errors, "### Error codes of the task service")],
+)
+def test_every_error_code_is_documented_and_every_documented_code_exists(
+    defined_by: ModuleType, heading: str
+) -> None:
     page = (DOCS / "protocol.md").read_text()
-    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
+    section = re.split("^##", page.partition(f"{heading}\n")[2], flags=re.MULTILINE)[0]
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", section, re.MULTILINE))
     classes = [errors.NotifyError, *_subclasses(errors.NotifyError)]
 
-    assert documented == {error.code for error in classes}
+    assert documented == {e.code for e in classes if e.__module__ == defined_by.__name__}
 
 
 def test_every_error_code_says_what_a_client_should_do() -> None:

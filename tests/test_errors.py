@@ -22,8 +22,6 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.BadUserInput: ("BAD_USER_INPUT", 400),
     errors.ExecutionCancelled: ("EXECUTION_CANCELLED", 500),
     errors.ExecutionTimeout: ("EXECUTION_TIMEOUT", 500),
-    errors.NotFound: ("NOT_FOUND", 404),
-    errors.Conflict: ("CONFLICT", 409),
     errors.CursorExpired: ("CURSOR_EXPIRED", 410),
     errors.TooManyOperations: ("TOO_MANY_OPERATIONS", 429),
     errors.TooManyStreams: ("TOO_MANY_CONNECTIONS", 503),
@@ -80,21 +78,28 @@ def test_a_client_with_an_expired_token_may_retry_and_one_with_a_bad_token_gives
     assert errors.Unauthenticated.close_code == 4401
 
 
-def test_an_error_carries_its_code_and_its_details_to_the_client() -> None:
-    error = errors.Conflict("Somebody was faster", currentVersion=3)
+class OutOfStock(NotifyError):
+    """An application's own error."""
 
-    assert error.message == "Somebody was faster"
-    assert error.extensions == {"code": "CONFLICT", "currentVersion": 3}
+    code = "OUT_OF_STOCK"
+    http_status = 409
+
+
+def test_an_error_carries_its_code_and_its_details_to_the_client() -> None:
+    error = OutOfStock("None is left", left=0)
+
+    assert error.message == "None is left"
+    assert error.extensions == {"code": "OUT_OF_STOCK", "left": 0}
     assert error.formatted() == {
-        "message": "Somebody was faster",
-        "extensions": {"code": "CONFLICT", "currentVersion": 3},
+        "message": "None is left",
+        "extensions": {"code": "OUT_OF_STOCK", "left": 0},
     }
 
 
 def test_errors_do_not_share_their_details() -> None:
-    errors.NotFound("a", id="1")
+    OutOfStock("a", id="1")
 
-    assert errors.NotFound("b").extensions == {"code": "NOT_FOUND"}
+    assert OutOfStock("b").extensions == {"code": "OUT_OF_STOCK"}
 
 
 def test_a_close_code_may_be_given_by_hand() -> None:

@@ -1,5 +1,6 @@
 """The code of the how-to pages runs, and does what the pages say."""
 
+import json
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -222,3 +223,38 @@ async def test_a_mounted_router_delivers(page: Any) -> None:
 def test_the_tests_of_the_page_pass(page: Any) -> None:
     page.test_events_of_the_last_version_can_be_read()
     page.test_fields_of_the_next_version_do_no_harm()
+
+
+@of("errors")
+async def test_an_error_of_ones_own_reaches_clients_of_every_transport(page: Any) -> None:
+    order = 'mutation {{ order(article: "pen", count: {}) }}'
+    told = {"message": "Only 2 of pen are left", "extensions": {"code": "OUT_OF_STOCK", "left": 2}}
+    text = (HOW_TO / "errors.md").read_text()
+    assert json.dumps(told) in text
+    async with (
+        running(page.app) as origin,
+        client_of(origin) as client,
+        open_socket(f"ws://{origin}") as socket,
+    ):
+        await socket.init()
+        await socket.subscribe("1", order.format(3))
+        answers = [await post(client, order.format(3)), await socket.next("1")]
+        assert (await post(client, order.format(1)))["data"] == {"order": 1}
+    for answer in answers:
+        [error] = answer["errors"]
+        assert {key: error[key] for key in told} == told
+
+
+@of("errors")
+async def test_the_text_of_an_internal_error_stays_in_the_log(
+    page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(dict[str, int]):
+        def get(self, *_: object) -> int:
+            raise errors.InternalError("what happened")
+
+    monkeypatch.setattr(page, "stock", Broken())
+    async with running(page.app) as origin, client_of(origin) as client:
+        [error] = (await post(client, '{ inStock(article: "pen") }'))["errors"]
+    assert error["message"] == "Internal server error"
+    assert error["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}

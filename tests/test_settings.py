@@ -1,12 +1,15 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import SettingsError
 
 from gqlnotify import Settings
-from gqlnotify.settings import Bounds, Retention, warn_once
+from gqlnotify.settings import Bounds, Retention, unknown_variables, warn_once
 
 SECRET = "a secret that must stay one"
 IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
@@ -14,7 +17,6 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "broker_timeout": ("0.5", 0.5),
     "broker_wait": ("1.5", 1.5),
     "broker_prefix": ("shop:eu.1-a", "shop:eu.1-a"),
-    "database_url": ("postgresql://elsewhere/tasks", "postgresql://elsewhere/tasks"),
     "jwt_algorithm": ("ES384", "ES384"),
     "jwt_audience": ("us", "us"),
     "jwt_issuer": ("them", "them"),
@@ -49,7 +51,6 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "introspection": ("false", False),
     "persisted_operations": ("operations.json", Path("operations.json")),
     "only_persisted": ("true", True),
-    "outbox_max_lag": ("26.5", 26.5),
     "drain_window": ("25.5", 25.5),
     "log_format": ("json", "json"),
     "execution_timeout": ("7", 7.0),
@@ -87,7 +88,6 @@ def test_the_defaults_need_nothing_but_this_process() -> None:
     settings = Settings()
 
     assert settings.broker_url == "memory://"
-    assert settings.database_url.startswith("sqlite")
     assert settings.jwt_secret is None
     assert settings.jwt_algorithm == "HS256"
 
@@ -224,11 +224,48 @@ def test_settings_that_an_application_adds_are_settings(
     warn_once.cache_clear()
     monkeypatch.setenv("GQLNOTIFY_COLOUR", "blue")
 
-    assert Ours().colour == "blue"
+    monkeypatch.setenv("FORM", "flat")
+
+    assert (Ours().colour, Ours().shape) == ("blue", "flat")
     assert Ours(colour="green", FORM="square").shape == "square"  # type: ignore[call-arg]
     assert caplog.messages == []
     with pytest.raises(ValueError, match="did you mean colour"):
         Ours(color="green")  # type: ignore[call-arg]
+
+
+def test_the_settings_of_an_application_are_known_to_every_part_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_once.cache_clear()
+    monkeypatch.setenv("GQLNOTIFY_WIDTH", "5")
+    monkeypatch.setenv("GQLNOTIFY_WIDHT", "5")
+    monkeypatch.setenv("GQLNOTIFY_OLD_HEIGHT", "6")
+    assert unknown_variables()["GQLNOTIFY_WIDTH"] is None
+
+    class Sized(Settings):
+        width: int = 1
+
+    class Taller(Sized):
+        height: int = Field(
+            default=1, validation_alias=AliasChoices("GQLNOTIFY_HEIGHT", "GQLNOTIFY_OLD_HEIGHT")
+        )
+
+    assert unknown_variables() == {"GQLNOTIFY_WIDHT": "GQLNOTIFY_WIDTH"}
+    assert Settings().model_fields_set == set()
+    assert (Taller().width, Taller().height) == (5, 6)
+    assert caplog.messages == [
+        "GQLNOTIFY_WIDHT is not a setting and has no effect; did you mean GQLNOTIFY_WIDTH?"
+    ]
+
+
+@pytest.mark.processes
+def test_a_variable_of_another_application_is_named_as_one_without_effect() -> None:
+    code = "from gqlnotify import Settings; Settings(); import schema.settings; Settings()"
+    environment = {**os.environ, "GQLNOTIFY_DATABASE_URL": "sqlite:///x"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "GQLNOTIFY_DATABASE_URL is not a setting and has no effect\n"
 
 
 # how much a topic remembers
@@ -312,9 +349,8 @@ def test_bounds_that_would_forget_a_revocation_before_its_token_are_refused(
         Settings(history_per_topic=per_topic, **options)
 
 
-@pytest.mark.parametrize("name", ["broker_url", "database_url"])
-def test_a_password_in_a_url_is_not_printed(name: str) -> None:
-    settings = Settings(**{name: "redis://:hunter2@host"})  # type: ignore[arg-type]
+def test_a_password_in_a_url_is_not_printed() -> None:
+    settings = Settings(broker_url="redis://:hunter2@host")
 
     assert "hunter2" not in f"{settings} {settings!r}"
 

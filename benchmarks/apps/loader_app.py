@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from strawberry.dataloader import DataLoader
 
 from benchmarks.apps.probe import with_probe
-from gqlnotify import Event, GraphQLRouter, Settings, TopicManager
+from gqlnotify import Event, GraphQLRouter, TopicManager
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
 from schema.mutation import Mutation, notices
 from schema.outbox import Outbox
 from schema.query import Query
+from schema.settings import TaskSettings
 from schema.store import TaskStore
 from schema.types import Notice, Notification, given
 
@@ -69,7 +70,7 @@ class Subscription:
         return info.context.topics.subscribe(notices(topic), after=given(after)).map(_liked)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: TaskSettings) -> FastAPI:
     """Build the service from the task service's parts."""
     topics, database = TopicManager(settings=settings), Database(settings.database_url)
     store, outbox = TaskStore(database), Outbox(database, topics)
@@ -101,4 +102,4 @@ def create_app(settings: Settings) -> FastAPI:
     return with_probe(app)
 
 
-app = create_app(Settings())
+app = create_app(TaskSettings())

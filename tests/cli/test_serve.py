@@ -41,6 +41,16 @@ pytestmark = pytest.mark.processes
             "GQLNOTIFY_JWT_AUDIENSE is not a setting; did you mean GQLNOTIFY_JWT_AUDIENCE?",
         ),
         (
+            [],
+            {"GQLNOTIFY_DATABASE_ULR": "sqlite:///x"},
+            "GQLNOTIFY_DATABASE_ULR is not a setting; did you mean GQLNOTIFY_DATABASE_URL?",
+        ),
+        (
+            [],
+            {"GQLNOTIFY_OUTBOX_LAG": "1"},
+            "GQLNOTIFY_OUTBOX_LAG is not a setting; did you mean GQLNOTIFY_OUTBOX_MAX_LAG?",
+        ),
+        (
             ["--host", "0.0.0.0"],
             {"GQLNOTIFY_JWT_SECRET": "x" * 31},
             "GQLNOTIFY_JWT_SECRET has 31 bytes, but HS256 needs 32 or more",
@@ -204,6 +214,45 @@ def test_serve_warns_of_a_short_secret_on_a_loopback_address(tmp_path: Path) -> 
 
     assert "GQLNOTIFY_JWT_SECRET has 5 bytes, but HS256 needs 32 or more" in told
     assert "GQLNOTIFY_PORT_8000_TCP is not a setting" in told
+
+
+SETTINGS_OF_ITS_OWN = """
+import strawberry
+from fastapi import FastAPI
+from gqlnotify import GraphQLRouter, Settings
+
+class ShopSettings(Settings):
+    broker_urls: str = ""
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def urls(self) -> str:
+        return settings.broker_urls
+
+settings = ShopSettings()
+app = FastAPI()
+app.include_router(GraphQLRouter(strawberry.Schema(Query), settings=settings), prefix="/graphql")
+"""
+
+
+def test_serve_knows_the_settings_that_an_application_defines(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SETTINGS_OF_ITS_OWN)
+    settings = {
+        # It looks like a misspelt setting of the library, and is none.
+        "GQLNOTIFY_BROKER_URLS": "a b",
+        "GQLNOTIFY_DATABASE_URL": "sqlite:///x",
+        "GQLNOTIFY_JWT_SECRET": SECRET,
+    }
+    with serving("shop:app", "--port", "0", settings=settings, cwd=tmp_path) as process:
+        log = read_until(process, "startup complete")
+
+    assert "GQLNOTIFY_BROKER_URLS" not in log
+    assert log.count("GQLNOTIFY_DATABASE_URL is not a setting and has no effect") == 1
+    wrong = {**settings, "GQLNOTIFY_BROKER_URLZ": "c"}
+    done = run_process("serve", "shop:app", "--port", "0", settings=wrong, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "gqlnotify: GQLNOTIFY_BROKER_URLZ is not a setting; did you mean" in done.stderr
 
 
 def test_serve_looks_for_applications_only_in_the_working_directory(tmp_path: Path) -> None:

@@ -101,3 +101,15 @@ def test_token_refuses_a_lifetime_that_every_server_would_refuse() -> None:
 
     assert run(*arguments, "600", settings=settings).returncode == 0
     assert_told(run(*arguments, "601", settings=settings), 2, "GQLNOTIFY_JWT_MAX_LIFETIME")
+
+
+def test_token_ignores_the_settings_of_an_application() -> None:
+    settings = {
+        "GQLNOTIFY_JWT_SECRET": SECRET,
+        "GQLNOTIFY_DATABASE_URL": "postgresql://elsewhere/tasks",
+        "GQLNOTIFY_OUTBOX_MAX_LAG": "5",
+    }
+    done = run_process("token", "--subject", "alice", "--subscribe", "a", settings=settings)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert TokenVerifier(SECRET).verify(done.stdout.strip()).subject == "alice"

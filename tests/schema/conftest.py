@@ -10,17 +10,18 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from gqlnotify import Settings, TopicManager
+from gqlnotify import TopicManager
 from schema.app import create_app
 from schema.database import Database
 from schema.outbox import Outbox
+from schema.settings import TaskSettings
 from schema.store import TaskStore
 from tests.schema.client import PATIENCE, SECRET, Client
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(
+def settings(tmp_path: Path) -> TaskSettings:
+    return TaskSettings(
         jwt_secret=SECRET,  # type: ignore[arg-type]  # pydantic makes it secret
         database_url=f"sqlite:///{tmp_path}/tasks.db",
         broker_url="memory://",
@@ -54,7 +55,7 @@ async def serving(app: FastAPI, socket: Path) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def client(settings: Settings, socket: Path) -> AsyncIterator[Client]:
+async def client(settings: TaskSettings, socket: Path) -> AsyncIterator[Client]:
     async with serving(create_app(settings), socket) as client:
         yield client
 
@@ -102,7 +103,7 @@ def store(database: Database) -> TaskStore:
 
 
 @pytest.fixture
-async def topics(settings: Settings) -> AsyncIterator[TopicManager]:
+async def topics(settings: TaskSettings) -> AsyncIterator[TopicManager]:
     topics = TopicManager(settings=settings)
     yield topics
     await topics.close()

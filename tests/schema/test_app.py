@@ -9,9 +9,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from gqlnotify import Settings
 from schema.app import create_app
 from schema.database import Database, async_url
+from schema.settings import TaskSettings
 from tests.schema.client import SECRET, Client
 from tests.schema.conftest import serving
 
@@ -32,7 +32,7 @@ def test_the_application_needs_a_secret_and_says_so(
 
 
 def test_the_application_will_do_with_an_address_of_keys(tmp_path: Path) -> None:
-    settings = Settings(
+    settings = TaskSettings(
         jwt_secret=None,
         jwks_url="https://keys.example.org/jwks.json",
         jwt_algorithm="RS256",
@@ -55,7 +55,7 @@ def test_the_module_has_no_other_late_names(module: object) -> None:
     assert not hasattr(module, "application")
 
 
-async def test_the_root_leads_to_graphql(settings: Settings) -> None:
+async def test_the_root_leads_to_graphql(settings: TaskSettings) -> None:
     transport = httpx.ASGITransport(create_app(settings))
     async with httpx.AsyncClient(transport=transport, base_url="http://tasks") as http:
         answer = await http.get("/")
@@ -63,7 +63,7 @@ async def test_the_root_leads_to_graphql(settings: Settings) -> None:
 
 
 @pytest.mark.processes
-async def test_a_restart_keeps_the_tasks(settings: Settings, socket: Path) -> None:
+async def test_a_restart_keeps_the_tasks(settings: TaskSettings, socket: Path) -> None:
     async with serving(create_app(settings), socket) as client:
         task = await client.create("kept")
     async with serving(create_app(settings), socket) as client:
@@ -72,7 +72,7 @@ async def test_a_restart_keeps_the_tasks(settings: Settings, socket: Path) -> No
 
 @pytest.mark.processes
 async def test_two_applications_share_a_process_and_nothing_else(
-    settings: Settings, socket: Path, tmp_path: Path
+    settings: TaskSettings, socket: Path, tmp_path: Path
 ) -> None:
     other = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path}/other.db"})
     async with (

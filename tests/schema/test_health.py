@@ -17,10 +17,10 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import schema.database
-from gqlnotify import Settings
 from schema.app import create_app
 from schema.database import async_url
 from schema.health import health
+from schema.settings import TaskSettings
 from tests.redis_servers import RedisServer, redis_server
 from tests.schema.client import PATIENCE, SECRET, token
 from tests.schema.conftest import until
@@ -53,7 +53,7 @@ async def serving(
     database_url: str, broker_url: str, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(
-        Settings(
+        TaskSettings(
             jwt_secret=SECRET,  # type: ignore[arg-type]  # pydantic makes it secret
             database_url=database_url,
             broker_url=broker_url,

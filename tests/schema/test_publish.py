@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from gqlnotify import Settings, TopicManager
+from gqlnotify import TopicManager
 from schema.app import create_app
+from schema.settings import TaskSettings
 from tests.schema.client import Client, operation, token
 from tests.schema.conftest import serving
 
@@ -46,7 +47,7 @@ async def test_a_notification_resumes_from_its_own_cursor(client: Client) -> Non
 
 
 async def test_notifications_survive_whatever_is_published_by_name(
-    settings: Settings, topics: TopicManager, socket: Path
+    settings: TaskSettings, topics: TopicManager, socket: Path
 ) -> None:
     values = ["x", [1], None, {"payload": 1}, {"payload": 1, "author": 2, "published_at": {}}]
     async with serving(create_app(settings, topics=topics), socket) as client:

@@ -5,8 +5,8 @@ from threading import enumerate as enumerate_threads
 import pytest
 from sqlalchemy import select
 
-from gqlnotify import errors
 from schema.database import Database
+from schema.errors import Conflict, NotFound
 from schema.models import OutboxRow, TaskRow
 from schema.store import TaskStore
 from schema.types import TASKS, Task, TaskEvent, TaskEventKind, TaskStatus
@@ -70,11 +70,11 @@ async def test_every_change_is_committed_with_its_event(
 async def test_a_change_that_fails_leaves_no_event(store: TaskStore, database: Database) -> None:
     task = await add(store)
     before = await recorded(database)
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(Conflict):
         await store.update(task.id, {"title": "t"}, expected_version=7, actor="bob")
-    with pytest.raises(errors.NotFound):
+    with pytest.raises(NotFound):
         await store.update("unknown", {"title": "t"}, expected_version=None, actor="bob")
-    with pytest.raises(errors.NotFound):
+    with pytest.raises(NotFound):
         await store.delete("unknown", actor="bob")
     assert await recorded(database) == before
     assert await store.get(task.id) == task
@@ -109,7 +109,7 @@ async def test_of_concurrent_updates_of_one_version_one_wins(
     )
     results = await asyncio.gather(*updates, return_exceptions=True)
     [winner] = [result for result in results if isinstance(result, Task)]
-    conflicts = [result for result in results if isinstance(result, errors.Conflict)]
+    conflicts = [result for result in results if isinstance(result, Conflict)]
     assert [error.extensions["currentVersion"] for error in conflicts] == [2] * 19
     assert await store.get(task.id) == winner
     assert [event.task for event in await recorded(database)] == [task, winner]
