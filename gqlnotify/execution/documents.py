@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -88,13 +88,7 @@ def remembering(schema: Schema, documents: "Documents", asker: Hashable) -> Sche
         if sync:
             # Only the application's own code executes synchronously.
             return schema.get_extensions(sync)
-        return [
-            # First, so that no other extension validates a document that is refused here.
-            ValidateDocuments(documents, asker),
-            *schema.get_extensions(sync),
-            # Last, because another extension may provide the document or replace the query.
-            ProvideDocuments(documents, asker),
-        ]
+        return documents.around(schema.get_extensions(sync), asker)
 
     # Not through `extensions`: a subclass that overrides `get_extensions` may ignore them.
     copied.get_extensions = get_extensions  # type: ignore[method-assign]
@@ -105,6 +99,15 @@ def has_extensions(schema: Schema) -> bool:
     """Return whether operations of `schema` may have extensions, without creating them."""
     overridden = type(schema).get_extensions is not Schema.get_extensions
     return overridden or bool(schema.extensions or schema.directives)
+
+
+def takes_part_in_preparation(extension: SchemaExtension) -> bool:
+    """Return whether `extension` does something while a document is parsed or validated."""
+    kind = type(extension)
+    return (
+        kind.on_parse is not SchemaExtension.on_parse
+        or kind.on_validate is not SchemaExtension.on_validate
+    )
 
 
 def without_suggestions(schema: Schema) -> Schema:
@@ -199,6 +202,18 @@ class Documents:
         context.parse_options["max_tokens"] = self._max_tokens(context.parse_options)
         if OverlappingFieldsCanBeMergedRule in context.validation_rules:
             context.validation_rules = tuple(map(_linear, context.validation_rules))
+
+    def around(
+        self, extensions: Sequence[SchemaExtension], asker: Hashable
+    ) -> list[SchemaExtension]:
+        """Return `extensions` and those that parse and validate with this cache."""
+        return [
+            # First, so that no other extension validates a document that is refused here.
+            ValidateDocuments(self, asker),
+            *extensions,
+            # Last, because another extension may provide the document or replace the query.
+            ProvideDocuments(self, asker),
+        ]
 
     async def provide(self, context: ExecutionContext, asker: Hashable) -> None:
         """Set the parsed document of `context`, unless it has one.

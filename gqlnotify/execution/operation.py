@@ -51,6 +51,7 @@ from gqlnotify.errors import (
     ExecutionTimeout,
     NotifyError,
 )
+from gqlnotify.execution.documents import takes_part_in_preparation
 from gqlnotify.execution.replay_budget import ReplayBudget
 from gqlnotify.execution.results import (
     error_result,
@@ -210,10 +211,7 @@ class _Run:
         self, executions: Executions, operation: Operation, context: Any, root_value: Any
     ) -> None:
         self._executions = executions
-        self._extended = executions.extended
-        self._schema = (
-            executions.schema(operation.asker) if self._extended else executions.event_schema
-        )
+        self._schema = executions.event_schema
         self._operation = operation
         self._context = ExecutionContext(
             query=operation.query,
@@ -226,6 +224,12 @@ class _Run:
             operation_extensions=_dict(operation.extensions),
         )
         extensions = self._schema.get_extensions()
+        documents = executions.documents
+        self._prepares_itself = not any(map(takes_part_in_preparation, extensions))
+        if self._prepares_itself:
+            documents.bound(self._context)
+        else:
+            extensions = documents.around(extensions, operation.asker)
         for extension in extensions:
             extension.execution_context = self._context
         self.runner = self._schema.create_extensions_runner(self._context, extensions)
@@ -233,13 +237,10 @@ class _Run:
     async def results(self) -> AsyncGenerator[Any, None]:
         """Yield the results for the client."""
         try:
-            if not self._extended:
-                # Without other extensions, this does the same as ours in fewer steps.
-                documents, asker = self._executions.documents, self._operation.asker
-                await documents.provide(self._context, asker)
-                await documents.validate(self._context, asker)
-            with only_own_cancellation():
-                refusal = await prepare(self._schema, self._context, self.runner)
+            refusal = None
+            if not (self._prepares_itself and await self._is_prepared()):
+                with only_own_cancellation():
+                    refusal = await prepare(self._schema, self._context, self.runner)
         except Exception as error:
             refusal = failed_result(_readable(error))
         if refusal is not None:
@@ -250,6 +251,19 @@ class _Run:
         async with aclosing(results):
             async for result in results:
                 yield result
+
+    async def _is_prepared(self) -> bool:
+        """Parse and validate. Return whether Strawberry would do and find nothing more.
+
+        This does the same as `ValidateDocuments` and `ProvideDocuments`, in fewer steps.
+        """
+        context, documents = self._context, self._executions.documents
+        await documents.provide(context, self._operation.asker)
+        await documents.validate(context, self._operation.asker)
+        if context.graphql_document is None or context.pre_execution_errors:
+            return False
+        operation = get_operation_ast(context.graphql_document, context.operation_name)
+        return operation is not None and context.operation_type in self._operation.allowed
 
     def _is_answered_once(self) -> bool:
         return self._context.operation_type is not OperationType.SUBSCRIPTION
