@@ -1,8 +1,8 @@
 """An HTTP protocol class for uvicorn: `uvicorn --http gqlnotify.http_server:HttpProtocol`.
 
-It is the one that uvicorn would take, httptools' or h11's, but it does not wait for ever for a
-request or for a peer to read the answer, ends streams when the server does, and answers what is
-under way to a server that stops.
+It subclasses the class that uvicorn would use, that of httptools or of h11. It limits how long a
+request may take to arrive and how long a peer may read nothing. When the server stops, it closes
+streams, and still answers requests that are on their way.
 """
 
 import sys
@@ -19,20 +19,21 @@ from gqlnotify.server.websocket import drain_times
 from gqlnotify.server_settings import ServerSettings
 
 HANDSHAKE_TIMEOUT = "HANDSHAKE_TIMEOUT"
-# An honest client sends a body faster than this.
+# Every real client sends a body faster than this.
 _BODY_BYTES_A_SECOND = 500
-# A request that was sent before its sender could know that the server stops gets an answer.
+# How long an idle connection stays open when the server stops. A client may have sent a request
+# before it could know, and gets an answer.
 _GRACE_SECONDS = 0.5
 
 _Base: Any = object
 
 
 class Watched(_Base):  # type: ignore[misc]
-    """What is added to a protocol class of uvicorn's."""
+    """Adds deadlines and the drain to an HTTP protocol class of uvicorn."""
 
     watches_reading = True
     parser: Any
-    """That of httptools; h11's class has none."""
+    """The parser of httptools. The class for h11 has none."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,12 +44,12 @@ class Watched(_Base):  # type: ignore[misc]
         self._unparsed = b""
 
     def connection_made(self, transport: Any) -> None:
-        """Expect a request soon."""
+        """Start the deadline for the first request."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Expect the rest of a request soon."""
+        """Take data, and start the deadline for the rest of an incomplete request."""
         self._parse(data)
         self._received += len(data)
         if self._has_a_request:
@@ -59,7 +60,7 @@ class Watched(_Base):  # type: ignore[misc]
             self._watch()
 
     def handle_websocket_upgrade(self, *args: Any) -> None:
-        """Leave the connection to the protocol class for WebSocket, if it is a handshake."""
+        """Pass the connection to the WebSocket protocol class if this is a handshake."""
         if self._is_handshake():
             self._unwatch()
             super().handle_websocket_upgrade(*args)
@@ -67,11 +68,13 @@ class Watched(_Base):  # type: ignore[misc]
             self._go_on_without_upgrade()
 
     def _should_upgrade(self) -> bool:
-        # httptools stops after the head of any request that has the header.
+        # httptools stops after the head of every request with an `Upgrade` header, so all of them
+        # must go through `handle_websocket_upgrade`.
         return self._is_handshake() or hasattr(self, "parser")
 
     def _is_handshake(self) -> bool:
-        # RFC 6455, section 4.1: it is a GET. RFC 9110, section 7.8: HTTP/1.0 knows no upgrade.
+        # RFC 6455, section 4.1: "The method of the request MUST be GET". RFC 9110, section 7.8: "A
+        # server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request".
         if self.scope["method"] != "GET" or self.scope["http_version"] == "1.0":
             return False
         return bool(super()._should_upgrade())
@@ -79,11 +82,11 @@ class Watched(_Base):  # type: ignore[misc]
     def _go_on_without_upgrade(self) -> None:
         """Ignore the header (RFC 9110, section 7.8).
 
-        httptools would take the body for the next request. So it reads the head again without the
-        header, and then the body.
+        After such a head, httptools would parse the body as the next request. So a new parser gets
+        the head without the header, and then the body.
         """
         if self.scope["method"] == "CONNECT":
-            # CONNECT requests a tunnel even without the header.
+            # CONNECT asks for a tunnel: httptools stops after its head even without the header.
             self.send_400_response("CONNECT is not supported.")
             return
         stop = sys.exception()
@@ -93,13 +96,13 @@ class Watched(_Base):  # type: ignore[misc]
         line = (self.scope["method"].encode(), self.url, b"HTTP/" + version.encode())
         headers = (b"%s: %s" % each for each in self.headers if each[0] != b"upgrade")
         head = b"\r\n".join((b" ".join(line), *headers, b"", b""))
-        # The old one may be at the end of what it reads, as after `Connection: close`.
+        # A new parser: the old one may accept no more data, for example after `Connection: close`.
         self.parser = type(self.parser)(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._unparsed = head + self._parsed[length:]
 
     def _parse(self, data: bytes) -> None:
-        # A loop: each of many pipelined requests may have an upgrade that is ignored.
+        # A loop, not a recursion: there may be many pipelined requests with an ignored upgrade.
         self._unparsed = data
         while self._unparsed:
             self._parsed, self._unparsed = self._unparsed, b""
@@ -107,23 +110,23 @@ class Watched(_Base):  # type: ignore[misc]
         self._parsed = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting for requests."""
+        """Cancel the deadlines."""
         self._unwatch()
         self._stop_watching_reading()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Expect the peer to read what waits for it."""
+        """Start to watch whether the peer reads: the transport's buffer is full."""
         super().pause_writing()
         self._watch_reading()
 
     def resume_writing(self) -> None:
-        """Note that the peer has read what waited for it."""
+        """Stop watching whether the peer reads: the transport's buffer has room again."""
         super().resume_writing()
         self._stop_watching_reading()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that is idle, also where its peer has not read the last answer."""
+        """Close an idle connection, even if its peer does not read the last response."""
         super().timeout_keep_alive_handler()
         self._watch_reading()
 
@@ -133,7 +136,7 @@ class Watched(_Base):  # type: ignore[misc]
             Drain.of(self.loop).add(self)
 
     def shutdown(self) -> None:
-        """End after the answer that is due, or that a client may ask for at this moment."""
+        """Close after the current response. An idle connection waits briefly for a request."""
         drain = Drain.of(self.loop)
         self.retire()
         if not drain.begun:
@@ -145,7 +148,7 @@ class Watched(_Base):  # type: ignore[misc]
 
     @property
     def handshake_timeout(self) -> float:
-        """How long a request may take to come."""
+        """Seconds that a request may take to arrive."""
         return ServerSettings.of(self.loop).handshake_timeout
 
     @property
@@ -159,7 +162,7 @@ class Watched(_Base):  # type: ignore[misc]
         return self not in self.connections
 
     def leave(self) -> None:
-        """Hang up on a stream; a proper end would say that there is no more to come."""
+        """Cut a stream off. After a proper end, clients would not reconnect."""
         self.transport.close()
 
     @override
@@ -213,7 +216,7 @@ class Watched(_Base):  # type: ignore[misc]
         self.abort()
 
     def _body_comes(self) -> bool:
-        # Where the application takes its time to read, the peer can't be blamed.
+        # If reading is paused, the application is slow, not the peer.
         paused: bool = self.flow.read_paused
         return paused or self._received >= _BODY_BYTES_A_SECOND * self.handshake_timeout
 

@@ -1,4 +1,4 @@
-"""The server processes of `gqlnotify serve`: uvicorn's, with a drain before its shutdown."""
+"""The server processes of `gqlnotify serve`: those of uvicorn, with a drain before the shutdown."""
 
 import asyncio
 import copy
@@ -41,11 +41,11 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class CannotStart(Exception):
-    """The application could not be started; the text says why, in one line."""
+    """The application could not be started. The text gives the reason in one line."""
 
 
 class Config(uvicorn.Config):
-    """uvicorn's, with `Lifespan` in place of its own."""
+    """uvicorn's configuration, with our `Lifespan`."""
 
     @override
     def load(self) -> None:
@@ -58,7 +58,7 @@ class Config(uvicorn.Config):
 class Lifespan(LifespanOn):
     """Logs a failed start in one line if an operator can fix the cause.
 
-    Starlette reports the text of a traceback, which this replaces by that of the exception.
+    Starlette reports the traceback as the reason. This replaces it by the text of the exception.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -81,7 +81,7 @@ class Lifespan(LifespanOn):
 
     @override
     async def send(self, message: Any) -> None:
-        """Take a message of the application; a failure waits until it is known what was raised."""
+        """Take a message of the application. A failure waits until the exception is known."""
         if message["type"] == "lifespan.startup.failed":
             self._failure = message
         else:
@@ -89,12 +89,15 @@ class Lifespan(LifespanOn):
 
 
 class Server(uvicorn.Server):
-    """Drains while it still listens: so readiness says 503, and nothing is refused by the kernel.
+    """A server that drains while it still listens.
+
+    So readiness probes get a 503, and the kernel refuses no connection in the meantime.
 
     Args:
-        config: uvicorn's.
-        supervised: whether another process looks after this one. Then a second signal is that
-            process's business: a terminal or systemd signals both, and the one passes it on.
+        config: The configuration.
+        supervised: Whether a parent process supervises this one. Then only the parent acts on a
+            second signal. A terminal or systemd sends each signal to both processes, and the parent
+            forwards its own, so this process may get one signal twice.
     """
 
     def __init__(self, config: uvicorn.Config, *, supervised: bool = False) -> None:
@@ -103,7 +106,7 @@ class Server(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; at the second signal, end at once."""
+        """Begin to stop. At the second signal, end at once."""
         if not self.should_exit:
             super().handle_exit(sig, frame)
         elif not self._supervised:
@@ -111,7 +114,7 @@ class Server(uvicorn.Server):
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then listen, and say where unless another process has done so."""
+        """Start the application, listen, and log the address unless the parent has logged it."""
         try:
             await super().startup(sockets)
         finally:
@@ -124,13 +127,13 @@ class Server(uvicorn.Server):
 
     @property
     def reason(self) -> str | None:
-        """Why the application did not start, if an operator can fix it."""
+        """Why the application did not start, if an operator can fix the cause."""
         lifespan = getattr(self, "lifespan", None)
         return lifespan.reason if isinstance(lifespan, Lifespan) else None
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then end as uvicorn does, in what is left of the time for both."""
+        """Drain, then shut down as uvicorn does, in the rest of the time for both."""
         loop = asyncio.get_running_loop()
         window, margin = drain_times(loop, self.config.timeout_graceful_shutdown)
         end = loop.time() + window + margin
@@ -149,14 +152,14 @@ class Worker(multiprocess.Process):
     @property
     @override
     def server(self) -> uvicorn.Server:
-        """The server that it runs."""
+        """The server that this process runs."""
         if self._server is None:
             self._server = Server(self.config, supervised=True)
         return self._server
 
 
 class Supervisor(multiprocess.Multiprocess):
-    """Starts, watches and stops the workers. A second signal ends them, and itself, at once."""
+    """Starts, watches and stops the workers. A second signal ends all processes at once."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
@@ -172,10 +175,10 @@ class Supervisor(multiprocess.Multiprocess):
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Return a socket for each address of `host`, all bound to `port`; 0 takes a free one.
+    """Return a socket for each address of `host`, all bound to `port`. 0 stands for a free port.
 
     Raises:
-        OSError: there is no such host, it is not this machine's, or the port is taken.
+        OSError: The host is unknown or not an address of this machine, or the port is in use.
     """
     bound: list[socket.socket] = []
     missing: OSError | None = None
@@ -187,7 +190,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 for each in bound:
                     each.close()
                 raise
-            # A name may stand for IPv6 on a machine that has none.
+            # A name may have an IPv6 address on a machine without IPv6.
             missing = error
         else:
             port = bound[0].getsockname()[1]
@@ -197,11 +200,11 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def run(config: Config, sockets: list[socket.socket]) -> None:
-    """Serve on `sockets` until a signal says otherwise, in as many processes as `config` asks for.
+    """Serve on `sockets` until a signal, in `config.workers` processes.
 
     Raises:
-        CannotStart: the application failed to start.
-        SystemExit: it failed for a reason that is a mistake in its code. The log has the traceback.
+        CannotStart: The application failed to start, and an operator can fix the cause.
+        SystemExit: It failed because of a bug. The log has the traceback.
     """
     with suppress(KeyboardInterrupt):
         if config.should_reload:
@@ -210,12 +213,12 @@ def run(config: Config, sockets: list[socket.socket]) -> None:
             ChangeReload(config, target=server.run, sockets=sockets).run()
         elif config.workers > 1:
             _announce(config)
-            # Uvicorn takes no other class for its workers.
+            # uvicorn has no option for the class of its workers.
             multiprocess.Process = Worker  # type: ignore[misc]
             supervisor = Supervisor(config, sockets)
             supervisor.run()
             if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
-                raise CannotStart("a worker failed, for the reason above")
+                raise CannotStart("a worker failed to start: see the reason above")
         else:
             _run_one(config, sockets)
 
@@ -233,7 +236,7 @@ def _run_one(config: Config, sockets: list[socket.socket]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what `error` says in one line, with the place where it was raised."""
+    """Return the type and text of `error` in one line, with the place where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
@@ -243,7 +246,7 @@ def _addresses(host: str) -> Sequence[tuple[int, str]]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError as error:
-        # A name that is too long for IDNA.
+        # IDNA can't encode the name, for example because a label is too long (RFC 5890).
         raise OSError(str(error)) from None
     return list(dict.fromkeys((family, str(address[0])) for family, *_, address in found))
 
@@ -253,7 +256,7 @@ def _bound(family: int, address: tuple[str, int]) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # As asyncio does: IPv4 has a socket of its own.
+            # As in asyncio: otherwise this socket would take the port for IPv4 too.
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind(address)
     except OSError:
@@ -287,7 +290,8 @@ def _retire(connection: Any) -> None:
 
 
 def _end_at_once(sig: int) -> None:
-    # Not by the signal's default action: the kernel spares the first process of a container.
+    # `os._exit`, because the kernel does not apply a signal's default action to the first process
+    # of a container.
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(128 + sig)

@@ -1,7 +1,7 @@
-"""What this folder takes from uvicorn and websockets, which is private or undocumented there.
+"""The only file that imports undocumented parts of uvicorn and websockets.
 
-The other files of the folder subclass these classes. Which of their methods and attributes they
-need is listed and checked here.
+The other files of this folder subclass these classes. This file lists which of their methods and
+attributes they need, and checks at import that they exist.
 """
 
 import logging
@@ -42,7 +42,7 @@ try:
 except ImportError:
 
     class WebSocketBase:  # type: ignore[no-redef]
-        """Stands in for the class on which ours is built, and has nothing of it."""
+        """Takes the place of the class if this version of uvicorn does not have it."""
 
 
 WEBSOCKET_LACKS = missing(
@@ -72,7 +72,7 @@ HTTP_LACKS = missing(
     *("config", "connections", "cycle", "flow", "headers", "loop", "scope", "transport"),
 )
 
-# `gqlnotify serve` drains before uvicorn's shutdown, and there is no other way to do so.
+# Without these, `gqlnotify serve` could not drain before uvicorn's shutdown.
 require(
     "uvicorn",
     missing(uvicorn.Config, "lifespan_class", "load", "load_app", "loaded_app", "should_reload")
@@ -85,16 +85,16 @@ require(
 
 
 def usable_websocket(ours: Any) -> Any:
-    """Return `ours`, or uvicorn's own class for WebSockets where that is not what ours needs."""
+    """Return `ours`, or uvicorn's class for WebSockets if it lacks what `ours` needs."""
     if not WEBSOCKET_LACKS:
         return ours
-    cost = "uvicorn's own class serves WebSockets, one task and one write for each message"
+    cost = "uvicorn's own class serves WebSockets, with one task for each connection"
     warn_of_fallback(logger, "uvicorn", WEBSOCKET_LACKS, cost)
     return AutoWebSocketsProtocol
 
 
 def usable_http(ours: Any) -> Any:
-    """Return `ours`, or uvicorn's own class for HTTP where that is not what ours needs."""
+    """Return `ours`, or uvicorn's class for HTTP if it lacks what `ours` needs."""
     if not HTTP_LACKS:
         return ours
     cost = "uvicorn's own class serves HTTP, without a deadline for a request to arrive"
@@ -103,7 +103,7 @@ def usable_http(ours: Any) -> Any:
 
 
 def without_proxy_headers(application: Any) -> Any:
-    """Return the application inside uvicorn's own middleware, which only changes the scope."""
+    """Return the application inside of uvicorn's own middleware, which only changes the scope."""
     while isinstance(application, ProxyHeadersMiddleware):
         application = application.app
     return application

@@ -1,7 +1,7 @@
 """A WebSocket protocol class for uvicorn: `uvicorn --ws gqlnotify.server:WebSocketProtocol`.
 
-It is uvicorn's own, and offers applications that know it a faster way out than ASGI's `send`:
-the scope extension `gqlnotify.frames`, which takes finished frames.
+It subclasses uvicorn's class. In the ASGI scope it offers the extension `gqlnotify.frames`, which
+takes complete frames and is faster than ASGI's `send`.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from gqlnotify.websocket.primitives import LightEvent, LightQueue
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
 
 MARGIN_SECONDS = 5.0
-"""Seconds that a process has after the drain window to end, whatever its peers do."""
+"""Seconds after the drain window in which a process ends, even if its peers do not read."""
 RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
 _SLICE_BYTES = 4096
@@ -45,8 +45,9 @@ _MEMORY_LEVEL = 5
 class WebSocketProtocol(WebSocketBase, Drainable):
     """One WebSocket connection."""
 
-    # Some of uvicorn's are among them: an instance of 30 attributes and less keeps them in a third
-    # of the room, and each delivery finds its own close together.
+    # These slots include attributes of uvicorn's class. With at most 30 attributes left in its
+    # `__dict__`, an instance needs a third of the memory, and the attributes that each delivery
+    # uses are close together.
     __slots__ = (
         *("_bound", "_frames", "_held", "_rate", "_room", "_ticks", "full", "on_drain"),
         *("transport", "close_sent", "conn", "queue", "writable"),
@@ -63,24 +64,24 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         self._rate: Rate | None = None
         self._bound = inf
         self.on_drain: Callable[[], None] | None = None
-        # In place of asyncio's own, which would be a fifth of what a connection weighs.
+        # asyncio's classes would take a fifth of a connection's memory.
         queue: Any = LightQueue()
         writable: Any = LightEvent(is_open=True)
         self.queue, self.writable = queue, writable
-        # At its level "debug" the library logs what frames hold: tokens among it.
+        # At the level "debug", websockets logs the content of frames, which includes tokens.
         self.conn.debug = False
         if self.config.ws_per_message_deflate:
             self.conn.available_extensions = [_deflate()]
 
     def limit(self, settings: Settings) -> None:
-        """Bound what the peer may send, and what is read of it while it does not read itself."""
+        """Limit what the peer may send, and what is read from it while it does not read."""
         self._rate = Rate(settings.message_rate, settings.message_burst)
         self._bound = settings.outgoing_max_bytes
         self.conn.max_message_size = settings.message_max_bytes
 
     @property
     def deflates(self) -> bool:
-        """Whether the peer takes compressed frames, with a window as large as ours."""
+        """Whether the peer accepts compressed frames, with a window as large as ours."""
         return any(
             isinstance(extension, PerMessageDeflate)
             and extension.local_max_window_bits >= WINDOW_BITS
@@ -89,11 +90,11 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @property
     def held(self) -> int:
-        """How many bytes wait for the peer, those in the transport's buffer with them."""
+        """How many bytes wait for the peer, including the transport's buffer."""
         return self._held + self.transport.get_write_buffer_size()
 
     def write(self, frame: bytes) -> None:
-        """Send a finished frame, with all others of this tick of the event loop in one write."""
+        """Send a complete frame. All frames of one tick of the event loop leave in one write."""
         if not self._frames:
             self._ticks.add(self)
         self._frames.append(frame)
@@ -102,9 +103,10 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             self._fill()
 
     def on_tick(self) -> None:
-        """Write what the turn has brought."""
+        """Write the frames of this tick."""
         frames, self._frames, self._held = self._frames, [], 0
-        # No frame may follow a close frame (RFC 6455, section 5.5.1), ours or uvicorn's answer.
+        # "The application MUST NOT send any more data frames after sending a Close frame" (RFC
+        # 6455, section 5.5.1). The close frame may be ours, or uvicorn's answer to the peer's.
         if frames and not self.close_sent and not self.transport.is_closing():
             self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if self.full:
@@ -113,20 +115,20 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     flush = on_tick
 
     async def drained(self) -> None:
-        """Return when it is no longer full, or lost."""
+        """Wait until the connection is no longer full, or is lost."""
         await self._room.wait()
 
     @property
     def readable(self) -> bool:
-        """Whether a message is there to be received."""
+        """Whether there is a message to receive."""
         return not self.queue.empty()
 
     def detach(self, scope: MutableMapping[str, Any], on_message: Callable[[], None]) -> bool:
-        """Live on when the ASGI call returns, and call `on_message` for each message that comes.
+        """Stay open when the ASGI call returns, and call `on_message` for each message.
 
-        The frames of a call that waits all the time are half of what a connection weighs. Return
-        False, without doing anything, if something waits for the end of the call: a middleware, or
-        a dependency that cleans up afterwards.
+        The stack frames of a waiting call are half of a connection's memory. If something waits for
+        the end of the call (a middleware, or a dependency that cleans up), this does nothing and
+        returns False.
         """
         if not is_unattended(scope, without_proxy_headers(self.config.loaded_app)):
             return False
@@ -141,12 +143,12 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def abort(self) -> None:
-        """Let go of the peer, whatever it has not read."""
+        """Drop the connection at once, even if the peer has not read everything."""
         let_go(self.transport)
 
     @override
     def send_keepalive_ping(self) -> None:
-        """Ping the peer, and give it its time, but not while this process stands still."""
+        """Ping the peer. Time in which this process is blocked does not count against it."""
         super().send_keepalive_ping()
         if self.pong_timer is not None:
             self._wait_for_a_pong()
@@ -162,14 +164,14 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     def _judge(self, taken_before: int) -> None:
         if unread(self.transport) and taken(self.transport) > taken_before:
-            # It reads, but has not come to the ping yet.
+            # The peer is reading, but has not reached the ping yet.
             self._wait_for_a_pong()
         else:
             self.keepalive_timeout()
 
     @override
     def keepalive_timeout(self) -> None:
-        """Let go of a peer that is dead; uvicorn would wait until it has read everything."""
+        """Drop a dead peer. uvicorn would wait until the peer has read everything."""
         super().keepalive_timeout()
         self.abort()
 
@@ -187,7 +189,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         self._end_in_time()
 
     def _end_in_time(self) -> None:
-        # A transport that closes first waits until the peer has read everything.
+        # A closing transport waits without a limit until the peer has read everything.
         ends = self.close_sent or self.transport.is_closing()
         timer: Any = self.close_timer
         if not ends or self.disconnected or isinstance(timer, LettingGo):
@@ -198,24 +200,24 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         self.close_timer = timer
 
     def keep(self, task: "asyncio.Task[None]") -> None:
-        """Have the server wait for `task` before it shuts down."""
+        """Make the server wait for `task` before it shuts down."""
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     @override
     def start_keepalive(self) -> None:
-        """Look after the peer from now on; the handshake, over now, need not be remembered."""
+        """Start the pings, and free the memory of the handshake, which is over."""
         super().start_keepalive()
         nothing: Any = None
         self.request = self.response = nothing
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Take what has come; a request that can't be read is answered, and not left to wait."""
-        # In slices, each of which is counted: a segment may hold 40 000 frames.
+        """Take data from the peer. A malformed handshake gets a response at once."""
+        # In slices, so that the rate limit is checked often: a segment can contain 40 000 frames.
         for start in range(0, len(data), _SLICE_BYTES):
             if self.conn.eof_sent or self.transport.is_closing():
-                # The peer owes no further frame.
+                # The connection has failed or is closing, so the rest of the data is ignored.
                 break
             super().data_received(data[start : start + _SLICE_BYTES])
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
@@ -225,7 +227,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         self._pause_if_held()
 
     def _pause_if_held(self) -> None:
-        # Each ping is answered, and a peer may send them without reading the answers.
+        # A peer may send pings without reading the pongs, which would fill our memory.
         if self.held <= self._bound or self.read_paused:
             return
         if not self.close_sent and not self.transport.is_closing():
@@ -234,7 +236,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def handle_events(self) -> None:
-        """Take the frames that have come, unless there are too many."""
+        """Process the received frames, unless there are too many."""
         events = self.conn.events
         if self.handshake_initiated and not self.handshake_complete and events:
             # "The client MUST wait for a response" (RFC 6455, section 4.1).
@@ -255,13 +257,13 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def handle_ping(self) -> None:
-        """Send the pong, unless nothing may be sent any more; a close frame takes it along."""
+        """Send the pong, unless the connection has failed: nothing may follow a close frame."""
         if not self.conn.eof_sent:
             super().handle_ping()
 
     @override
     def handle_cont(self, event: Frame) -> None:
-        """Join what has come of a message: empty fragments take no memory."""
+        """Join the fragments of a message as they arrive, so that empty ones take no memory."""
         so_far: Any = self.frames[0]
         if not isinstance(so_far, bytearray):
             so_far = bytearray(so_far)
@@ -272,10 +274,10 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def handle_parser_exception(self) -> None:
-        """Say why the connection ends, and wait for the peer to hang up.
+        """Send the close frame, and wait for the peer to close the TCP connection.
 
-        uvicorn closes the transport at once. The kernel answers what the peer still sends with a
-        reset, and then the peer may never see the close frame.
+        uvicorn closes the transport at once. If the peer is still sending, the kernel then answers
+        with a reset, and the peer may never see the close frame.
         """
         close = self.conn.close_sent
         assert close is not None
@@ -298,7 +300,10 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def send_receive_event_to_app(self) -> None:
-        """Hand on a message. uvicorn's own logs a traceback where one is no UTF-8, or stumbles."""
+        """Pass a message on, or close with 1007 if a text is not UTF-8 (RFC 6455, section 8.1).
+
+        uvicorn's class would raise, and log a traceback.
+        """
         if self.curr_msg_data_type == "bytes" or _is_utf8(b"".join(self.frames)):
             super().send_receive_event_to_app()
             return
@@ -310,7 +315,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def handle_connect(self, event: Request) -> None:
-        """Let the application find the extension in its scope; refuse while draining."""
+        """Add the extension to the scope of the application. Refuse while the server drains."""
         if Drain.of(self.loop).begun:
             self._refuse()
             self.handshake_complete = self.close_sent = True
@@ -335,7 +340,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def leave(self) -> None:
-        """Close with 1012; after what still runs, if the application waits for it."""
+        """Close with 1012. If `on_drain` is set, the application does so after its operations."""
         self.close_timeout = _CLOSE_SECONDS
         if self.on_drain is not None and self.handshake_complete and not self.close_sent:
             self.on_drain()
@@ -356,19 +361,19 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def pause_writing(self) -> None:
-        """Pause: the write buffer of the transport is above its high-water mark."""
+        """Note that the transport's write buffer is above its high-water mark."""
         super().pause_writing()
         self._fill()
 
     @override
     def resume_writing(self) -> None:
-        """Note that the transport has room again."""
+        """Note that the transport's write buffer has room again."""
         super().resume_writing()
         self._drain()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake what waits for a peer that has gone."""
+        """Wake the tasks that wait for the peer to read."""
         super().connection_lost(exc)
         self._drain()
 
@@ -389,9 +394,9 @@ def drain_times(loop: asyncio.AbstractEventLoop, graceful: float | None) -> tupl
     """Return the window and the margin of a drain, in seconds.
 
     Args:
-        loop: the one that serves.
-        graceful: the time that uvicorn takes for all of it (`timeout_graceful_shutdown`), None for
-            as long as it takes. Uvicorn waits no longer than that, so the drain fits into it.
+        loop: The event loop of the server.
+        graceful: uvicorn's limit for the whole shutdown (`timeout_graceful_shutdown`), or None.
+            uvicorn does not wait longer, so the drain has to fit into it.
     """
     window = ServerSettings.of(loop).drain_window
     if graceful is None:
@@ -400,10 +405,13 @@ def drain_times(loop: asyncio.AbstractEventLoop, graceful: float | None) -> tupl
 
 
 class _NoTimer:
-    """Says to uvicorn that the connection is going to be closed, so that it does not do it now."""
+    """Keeps uvicorn from closing the connection when the ASGI call returns.
+
+    uvicorn does not close it if a timer for closing is already set.
+    """
 
     def cancel(self) -> None:
-        """Do nothing: there is none."""
+        """Do nothing: there is no timer."""
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -415,8 +423,8 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _deflate() -> ServerPerMessageDeflateFactory:
-    # Without context takeover, in which what is compressed once for all could not be mixed; and
-    # no connection keeps 30 kB of zlib's for it.
+    # No context takeover (RFC 7692, section 7.1.1): a body that is compressed once for all members
+    # must not depend on a connection's earlier messages. It also saves 30 kB for each connection.
     return ServerPerMessageDeflateFactory(
         server_no_context_takeover=True,
         client_no_context_takeover=True,
