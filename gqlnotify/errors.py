@@ -1,8 +1,7 @@
-"""Every error that a client can see. Each one carries its own wire answer.
+"""The errors that clients can see. Each error class contains what is sent for it.
 
-A `NotifyError` answers one operation or one HTTP request: `extensions.code` is its stable name.
-A `ConnectionClosed` answers a whole WebSocket connection: `code` and `reason` go into the close
-frame.
+A `NotifyError` ends one operation or one HTTP request. `extensions.code` is its stable name.
+A `ConnectionClosed` ends a WebSocket connection. Its code and reason go into the close frame.
 """
 
 import math
@@ -11,14 +10,24 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-# RFC 6455, section 5.5: a control frame carries at most 125 bytes, two of which are the code.
+# RFC 6455, section 5.5: a control frame has at most 125 bytes. Two of them are the close code.
 MAX_REASON_BYTES = 123
 
 
 class NotifyError(Exception):
-    """Base of the errors that end one operation.
+    """The base of errors that end one operation. Applications derive their own errors from it.
 
-    graphql-core copies `extensions` into the GraphQL error of a resolver that raises this.
+    A resolver can raise it: graphql-core copies `extensions` into the GraphQL error. Everything in
+    it goes to the client.
+
+    Attributes:
+        code: the stable name of the error for clients, `extensions.code`.
+        http_status: the HTTP status if the error refuses a whole request.
+        extensions: the code and the details, as the client gets them.
+
+    Args:
+        message: the text for the client.
+        details: more entries of `extensions`, values that JSON can express.
     """
 
     code: ClassVar[str] = "INTERNAL_SERVER_ERROR"
@@ -30,21 +39,21 @@ class NotifyError(Exception):
 
     @property
     def message(self) -> str:
-        """The human-readable half of the answer."""
+        """The text that the client gets."""
         return str(self)
 
     @property
     def reason(self) -> str:
-        """What a log should say: the message, and more where clients must not know more."""
+        """The text for logs. It may contain details that the client must not see."""
         return str(self)
 
     def formatted(self) -> dict[str, Any]:
-        """The error as a GraphQL response spells it."""
+        """Return the error as an entry of `errors` in a GraphQL response."""
         return {"message": self.message, "extensions": self.extensions}
 
 
 class InternalError(NotifyError):
-    """A mistake in the application's code. The log gets `str` of it, the client no detail."""
+    """A mistake in the application's code. The log gets its text, the client gets a fixed one."""
 
     http_status = 500
 
@@ -56,36 +65,39 @@ class InternalError(NotifyError):
 
 
 class UnknownViewer(InternalError):
-    """A thread that does not know for whom it runs wanted to publish."""
+    """`publish_sync` ran in a thread without a viewer, so its right could not be checked."""
 
     def __init__(self) -> None:
         super().__init__(
-            "publish_sync was called in a thread that does not know for whom it runs, so no right "
-            "can be checked. In a resolver, start the thread with asyncio.to_thread: it keeps the "
-            "viewer, and loop.run_in_executor does not. In a thread of the application's own, pass "
-            "trusted=True"
+            "publish_sync was called in a thread that has no viewer, so no right can be checked. "
+            "In a resolver, start the thread with asyncio.to_thread: it keeps the viewer, and "
+            "loop.run_in_executor does not. In a thread of your application, pass trusted=True"
         )
 
 
 class Unauthenticated(NotifyError):
-    """There is no valid token. A socket closes with `close_code`."""
+    """The request has no valid token.
+
+    Attributes:
+        close_code: the code that a socket closes with.
+        is_guess: whether it counts as a bad token of the client's address.
+    """
 
     code = "UNAUTHENTICATED"
     http_status = 401
     close_code: ClassVar[int] = 4401
     is_guess: ClassVar[bool] = True
-    """Whether it counts towards the bad tokens of an address."""
 
 
 class TokenExpired(Unauthenticated):
-    """The token was good once. Clients retry 4403, so they come back with a fresh one."""
+    """The token has expired. Clients retry after 4403, then with a fresh token."""
 
     close_code = 4403
     is_guess = False
 
 
 class TokenNotYetValid(Unauthenticated):
-    """The token will be good later. Clients retry 4403, so they come back when it is."""
+    """The token is not valid yet. Clients retry after 4403, until it is."""
 
     code = "TOKEN_NOT_YET_VALID"
     close_code = 4403
@@ -93,16 +105,19 @@ class TokenNotYetValid(Unauthenticated):
 
 
 class TokenRevoked(Unauthenticated):
-    """The token, or all of its subject, was revoked."""
+    """The token was revoked, alone or with all tokens of its subject."""
 
     code = "TOKEN_REVOKED"
     is_guess = False
 
 
 class TokenIssuedTooSoon(TokenRevoked):
-    """The token was made right after its subject was revoked, or by a clock that is ahead.
+    """The token may be older than the revocation of its subject: clocks differ a little.
 
-    Clients retry 4403, so they come back with a newer one.
+    Clients retry after 4403, then with a newer token.
+
+    Args:
+        retry_after: seconds until a new token is accepted.
     """
 
     close_code = 4403
@@ -115,7 +130,11 @@ class TokenIssuedTooSoon(TokenRevoked):
 
 
 class TokenLivesTooLong(Unauthenticated):
-    """The token would outlive the memory of its revocation."""
+    """The token would live longer than its revocation is kept.
+
+    Args:
+        longest: the longest lifetime of a token, in seconds.
+    """
 
     code = "TOKEN_LIVES_TOO_LONG"
     is_guess = False
@@ -127,7 +146,7 @@ class TokenLivesTooLong(Unauthenticated):
 
 
 class RevocationsUnavailable(NotifyError):
-    """It is not known yet which tokens are revoked; the client may come back."""
+    """The server does not know yet which tokens are revoked. The client may try again later."""
 
     code = "REVOCATIONS_UNAVAILABLE"
     http_status = 503
@@ -135,7 +154,11 @@ class RevocationsUnavailable(NotifyError):
 
 
 class TooManyRevocations(NotifyError):
-    """As many revocations are remembered as there is room for."""
+    """There is no room for one more revocation.
+
+    Args:
+        room: how many revocations are kept.
+    """
 
     code = "TOO_MANY_REVOCATIONS"
     http_status = 503
@@ -143,13 +166,13 @@ class TooManyRevocations(NotifyError):
     def __init__(self, room: int) -> None:
         super().__init__(
             f"{room} revocations are remembered, and one more would push out the oldest. Give "
-            'gqlnotify.* a larger "length" in GQLNOTIFY_HISTORY_PER_TOPIC, or tokens a shorter '
-            "life with GQLNOTIFY_JWT_MAX_LIFETIME"
+            'gqlnotify.* a larger "length" in GQLNOTIFY_HISTORY_PER_TOPIC, or shorten the lifetime '
+            "of tokens with GQLNOTIFY_JWT_MAX_LIFETIME"
         )
 
 
 class KeysUnavailable(NotifyError):
-    """The keys that tokens are checked with can't be fetched; the client may come back."""
+    """The server can't fetch the keys that verify tokens. The client may try again later."""
 
     code = "KEYS_UNAVAILABLE"
     http_status = 503
@@ -157,7 +180,7 @@ class KeysUnavailable(NotifyError):
 
 
 class TooManyAttempts(NotifyError):
-    """Too many bad tokens came from this address; it has to wait for a few seconds."""
+    """Too many bad tokens came from this address. It has to wait for a few seconds."""
 
     code = "TOO_MANY_ATTEMPTS"
     http_status = 429
@@ -165,35 +188,39 @@ class TooManyAttempts(NotifyError):
 
 
 class Forbidden(NotifyError):
-    """The viewer is known but has no right to this."""
+    """The viewer has no right to do this."""
 
     code = "FORBIDDEN"
     http_status = 403
 
 
 class BadUserInput(NotifyError):
-    """An argument breaks a rule; the message names both."""
+    """An argument is invalid. The message names the argument and the rule."""
 
     code = "BAD_USER_INPUT"
 
 
 class NoViewer(NotifyError):
-    """An execution that all subscribers share was asked who its viewer is."""
+    """A resolver asked for the viewer in an execution that many subscribers share.
+
+    Args:
+        wanted: what the resolver asked for. It begins the message.
+    """
 
     code = "NO_VIEWER"
     http_status = 500
 
     def __init__(self, wanted: str = "The viewer") -> None:
         super().__init__(
-            f"{wanted} is not available here: this execution is shared by all subscribers who ask "
-            "the same. Subscribe with per_viewer=True, name what the result depends on as the "
-            "scope, or have the router's event_context provide it"
+            f"{wanted} is not available here: all subscribers with the same request share this "
+            "execution. Subscribe with per_viewer=True, pass what the result depends on as scope, "
+            "or provide it with the router's event_context"
         )
 
 
 class ExecutionCancelled(NotifyError):
-    """Application code awaited something that was cancelled, cancelled its own task, or raised
-    what is not an `Exception`.
+    """The application awaited something that was cancelled, cancelled its own task, or raised a
+    `BaseException` such as `SystemExit`.
     """
 
     code = "EXECUTION_CANCELLED"
@@ -201,7 +228,7 @@ class ExecutionCancelled(NotifyError):
 
 
 class ExecutionTimeout(NotifyError):
-    """The execution of an event took longer than it may."""
+    """The execution of an event took longer than `execution_timeout`."""
 
     code = "EXECUTION_TIMEOUT"
     http_status = 500
@@ -211,14 +238,18 @@ class ExecutionTimeout(NotifyError):
 
 
 class CursorExpired(NotifyError):
-    """The history no longer reaches back to the cursor: refetch, then subscribe again."""
+    """The history no longer reaches back to the cursor. Fetch the state, then subscribe again."""
 
     code = "CURSOR_EXPIRED"
     http_status = 410
 
 
 class EventUnreadable(NotifyError):
-    """This version of the server can't read an event; the stream goes on after it."""
+    """This version of the server can't read an event. The stream continues with the next one.
+
+    Args:
+        cursor: the cursor of the event.
+    """
 
     code = "EVENT_UNREADABLE"
     http_status = 500
@@ -228,66 +259,66 @@ class EventUnreadable(NotifyError):
 
 
 class TooManyOperations(NotifyError):
-    """The connection already runs as many operations as it may."""
+    """The connection already runs `max_operations` operations."""
 
     code = "TOO_MANY_OPERATIONS"
     http_status = 429
 
 
 class TooManyStreams(NotifyError):
-    """The process has as many connections as it may, HTTP streams among them."""
+    """The process already has `max_connections` sockets and HTTP streams."""
 
     code = "TOO_MANY_CONNECTIONS"
     http_status = 503
 
 
 class TooManyStreamsOfSubject(NotifyError):
-    """The subject has as many connections as it may, HTTP streams among them."""
+    """The subject already has `max_connections_per_subject` sockets and HTTP streams."""
 
     code = "TOO_MANY_CONNECTIONS_OF_SUBJECT"
     http_status = 429
 
 
 class TooManyTopics(NotifyError):
-    """The subject has asked for as many new topics as it may for now."""
+    """The subject has asked for too many new topics, see `new_topics_per_subject`."""
 
     code = "TOO_MANY_TOPICS"
     http_status = 429
 
 
 class ExtensionsTooBig(NotifyError):
-    """The `extensions` of an operation are larger than they may be."""
+    """The `extensions` of an operation are larger than `extensions_max_bytes`."""
 
     code = "EXTENSIONS_TOO_BIG"
     http_status = 413
 
 
 class TooManyTokens(NotifyError):
-    """The document is longer than it may be."""
+    """The document has more than `query_max_tokens` tokens."""
 
     code = "TOO_MANY_TOKENS"
 
 
 class QueryTooDeep(NotifyError):
-    """The fields of the operation are nested deeper than they may be."""
+    """The fields of the operation are nested deeper than `query_max_depth`."""
 
     code = "QUERY_TOO_DEEP"
 
 
 class TooManyAliases(NotifyError):
-    """The operation has more aliases than it may."""
+    """The operation has more than `query_max_aliases` aliases."""
 
     code = "TOO_MANY_ALIASES"
 
 
 class QueryTooComplex(NotifyError):
-    """The operation asks for more fields than it may."""
+    """The document is more complex than `query_max_complexity`."""
 
     code = "QUERY_TOO_COMPLEX"
 
 
 class IntrospectionDisabled(NotifyError):
-    """Questions about the schema are not answered here."""
+    """The server does not answer queries about its schema."""
 
     code = "INTROSPECTION_DISABLED"
 
@@ -299,24 +330,24 @@ class PersistedQueryNotFound(NotifyError):
 
 
 class OperationNotAllowed(NotifyError):
-    """Only persisted operations are, and this is none."""
+    """The server runs only persisted operations, and this is not one of them."""
 
     code = "OPERATION_NOT_ALLOWED"
     http_status = 403
 
 
 class BodyTooBig(NotifyError):
-    """The body of a request is over the size limit."""
+    """The body of a request is larger than allowed."""
 
     code = "BODY_TOO_BIG"
     http_status = 413
 
 
 class BrokerUnavailable(NotifyError):
-    """The broker can't be reached. The event was not published, or that is unknown.
+    """The broker can't be reached. The event was not published, or it is unknown whether it was.
 
-    A resolver's error becomes its client's message, so the message is the same for all of these.
-    `reason` may name hosts, users and keys. A traceback shows it as a note.
+    The message is always the same, because clients see it. The reason may contain hosts, users and
+    keys. It is for logs, and a traceback shows it as a note.
     """
 
     code = "BROKER_UNAVAILABLE"
@@ -330,26 +361,38 @@ class BrokerUnavailable(NotifyError):
     @property
     @override
     def reason(self) -> str:
-        """What went wrong, for the log alone."""
+        """What went wrong. Only for logs."""
         return self._reason
 
 
 class TopicsClosed(NotifyError):
-    """A `TopicManager` that was closed with its application was asked for more than to publish."""
+    """A closed `TopicManager` was used for something other than publishing."""
 
     code = "TOPICS_CLOSED"
     http_status = 503
 
     def __init__(self) -> None:
-        super().__init__("The topics are closed, as the application is; call start() to open them")
+        super().__init__(
+            "The topics were closed with the application. Call start() to open them again"
+        )
 
 
 class ConnectionClosed(Exception):
-    """Ends a WebSocket connection with this close code and reason."""
+    """Ends a WebSocket connection.
+
+    Attributes:
+        code: the close code of this class.
+        close_code: the close code of this error.
+        label: the name under which the metrics count it.
+
+    Args:
+        reason: the text in the close frame. It is cut to 123 bytes.
+        code: another close code than that of the class.
+        label: another label than that of the class.
+    """
 
     code: ClassVar[int] = 4400
     label: str = "CONNECTION_CLOSED"
-    """What the metrics count it as."""
 
     def __init__(self, reason: str, *, code: int | None = None, label: str | None = None) -> None:
         super().__init__(reason)
@@ -360,98 +403,98 @@ class ConnectionClosed(Exception):
 
 
 class InvalidMessage(ConnectionClosed):
-    """A message of a type or format that the protocol does not know."""
+    """A message has a type or a format that the protocol does not define."""
 
     code = 4400
     label = "INVALID_MESSAGE"
 
 
 class NotAcknowledged(ConnectionClosed):
-    """An operation before `connection_ack`."""
+    """The client started an operation before `connection_ack`."""
 
     code = 4401
     label = "NOT_ACKNOWLEDGED"
 
 
 class SubprotocolNotAcceptable(ConnectionClosed):
-    """The client offers no subprotocol that the server speaks."""
+    """The client offers no subprotocol that the server supports."""
 
     code = 4406
     label = "SUBPROTOCOL_NOT_ACCEPTABLE"
 
 
 class OperationExists(ConnectionClosed):
-    """A second operation under an id that is in use."""
+    """The client started an operation with an id that is in use."""
 
     code = 4409
     label = "OPERATION_EXISTS"
 
 
 class TooManyInits(ConnectionClosed):
-    """A second `connection_init`."""
+    """The client sent a second `connection_init`."""
 
     code = 4429
     label = "TOO_MANY_INITS"
 
 
 class InitTimeout(ConnectionClosed):
-    """No `connection_init` within the time allowed."""
+    """The client sent no `connection_init` in time."""
 
     code = 4408
     label = "INIT_TIMEOUT"
 
 
 class MessageTooBig(ConnectionClosed):
-    """A message over the size limit (RFC 6455, section 7.4.1)."""
+    """A message is larger than allowed (1009 in RFC 6455, section 7.4.1)."""
 
     code = 1009
     label = "MESSAGE_TOO_BIG"
 
 
 class PeerSilent(ConnectionClosed):
-    """No sign of life within the ping deadline; the client may come back and resume."""
+    """The client did not answer a ping in time. It may reconnect and resume."""
 
     code = 1013
     label = "PEER_SILENT"
 
 
 class TooSlow(ConnectionClosed):
-    """The peer leaves too much unread, or leaves it for too long; it may come back and resume."""
+    """The peer has read nothing for too long. It may reconnect and resume."""
 
     code = 1013
     label = "TOO_SLOW"
 
 
 class TooManyConnections(ConnectionClosed):
-    """The process has as many connections as it may."""
+    """The process already has `max_connections` sockets and HTTP streams."""
 
     code = 1013
     label = "TOO_MANY_CONNECTIONS"
 
 
 class TooManyConnectionsOfSubject(ConnectionClosed):
-    """The subject has as many connections as it may."""
+    """The subject already has `max_connections_per_subject` sockets and HTTP streams."""
 
     code = 1013
     label = "TOO_MANY_CONNECTIONS_OF_SUBJECT"
 
 
 class TooManyMessages(ConnectionClosed):
-    """Messages come faster than they may (RFC 6455, section 7.4.1: it "violates its policy")."""
+    """The client sends messages too fast (1008, "violates its policy": RFC 6455, section 7.4.1)."""
 
     code = 1008
     label = "TOO_MANY_MESSAGES"
 
 
 class Draining(ConnectionClosed):
-    """The server is about to stop; the client resumes at another one."""
+    """The server is about to stop. The client resumes at another one."""
 
     code = 1012
     label = "DRAINING"
 
 
 def server_error_status(code: object) -> int | None:
-    """Return the HTTP status that goes with `code`, if that code says the server is at fault."""
+    """Return the HTTP status of an error code that says the server failed, else None."""
     statuses = (error.http_status for error in _kinds_of(NotifyError) if error.code == code)
     return next((status for status in statuses if status >= 500), None)
 
@@ -463,9 +506,9 @@ def _kinds_of(error: type[NotifyError]) -> Iterator[type[NotifyError]]:
 
 
 def close_reason(text: str) -> str:
-    """Shorten `text` to what a close frame can carry: 123 bytes of UTF-8, cut between characters.
+    """Shorten `text` to the 123 bytes of UTF-8 that fit a close frame, cut between characters.
 
-    A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark.
+    A lone surrogate becomes a question mark. JSON can express one, UTF-8 can't.
     """
     encoded = text.encode("utf-8", "replace")
     return encoded[:MAX_REASON_BYTES].decode("utf-8", "ignore")

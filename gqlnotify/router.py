@@ -1,4 +1,4 @@
-"""The router: a drop-in for `strawberry.fastapi.GraphQLRouter`. The one file that wires it all."""
+"""The router, a drop-in for `strawberry.fastapi.GraphQLRouter`. It connects all other parts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -51,28 +51,29 @@ from gqlnotify.websocket.handler import GraphQLTransportWSHandler
 class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     """Serves a Strawberry schema over HTTP and `graphql-transport-ws`.
 
-    It takes the arguments and has the hooks of `strawberry.fastapi.GraphQLRouter`, and these:
+    It has the arguments and hooks of `strawberry.fastapi.GraphQLRouter`, and these arguments:
 
     Args:
-        topics: started and closed with the application. By default, where tokens are asked for,
-            the router has topics of its own, to know what is revoked.
-        settings: the limits and the token key; read from the environment by default.
-        authenticate: replaces the check of the token. Given the token (None without one) and the
-            connection, it returns a `Principal` or raises `errors.Unauthenticated`.
+        topics: the topics of the application. They start and close with it. If the router requires
+            tokens and you pass none, it makes its own, to learn which tokens are revoked.
+        settings: the limits and the key for tokens; by default from the environment.
+        authenticate: replaces the check of the token. It gets the token (None if there is none) and
+            the connection, and returns a `Principal` or raises `errors.Unauthenticated`.
         may: replaces the decision whether a principal may subscribe or publish to a topic.
-        event_context: makes the context in which the events of shared subscriptions are executed,
-            for each event. Given the scope of the subscriptions, it returns the context, an
-            awaitable of it, or a context manager, async or not, that is entered before the event is
-            executed and left afterwards. By default there is nothing but `context.scope`.
+        event_context: makes the context for each event of shared subscriptions. It gets the scope
+            of the subscriptions and returns the context, an awaitable of it, or a context manager,
+            async or not, which is entered before the event is executed and exited afterwards. By
+            default the context has only the attribute `scope`.
 
-    A token is asked for when the settings hold a key or `authenticate` is given. Only
-    `graphql-transport-ws` is spoken unless `subscription_protocols` says otherwise.
+    Tokens are required if the settings contain a key, or if you pass `authenticate`. Without
+    `subscription_protocols` the only WebSocket subprotocol is `graphql-transport-ws`.
 
     Raises:
-        ValueError: tokens are asked for together with the legacy protocol or with another handler
-            of WebSockets, which do not check them; or the key does not fit the algorithm; or an
-            allowed origin is none; or the file of persisted operations is not what it should be, or
-            is missing.
+        ValueError: tokens are required, but the legacy subprotocol or another WebSocket handler
+            would not check them; the key does not fit the algorithm; an allowed origin is not an
+            origin; or the file of persisted operations is invalid, or missing
+            although only persisted operations are allowed.
+        OSError: the file of persisted operations can't be read.
     """
 
     graphql_transport_ws_handler_class: Any = GraphQLTransportWSHandler
@@ -94,7 +95,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         for name, value in _defaults(settings).items():
             arguments.arguments.setdefault(name, value)
         if not settings.introspection:
-            # The page needs introspection of the schema.
+            # GraphiQL does not work without introspection.
             arguments.arguments["graphql_ide"] = None
         super().__init__(*arguments.args, **arguments.kwargs)
         make_executions = partial(
@@ -111,7 +112,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         check = authenticate or verifier_from(settings)
         if check is not None:
             _refuse_unchecked(self)
-            # Without topics of the application, tokens can still be revoked.
+            # Revocations are a topic. An application without topics must be able to revoke too.
             topics = topics or TopicManager(settings=settings)
             topics.guard()
         revocations = Revocations(topics, settings) if check is not None and topics else None
@@ -136,17 +137,18 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     # Not a property: a subclass may assign an attribute of this name.
     @cached_property
     def revocations(self) -> Revocations | None:
-        """What revokes tokens, and knows which are revoked; None where no token is asked for."""
+        """Revokes tokens, and knows which are revoked. None if the router requires no tokens."""
         return self._gqlnotify.revocations
 
     @override
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
-        """Serve one request; over HTTP, only to those with a token where one is asked for."""
-        # Not every server runs the lifespan, and none runs that of a mounted application.
+        """Serve one HTTP request or WebSocket. Over HTTP, a required token is checked first."""
+        # Not in the lifespan alone: some servers run none, and Starlette runs none of a mounted
+        # application.
         _tell_the_server(self._gqlnotify.settings)
         if self.is_websocket_request(request):
             if self._gqlnotify.authenticate is not None:
-                # Again, as an application may change these after the construction.
+                # Checked again: an application can change these attributes after construction.
                 _refuse_unchecked(self)
             if not self._check_websocket_origin(request):
                 return await self.reject_websocket(request)
@@ -159,7 +161,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             viewer = await _http_viewer(self, request)
         except NotifyError as error:
             return refusal(self, request, error)
-        # Strawberry keeps the response of "the" request on the view: another's, after a wait.
+        # Strawberry keeps it on the router, where another request replaces it during an `await`.
         self.temporal_response = response
         with viewing(viewer):
             return await super().run(request, context=context, root_value=root_value)
@@ -174,7 +176,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         root_value: Any,
         sub_response: Response,
     ) -> Any:
-        """Execute; what is streamed carries cursors and can be resumed, as over WebSocket."""
+        """Execute an operation. A stream has cursors and can be resumed, as over WebSocket."""
         if not isinstance(request_data, list):
             transport = stream_transport(self, request_data.protocol)
             if transport is not None:
@@ -214,7 +216,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
 
     @override
     def _check_websocket_origin(self, request: Any) -> bool:
-        # Strawberry's own would write a line into the log for each of them.
+        # Strawberry's method logs each refusal, so any page could fill the log.
         origin = foreign_origin(request.headers)
         if origin is None:
             return True
@@ -227,8 +229,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     @property
     @override
     def graphql_ide_html(self) -> str:
-        """The page of the IDE, which must not keep tokens in the browser's storage."""
-        # GraphiQL's history holds headers as well, whatever it is told about persisting them.
+        """The page of GraphiQL, changed to keep no tokens in the browser's storage."""
+        # Its history stores headers too, even with `shouldPersistHeaders: false`.
         careful = "shouldPersistHeaders: false, storage: null"
         return super().graphql_ide_html.replace("shouldPersistHeaders: true", careful)
 
@@ -253,15 +255,15 @@ def _defaults(settings: Settings) -> dict[str, Any]:
 def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:
     if GRAPHQL_WS_PROTOCOL in router.websocket_subprotocols:
         raise ValueError(
-            "The legacy subprotocol graphql-ws runs operations without a check of the token; "
-            "leave it out of subscription_protocols, or do without tokens"
+            "The legacy subprotocol graphql-ws runs operations without a check of the token. "
+            "Remove it from subscription_protocols, or do not require tokens"
         )
     handler = router.graphql_transport_ws_handler_class
     if GraphQLTransportWSHandler not in getattr(handler, "__mro__", ()):
         raise ValueError(
             f"The graphql_transport_ws_handler_class {handler!r} runs operations without a check "
-            f"of the token; derive it from {GraphQLTransportWSHandler.__module__}."
-            f"{GraphQLTransportWSHandler.__name__}, or do without tokens"
+            f"of the token. Derive it from {GraphQLTransportWSHandler.__module__}."
+            f"{GraphQLTransportWSHandler.__name__}, or do not require tokens"
         )
 
 
@@ -274,7 +276,8 @@ def _asked(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, 
 
 
 async def _no_context() -> None:
-    # FastAPI would run Strawberry's own, a plain function, in a thread for each connection.
+    # Strawberry's default is a plain function, and FastAPI would run it in a thread for each
+    # connection.
     return None
 
 

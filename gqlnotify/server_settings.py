@@ -1,4 +1,4 @@
-"""Settings that the routers of an event loop pass to their server."""
+"""The settings that the routers of an event loop pass to the server under them."""
 
 from functools import cache
 
@@ -7,23 +7,25 @@ from gqlnotify.settings import Settings
 
 
 class ServerSettings(OnePerLoop):
-    """The settings of the routers that an event loop serves.
+    """The settings of the routers that are served in one event loop.
 
-    A server has no settings of its own: until a router has told it any, those of the environment
-    count. Where several routers differ, the longest time counts, so that none is cut short.
+    A server gets no settings of its own. Before a router has added its settings, those of the
+    environment apply. If routers have different times, the longest one applies, so that no
+    router's connections end too early.
     """
 
     def __init__(self) -> None:
         self._settings: list[Settings] = []
 
     def add(self, settings: Settings) -> None:
-        """Count the settings of a router; it says so each time that it is used."""
+        """Add the settings of a router. A router may do so for each request."""
+        # By identity: comparing all fields of two pydantic models for each request would be slow.
         if all(known is not settings for known in self._settings):
             self._settings.append(settings)
 
     @property
     def handshake_timeout(self) -> float:
-        """How many seconds a request may take to come."""
+        """Seconds that a connection may take to send a request."""
         return max(settings.handshake_timeout for settings in self._in_use)
 
     @property
@@ -33,7 +35,7 @@ class ServerSettings(OnePerLoop):
 
     @property
     def drain_window(self) -> float:
-        """Over how many seconds a stopping server closes its sockets."""
+        """Seconds that a stopping server takes to close its sockets."""
         return max(settings.drain_window for settings in self._in_use)
 
     @property

@@ -107,7 +107,7 @@ class LegacySockets(GraphQLRouter):
 
 @pytest.mark.parametrize("router", [StockSockets, LegacySockets])
 def test_sockets_that_do_not_check_tokens_are_refused_together_with_tokens(router: Any) -> None:
-    with pytest.raises(ValueError, match="without a check of the token; "):
+    with pytest.raises(ValueError, match="without a check of the token"):
         router(schema_of(), authenticate=_anybody)
     router(schema_of())
 
@@ -117,7 +117,7 @@ async def test_what_an_application_changes_later_does_not_open_a_way_around_toke
         schema_of(), authenticate=_anybody, settings=Settings(broker_url="memory://")
     )
     made.graphql_transport_ws_handler_class = StockHandler
-    with pytest.raises(ValueError, match="without a check of the token; "):
+    with pytest.raises(ValueError, match="without a check of the token"):
         await made.run(WebSocket({"type": "websocket", "headers": []}, _misuse, _misuse))
 
 

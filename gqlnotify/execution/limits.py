@@ -88,7 +88,7 @@ class Limits:
             IntrospectionDisabled: it asks for the schema, and introspection is disabled.
         """
         if size.introspects and not self.introspection:
-            raise IntrospectionDisabled("Questions about the schema are not answered here")
+            raise IntrospectionDisabled("This server does not answer queries about its schema")
         if size.depth > self.depth:
             raise QueryTooDeep(
                 _over("Its fields are nested", size.depth, "deep", "depth", self.depth)
