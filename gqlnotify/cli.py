@@ -60,8 +60,8 @@ class Format(StrEnum):
     TEXT = "text"
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"gqlnotify {version('gqlnotify')}")
         raise typer.Exit
 
@@ -189,7 +189,7 @@ def revoke(
             "Over memory:// no server would learn of it, and a server forgets its own revocations "
             "at a restart; set GQLNOTIFY_BROKER_URL to the servers' Redis"
         )
-    with _told():
+    with _failures_reported():
         typer.echo(asyncio.run(_revoke(settings, subject, token_id, expires_at)))
 
 
@@ -228,7 +228,7 @@ def publish(
         _fail("One event id can't be shared by all lines of the input")
     lines: Any = sys.stdin if value == "-" else [value]
     declared = None if application is None else _declared_topic(application, topic)
-    with _told(), Publisher(settings=_settings()) as publisher:
+    with _failures_reported(), Publisher(settings=_settings()) as publisher:
         entries = (_entry(topic, declared, line, event_id) for line in lines)
         for cursor in publisher.publish_many_sync(entries):
             typer.echo(cursor)
@@ -255,7 +255,7 @@ def tail(
     settings = _settings()
     if settings.broker_url.startswith("memory:"):
         _fail("memory:// can't be read from here; set GQLNOTIFY_BROKER_URL to a Redis")
-    with _told(), suppress(KeyboardInterrupt):
+    with _failures_reported(), suppress(KeyboardInterrupt):
         asyncio.run(_tail(settings, names, after, form))
 
 
@@ -334,7 +334,7 @@ def _json(text: str) -> Any:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _failures_reported() -> Iterator[None]:
     try:
         yield
     except CursorExpired as error:

@@ -204,7 +204,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 return execution.while_valid(
                     execution.unshared(results, budget), operation.viewer, self._gqlnotify.watch
                 )
-        with tracing.span("operation", lambda: _asked(request_data)):
+        with tracing.span("operation", lambda: _span_attributes(request_data)):
             return await super().execute_operation(
                 request=request,
                 request_adapter=request_adapter,
@@ -271,7 +271,7 @@ def _subject(viewer: Viewer | None) -> str | None:
     return None if viewer is None else viewer.principal.subject
 
 
-def _asked(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, str]:
+def _span_attributes(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, str]:
     return {} if isinstance(data, list) else tracing.operation(data.query, data.operation_name)
 
 

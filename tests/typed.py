@@ -1,5 +1,6 @@
 """Code that mypy and pyright must accept: `make check` checks this file, no test runs it."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, assert_type
 
@@ -37,7 +38,11 @@ async def publish(topics: TopicManager, publisher: Publisher) -> None:
     await topics.publish(LOOSE, Added(1))
     await topics.publish("by.name", {"id": 1})
     await publisher.publish(UNION, Added(1))
+    await topics.publish("by.name", None)
     topics.publish_sync("by.name", [1])
+    await asyncio.to_thread(topics.publish_sync, "by.name", [1])
+    topics.publish_sync(CLASS, Removed(1))  # type: ignore[misc]
+    publisher.publish_sync(CLASS, Removed(1))  # type: ignore[misc]
     await topics.publish(CLASS, Removed(1))  # type: ignore[misc]
     async for change in topics.subscribe(UNION):
         assert_type(change, Added | Removed)

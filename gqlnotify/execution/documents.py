@@ -320,7 +320,7 @@ class Documents:
     ) -> Document | Exception:
         try:
             with _pace().costly():
-                document = self._parse_anew(query, options)
+                document = self._parse_within_limits(query, options)
         except (GraphQLError, NotifyError) as error:
             refusal = _alone(error)
             self._refused.put(key, refusal, getsizeof(query) + _DOCUMENT_BYTES)
@@ -328,7 +328,7 @@ class Documents:
         self._cache.put(key, document, document.bytes)
         return document
 
-    def _parse_anew(self, query: str, options: Mapping[str, Any]) -> Document:
+    def _parse_within_limits(self, query: str, options: Mapping[str, Any]) -> Document:
         try:
             ast = parse(query, **options)
         except GraphQLError as error:

@@ -217,7 +217,7 @@ async def endpoint(request: "Request") -> "Response":
 
     _watch.sample()
     try:
-        told, content_type = exposition(request.headers.get("accept", ""))
+        body, content_type = exposition(request.headers.get("accept", ""))
     except MissingExtra as missing:
         return Response(f"{missing}\n", 501, media_type="text/plain")
-    return Response(told, headers={"content-type": content_type})
+    return Response(body, headers={"content-type": content_type})

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -146,14 +146,8 @@ class TopicManager(Topics, metrics.Sampled):
         await self._require_open()
         await self._broker.check()
 
-    @overload
     async def publish(
-        self, topic: Topic[T], value: T, *, event_id: str | None = None
-    ) -> Cursor: ...
-    @overload
-    async def publish(self, topic: str, value: Any, *, event_id: str | None = None) -> Cursor: ...
-    async def publish(
-        self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
+        self, topic: Topic[T] | str, value: T, *, event_id: str | None = None
     ) -> Cursor:
         """Append `value` to `topic` and return the event's cursor.
 
@@ -198,30 +192,10 @@ class TopicManager(Topics, metrics.Sampled):
             finally:
                 await self._broker.close()
 
-    @overload
     def publish_sync(
         self,
-        topic: Topic[T],
+        topic: Topic[T] | str,
         value: T,
-        *,
-        event_id: str | None = None,
-        timeout: float | None = 30,
-        trusted: bool = False,
-    ) -> Cursor: ...
-    @overload
-    def publish_sync(
-        self,
-        topic: str,
-        value: Any,
-        *,
-        event_id: str | None = None,
-        timeout: float | None = 30,
-        trusted: bool = False,
-    ) -> Cursor: ...
-    def publish_sync(
-        self,
-        topic: Topic[Any] | str,
-        value: Any,
         *,
         event_id: str | None = None,
         timeout: float | None = 30,

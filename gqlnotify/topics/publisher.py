@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar
 
 from gqlnotify.brokers.redis import Message, Sender
 from gqlnotify.event import Cursor, Topic, check_event, encode
@@ -54,14 +53,8 @@ class Publisher:
             prefix=settings.broker_prefix,
         )
 
-    @overload
     async def publish(
-        self, topic: Topic[T], value: T, *, event_id: str | None = None
-    ) -> Cursor: ...
-    @overload
-    async def publish(self, topic: str, value: Any, *, event_id: str | None = None) -> Cursor: ...
-    async def publish(
-        self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
+        self, topic: Topic[T] | str, value: T, *, event_id: str | None = None
     ) -> Cursor:
         """Append `value` to `topic` and return the event's cursor.
 
@@ -85,12 +78,8 @@ class Publisher:
             cursors += await self._sender.send(batch)
         return cursors
 
-    @overload
-    def publish_sync(self, topic: Topic[T], value: T, *, event_id: str | None = None) -> Cursor: ...
-    @overload
-    def publish_sync(self, topic: str, value: Any, *, event_id: str | None = None) -> Cursor: ...
     def publish_sync(
-        self, topic: Topic[Any] | str, value: Any, *, event_id: str | None = None
+        self, topic: Topic[T] | str, value: T, *, event_id: str | None = None
     ) -> Cursor:
         """Publish without an event loop; see `publish`. Threads may share a publisher."""
         [cursor] = self.publish_many_sync([(topic, value, event_id)])
@@ -114,23 +103,13 @@ class Publisher:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.aclose()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _batches(self, entries: Iterable[Entry]) -> Iterator[list[Message]]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -173,18 +172,13 @@ class Revocations(metrics.Sampled):
         self._reading: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
         # How many revocations the broker has delivered.
-        self._told = 0
+        self._delivered = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.close()
 
     async def start(self) -> None:
@@ -210,7 +204,7 @@ class Revocations(metrics.Sampled):
             self._follow()
         # Only the event loop that reads can wait. A caller in another running loop has to retry.
         if not self._known.is_set() and self._loop is asyncio.get_running_loop():
-            await self._wait_while_told()
+            await self._wait_while_reading()
         if not self._known.is_set():
             raise RevocationsUnavailable("It is not known yet which tokens are revoked")
 
@@ -309,11 +303,11 @@ class Revocations(metrics.Sampled):
         if kept >= WARN_AT * room:
             logger.warning("%d revocations are remembered, and there is room for %d", kept, room)
 
-    async def _wait_while_told(self) -> None:
+    async def _wait_while_reading(self) -> None:
         # Reading a long history may take longer: give up only if nothing new arrives.
         before = -1
-        while not self._known.is_set() and self._told > before:
-            before = self._told
+        while not self._known.is_set() and self._delivered > before:
+            before = self._delivered
             with suppress(TimeoutError):
                 async with asyncio.timeout(START_SECONDS):
                     await self._known.wait()
@@ -387,29 +381,29 @@ class Revocations(metrics.Sampled):
         return subscriber
 
     def _take(self, event: Event) -> None:
-        self._told += 1
+        self._delivered += 1
         try:
             revocation = REVOCATIONS.decode(event.payload)
         except ValueError:
             logger.warning("The revocation at %s can't be read", event.cursor)
             return
         self._revoked.add(revocation)
-        for watch in self._concerned(revocation):
+        for watch in self._revoked_by(revocation):
             self._unwatch(watch)
-            self._tell(watch)
+            self._notify(watch)
 
-    def _concerned(self, revocation: Revocation) -> list[_Watch]:
+    def _revoked_by(self, revocation: Revocation) -> list[_Watch]:
         if revocation.subject is not None:
             watched = self._watches.get(("subject", revocation.subject), set())
         else:
             watched = self._watches.get(("token", str(revocation.token_id)), set())
         return [watch for watch in watched if self._revoked.refusal(watch.principal)]
 
-    def _tell(self, watch: _Watch) -> None:
+    def _notify(self, watch: _Watch) -> None:
         try:
             watch.on_revoked()
         except Exception:
-            logger.exception("A watcher could not be told that a token is revoked")
+            logger.exception("A watcher failed when its token was revoked")
 
 
 def _outlives(principal: Principal, longest: float) -> bool:

@@ -128,7 +128,7 @@ async def test_a_thread_publishes_and_gets_the_cursor(manager: TopicManager) -> 
 async def test_a_thread_is_refused_like_any_other_publisher(manager: TopicManager) -> None:
     await manager.start()
     with pytest.raises(InternalError):
-        await asyncio.to_thread(manager.publish_sync, NUMBERS, "one")
+        await asyncio.to_thread(manager.publish_sync, NUMBERS, "one")  # type: ignore[arg-type]
     with viewing(viewer()), pytest.raises(Forbidden):
         await asyncio.to_thread(manager.publish_sync, NUMBERS, 1)
 

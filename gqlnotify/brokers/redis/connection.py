@@ -63,7 +63,7 @@ class Line:
         self._listener = listener
         self._timeout = timeout
         self.confirmed: set[str] = set()
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._expected: deque[_Request] = deque()
         self._latest: dict[str, _Request] = {}
         self._dirty: set[str] = set()
@@ -147,7 +147,7 @@ class Line:
         self._misled.clear()
         if self._heard:
             metrics.broker_reconnects.inc()
-        for state in (self._asked, self.confirmed, self._expected, self._latest):
+        for state in (self._requested, self.confirmed, self._expected, self._latest):
             state.clear()
         self._dirty = set(self.channels)
         self._changed.set()
@@ -170,7 +170,7 @@ class Line:
             self._listener.received(channel, push[2])
         elif self._expected and (kind, channel) == self._expected[0].answer:
             self._answered(self._expected.popleft())
-        elif channel in self._asked:
+        elif channel in self._requested:
             # An unsubscription that we did not send: the cluster moved the channel's slot.
             self._forget(self._latest[channel])
 
@@ -186,7 +186,7 @@ class Line:
 
     def _forget(self, request: "_Request") -> None:
         if self._latest.get(request.channel) is request:
-            self._asked.discard(request.channel)
+            self._requested.discard(request.channel)
             self.confirmed.discard(request.channel)
         self._listener.unsettled()
 
@@ -198,10 +198,10 @@ class Line:
             await write(connection, self._commands(dirty))
 
     def _commands(self, dirty: set[str]) -> Iterator[tuple[str, ...]]:
-        more = sorted(dirty & self.channels - self._asked)
-        less = sorted(dirty & self._asked - self.channels)
-        self._asked.update(more)
-        self._asked.difference_update(less)
+        more = sorted(dirty & self.channels - self._requested)
+        less = sorted(dirty & self._requested - self.channels)
+        self._requested.update(more)
+        self._requested.difference_update(less)
         self.confirmed.difference_update(less)
         for command, channels in zip(self._servers.commands, (more, less), strict=True):
             for channel in channels:
