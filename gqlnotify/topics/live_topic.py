@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from gqlnotify.backoff import Backoff
@@ -14,6 +14,9 @@ from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.observability import metrics
 from gqlnotify.topics.replay_buffer import ReplayBuffer
+
+if TYPE_CHECKING:
+    from gqlnotify.topics.subscriber import Subscriber
 
 BUFFER_SIZE = 256
 PAGE_SIZE = 128
@@ -24,29 +27,15 @@ logger = logging.getLogger("gqlnotify.topics")
 T = TypeVar("T")
 
 
-class Consumer(Protocol):
-    """Takes events from a live topic's buffer."""
-
-    @property
-    def always_listens(self) -> bool:
-        """Whether the topic also wakes it while no task waits for its next event."""
-
-    def wake(self) -> None:
-        """Check for new events."""
-
-    def close(self) -> None:
-        """Leave the topic."""
-
-
 class LiveTopic:
-    """One topic that this process listens to: its replay buffer and its consumers."""
+    """One topic that this process listens to: its replay buffer and its subscribers."""
 
     def __init__(self, topic: str, broker: Broker) -> None:
         self.topic = topic
-        # Weak: an iterator that is garbage-collected stops being a consumer.
-        self.consumers: WeakSet[Consumer] = WeakSet()
+        # Weak: an iterator that is garbage-collected stops being a subscriber.
+        self.subscribers: WeakSet[Subscriber] = WeakSet()
         # Strong: asyncio holds tasks weakly, so this may be the only reference to a waiting task.
-        self._listeners: set[Consumer] = set()
+        self._listeners: set[Subscriber] = set()
         self.buffer = ReplayBuffer(Cursor(0, 0), size=BUFFER_SIZE)
         self._broker = broker
         self._changing = asyncio.Lock()
@@ -59,26 +48,26 @@ class LiveTopic:
         self._leave_at = 0.0
         self._ended = False
 
-    def add(self, consumer: Consumer) -> None:
-        """Add `consumer`, until it is removed or nothing else refers to it."""
-        self.consumers.add(consumer)
-        if consumer.always_listens:
-            self._listeners.add(consumer)
+    def add(self, subscriber: "Subscriber") -> None:
+        """Add `subscriber`, until it is removed or nothing else refers to it."""
+        self.subscribers.add(subscriber)
+        if subscriber.always_listens:
+            self._listeners.add(subscriber)
 
-    def remove(self, consumer: Consumer) -> None:
+    def remove(self, subscriber: "Subscriber") -> None:
         """Undo `add`."""
-        self.consumers.discard(consumer)
-        self._listeners.discard(consumer)
+        self.subscribers.discard(subscriber)
+        self._listeners.discard(subscriber)
 
     @contextmanager
-    def waking(self, consumer: Consumer) -> Iterator[None]:
-        """Wake `consumer` on each change, and keep it alive within the block."""
-        self._listeners.add(consumer)
+    def waking(self, subscriber: "Subscriber") -> Iterator[None]:
+        """Wake `subscriber` on each change, and keep it alive within the block."""
+        self._listeners.add(subscriber)
         try:
             yield
         finally:
-            if not consumer.always_listens:
-                self._listeners.discard(consumer)
+            if not subscriber.always_listens:
+                self._listeners.discard(subscriber)
 
     async def open(self) -> None:
         """Subscribe at the broker, and return once the buffer has its position.
@@ -101,7 +90,7 @@ class LiveTopic:
                 self._catch_up_soon()
 
     def linger(self, seconds: float, forget: Callable[["LiveTopic"], None]) -> None:
-        """Stop listening after `seconds` and call `forget`, unless a consumer joins before that."""
+        """Leave after `seconds` and call `forget`, unless a subscriber joins before that."""
         if self._ended:
             return
         loop = asyncio.get_running_loop()
@@ -112,7 +101,7 @@ class LiveTopic:
 
     def _leave(self, forget: Callable[["LiveTopic"], None]) -> None:
         self._leave_timer = None
-        if self.consumers:
+        if self.subscribers:
             return
         loop = asyncio.get_running_loop()
         if loop.time() < self._leave_at:
@@ -122,20 +111,20 @@ class LiveTopic:
 
     async def _close_and_forget(self, forget: Callable[["LiveTopic"], None]) -> None:
         await self._close_if_idle()
-        # A consumer that joined during the close opens the topic again.
-        if not self.consumers:
+        # A subscriber that joined during the close opens the topic again.
+        if not self.subscribers:
             forget(self)
 
     async def _close_if_idle(self) -> None:
         async with self._changing:
-            if self.consumers or not self._subscribed:
+            if self.subscribers or not self._subscribed:
                 return
             self._stop_catching_up()
             self._subscribed = self._ready = False
             await self._broker.unsubscribe(self.topic)
 
     async def read(self, after: Cursor) -> deque[Event]:
-        """Return a page of the history after `after`, for a consumer that is older than the buffer.
+        """Return the page of the history after `after`, for a subscriber the buffer can't serve.
 
         Raises:
             CursorExpired: the history does not reach back to `after` either.
@@ -230,8 +219,8 @@ class LiveTopic:
         metrics.gaps.inc()
 
     def _wake(self) -> None:
-        for consumer in self._listeners:
-            consumer.wake()
+        for subscriber in self._listeners:
+            subscriber.wake()
 
 
 def _count_missed(events: int) -> None:

@@ -24,7 +24,7 @@ from gqlnotify.observability import metrics, tracing
 from gqlnotify.settings import Settings
 from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
 from gqlnotify.topics.subscriber import Subscriber
-from gqlnotify.topics.subscription import Subscription, Topics
+from gqlnotify.topics.subscription import Subscription
 from gqlnotify.topics.topic_budget import TopicBudget
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ U = TypeVar("U")
 logger = logging.getLogger("gqlnotify.topics")
 
 
-class TopicManager(Topics, metrics.Sampled):
+class TopicManager(metrics.Sampled):
     """Publishes to topics and creates subscriptions; one for each application.
 
     It starts on first use. The plugin's lifespan starts it earlier, so that an unreachable broker
@@ -127,7 +127,7 @@ class TopicManager(Topics, metrics.Sampled):
         """
         metrics.unwatch(self)
         for live_topic in list(self._live_topics.values()):
-            for subscriber in list(live_topic.consumers):
+            for subscriber in list(live_topic.subscribers):
                 subscriber.close()
             live_topic.cancel()
         self._live_topics.clear()
@@ -296,7 +296,7 @@ class TopicManager(Topics, metrics.Sampled):
         yield metrics.topics, len(self._live_topics)
         yield (
             metrics.subscribers,
-            sum(len(live_topic.consumers) for live_topic in self._live_topics.values()),
+            sum(len(live_topic.subscribers) for live_topic in self._live_topics.values()),
         )
 
     def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -328,13 +328,17 @@ class TopicManager(Topics, metrics.Sampled):
                 )
             await asyncio.sleep(min(backoff.next(), left))
 
-    @override
     def count_topic(self, viewer: Viewer | None, topic: str) -> None:
+        """Count the topic against the subject's budget, if it is new to this process.
+
+        Raises:
+            TooManyTopics: the subject has asked for too many new topics.
+        """
         if viewer is not None:
             self._budget.spend(viewer.principal.subject, topic)
 
-    @override
     async def join(self, topic: str, subscriber: Subscriber) -> LiveTopic:
+        """Add `subscriber` to the topic, and return the topic once it is open."""
         await self._require_open()
         live_topic = self._live_topics.get(topic)
         if live_topic is None:
@@ -347,13 +351,13 @@ class TopicManager(Topics, metrics.Sampled):
             raise
         return live_topic
 
-    @override
     def leave(self, live_topic: LiveTopic, subscriber: Subscriber) -> None:
+        """Undo `join`."""
         live_topic.remove(subscriber)
         self._linger_if_idle(live_topic)
 
-    @override
     def left(self, live_topic: LiveTopic) -> None:
+        """Note that a subscriber of `live_topic` was garbage-collected. Any thread may call it."""
         loop = self._loop
         if loop is None:
             return
@@ -364,7 +368,7 @@ class TopicManager(Topics, metrics.Sampled):
     def _linger_if_idle(self, live_topic: LiveTopic) -> None:
         # A client that lost its connection reconnects soon. The topic stays open for that long, so
         # that its buffer holds the missed events.
-        if not live_topic.consumers:
+        if not live_topic.subscribers:
             live_topic.linger(self._settings.topic_linger, self._forget)
 
     def _forget(self, live_topic: LiveTopic) -> None:

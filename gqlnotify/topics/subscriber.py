@@ -8,7 +8,7 @@ and no event is lost or repeated between replay and live delivery.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
@@ -16,21 +16,11 @@ from gqlnotify.topics.conflation import Skipped, conflate
 from gqlnotify.topics.live_topic import LiveTopic
 from gqlnotify.topics.replay_buffer import NotBuffered
 
+if TYPE_CHECKING:
+    from gqlnotify.topics.manager import TopicManager
+
 KeyOf = Callable[[Event], Hashable | Skipped]
 """Returns the conflation key of an event; see `conflate`."""
-
-
-class LiveTopics(Protocol):
-    """The topics that this process listens to."""
-
-    async def join(self, topic: str, subscriber: "Subscriber") -> LiveTopic:
-        """Add `subscriber` to the topic, and return the topic once it is open."""
-
-    def leave(self, live_topic: LiveTopic, subscriber: "Subscriber") -> None:
-        """Undo `join`."""
-
-    def left(self, live_topic: LiveTopic) -> None:
-        """Note that a subscriber of `live_topic` was garbage-collected. Called from any thread."""
 
 
 class Subscriber:
@@ -38,7 +28,7 @@ class Subscriber:
 
     def __init__(
         self,
-        live_topics: LiveTopics,
+        manager: "TopicManager",
         topic: str,
         *,
         on_wake: Callable[[], None] | None = None,
@@ -49,7 +39,7 @@ class Subscriber:
         self.closed = False
         self.left_out = 0
         """How many events `take_latest` dropped right before the last one that it returned."""
-        self._live_topics = live_topics
+        self._manager = manager
         self._live_topic: LiveTopic | None = None
         self._on_wake = on_wake
         self._key_of = key_of
@@ -60,7 +50,7 @@ class Subscriber:
 
     def __del__(self) -> None:
         if not self.closed and self._live_topic is not None:
-            self._live_topics.left(self._live_topic)
+            self._manager.left(self._live_topic)
 
     @property
     def always_listens(self) -> bool:
@@ -88,7 +78,7 @@ class Subscriber:
         try:
             # No deadline at first: `close` sets one to end the wait.
             async with asyncio.timeout(None) as self._patience:
-                self._live_topic = await self._live_topics.join(self.topic, self)
+                self._live_topic = await self._manager.join(self.topic, self)
         except TimeoutError:
             if self.closed:
                 return
@@ -97,7 +87,7 @@ class Subscriber:
             self._patience = None
         self.position = self._live_topic.buffer.last
         if self.closed:
-            self._live_topics.leave(self._live_topic, self)
+            self._manager.leave(self._live_topic, self)
         elif after is not None:
             await self._replay_from(after)
 
@@ -108,7 +98,7 @@ class Subscriber:
 
         The fork of a closed subscriber is closed.
         """
-        fork = Subscriber(self._live_topics, self.topic, on_wake=on_wake, key_of=self._key_of)
+        fork = Subscriber(self._manager, self.topic, on_wake=on_wake, key_of=self._key_of)
         fork._live_topic = live_topic = self._open_topic
         fork.position = live_topic.buffer.last if position is None else position
         fork.closed = self.closed
@@ -219,7 +209,7 @@ class Subscriber:
         if self._patience is not None:
             self._patience.reschedule(asyncio.get_running_loop().time())
         if self._live_topic is not None:
-            self._live_topics.leave(self._live_topic, self)
+            self._manager.leave(self._live_topic, self)
 
     @property
     def _open_topic(self) -> LiveTopic:

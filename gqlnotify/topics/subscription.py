@@ -7,7 +7,7 @@ event to a value.
 from collections import deque
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from gqlnotify.auth import Viewer, check_right, current_viewer
 from gqlnotify.callables import require_plain
@@ -15,7 +15,10 @@ from gqlnotify.errors import EventUnreadable
 from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.topics.conflation import Skipped
 from gqlnotify.topics.projection import Projection
-from gqlnotify.topics.subscriber import LiveTopics, Subscriber
+from gqlnotify.topics.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from gqlnotify.topics.manager import TopicManager
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -34,17 +37,6 @@ def note_unreadable() -> deque[EventUnreadable]:
     noted: deque[EventUnreadable] = deque(maxlen=MAX_NOTED)
     _noted.set(noted)
     return noted
-
-
-class Topics(LiveTopics, Protocol):
-    """The part of the topic manager that a subscription uses."""
-
-    def count_topic(self, viewer: Viewer | None, topic: str) -> None:
-        """Count the topic against the subject's budget, if it is new to this process.
-
-        Raises:
-            TooManyTopics: the subject has asked for too many new topics.
-        """
 
 
 class Subscription(Generic[T]):
@@ -66,7 +58,7 @@ class Subscription(Generic[T]):
 
     def __init__(
         self,
-        manager: Topics,
+        manager: "TopicManager",
         topic: Topic[Any],
         *,
         after: Cursor | str | None = None,

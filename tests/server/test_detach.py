@@ -121,7 +121,7 @@ async def test_when_the_peer_disconnects_its_operations_end(recording: Recording
         socket.connection.transport.abort()
         await wait_until(lambda: recording.ended == ["generator"])
         await wait_until(
-            lambda: all(not topic.consumers for topic in recording.topics._live_topics.values())
+            lambda: all(not topic.subscribers for topic in recording.topics._live_topics.values())
         )
 
 

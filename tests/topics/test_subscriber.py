@@ -77,7 +77,7 @@ async def test_an_event_that_was_not_taken_costs_a_subscriber_no_memory(
 
 
 def readers_of(manager: TopicManager) -> int:
-    return sum(len(live_topic.consumers) for live_topic in manager._live_topics.values())
+    return sum(len(live_topic.subscribers) for live_topic in manager._live_topics.values())
 
 
 async def own_generator(manager: TopicManager) -> AsyncIterator[int]:
@@ -175,7 +175,7 @@ async def test_a_publish_wakes_only_subscribers_that_remain(manager: TopicManage
 
     reading = asyncio.ensure_future(anext(stays))
     await wait_until(lambda: live_topic._listeners)
-    assert len(live_topic._listeners) == len(live_topic.consumers) == 1
+    assert len(live_topic._listeners) == len(live_topic.subscribers) == 1
     reading.cancel()
     await asyncio.wait([reading])
 

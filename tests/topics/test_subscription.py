@@ -144,8 +144,8 @@ async def test_resuming_after_any_cursor_while_others_publish_loses_and_repeats_
         for first, got in enumerate(await asyncio.gather(*reads)):
             assert got == list(range(first, count + 1))
         for live_topic in list(manager._live_topics.values()):
-            for consumer in list(live_topic.consumers):
-                consumer.close()
+            for subscriber in list(live_topic.subscribers):
+                subscriber.close()
 
 
 async def test_a_cursor_read_before_the_state_misses_no_later_event(

@@ -79,7 +79,10 @@ class RedisBroker(Broker):
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         self._deliver, self._on_possible_gap = deliver, on_possible_gap
         servers = connect(self._address, self._timeout)
-        self._session = _Session(servers, LivePath(servers, self, self._timeout))
+        live = LivePath(
+            servers, self._timeout, on_message=self._received, on_confirmed=self._confirmed
+        )
+        self._session = _Session(servers, live)
         self._probe = Probe(self._prove)
         try:
             async with self._answer() as session:
@@ -135,8 +138,7 @@ class RedisBroker(Broker):
         async with self._answer() as session:
             return scripts.parse_page(topic, await session.run(call))
 
-    def received(self, channel: str, data: bytes) -> None:
-        """Take a message from the live path."""
+    def _received(self, channel: str, data: bytes) -> None:
         topic = self._names.topic(channel)
         try:
             event = scripts.parse_message(topic, data)
@@ -151,8 +153,7 @@ class RedisBroker(Broker):
         else:
             self._deliver(event)
 
-    def confirmed(self, channel: str) -> None:
-        """Report that the live path may have missed events until now."""
+    def _confirmed(self, channel: str) -> None:
         self._on_possible_gap(self._names.topic(channel))
 
     async def _publish(

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers.redis.connection import Line
@@ -14,23 +13,29 @@ _RETRY_SECONDS = (0.05, 2.0)
 logger = logging.getLogger("gqlnotify.brokers")
 
 
-class Listener(Protocol):
-    """Gets what the live path delivers."""
-
-    def received(self, channel: str, data: bytes) -> None:
-        """Take a message."""
-
-    def confirmed(self, channel: str) -> None:
-        """Take note that messages arrive from now on, and that earlier ones may be lost."""
-
-
 class LivePath:
-    """The channels that this process listens to, each on the line to its server."""
+    """The channels that this process listens to, each on the line to its server.
 
-    def __init__(self, servers: Servers, listener: Listener, timeout: float) -> None:
+    Args:
+        servers: the servers to connect to.
+        timeout: seconds after which a silent server counts as lost.
+        on_message: called with the channel and the data of each message.
+        on_confirmed: called with a channel when its messages begin to arrive. Earlier ones may
+            have been lost.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        timeout: float,
+        *,
+        on_message: Callable[[str, bytes], None],
+        on_confirmed: Callable[[str], None],
+    ) -> None:
         self._servers = servers
-        self._listener = listener
         self._timeout = timeout
+        self._on_message = on_message
+        self._on_confirmed = on_confirmed
         self._wanted: dict[str, asyncio.Event] = {}
         self._lines: dict[str, Line] = {}
         self._routing: asyncio.Task[None] | None = None
@@ -82,14 +87,14 @@ class LivePath:
     def received(self, channel: str, data: bytes) -> None:
         """Take a message from a line."""
         if channel in self._wanted:
-            self._listener.received(channel, data)
+            self._on_message(channel, data)
 
     def confirmed(self, channel: str) -> None:
         """Take note that the messages of the channel arrive on a line from now on."""
         event = self._wanted.get(channel)
         if event is not None:
             event.set()
-            self._listener.confirmed(channel)
+            self._on_confirmed(channel)
 
     def unsettled(self) -> None:
         """Find the server of each channel again, because a line was lost or a channel moved."""
