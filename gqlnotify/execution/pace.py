@@ -41,12 +41,13 @@ class Pace(OnePerLoop):
     def costly(self) -> Iterator[None]:
         """Time a step that blocks the event loop."""
         # CPU time, so that a busy machine does not make a document cost more.
-        began = thread_time()
+        began, began_cpu = monotonic(), thread_time()
         try:
             yield
         finally:
-            took = thread_time() - began
-            self._rest_until = max(self._rest_until, monotonic() - took) + 2 * took
+            took = thread_time() - began_cpu
+            # A step that waits for a core is no rest: other clients wait with it.
+            self._rest_until = max(self._rest_until, began) + monotonic() - began + took
 
     async def rest(self) -> None:
         """Wait until the next costly step may begin."""
