@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +16,7 @@ import pytest
 from tests.message_app import MessageApp
 from tests.redis_servers import RedisServer, installed, redis_server
 
+_FRAMEWORKS = ("fastapi", "starlette", "strawberry-graphql", "graphql-core", "uvicorn", "redis")
 _STARTING_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
 hypothesis.settings.register_profile("dev", max_examples=25, deadline=None)
@@ -41,6 +43,11 @@ class _Processes:
 
 
 _processes = _Processes()
+
+
+def pytest_report_header() -> str:
+    """State the frameworks: `make compat` tests several versions."""
+    return "frameworks: " + ", ".join(f"{name} {version(name)}" for name in _FRAMEWORKS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

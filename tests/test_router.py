@@ -296,6 +296,8 @@ async def test_the_routers_dependencies_guard_http(router: Router) -> None:
 
 @pytest.mark.processes
 async def test_a_socket_of_a_strange_origin_is_refused(router: Router) -> None:
+    if not hasattr(router, "is_websocket_origin_allowed"):
+        pytest.skip("this version of Strawberry does not check origins")
     app = application(router(schema_of(), allowed_origins=["https://friend.example"]))
     async with running(app) as origin:
         friend = {"origin": "https://friend.example"}
