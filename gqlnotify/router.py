@@ -38,7 +38,7 @@ from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.connections.verified_tokens import VerifiedTokens
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
-from gqlnotify.http.handler import GraphQLOverHTTP, document_id_of, refusal
+from gqlnotify.http.handler import GraphQLOverHTTP, document_id_of, make_part, refusal
 from gqlnotify.http.view import Context, RootValue
 from gqlnotify.observability import tracing
 from gqlnotify.server_settings import ServerSettings
@@ -201,9 +201,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     context=context,
                     root_value=root_value,
                 )
-                return execution.while_valid(
-                    execution.unshared(results, budget), operation.viewer, self._gqlnotify.watch
-                )
+                parts = execution.unshared(results, budget, make_part(self, transport))
+                return execution.while_valid(parts, operation.viewer, self._gqlnotify.watch)
         with tracing.span("operation", lambda: _span_attributes(request_data)):
             return await super().execute_operation(
                 request=request,

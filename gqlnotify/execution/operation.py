@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Awaitable,
+    Callable,
     Hashable,
     Iterable,
     Mapping,
@@ -52,6 +53,7 @@ from gqlnotify.errors import (
     NotifyError,
 )
 from gqlnotify.execution.documents import takes_part_in_preparation
+from gqlnotify.execution.event_execution import EncodedResult
 from gqlnotify.execution.replay_budget import ReplayBudget
 from gqlnotify.execution.results import (
     error_result,
@@ -166,9 +168,14 @@ async def find_document(
 
 
 async def unshared(
-    results: AsyncGenerator[Any, None], budget: ReplayBudget | None = None
+    results: AsyncGenerator[Any, None],
+    budget: ReplayBudget | None = None,
+    make_part: Callable[[EncodedResult], Any] = EncodedResult.result,
 ) -> AsyncGenerator[Any, None]:
-    """Yield the results, also those of a `Shareable`: for transports without groups."""
+    """Yield the results, and what `make_part` returns for each of a `Shareable`.
+
+    For transports without groups.
+    """
     shareable: Shareable | None = None
     try:
         async with aclosing(results):
@@ -182,7 +189,7 @@ async def unshared(
             if encoded is not None:
                 metrics.deliveries.inc()
                 shareable.execution.count_saved()
-                yield shareable.execution.marked(encoded, shareable.subscriber.left_out).result()
+                yield make_part(shareable.execution.marked(encoded, shareable.subscriber.left_out))
             if encoded is not None and encoded.body is None:
                 return
     except Exception as error:

@@ -48,6 +48,7 @@ from gqlnotify.errors import (
 )
 from gqlnotify.execution.strawberry_adapter import stream_transports
 from gqlnotify.http.body import bound_body
+from gqlnotify.http.encoded_part import Cut, EncodedPart
 from gqlnotify.http.negotiation import (
     FORM,
     GRAPHQL_RESPONSE,
@@ -58,7 +59,7 @@ from gqlnotify.http.negotiation import (
     stream_quality,
 )
 from gqlnotify.http.stream import Stream
-from gqlnotify.http.stream_formats import MultipartSubscription, ServerSentEvents
+from gqlnotify.http.stream_formats import WRAPPERS, MultipartSubscription, ServerSentEvents
 from gqlnotify.http.view import Context, RootValue, View
 from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.messages import find_document_id, strict_json
@@ -241,8 +242,17 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         return _ENCODER.encode(data)
 
     @override
+    async def process_result(self, request: Request, result: Any) -> Any:
+        """Return the response for a result. An `EncodedPart` is its own response."""
+        if isinstance(result, EncodedPart):
+            return result
+        return await super().process_result(request, result)
+
+    @override
     def encode_json_string(self, data: Any) -> str:
         """Return a part of a stream as JSON; an error in its place where that can't be."""
+        if isinstance(data, EncodedPart):
+            return data.text
         try:
             return super().encode_json_string(data)
         except execution.NOT_JSON:
@@ -305,6 +315,27 @@ class GraphQLOverHTTP(View[Context, RootValue]):
 
 
 Router = GraphQLOverHTTP[Any, Any]
+
+
+def make_part(
+    router: Router, transport: HTTPStreamTransport
+) -> Callable[[execution.EncodedResult], EncodedPart | ExecutionResult]:
+    """Return the function that makes a part for `transport` from an encoded result.
+
+    It returns a plain result if the application overrides what Strawberry calls with it.
+    """
+    wrap = WRAPPERS.get(type(transport))
+    if wrap is None or not _is_own(router, "process_result", "encode_json_string"):
+        return execution.EncodedResult.result
+    cut = Cut.learn(router.encode_json_string, wrap)
+    return execution.EncodedResult.result if cut is None else cut.part_of
+
+
+def _is_own(router: Router, *methods: str) -> bool:
+    return all(
+        getattr(getattr(router, name), "__func__", None) is getattr(GraphQLOverHTTP, name)
+        for name in methods
+    )
 
 
 def refusal(router: Router, request: Request, error: NotifyError) -> Response:

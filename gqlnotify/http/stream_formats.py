@@ -1,10 +1,17 @@
 """How the parts of a stream over HTTP are written: Server-Sent Events, and multipart."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from strawberry.http.streaming import MultipartSubscriptionTransport, SSETransport
+from strawberry.http import GraphQLHTTPResponse
+from strawberry.http.streaming import (
+    HTTPStreamTransport,
+    MultipartSubscriptionTransport,
+    SSETransport,
+)
 from typing_extensions import override
+
+from gqlnotify.http.encoded_part import EncodedPart
 
 _NOT_KEPT = {
     "Cache-Control": "no-cache, no-transform",
@@ -38,6 +45,21 @@ class MultipartSubscription(MultipartSubscriptionTransport):
         return {"Content-Type": of_parts, **_NOT_KEPT}
 
     @override
+    def encode_next(
+        self, response: GraphQLHTTPResponse | EncodedPart, encode_json: Callable[[object], str]
+    ) -> str:
+        if isinstance(response, EncodedPart):
+            return self.encode_multipart_data(response, encode_json)
+        return super().encode_next(response, encode_json)
+
+    @override
     def encode_complete(self) -> str:
         """Return what makes the last delimiter the end (RFC 2046, section 5.1.1)."""
         return "--\r\n"
+
+
+WRAPPERS: Mapping[type[HTTPStreamTransport], Callable[[object], object]] = {
+    ServerSentEvents: lambda response: response,
+    MultipartSubscription: lambda response: {"payload": response},
+}
+"""Return the object that a format sends for a response."""
