@@ -1,4 +1,4 @@
-"""The task service: tasks in a database, and every change of them as an event.
+"""The task service: tasks in a database, and an event for every change of a task.
 
-It is an application of gqlnotify, on its public names alone. `schema.app:app` is what runs.
+It is an application of gqlnotify that uses only public names. Serve `schema.app:app`.
 """

@@ -1,7 +1,7 @@
-"""The application: the schema, and what a process needs to serve it.
+"""The application: the GraphQL schema, and everything that a process needs to serve it.
 
-`schema` can be imported anywhere; `app` is built when it is asked for, from the settings in the
-environment.
+You can import `schema` without any settings. `app` is built from the environment when it is first
+used.
 """
 
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from gqlnotify import GraphQLRouter, TopicManager
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
-from schema.health import health, sight
+from schema.health import health, metrics_route
 from schema.mutation import Mutation
 from schema.outbox import Outbox
 from schema.query import Query
@@ -37,8 +37,13 @@ def create_app(
 ) -> FastAPI:
     """Build the task service, with GraphQL at `/graphql`.
 
+    Args:
+        settings: by default from the environment.
+        topics: by default made from the settings.
+
     Raises:
-        RuntimeError: the settings name no key for tokens; tasks are never served without one.
+        RuntimeError: the settings contain no key for tokens. Tasks are never served without one.
+        ValueError: a setting is invalid, for example the URL of the database.
     """
     settings = settings or TaskSettings()
     if not settings.names_a_key:
@@ -63,7 +68,8 @@ def create_app(
     async def context() -> Context:
         return Context(store, topics, outbox)
 
-    # The router's lifespan, not the application's: the topics outlive it on both ends.
+    # As the router's lifespan, not the application's: the router opens the topics before it and
+    # closes them after it, and the outbox publishes from its start to its end.
     graphql = GraphQLRouter(
         schema,
         path="/graphql",
@@ -78,7 +84,7 @@ def create_app(
         settings=settings,
         lifespan=lifespan,
     )
-    # There is a key for tokens, so there are revocations to know of.
+    # Never None: the settings contain a key, so the router requires tokens.
     assert graphql.revocations is not None
     checks = {
         "broker": topics.check,
@@ -89,13 +95,14 @@ def create_app(
     app = FastAPI(title="gqlnotify tasks")
     app.include_router(graphql)
     app.include_router(health(**checks))
-    app.include_router(sight(outbox.measure))
+    app.include_router(metrics_route(outbox.measure))
     app.add_api_route("/", lambda: RedirectResponse("/graphql"), include_in_schema=False)
     return app
 
 
 def __getattr__(name: str) -> FastAPI:
-    # With a module-level `app`, importing the schema would need a secret in the environment.
+    # Not built at import: exporting the schema, or a test, would then need a secret in the
+    # environment.
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     built = globals()["app"] = create_app()

@@ -1,4 +1,4 @@
-"""The rules for arguments. Each error names the argument and the rule."""
+"""Checks of arguments. Each error names the argument and the rule."""
 
 import json
 from collections.abc import Iterable
@@ -10,26 +10,27 @@ MAX_PAGE = 200
 MAX_NAME = 200
 MAX_DESCRIPTION = 10_000
 MAX_PAYLOAD_BYTES = 64 * 1024
-# The reader of an event gives up at 200 levels, and a notification adds some of its own.
+# An event with more than 200 levels can't be read again. A notification adds a few levels.
 MAX_PAYLOAD_DEPTH = 100
 
 
 def check_storable(argument: str, text: str) -> str:
-    """Return `text` if every database and every UTF-8 stream can hold it.
+    """Return `text` if every database can store it and UTF-8 can encode it.
 
     Raises:
-        BadUserInput: it holds a NUL or a lone surrogate.
+        BadUserInput: it contains a NUL or a lone surrogate.
     """
+    # PostgreSQL refuses a NUL. JSON can express a lone surrogate ("\ud800"), UTF-8 can't.
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise errors.BadUserInput(f"{argument}: must hold neither NUL nor a lone surrogate")
+        raise errors.BadUserInput(f"{argument}: must contain neither NUL nor a lone surrogate")
     return text
 
 
 def check_text(argument: str, text: str, *, least: int = 1, most: int = MAX_NAME) -> str:
-    """Return `text` if it can be stored and has `least` to `most` characters.
+    """Return `text` if it can be stored and its length is from `least` to `most` characters.
 
     Raises:
-        BadUserInput: it does not.
+        BadUserInput: it is too short or too long, or can't be stored.
     """
     if not least <= len(text) <= most:
         raise errors.BadUserInput(f"{argument}: must have {least} to {most} characters")
@@ -37,10 +38,10 @@ def check_text(argument: str, text: str, *, least: int = 1, most: int = MAX_NAME
 
 
 def check_page(first: int) -> int:
-    """Return `first` if a page may have that many tasks.
+    """Return `first` if a page may contain that many tasks.
 
     Raises:
-        BadUserInput: it may not.
+        BadUserInput: it is negative or larger than `MAX_PAGE`.
     """
     if not 0 <= first <= MAX_PAGE:
         raise errors.BadUserInput(f"first: must be 0 to {MAX_PAGE}")
@@ -48,11 +49,12 @@ def check_page(first: int) -> int:
 
 
 def check_payload(payload: Any) -> Any:
-    """Return `payload` if it is JSON of bounded size and depth.
+    """Return `payload` if it is JSON with at most 64 KiB and 100 levels.
 
     Raises:
-        BadUserInput: it is not, or holds NaN, Infinity or a lone surrogate.
+        BadUserInput: it is larger or deeper, or contains NaN, Infinity or a lone surrogate.
     """
+    # The depth first: `json.dumps` would fail with a RecursionError.
     if _depth(payload) > MAX_PAYLOAD_DEPTH:
         raise errors.BadUserInput(f"payload: must be at most {MAX_PAYLOAD_DEPTH} levels deep")
     try:
@@ -68,7 +70,8 @@ def check_payload(payload: Any) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Return how many arrays and objects are nested. Level by level: a stack could overflow."""
+    """Return how deeply arrays and objects are nested."""
+    # Level by level: a recursive function could overflow the stack.
     depth = 0
     level = [value]
     while level := [child for parent in level for child in _children(parent)]:

@@ -1,4 +1,4 @@
-"""What resolvers can reach."""
+"""The context of resolvers."""
 
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ from schema.store import TaskStore
 
 
 class Context(BaseContext):
-    """The parts of the application that a resolver works with."""
+    """The parts of the application that resolvers use."""
 
     def __init__(self, store: TaskStore, topics: TopicManager, outbox: Outbox) -> None:
         super().__init__()

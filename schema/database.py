@@ -1,4 +1,4 @@
-"""The database at a URL, and the locks for reading, writing and sending the outbox."""
+"""The database, its sessions for reading and writing, and the lock of the outbox."""
 
 import asyncio
 import math
@@ -28,23 +28,25 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
 }
 _BUSY_MILLISECONDS = 5000
-# A probe of many processes is then a handful of writes a second at the most.
+# Readiness is checked often, and by many processes. This limits what the checks write.
 _WRITE_SECONDS = 5.0
 _PROBE_BYTES = 16 * 1024
-# Advisory locks are shared by everything in a PostgreSQL database: not 1 and 2, then.
+# All programs that use a PostgreSQL database share its advisory locks, so these numbers are
+# unusual. They must not change: processes of two versions run at the same time during a deploy.
 _CREATING = 0x7461736B0001
 _DRAINING = 0x7461736B0002
 
 
 class Database:
-    """One database, SQLite or PostgreSQL.
+    """A database, SQLite or PostgreSQL.
 
-    `sqlite:///file` and `postgresql://...` get their async drivers; a URL that names its driver
-    keeps it.
+    Args:
+        url: `sqlite:///file` or `postgresql://...`. It may name its driver; by default the async
+            one is used.
 
     Raises:
-        ValueError: another kind of database, no driver for it, or SQLite without a file or a
-            directory that is there.
+        ValueError: the URL is of another kind of database, its driver is not installed, or the
+            file or directory of a SQLite database does not exist or can't be written.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,15 +54,16 @@ class Database:
         self._engine = self._locks = self._connect(self._url)
         if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _write_ahead)
-            # A file of its own: the drain waits for the broker, and writers must not.
+            # A lock of SQLite locks a whole file, and a drain waits for the broker. In the same
+            # file it would block all writers for that time.
             self._locks = self._connect(self._url.set(database=f"{self._url.database}-outbox"))
         writing = self._engine.execution_options(immediate=True)
         self._read = async_sessionmaker(self._engine, expire_on_commit=False)
         self._write = async_sessionmaker(writing, expire_on_commit=False)
         self._written_at = -math.inf
-        # SQLite has one writer at a time and wakes those who wait in no order, by polling: within
-        # the process they queue here instead.
-        self._turn: AbstractAsyncContextManager[Any] = (
+        # SQLite allows one writer at a time. The others poll, in no fair order, and fail after
+        # `busy_timeout`. Within this process they wait in order here instead.
+        self._write_lock: AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self._is_sqlite else nullcontext()
         )
 
@@ -69,11 +72,13 @@ class Database:
         return self._url.get_backend_name() == "sqlite"
 
     async def create(self) -> None:
-        """Make the tables that are not there yet. Any number of processes may do so at once.
+        """Create missing tables. Several processes may do so at the same time.
 
         Raises:
             OSError: the database can't be reached, opened or written.
         """
+        # With a lock: two processes that both find a table missing would both create it, and the
+        # second one would fail.
         try:
             async with self._engine.execution_options(immediate=True).begin() as connection:
                 await self._queue(connection, _CREATING)
@@ -85,57 +90,64 @@ class Database:
             ) from error
 
     async def check(self) -> None:
-        """Return if the database can be read and has taken a write in the last seconds.
+        """Return if the database can be read, and could be written in the last 5 seconds.
 
         Raises:
-            SQLAlchemyError: it refuses, as on a full disk.
+            SQLAlchemyError: it can't, for example because the disk is full.
         """
         async with self.reading() as session:
-            # SQLite would answer without a table from a file that is broken.
+            # From a table: SQLite answers `SELECT 1` without reading the file, even a broken one.
             await session.execute(select(TaskRow.id).limit(1))
         if time.monotonic() - self._written_at >= _WRITE_SECONDS:
             await self._write_a_probe()
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close all connections."""
         await self._engine.dispose()
         await self._locks.dispose()
 
     async def _write_a_probe(self) -> None:
-        # Committed, since a full disk may refuse no sooner, and as much as a large task needs.
+        # As large as a large task, because a nearly full disk still takes small rows. And
+        # committed, because the disk may be used only then.
         async with self.writing() as session:
             await session.execute(delete(ProbeRow).where(ProbeRow.id == 1))
             session.add(ProbeRow(id=1, filling=token_bytes(_PROBE_BYTES)))
         self._written_at = time.monotonic()
 
     def reading(self) -> AsyncSession:
-        """Return a session that only reads."""
+        """Return a session for reading. Use it as an async context manager."""
         return self._read()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
-        """Open a transaction that writes: committed at the end, rolled back by an exception."""
-        async with self._turn, self._write.begin() as session:
+        """Open a transaction for writing. It commits at the end; an exception rolls it back.
+
+        Raises:
+            SQLAlchemyError: the database can't be used. On SQLite, also if another process was
+                writing for 5 seconds.
+        """
+        async with self._write_lock, self._write.begin() as session:
             yield session
 
     @asynccontextmanager
     async def draining(self) -> AsyncIterator[None]:
-        """Be the only one inside, of all the processes on this database. Writers are not kept out.
+        """Hold the lock of the outbox: only one process of a database can. Writers do not wait.
 
         Raises:
-            OperationalError: on SQLite, another process was inside for 5 seconds.
+            SQLAlchemyError: the database can't be used. On SQLite, also if another process had the
+                lock for 5 seconds.
         """
         async with self._locks.execution_options(immediate=True).begin() as connection:
             await self._queue(connection, _DRAINING)
             yield
 
     async def _queue(self, connection: AsyncConnection, key: int) -> None:
-        # SQLite has queued already: one transaction that began with BEGIN IMMEDIATE at a time.
+        # Nothing to do for SQLite: BEGIN IMMEDIATE has taken its lock.
         if not self._is_sqlite:
             await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
     def _connect(self, url: URL) -> AsyncEngine:
-        # A failed statement must not carry people's tasks into a log.
+        # Without parameters in errors: the log must not contain the text of tasks.
         try:
             engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
         except (SQLAlchemyError, ImportError) as error:
@@ -147,21 +159,25 @@ class Database:
 
 
 def async_url(text: str) -> URL:
-    """Return the URL with the async driver of its database.
+    """Return the URL of a database with its async driver.
 
     Raises:
-        ValueError: see `Database`.
+        ValueError: it is not the URL of a SQLite file or a PostgreSQL database, or the file or
+            its directory can't be used.
     """
     try:
         url = make_url(text)
     except (SQLAlchemyError, ValueError):
-        # Not the reason, which may repeat a password.
+        # Without the reason, which may contain the password.
         raise ValueError("GQLNOTIFY_DATABASE_URL is not the URL of a database") from None
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
         raise ValueError("GQLNOTIFY_DATABASE_URL must start with sqlite:// or postgresql://")
     if url.get_backend_name() == "sqlite" and ":memory:" in (url.database or ":memory:"):
-        raise ValueError("Give SQLite a file: connections can't share a database in memory")
+        raise ValueError(
+            "GQLNOTIFY_DATABASE_URL: SQLite needs a file, because its connections can't share a "
+            "database in memory"
+        )
     if url.get_backend_name() == "sqlite":
         _require_place(Path(url.database or ""))
     return url
@@ -170,19 +186,20 @@ def async_url(text: str) -> URL:
 def _require_place(file: Path) -> None:
     if not file.parent.is_dir():
         raise ValueError(f"GQLNOTIFY_DATABASE_URL: there is no directory {file.parent}")
-    # SQLite writes a journal next to the file.
+    # The directory too: SQLite creates a journal next to the file.
     if not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.W_OK)):
         raise ValueError(f"GQLNOTIFY_DATABASE_URL: {file} can't be written")
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # The driver would begin transactions late, and read-only ones not at all.
+    # The driver begins a transaction only before the first write, so two reads could see different
+    # states. `_begin_sqlite` begins it instead.
     connection.isolation_level = None
     _execute(connection, f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
 
 
 def _write_ahead(connection: Any, _record: Any) -> None:
-    # Readers and the writer keep out of each other's way.
+    # With a write-ahead log, readers do not wait for the writer, nor the writer for them.
     _execute(connection, "PRAGMA journal_mode = WAL")
 
 
@@ -193,7 +210,7 @@ def _execute(connection: Any, statement: str) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later can't wait for another writer: SQLite fails
-    # it at once. So one that will write says so when it begins.
+    # If a transaction has read before it writes, SQLite does not let it wait for another writer,
+    # but fails it immediately (SQLITE_BUSY). So a writer takes the lock when it begins.
     immediate = connection.get_execution_options().get("immediate")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,4 +1,4 @@
-"""What clients are told when something breaks, and what the log keeps of it."""
+"""Hides the details of internal errors from clients, and logs them."""
 
 import strawberry
 from graphql import GraphQLError
@@ -10,9 +10,9 @@ from gqlnotify import errors
 
 
 class Discretion(MaskErrors):
-    """Tells clients of their own errors in full, and of the service's only that there was one.
+    """Sends clients their own errors in full. For an internal error they get a fixed text.
 
-    A failed statement would show them the tables otherwise. The log has it all.
+    Without it, a failed SQL statement would show clients the tables. The log has the details.
     """
 
     def __init__(self) -> None:
@@ -20,20 +20,20 @@ class Discretion(MaskErrors):
 
     @override
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
-        """Return the error without what it tells, under a stable code."""
+        """Return the error with a fixed text and a stable code."""
         masked = super().anonymise_error(error)
         masked.extensions = {"code": errors.NotifyError.code}
         return masked
 
 
 class DiscreetSchema(strawberry.Schema):
-    """Logs what broke. What a client did wrong is told to that client alone."""
+    """Logs internal errors. Errors of clients are not logged: any client could fill the log."""
 
     @override
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:
-        """Log the service's own errors, each with its traceback."""
+        """Log the internal errors, each with its traceback."""
         ours = [error for error in errors if _is_ours(error)]
         super().process_errors(ours, execution_context)
 

@@ -1,4 +1,4 @@
-"""`python -m schema.export` writes `schema.graphql` again."""
+"""`python -m schema.export` writes `schema.graphql` from the code."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ SDL = Path(__file__).with_name("schema.graphql")
 
 
 def sdl() -> str:
-    """Return the schema as clients read it, without spaces at the ends of lines."""
+    """Return the schema in the schema definition language, without trailing spaces."""
     return "".join(f"{line.rstrip()}\n" for line in schema.as_str().strip().splitlines())
 
 

@@ -1,4 +1,4 @@
-"""What those ask who look after a process: is it alive, may it have clients, what does it do?"""
+"""HTTP routes for operators: liveness, readiness and metrics."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from gqlnotify import errors, is_draining, metrics
 
+# Probes usually time out after a few seconds. Our answer, with a reason in the log, comes first.
 _PATIENCE = 2.0
 
 logger = logging.getLogger("schema.health")
@@ -17,9 +18,13 @@ Measure = Callable[[], Awaitable[object]]
 
 
 def health(**checks: Check) -> APIRouter:
-    """Return `/healthz`, and `/readyz`: 503 while one of these checks fails, and which.
+    """Return the routes `/healthz` and `/readyz`.
 
-    A server that is about to stop is not ready either, from the first signal on.
+    `/readyz` answers 503 with the name of each check that fails. While the server drains it is 503
+    too, from the first signal on, so that a proxy sends no new clients.
+
+    Args:
+        checks: async functions, by the name in the answer. They raise if something does not work.
     """
     router = APIRouter(include_in_schema=False)
 
@@ -41,8 +46,12 @@ def health(**checks: Check) -> APIRouter:
     return router
 
 
-def sight(*measures: Measure) -> APIRouter:
-    """Return `/metrics` for Prometheus; before each answer these measure what they know of."""
+def metrics_route(*measures: Measure) -> APIRouter:
+    """Return the route `/metrics` for Prometheus.
+
+    Args:
+        measures: async functions that update gauges before each answer.
+    """
     router = APIRouter(include_in_schema=False)
 
     @router.get("/metrics")
@@ -66,7 +75,7 @@ async def _state(name: str, check: Check) -> str:
         async with asyncio.timeout(_PATIENCE):
             await check()
     except Exception as error:
-        # Anyone may ask, so the answer gives no reason: it stays in the log.
+        # The route needs no token, so only the log gets the reason.
         reason = error.reason if isinstance(error, errors.NotifyError) else str(error)
         logger.warning("Not ready, the %s: %s", name, reason or type(error).__name__)
         return "unavailable"

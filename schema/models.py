@@ -1,4 +1,4 @@
-"""The tables."""
+"""The tables of the database."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,35 +11,37 @@ from typing_extensions import override
 
 from schema.types import TaskStatus
 
-# SQLite numbers rows by itself only where the type is spelled INTEGER.
+# SQLite generates a primary key only if its type is exactly INTEGER, which has 64 bits there.
 _Counter = BigInteger().with_variant(Integer, "sqlite")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time. SQLite keeps no time zone, so what it holds is UTC."""
+    """A time with a time zone. SQLite stores no time zone, so all times are stored in UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     @override
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn any aware time into UTC."""
+        """Convert an aware time to UTC."""
         return value and value.astimezone(UTC)
 
     @override
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
-        """Give the time zone back."""
+        """Return a stored time with its time zone, UTC."""
         return value and value.replace(tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
-    """What all tables share."""
+    """The base of all tables."""
 
 
 class TaskRow(Base):
-    """A task. `position` orders the list and is never used twice."""
+    """A task. `position` is its place in the list, and is never used for another task."""
 
     __tablename__ = "tasks"
+    # Otherwise SQLite would give the position of the last task, once deleted, to the next one. A
+    # client's cursor after that position would then skip the new task.
     __table_args__ = ({"sqlite_autoincrement": True},)
 
     position: Mapped[int] = mapped_column(_Counter, primary_key=True)
@@ -55,7 +57,7 @@ class TaskRow(Base):
 
 
 class ProbeRow(Base):
-    """What the check of readiness writes: one row, replaced each time."""
+    """The row that the check of readiness writes. Each write replaces it."""
 
     __tablename__ = "probe"
 
@@ -64,7 +66,7 @@ class ProbeRow(Base):
 
 
 class OutboxRow(Base):
-    """An event that is committed and perhaps not yet published. It is deleted once it is."""
+    """A committed event that is not known to be published. It is deleted after the publish."""
 
     __tablename__ = "outbox"
     __table_args__ = ({"sqlite_autoincrement": True},)

@@ -1,4 +1,4 @@
-"""Changing tasks, and publishing."""
+"""The mutations: changing tasks, and publishing notifications."""
 
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -28,11 +28,11 @@ T = TypeVar("T")
 @documented
 @strawberry.type
 class Mutation:
-    """What can be changed."""
+    """Changes to tasks, and notifications to publish."""
 
     @strawberry.mutation
     async def create_task(self, info: Info, input: CreateTaskInput) -> Task:  # noqa: A002
-        """Add a task. Needs the right to publish `tasks`."""
+        """Create a task. Requires the right to publish to `tasks`."""
         actor = await _task_writer()
         task = await info.context.store.create(
             title=check_text("title", input.title),
@@ -50,7 +50,7 @@ class Mutation:
         id: strawberry.ID,  # noqa: A002
         input: UpdateTaskInput,  # noqa: A002
     ) -> Task:
-        """Change a task. Needs the right to publish `tasks`."""
+        """Change a task. Requires the right to publish to `tasks`."""
         actor = await _task_writer()
         task = await info.context.store.update(
             check_storable("id", id),
@@ -63,7 +63,7 @@ class Mutation:
 
     @strawberry.mutation
     async def delete_task(self, info: Info, id: strawberry.ID) -> Task:  # noqa: A002
-        """Remove a task and return it as it was. Needs the right to publish `tasks`."""
+        """Delete a task and return its last state. Requires the right to publish to `tasks`."""
         actor = await _task_writer()
         task = await info.context.store.delete(check_storable("id", id), actor=actor)
         info.context.outbox.wake()
@@ -73,9 +73,10 @@ class Mutation:
     async def publish(
         self, info: Info, topic: str, payload: JSON, event_id: str | None = strawberry.UNSET
     ) -> Notification:
-        """Publish any JSON of up to 64 KiB and 100 levels to a topic outside `tasks`.
+        """Publish JSON with at most 64 KiB and 100 levels to any topic except `tasks`.
 
-        Repeated with the same eventId (1 to 200 characters) it has the effect of once.
+        Publishing again with the same eventId (1 to 200 characters) has no effect. Requires the
+        right to publish to the topic.
         """
         actor = _subject()
         notice = Notice(check_payload(payload), actor, datetime.now(UTC))
@@ -89,12 +90,13 @@ class Mutation:
 
 
 def notices(topic: str) -> Topic[Notice]:
-    """Return the free-form topic of this name.
+    """Return the topic of notifications with this name.
 
     Raises:
-        Forbidden: the name belongs to the task service.
-        BadUserInput: it can't name a topic.
+        Forbidden: the topic is one of the task service's own.
+        BadUserInput: it is not a valid name of a topic.
     """
+    # A client that could publish here would send events of changes that never happened.
     if topic == TASKS.name or topic.startswith(f"{TASKS.name}."):
         raise errors.Forbidden("topic: `tasks` and `tasks.*` belong to the task service")
     return Topic(topic, Notice)
@@ -111,7 +113,9 @@ def _subject() -> str:
 
 def _event_id(publisher: str, event_id: str) -> str:
     check_text("eventId", event_id)
-    # With its length in front no publisher can spell another one's id; hashed, any length fits.
+    # Event ids are separate for each publisher: else one could block the event of another by using
+    # its id first. With the length in front, no two pairs give the same text. The hash makes it
+    # short enough for any subject.
     return sha256(f"{len(publisher)}:{publisher}:{event_id}".encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""From committed events to published ones."""
+"""The outbox: publishes the events that were committed to the database."""
 
 import asyncio
 import logging
@@ -21,28 +21,36 @@ _LONGEST_PAUSE = 1.0
 
 logger = logging.getLogger("schema.outbox")
 
-# The same for all processes, so the latest look is right.
+# All processes measure the same table, so with several workers the latest value is right.
 _rows = Gauge(
     "gqlnotify_outbox_rows",
-    "Committed events that are not yet published.",
+    "Committed events that are not published yet.",
     multiprocess_mode="livemostrecent",
 )
 _lag_seconds = Gauge(
     "gqlnotify_outbox_lag_seconds",
-    "How old the oldest event is that is not yet published.",
+    "Age in seconds of the oldest event that is not published yet.",
     multiprocess_mode="livemostrecent",
 )
 
 
 class Lagging(Exception):
-    """An event has been waiting for too long to be published."""
+    """The oldest unpublished event is older than allowed."""
 
 
 class Outbox:
-    """Publishes the rows of the outbox in their order, each with the effect of once.
+    """Publishes the events of the outbox in their order, each with the effect of once.
 
-    It drains when woken, and every `sweep_seconds` for what a crash or another process left. Where
-    the broker fails it stops at that row, so the order holds, and tries again later.
+    It starts after each commit, and every `sweep_seconds` for events that a crash or another
+    process has left. If the broker fails, it stops at that event, to keep the order, and tries
+    again later.
+
+    Args:
+        database: where the outbox is.
+        topics: where its events go.
+        sweep_seconds: seconds between two runs if nothing is committed.
+        close_seconds: seconds that `close` may take.
+        max_lag: age in seconds of an unpublished event from which `check` fails.
     """
 
     def __init__(
@@ -64,16 +72,19 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to drain, in the background of the running event loop."""
+        """Start publishing in a task of the running event loop."""
         self._closing.clear()
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     def wake(self) -> None:
-        """Say that something was committed. Returns at once."""
+        """Publish soon. Call it after a commit; it does not wait."""
         self._woken.set()
 
     async def close(self) -> None:
-        """Try once more to publish what is left, for at most `close_seconds`, and end."""
+        """Publish what is left, for at most `close_seconds`, and stop.
+
+        Events that are still left stay in the database, for the next start or another process.
+        """
         if self._task is None:
             return
         self._closing.set()
@@ -84,11 +95,12 @@ class Outbox:
         self._task = None
 
     async def measure(self) -> float:
-        """Return how many seconds ago the oldest event was committed that is not published.
+        """Return the age in seconds of the oldest unpublished event; 0 if there is none.
 
         Raises:
-            SQLAlchemyError: the database can't be asked.
+            SQLAlchemyError: the database can't be read.
         """
+        # NaN if the database fails: the last values would look as if all was well.
         rows, lag = math.nan, math.nan
         try:
             rows, oldest = await self._unsent()
@@ -99,22 +111,24 @@ class Outbox:
         return lag
 
     async def check(self) -> None:
-        """Return if events get out in time: the outbox's part of readiness.
+        """Return if events are published in time. Part of the check of readiness.
 
         Raises:
-            Lagging: they don't.
-            SQLAlchemyError: the database can't be asked.
+            Lagging: the oldest event is older than `max_lag`.
+            SQLAlchemyError: the database can't be read.
         """
         lag = await self.measure()
         if lag > self._max_lag:
             raise Lagging(f"An event has been waiting for {lag:.0f} s")
 
     async def drain(self) -> None:
-        """Publish everything that is in the outbox, the oldest first.
+        """Publish all events of the outbox, the oldest first.
 
         Raises:
-            NotifyError: the broker failed; what it did not take stays in the outbox.
+            NotifyError: the broker failed. Unpublished events stay in the outbox.
+            SQLAlchemyError: the database failed, or another process held the lock for too long.
         """
+        # One process at a time: two could publish their events in the wrong order.
         async with self._database.draining():
             while rows := await self._oldest():
                 await self._publish(rows)
@@ -122,13 +136,15 @@ class Outbox:
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closing.is_set():
-            # Cleared before the drain: a commit that comes during it wakes the next one.
+            # Before the drain: after it, this would also clear the wake-up of a commit that the
+            # drain was too early to see.
             self._woken.clear()
             if await self._try_to_drain():
                 pause = _FIRST_PAUSE
                 await _wait(self._woken, self._sweep_seconds)
             else:
-                # Not even a commit cuts this short: the broker needs the pause.
+                # A commit does not end this pause: with many commits a broker that has just come
+                # back would get a retry for each.
                 await _wait(self._closing, pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         await self._try_to_drain()
@@ -137,9 +153,10 @@ class Outbox:
         try:
             await self.drain()
         except Exception as error:
-            # Whatever it is, the events are safe in the database and this task is their only way.
+            # All exceptions: the events are safe in the database, and without this task nothing
+            # would publish them.
             expected = isinstance(error, (errors.NotifyError, OperationalError))
-            logger.warning("The outbox waits to be drained: %s", error, exc_info=not expected)
+            logger.warning("The outbox can't be published yet: %s", error, exc_info=not expected)
             return False
         return True
 
@@ -161,8 +178,8 @@ class Outbox:
                 await self._topics.publish_bytes(row.topic, row.payload, event_id=row.event_id)
                 sent.append(row.id)
         finally:
-            # Where this does not happen the rows are published again, which changes nothing:
-            # the broker knows their ids.
+            # Also after a failure, for the events before it. If the delete fails, or the process
+            # ends before it, they are published again. The broker knows their ids and ignores them.
             if sent:
                 await self._forget(sent)
 

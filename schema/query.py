@@ -1,4 +1,4 @@
-"""Reading tasks. A valid token is all that it takes."""
+"""The queries: reading tasks. They require a valid token, and no rights."""
 
 import strawberry
 from strawberry.relay import PageInfo, from_base64, to_base64
@@ -25,11 +25,12 @@ _LAST_POSITION = 2**63 - 1
 @documented
 @strawberry.type
 class Query:
-    """What can be asked."""
+    """Tasks, and the viewer."""
 
     @strawberry.field
     async def task(self, info: Info, id: strawberry.ID) -> Task | None:  # noqa: A002
-        """One task; null where there is none of this id."""
+        """One task, or null if no task has this id."""
+        # Raises without a valid token, even if the router is once configured to require none.
         current_principal()
         return await info.context.store.get(check_storable("id", id))
 
@@ -42,11 +43,12 @@ class Query:
         status: TaskStatus | None = strawberry.UNSET,
         assignee: str | None = strawberry.UNSET,
     ) -> TaskConnection:
-        """Tasks in the order of their creation; at most 200 at once."""
+        """Tasks in the order of their creation, at most 200 per page."""
         current_principal()
         check_page(first)
         start, assignee = given(after), given(assignee)
-        # Before the list: a change that the list misses has its event after this cursor.
+        # Before the list is read: the event of every change that the list misses is then after this
+        # cursor. The other way round, a change in between would be in neither.
         event_cursor = await info.context.topics.cursor(TASKS)
         page = await info.context.store.list(
             first=first,
@@ -58,7 +60,7 @@ class Query:
 
     @strawberry.field
     def me(self) -> Viewer:
-        """Whom the token speaks for."""
+        """The subject of the token, and when the token expires."""
         principal = current_principal()
         return Viewer(subject=principal.subject, expires_at=principal.expires_at)
 
@@ -86,7 +88,7 @@ def _position(cursor: str) -> int:
         position = int(from_base64(cursor)[1])
     except ValueError:
         position = -1
-    # Only what was given out comes back: base64 and int would both take many spellings of it.
+    # Only exactly what we sent: base64 and int accept several texts for the same number.
     if not 0 < position <= _LAST_POSITION or _cursor(position) != cursor:
         raise errors.BadUserInput("after: must be a cursor from an earlier page of tasks")
     return position

@@ -1,4 +1,4 @@
-"""Tasks in the database. Every change is committed together with its event, or not at all."""
+"""Tasks in the database. A change and its event are committed in one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from schema.types import TASKS, Task, TaskEvent, TaskEventKind, TaskStatus
 
 
 class TaskChanges(TypedDict, total=False):
-    """What an update sets."""
+    """The fields that an update sets."""
 
     title: str
     description: str
@@ -27,7 +27,13 @@ class TaskChanges(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TaskPage:
-    """Tasks with their positions, ascending, and whether there are more on either side."""
+    """Tasks with their positions, ascending.
+
+    Attributes:
+        items: pairs of a position and its task.
+        has_next: whether there are tasks after these.
+        has_previous: whether there are tasks before these.
+    """
 
     items: Sequence[tuple[int, Task]]
     has_next: bool
@@ -35,7 +41,10 @@ class TaskPage:
 
 
 class TaskStore:
-    """Reads and writes tasks. Arguments come checked; `actor` is who asks."""
+    """Reads and writes tasks.
+
+    It does not check its arguments: resolvers do. `actor` is the subject of the token.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -43,7 +52,7 @@ class TaskStore:
     async def create(
         self, *, title: str, description: str, assignee: str | None, actor: str
     ) -> Task:
-        """Add a task, TODO and of version 1."""
+        """Create a task with the status TODO and version 1."""
         now = datetime.now(UTC)
         row = TaskRow(
             id=str(uuid4()),
@@ -64,11 +73,17 @@ class TaskStore:
     async def update(
         self, task_id: str, changes: TaskChanges, *, expected_version: int | None, actor: str
     ) -> Task:
-        """Set `changes` and count the version up.
+        """Apply `changes` and increase the version by 1.
+
+        Args:
+            task_id: the id of the task.
+            changes: the new values of fields.
+            expected_version: the version that the task must have; None allows any.
+            actor: the subject whose token makes the change.
 
         Raises:
-            NotFound: there is no such task.
-            Conflict: its version is not the expected one; `currentVersion` tells which it is.
+            NotFound: no task has this id.
+            Conflict: the task has another version, which is in `currentVersion`.
         """
         async with self._database.writing() as session:
             row = await _locked(session, task_id)
@@ -85,10 +100,10 @@ class TaskStore:
         return task
 
     async def delete(self, task_id: str, *, actor: str) -> Task:
-        """Remove a task and return it as it was.
+        """Delete a task and return its last state.
 
         Raises:
-            NotFound: there is no such task.
+            NotFound: no task has this id.
         """
         async with self._database.writing() as session:
             row = await _locked(session, task_id)
@@ -97,7 +112,7 @@ class TaskStore:
         return task
 
     async def get(self, task_id: str) -> Task | None:
-        """Return a task, None where there is none of this id."""
+        """Return a task, or None if no task has this id."""
         async with self._database.reading() as session:
             row = await session.scalar(select(TaskRow).where(TaskRow.id == task_id))
         return None if row is None else _task(row)
@@ -110,7 +125,7 @@ class TaskStore:
         status: TaskStatus | None = None,
         assignee: str | None = None,
     ) -> TaskPage:
-        """Return the `first` tasks after the position `after`, in the order of creation."""
+        """Return at most `first` tasks after the position `after`, in the order of creation."""
         wanted: list[ColumnElement[bool]] = []
         if status is not None:
             wanted.append(TaskRow.status == status)
@@ -119,7 +134,7 @@ class TaskStore:
         page = select(TaskRow).where(*wanted, TaskRow.position > after)
         earlier = select(exists().where(*wanted, TaskRow.position <= after))
         async with self._database.reading() as session:
-            # One more than asked for tells whether there is a next page.
+            # One task more than requested shows whether there is a next page.
             found = await session.scalars(page.order_by(TaskRow.position).limit(first + 1))
             rows = found.all()
             has_previous = after > 0 and bool(await session.scalar(earlier))
@@ -128,10 +143,11 @@ class TaskStore:
 
 
 async def _locked(session: AsyncSession, task_id: str) -> TaskRow:
-    # On SQLite the whole transaction is the lock, and FOR UPDATE says nothing.
+    # PostgreSQL locks the row until the commit, so that two updates do not read the same version.
+    # SQLite ignores FOR UPDATE: there, the transaction has locked the whole file.
     row = await session.scalar(select(TaskRow).where(TaskRow.id == task_id).with_for_update())
     if row is None:
-        raise NotFound("There is no task of this id")
+        raise NotFound("No task has this id")
     return row
 
 

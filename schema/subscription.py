@@ -1,4 +1,4 @@
-"""Following tasks and topics."""
+"""The subscriptions: changes of tasks, and notifications."""
 
 from collections.abc import AsyncIterator
 
@@ -13,7 +13,7 @@ from schema.types import TASKS, Notification, TaskEvent, TaskEventKind, document
 @documented
 @strawberry.type
 class Subscription:
-    """What can be followed."""
+    """Changes of tasks, and notifications."""
 
     @strawberry.subscription
     def task_events(
@@ -23,14 +23,15 @@ class Subscription:
         kinds: list[TaskEventKind] | None = strawberry.UNSET,
         after: str | None = strawberry.UNSET,
     ) -> AsyncIterator[TaskEvent]:
-        """Changes of all tasks, or of one.
+        """Changes of all tasks, or of one task.
 
-        Needs the right to subscribe `tasks`, or for one task `tasks.<taskId>`.
+        Requires the right to subscribe to `tasks`, or to `tasks.<taskId>` for one task.
         """
         task, listed = given(task_id), given(kinds)
         if listed == []:
-            raise errors.BadUserInput("kinds: must name one at least, or be left out")
-        # What never changes can be compared: who asks for the same kinds shares an execution.
+            raise errors.BadUserInput("kinds: must contain at least one kind, or be omitted")
+        # An immutable set: filters that capture equal immutable values are equal, so subscriptions
+        # with the same kinds share one execution.
         chosen = None if listed is None else frozenset(listed)
 
         def wanted(change: TaskEvent) -> bool:
@@ -47,6 +48,6 @@ class Subscription:
     def notifications(
         self, info: Info, topic: str, after: str | None = strawberry.UNSET
     ) -> AsyncIterator[Notification]:
-        """What is published to a topic outside `tasks`. Needs the right to subscribe it."""
+        """Notifications of a topic, except `tasks`. Requires the right to subscribe to it."""
         stream = info.context.topics.subscribe(notices(topic), after=given(after))
         return stream.map(lambda notice, event: notice.notification(topic, event.cursor))

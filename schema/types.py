@@ -1,4 +1,4 @@
-"""What clients see, and the topic that carries it."""
+"""The GraphQL types, and the topic of tasks."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,9 +26,9 @@ def documented(cls: type[T]) -> type[T]:
     return cls
 
 
-@strawberry.enum(description="How far a task is.")
+@strawberry.enum(description="The progress of a task.")
 class TaskStatus(StrEnum):
-    """How far a task is."""
+    """The progress of a task."""
 
     TODO = "TODO"
     IN_PROGRESS = "IN_PROGRESS"
@@ -47,7 +47,7 @@ class TaskEventKind(StrEnum):
 @documented
 @strawberry.type
 class Task:
-    """Something to do. Times are aware, in UTC."""
+    """Something to do. All times are in UTC."""
 
     id: strawberry.ID
     title: str
@@ -57,7 +57,9 @@ class Task:
     created_by: str = strawberry.field(description="The subject whose token created it.")
     created_at: datetime
     updated_at: datetime
-    version: int = strawberry.field(description="1 when created, one more with each update.")
+    version: int = strawberry.field(
+        description="1 when the task is created, and 1 more after each update."
+    )
 
 
 @documented
@@ -67,7 +69,7 @@ class TaskEvent:
 
     kind: TaskEventKind
     task: Task = strawberry.field(
-        description="The task after the change; a deleted one as it was before."
+        description="The task after the change, or the last state of a deleted task."
     )
     actor: str = strawberry.field(description="The subject whose token made the change.")
     at: datetime
@@ -79,7 +81,7 @@ TASKS = Topic("tasks", TaskEvent)
 @documented
 @strawberry.type
 class TaskEdge:
-    """A task and its place in the list."""
+    """A task and its position in the list."""
 
     cursor: str
     node: Task
@@ -93,14 +95,14 @@ class TaskConnection:
     edges: list[TaskEdge]
     page_info: PageInfo
     event_cursor: str = strawberry.field(
-        description="Read before the list: taskEvents after it misses no later change."
+        description="Pass it to taskEvents as after, to get all changes since this list."
     )
 
 
 @documented
 @strawberry.type
 class Viewer:
-    """Whom the token speaks for."""
+    """The subject of the token, and when the token expires."""
 
     subject: str
     expires_at: datetime | None
@@ -109,25 +111,25 @@ class Viewer:
 @documented
 @strawberry.type
 class Notification:
-    """Something that was published."""
+    """A published notification."""
 
     topic: str
     payload: JSON
     author: str | None
     published_at: datetime
-    cursor: str = strawberry.field(description="Where it stands in its topic.")
+    cursor: str = strawberry.field(description="Its position in the topic, for after.")
 
 
 @dataclass(frozen=True)
 class Notice:
-    """A notification as its topic carries it: the broker knows the rest."""
+    """A notification in its topic. The name and the cursor are not in it: the event has them."""
 
     payload: Any
     author: str | None
     published_at: datetime
 
     def notification(self, topic: str, cursor: str) -> Notification:
-        """Return what a client sees of this notice."""
+        """Return the notification that clients get."""
         return Notification(
             topic=topic,
             payload=JSON(self.payload),
@@ -140,7 +142,7 @@ class Notice:
 @documented
 @strawberry.input
 class CreateTaskInput:
-    """A new task."""
+    """The fields of a new task."""
 
     title: str = strawberry.field(description="1 to 200 characters.")
     description: str = strawberry.field(default="", description="At most 10 000 characters.")
@@ -152,7 +154,7 @@ class CreateTaskInput:
 @documented
 @strawberry.input
 class UpdateTaskInput:
-    """Changes to a task: what is not given stays as it is."""
+    """Changes to a task. Omitted fields keep their values."""
 
     title: str | None = strawberry.field(
         default=strawberry.UNSET, description="1 to 200 characters."
@@ -162,13 +164,14 @@ class UpdateTaskInput:
     )
     status: TaskStatus | None = strawberry.UNSET
     assignee: str | None = strawberry.field(
-        default=strawberry.UNSET, description="1 to 200 characters; null unassigns."
+        default=strawberry.UNSET, description="1 to 200 characters; null removes the assignee."
     )
     expected_version: int | None = strawberry.field(
-        default=strawberry.UNSET, description="A CONFLICT where the task has another version."
+        default=strawberry.UNSET,
+        description="If the task has another version, the update is refused with CONFLICT.",
     )
 
 
 def given(value: T | None) -> T | None:
-    """Return an optional argument, None where the client left it out."""
+    """Return an optional argument, or None if the client has omitted it."""
     return None if value is strawberry.UNSET else value
