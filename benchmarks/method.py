@@ -44,15 +44,17 @@ MEASURED = """
   event each, at any time. Each figure is that of {seconds} seconds, or of one round where a round
   takes longer, after a warm-up.
 - **Different variables**: each of {many} subscribers has the same document with variables of its
-  own. The event is the same, but a server can't know. The task service has no such variable, so
-  there ten booleans include the payload once more, which changes nothing.
+  own. The event is the same, but a server can't know. The task service has no such variable.
+  There the `extensions` of the operations differ, which gqlnotify treats in the same way.
 - **Publishers at another process**: two processes with one Redis. The CPU per delivery is that of
   the process with the subscribers.
 - **At a rate**: events are published for {open_seconds} seconds over 32 WebSockets, whatever the
   server does. A delay is the time from when the event was due to when the client has read it. A
-  server has kept up if all events had come half a second after the last was due. Rates above one
-  that was too high are not measured. Of {per_second} events a second, {rated} are published over
-  HTTP, and the delay is the time since `sentAt`.
+  server has kept up if all events had come half a second after the last was due. The client waits
+  {patience} seconds at most, and what has not come by then counts as received then. Rates above
+  one that was too high are not measured, and neither is Mercurius, which runs no mutations over
+  WebSockets. Of {per_second} events a second, {rated} are published over HTTP, and the delay is
+  the time since `sentAt`.
 - **The longest stretch**: {stretches} events to {members} subscribers, one at a time. A timer in
   the server fires every millisecond, and the stretch is the longest time by which it was late, or
   the longest processor time between two of its calls. In the limit it is the longest turn of the

@@ -15,7 +15,7 @@ class Queries(Protocol):
     """The subscriptions and mutations of one schema."""
 
     def subscribe(self, room: str, *, different: bool) -> dict[str, Any]:
-        """Return a subscription to a room, with variables of its own if they are `different`."""
+        """Return a subscription to a room, one of its own if they are `different`."""
 
     def publish(self, room: str, count: int, text: str) -> dict[str, Any]:
         """Return a mutation that publishes `count` events."""
@@ -61,17 +61,15 @@ class Tasks:
     def subscribe(self, room: str, *, different: bool) -> dict[str, Any]:
         """Return a subscription to a topic.
 
-        No variable of it changes nothing, so `different` ones decide on selecting the event again.
+        No variable of it changes nothing, so the extensions are `different`.
         """
-        bits = range(10 if different else 0)
-        declared = "".join(f", $b{bit}: Boolean!" for bit in bits)
-        again = "".join(f" ... @include(if: $b{bit}) {{ payload }}" for bit in bits)
         query = (
-            f"subscription Events($room: String!{declared}) "
-            f"{{ events: notifications(topic: $room) {{ payload{self.fields}{again} }} }}"
+            "subscription Events($room: String!) "
+            f"{{ events: notifications(topic: $room) {{ payload{self.fields} }} }}"
         )
-        variables = {"room": _topic(room), **({"$BITS": 0} if different else {})}
-        return {"query": query, "operationName": "Events", "variables": variables}
+        extensions = {"extensions": {"tag": "$NUMBER"}} if different else {}
+        variables = {"room": _topic(room)}
+        return {"query": query, "operationName": "Events", "variables": variables, **extensions}
 
     def publish(self, room: str, count: int, text: str) -> dict[str, Any]:
         """Return a mutation that publishes `count` events, a field for each."""
@@ -94,7 +92,7 @@ def as_json(value: object) -> str:
     text = json.dumps(value, separators=(",", ":"))
     for word in ("$SEQ", "$NOW", "$NUMBER"):
         text = text.replace(f'"{word}"', word)
-    return text.replace('"$BITS":0', "$BITS")
+    return text
 
 
 def _topic(room: str) -> str:

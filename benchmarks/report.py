@@ -80,6 +80,7 @@ def _text(figures: Figures, results: Mapping[str, Any], plot: str) -> str:
         "missed": MISSED,
         "in_flight": IN_FLIGHT,
         "open_seconds": f"{scale['open_seconds']:g}",
+        "patience": f"{scale['patience']:g}",
         "members": f"{scale['members']:,}",
         "stretches": scale["stretches"],
         "storm": f"{scale['storm']:,}",

@@ -38,6 +38,7 @@ class Subject:
         queries: its schema.
         redis: it needs a Redis.
         checks_tokens: it can be told to.
+        publishes_over_websocket: it runs mutations there.
         needs_tokens: it lets nobody in without one.
         resumes: clients can come back with a cursor.
         counts_executions: it can tell how often it executed an event.
@@ -52,6 +53,7 @@ class Subject:
     queries: Queries = field(default_factory=Rooms)
     redis: bool = False
     checks_tokens: bool = True
+    publishes_over_websocket: bool = True
     needs_tokens: bool = False
     resumes: bool = False
     counts_executions: bool = False
@@ -285,5 +287,12 @@ SUBJECTS = (
         tells_stretch=True,
     ),
     Subject("yoga", "GraphQL Yoga (Node)", _node("yoga"), _install_node, _PRODUCTION),
-    Subject("mercurius", "Mercurius (Node)", _node("mercurius"), _install_node, _PRODUCTION),
+    Subject(
+        "mercurius",
+        "Mercurius (Node)",
+        _node("mercurius"),
+        _install_node,
+        _PRODUCTION,
+        publishes_over_websocket=False,
+    ),
 )

@@ -8,6 +8,8 @@ from benchmarks.subjects import Subject
 
 def measure(subject: Subject, cores: Cores, scale: Scale) -> Figures:
     """Return CPU per delivery, and deliveries per second."""
+    if not subject.publishes_over_websocket:
+        return {}
     with session(subject, cores) as s:
         s.enter_room()
         s.connect(scale.many)

@@ -33,7 +33,7 @@ class Scale:
     rated: int = 5
     rates: tuple[int, ...] = (50, 200, 500)
     open_seconds: float = 4.0
-    patience: float = 30.0
+    patience: float = 10.0
     comebacks: int = 3
     members: int = 5000
     stretches: int = 10
