@@ -83,7 +83,7 @@ class Rules:
         Raises:
             TokenExpired: The token is valid except for its `exp`.
             TokenNotYetValid: The token is valid except for its `nbf` or `iat`.
-            Exception: jose refuses the token. It raises many types.
+            Exception: Jose refuses the token. It raises many types.
         """
         claims: dict[str, Any] = jwt.decode(
             token,

@@ -33,6 +33,7 @@ TYPENAME = "__typename"
 Schema = dict[str, Any]
 """pydantic's description of a type, a core schema."""
 
+# The keys of a core schema whose values contain further schemas.
 _NESTED = {
     *("schema", "choices", "fields", "definitions", "steps"),
     *("items_schema", "keys_schema", "values_schema", "extras_schema", "arguments_schema"),
@@ -81,6 +82,7 @@ def codec_of(type_: Any) -> "Codec":
     return _codec_of(type_, repr(type_))
 
 
+# Bounded, because an application may create types at run time.
 @lru_cache(maxsize=256)
 def _codec_of(type_: Any, _spelling: str) -> "Codec":
     return Codec(type_)

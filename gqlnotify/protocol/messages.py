@@ -86,6 +86,7 @@ def parse(text: str, decode: Decode = strict_json) -> Message:
     try:
         message = decode(text)
     except (ValueError, RecursionError):
+        # RecursionError: the application may replace `decode`, and json raises it for deep nesting.
         raise InvalidMessage("Message is not valid JSON") from None
     if not isinstance(message, dict):
         raise InvalidMessage("Message must be a JSON object")

@@ -395,7 +395,7 @@ def drain_times(loop: asyncio.AbstractEventLoop, graceful: float | None) -> tupl
 
     Args:
         loop: The event loop of the server.
-        graceful: uvicorn's limit for the whole shutdown (`timeout_graceful_shutdown`), or None.
+        graceful: Uvicorn's limit for the whole shutdown (`timeout_graceful_shutdown`), or None.
             uvicorn does not wait longer, so the drain has to fit into it.
     """
     window = ServerSettings.of(loop).drain_window

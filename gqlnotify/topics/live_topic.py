@@ -104,6 +104,7 @@ class LiveTopic:
         if self.subscribers:
             return
         loop = asyncio.get_running_loop()
+        # A consumer joined and left in the meantime, so `linger` has set a later time.
         if loop.time() < self._leave_at:
             self._leave_timer = loop.call_at(self._leave_at, self._leave, forget)
             return
@@ -127,8 +128,8 @@ class LiveTopic:
         """Return the page of the history after `after`, for a subscriber the buffer can't serve.
 
         Raises:
-            CursorExpired: the history does not reach back to `after` either.
-            BrokerUnavailable: the broker can't be reached.
+            CursorExpired: The history does not reach back to `after` either.
+            BrokerUnavailable: The broker can't be reached.
         """
         return deque(await self._broker.read(self.topic, after, PAGE_SIZE))
 
@@ -165,6 +166,7 @@ class LiveTopic:
     def _catch_up_soon(self) -> None:
         self._nudged.set()
         task = self._catching_up
+        # A task that is being cancelled reads no further page.
         if task is None or task.done() or task.cancelling():
             self._catching_up = asyncio.create_task(self._catch_up())
 
@@ -211,6 +213,7 @@ class LiveTopic:
             _count_missed(self.buffer.last.seq - before)
             if not whole:
                 await self._restart(topic)
+            # After a full page there may be more.
             self.buffer.stale = self.buffer.stale or len(events) == PAGE_SIZE
         self._wake()
 

@@ -45,7 +45,7 @@ class TopicManager(metrics.Sampled):
 
         Raises:
             TypeError: `broker` is not a `Broker`.
-            ValueError: the settings name an unknown broker.
+            ValueError: The settings name an unknown broker.
         """
         if not isinstance(broker, Broker | None):
             raise TypeError(
@@ -80,8 +80,8 @@ class TopicManager(metrics.Sampled):
         """Connect to the broker, if it is not connected yet. This also reopens a closed manager.
 
         Raises:
-            BrokerUnavailable: it can't be reached within `broker_wait` seconds.
-            RuntimeError: the manager runs in another event loop.
+            BrokerUnavailable: It can't be reached within `broker_wait` seconds.
+            RuntimeError: The manager runs in another event loop.
         """
         self._settle_in(asyncio.get_running_loop())
         async with self._starting:
@@ -96,8 +96,8 @@ class TopicManager(metrics.Sampled):
         """Start, and close when the last holder leaves. Several routers may share a manager.
 
         Raises:
-            BrokerUnavailable: it can't be reached within `broker_wait` seconds.
-            RuntimeError: the manager runs in another event loop.
+            BrokerUnavailable: It can't be reached within `broker_wait` seconds.
+            RuntimeError: The manager runs in another event loop.
         """
         self._settle_in(asyncio.get_running_loop())
         # Counted before the start, so that a holder that leaves during it does not close it.
@@ -131,17 +131,18 @@ class TopicManager(metrics.Sampled):
                 subscriber.close()
             live_topic.cancel()
         self._live_topics.clear()
+        # A start that is in progress has to finish first, or the broker would stay open.
         async with self._starting:
             self._loop, self._started = None, False
             self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
 
     async def check(self) -> None:
-        """Check that the broker takes and delivers events; use it in a readiness probe.
+        """Check that the broker accepts and delivers events. Use this in a readiness probe.
 
         Raises:
-            BrokerUnavailable: it does not.
-            TopicsClosed: the manager was closed.
+            BrokerUnavailable: The broker does not accept events, or does not deliver them.
+            TopicsClosed: The manager was closed.
         """
         await self._require_open()
         await self._broker.check()
@@ -157,10 +158,11 @@ class TopicManager(metrics.Sampled):
         the first cursor.
 
         Raises:
-            BadUserInput: the event is too large, or the name or the id is invalid.
+            BadUserInput: The event is too large, or the name or the id is invalid.
             InternalError: `value` is not of the topic's type, or JSON would change it.
-            Forbidden: the viewer lacks the right.
-            BrokerUnavailable: nothing was published.
+            Forbidden: The viewer lacks the right.
+            BrokerUnavailable: Nothing was published, or it is unknown whether it was. With an
+                `event_id`, publishing again is safe.
         """
         name, payload = encode(topic, value)
         return await self.publish_bytes(name, payload, event_id=event_id)
@@ -209,9 +211,9 @@ class TopicManager(metrics.Sampled):
         own. A known viewer's right is checked even then.
 
         Raises:
-            UnknownViewer: the thread has no viewer in its context.
-            RuntimeError: called from the event loop's own thread, or before the manager started.
-            TimeoutError: it took too long; the event may or may not have been published.
+            UnknownViewer: The thread has no viewer in its context.
+            RuntimeError: Called from the event loop's own thread, or before the manager started.
+            TimeoutError: It took too long; the event may or may not have been published.
         """
         if self._guarded and not trusted and not knows_its_viewer():
             raise UnknownViewer
@@ -237,15 +239,15 @@ class TopicManager(metrics.Sampled):
         """Return the stream of `topic`, for a subscription resolver to return.
 
         Args:
-            topic: the topic to subscribe to.
-            after: the cursor to resume after; without it, the stream begins now.
-            where: deliver only the values for which this is true.
-            view: a name that grants this filtered view alone. The viewer then needs the right to
+            topic: The topic to subscribe to.
+            after: The cursor to resume after; without it, the stream begins now.
+            where: Deliver only the values for which this is true.
+            view: A name that grants this filtered view alone. The viewer then needs the right to
                 subscribe to the topic or to `view`.
-            scope: what the results depend on besides the event and the operation: a tenant, a
+            scope: What the results depend on besides the event and the operation: a tenant, a
                 locale, a role. Only subscriptions of the same scope share an execution, whose
                 context is made for that scope.
-            per_viewer: execute each event for each subscriber, with the subscriber's own context.
+            per_viewer: Execute each event for each subscriber, with the subscriber's own context.
 
         Subscriptions with the same document, variables, topic, filter and scope share one
         execution for each event, which has no viewer. Two filters are the same if they have the
@@ -275,9 +277,10 @@ class TopicManager(metrics.Sampled):
         `after` this cursor then misses no change.
 
         Raises:
-            BrokerUnavailable: the broker can't be reached.
+            BrokerUnavailable: The broker can't be reached.
         """
         await self._require_open()
+        # A shared execution has no subject whose budget could be charged.
         with suppress(NoViewer):
             self.count_topic(current_viewer(), topic.concrete())
         return await self._broker.head(topic.concrete())
@@ -286,7 +289,7 @@ class TopicManager(metrics.Sampled):
         """Return the oldest cursor that a subscription can resume after.
 
         Raises:
-            BrokerUnavailable: the broker can't be reached.
+            BrokerUnavailable: The broker can't be reached.
         """
         await self._require_open()
         return await self._broker.oldest(topic.concrete())
@@ -332,7 +335,7 @@ class TopicManager(metrics.Sampled):
         """Count the topic against the subject's budget, if it is new to this process.
 
         Raises:
-            TooManyTopics: the subject has asked for too many new topics.
+            TooManyTopics: The subject has asked for too many new topics.
         """
         if viewer is not None:
             self._budget.spend(viewer.principal.subject, topic)

@@ -13,6 +13,7 @@ T = TypeVar("T")
 Entry = tuple[Topic[Any] | str, Any] | tuple[Topic[Any] | str, Any, str | None]
 """A topic or its name, a value, and optionally an event id."""
 
+# Events that are sent in one pipeline. It bounds the memory for an endless iterable of entries.
 _BATCH = 500
 
 
@@ -30,12 +31,12 @@ class Publisher:
     the same one is safe.
 
     Args:
-        url: the broker; by default GQLNOTIFY_BROKER_URL.
-        settings: bounds, limits and prefix, which must be the same as the servers'; by default
+        url: The broker; by default GQLNOTIFY_BROKER_URL.
+        settings: Bounds, limits and prefix, which must be the same as the servers'; by default
             from the environment.
 
     Raises:
-        ValueError: the URL is wrong, or names a broker in another process's memory.
+        ValueError: The URL is wrong, or names a broker in another process's memory.
     """
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
@@ -43,7 +44,7 @@ class Publisher:
         url = url or settings.broker_url
         if url.startswith("memory:"):
             raise ValueError(
-                "memory:// lives in the server's own process; set GQLNOTIFY_BROKER_URL to a Redis"
+                "memory:// exists only in the server's process: set GQLNOTIFY_BROKER_URL to a Redis"
             )
         self._max_bytes = settings.event_max_bytes
         self._sender = Sender(
@@ -59,9 +60,9 @@ class Publisher:
         """Append `value` to `topic` and return the event's cursor.
 
         Raises:
-            BadUserInput: the topic or the id is invalid, or the event is too large.
-            InternalError: the value is not of the topic's type, or JSON would change it.
-            BrokerUnavailable: the event was not published, or the outcome is unknown.
+            BadUserInput: The topic or the id is invalid, or the event is too large.
+            InternalError: The value is not of the topic's type, or JSON would change it.
+            BrokerUnavailable: The event was not published, or the outcome is unknown.
         """
         [cursor] = await self.publish_many([(topic, value, event_id)])
         return cursor
@@ -70,8 +71,8 @@ class Publisher:
         """Publish in batches, in the order of `entries`, and return the cursors.
 
         Raises:
-            BadUserInput, InternalError: an entry is invalid; none of its batch was published.
-            BrokerUnavailable: some were not published, or the outcome is unknown.
+            BadUserInput, InternalError: An entry is invalid; none of its batch was published.
+            BrokerUnavailable: Some were not published, or the outcome is unknown.
         """
         cursors: list[Cursor] = []
         for batch in self._batches(entries):

@@ -68,7 +68,7 @@ class ReplayBuffer:
         """Return the first event after `position`; None if there is none yet.
 
         Raises:
-            NotBuffered: there is one, but the buffer does not hold it.
+            NotBuffered: There is one, but the buffer no longer contains it.
         """
         if self._is_at_end(position):
             return None
@@ -80,7 +80,7 @@ class ReplayBuffer:
         """Return all events after `position`.
 
         Raises:
-            NotBuffered: the buffer does not hold all of them.
+            NotBuffered: The buffer no longer contains all of them.
         """
         if self._is_at_end(position):
             return []

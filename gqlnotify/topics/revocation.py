@@ -48,7 +48,7 @@ class Revocation(BaseModel):
     lifetime of a token. Both times are seconds since 1970.
 
     Raises:
-        ValueError: it names both a subject and a token, or neither.
+        ValueError: It names both a subject and a token, or neither.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -76,8 +76,8 @@ class Revoked:
     """The known revocations. Each is kept until its tokens have expired.
 
     Args:
-        longest: the longest lifetime of a token, in seconds; infinity if tokens need not expire.
-        now: the clock, in seconds since 1970.
+        longest: The longest lifetime of a token, in seconds; infinity if tokens need not expire.
+        now: The clock, in seconds since 1970.
     """
 
     def __init__(self, longest: float, *, now: Callable[[], float] = time.time) -> None:
@@ -198,7 +198,7 @@ class Revocations(metrics.Sampled):
         force.
 
         Raises:
-            RevocationsUnavailable: the broker delivered nothing for 5 seconds.
+            RevocationsUnavailable: The broker delivered nothing for 5 seconds.
         """
         if not self._is_following():
             self._follow()
@@ -232,24 +232,25 @@ class Revocations(metrics.Sampled):
         The application decides who may do this: the current viewer's rights are not checked.
 
         Args:
-            subject: revoke all tokens of this subject.
-            token_id: revoke the token with this `jti`.
-            expires_at: the token's `exp`, in seconds since 1970. The revocation is forgotten then;
-                without it, after GQLNOTIFY_JWT_MAX_LIFETIME.
+            subject: Revoke all tokens of this subject.
+            token_id: Revoke the token with this `jti`.
+            expires_at: The token's `exp`, in seconds since 1970. The revocation ends then. Without
+                it, the revocation ends after GQLNOTIFY_JWT_MAX_LIFETIME.
 
         Raises:
-            ValueError: neither or both are named, or `expires_at` has passed.
-            TooManyRevocations: one more would push an old one out of the history.
-            BrokerUnavailable: nothing was revoked, or the outcome is unknown.
+            ValueError: Neither or both are named, or `expires_at` has passed.
+            TooManyRevocations: The history is full, so this would remove an earlier revocation.
+            BrokerUnavailable: Nothing was revoked, or it is unknown whether it was.
         """
         revocation = Revocation(subject=subject, token_id=token_id, until=expires_at)
         if expires_at is not None and expires_at + CLOCK_SKEW < time.time():
             raise ValueError("expires_at has passed: it is the token's exp, in seconds since 1970")
         if not self._topics.durable:
             logger.warning(
-                "memory:// forgets at a restart what is revoked; use a Redis broker to keep it"
+                "memory:// loses its revocations at a restart: use a Redis broker to keep them"
             )
         await self._require_room()
+        # Without a viewer, because no viewer has a right to a reserved topic.
         with viewing(None):
             return await self._topics.publish(REVOCATIONS, revocation)
 
@@ -257,8 +258,8 @@ class Revocations(metrics.Sampled):
         """Check that the principal's token is not revoked, and that it could be revoked.
 
         Raises:
-            TokenRevoked: it is.
-            TokenLivesTooLong: its revocation would be forgotten before it expires.
+            TokenRevoked: The token is revoked.
+            TokenLivesTooLong: The token could outlive its revocation.
         """
         if _outlives(principal, self._settings.longest_life):
             raise TokenLivesTooLong(self._settings.jwt_max_lifetime)
@@ -273,7 +274,7 @@ class Revocations(metrics.Sampled):
         harmless.
 
         Raises:
-            TokenRevoked: the token is already revoked.
+            TokenRevoked: The token is already revoked.
         """
         self.check(principal)
         watch = _Watch(principal, on_revoked)
@@ -301,7 +302,7 @@ class Revocations(metrics.Sampled):
         if kept >= room:
             raise TooManyRevocations(room)
         if kept >= WARN_AT * room:
-            logger.warning("%d revocations are remembered, and there is room for %d", kept, room)
+            logger.warning("%d revocations are stored, and there is room for %d", kept, room)
 
     async def _wait_while_reading(self) -> None:
         # Reading a long history may take longer: give up only if nothing new arrives.
@@ -385,7 +386,7 @@ class Revocations(metrics.Sampled):
         try:
             revocation = REVOCATIONS.decode(event.payload)
         except ValueError:
-            logger.warning("The revocation at %s can't be read", event.cursor)
+            logger.warning("Ignored the revocation at %s, which can't be read", event.cursor)
             return
         self._revoked.add(revocation)
         for watch in self._revoked_by(revocation):

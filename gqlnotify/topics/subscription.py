@@ -87,7 +87,7 @@ class Subscription(Generic[T]):
         """Return a stream that calls `select` with each value and its event, and yields the result.
 
         Raises:
-            RuntimeError: the stream has already started.
+            RuntimeError: The stream has already started.
             InternalError: `select` is an `async def`.
         """
         require_plain(select, "map")
@@ -115,11 +115,11 @@ class Subscription(Generic[T]):
         Iterating starts the stream too. An explicit start separates a refusal from a later failure.
 
         Raises:
-            Forbidden: the viewer has no right to the topic.
-            TooManyTopics: the viewer's subject has asked for too many new topics.
+            Forbidden: The viewer has no right to the topic.
+            TooManyTopics: The viewer's subject has asked for too many new topics.
             BadUserInput: `after` is not a cursor.
-            CursorExpired: the history no longer reaches back to `after`.
-            BrokerUnavailable: the broker has never been reached. After a first success, this waits
+            CursorExpired: The history no longer reaches back to `after`.
+            BrokerUnavailable: The broker has never been reached. After a first success, this waits
                 for the broker instead.
         """
         if self.subscriber.started or self.subscriber.closed:

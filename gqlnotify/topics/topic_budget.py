@@ -22,9 +22,9 @@ class TopicBudget:
     asked for recently costs nothing.
 
     Args:
-        limit: how many new topics a subject may ask for at once, and again in each hour.
-        max_known: how many topics, and how many subjects, are remembered.
-        now: the clock, in seconds.
+        limit: How many new topics a subject may ask for at once, and again in each hour.
+        max_known: How many topics, and how many subjects, are remembered.
+        now: The clock, in seconds.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TopicBudget:
         """Count `topic` if it is new.
 
         Raises:
-            TooManyTopics: the subject has to wait; `extensions.retryAfter` says how many seconds.
+            TooManyTopics: The subject has to wait; `extensions.retryAfter` says how many seconds.
         """
         if topic not in self._topics:
             self._count(subject)

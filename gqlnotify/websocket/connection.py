@@ -116,8 +116,8 @@ class Connection:
         """Send `message` as a text frame; wait while the peer is slow to read.
 
         Raises:
-            TypeError: the message can't be encoded as JSON.
-            UnicodeEncodeError: it can't be encoded as UTF-8.
+            TypeError: The message can't be encoded as JSON.
+            UnicodeEncodeError: It can't be encoded as UTF-8.
         """
         encoded = self._encode(message)
         # An application's encoder may return bytes, which would be sent as a binary frame.
@@ -161,6 +161,8 @@ class Connection:
         return self._taken > before and self._unread() > 0
 
     def _progress(self) -> int:
+        # What the peer's kernel has acknowledged counts, so a large frame that is still being sent
+        # is progress.
         return -self.writer.held if self._transport is None else taken(self._transport)
 
     def _unread(self) -> int:

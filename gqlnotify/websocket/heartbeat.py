@@ -10,13 +10,13 @@ class Heartbeat:
     """Calls `ping` after `interval` seconds of silence, and `dead` after `timeout` more.
 
     Args:
-        interval: how long a peer may be silent before it gets a ping, in seconds.
-        timeout: how long it may be silent after the ping. Counts only seconds in which the event
+        interval: How long a peer may be silent before it gets a ping, in seconds.
+        timeout: How long it may be silent after the ping. Counts only seconds in which the event
             loop ran.
-        ping: sends a ping.
-        reads: returns whether the peer read something since the last call and has more to read. If
+        ping: Sends a ping.
+        reads: Returns whether the peer read something since the last call and has more to read. If
             so, it may not have reached the ping yet.
-        dead: closes the connection.
+        dead: Closes the connection.
 
     Each connection has one timer. A message only stores the time, and the timer compares it when
     it fires: this is cheaper than a reset of the timer for each message.

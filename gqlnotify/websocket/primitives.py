@@ -57,6 +57,7 @@ class LightQueue(Generic[T]):
 
     def __init__(self) -> None:
         self.on_put: Callable[[], None] | None = None
+        # A list: a deque has room for 64 items from the start, and this queue rarely has many.
         self._items: list[T] = []
         self._gate = LightEvent()
 

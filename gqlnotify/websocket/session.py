@@ -37,9 +37,9 @@ class Session:
         After that, the calling task runs as the viewer.
 
         Raises:
-            NotifyError: see `RouterState.admit`.
-            TokenRevoked: the token has just been revoked.
-            ConnectionClosed: the subject has too many connections.
+            NotifyError: See `RouterState.admit`.
+            TokenRevoked: The token has just been revoked.
+            ConnectionClosed: The subject has too many connections.
         """
         websocket = self._connection.websocket
         token = find_token(payload)
@@ -54,7 +54,7 @@ class Session:
         """Switch to the token in the payload of a `ping`, and return the payload of the `pong`.
 
         Raises:
-            NotifyError: the token is refused; the earlier token stays in use.
+            NotifyError: The token is refused; the earlier token stays in use.
         """
         fresh = await self._router.admit(find_token(payload), self._connection.websocket)
         if fresh is None or self.viewer is None:

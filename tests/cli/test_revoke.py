@@ -60,6 +60,6 @@ def test_revoke_refuses_to_replace_an_earlier_revocation(redis_url: str) -> None
         assert run("revoke", "--token-id", f"{n}", settings=small).returncode == 0
     done = run_process("revoke", "--token-id", "3", settings=small)
     assert done.returncode == 0
-    assert "3 revocations are remembered, and there is room for 4" in done.stderr
+    assert "3 revocations are stored, and there is room for 4" in done.stderr
     done = run("revoke", "--token-id", "one too many", settings=small)
     assert_told(done, 2, "4 revocations are remembered, and one more would push out the oldest")

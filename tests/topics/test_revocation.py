@@ -477,7 +477,7 @@ async def test_a_full_history_refuses_a_revocation_and_warns_long_before(
         assert "there is room for 10" not in caplog.text
         for n in range(5, 10):
             await revocations.revoke(token_id=f"{n}")
-        assert "5 revocations are remembered, and there is room for 10" in caplog.text
+        assert "5 revocations are stored, and there is room for 10" in caplog.text
         with pytest.raises(TooManyRevocations, match="GQLNOTIFY_HISTORY_PER_TOPIC"):
             await revocations.revoke(token_id="one too many")
         await wait_until(lambda: is_revoked(revocations, holder(jti="9")))
@@ -491,7 +491,7 @@ async def test_revoking_over_memory_warns_that_a_restart_forgets_it(
 ) -> None:
     async with following() as revocations:
         await revocations.revoke(subject="alice")
-    assert "memory:// forgets at a restart" in caplog.text
+    assert "memory:// loses its revocations at a restart" in caplog.text
 
 
 async def test_an_expired_token_needs_no_revocation() -> None:

@@ -30,7 +30,9 @@ from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
 
 # More would only wait for each other: Redis runs all commands in one thread.
 _COMMANDS_AT_ONCE = 32
+# How often the keys of subscribed topics are extended. They live for at least a minute.
 _KEEP_SECONDS = 15.0
+# Topics in one pipeline, so that other commands do not wait for all of them.
 _KEEP_AT_ONCE = 1000
 # `begun` keeps the 100 000 newest topics (history.lua), so the cursor of a topic that does not
 # exist expires when enough newer topics begin. A topic with subscribers gets a history before that.
@@ -220,6 +222,7 @@ class RedisBroker(Broker):
                 for key in self._names.keys(topic):
                     batch.pexpire(key, scripts.lifetime(self._retention.of(topic)))
             alive = await batch.execute(raise_on_error=False)
+        # Two replies for each topic. The first one is that of its history.
         return [topic for topic, exists in zip(topics, alive[::2], strict=True) if not exists]
 
     async def _look_after(self, missing: Sequence[str]) -> None:
@@ -261,6 +264,7 @@ class _Session:
             try:
                 return await self.servers.client.execute_command(*command)
             except NoScriptError:
+                # A server loses its scripts at a restart, and a promoted replica may lack them.
                 command = call.eval
             except Exception as error:
                 if not await self._may_try_again(error, began):

@@ -17,10 +17,10 @@ class LivePath:
     """The channels that this process listens to, each on the line to its server.
 
     Args:
-        servers: the servers to connect to.
-        timeout: seconds after which a silent server counts as lost.
-        on_message: called with the channel and the data of each message.
-        on_confirmed: called with a channel when its messages begin to arrive. Earlier ones may
+        servers: The servers to connect to.
+        timeout: Seconds after which a silent server counts as lost.
+        on_message: Called with the channel and the data of each message.
+        on_confirmed: Called with a channel when its messages begin to arrive. Earlier ones may
             have been lost.
     """
 

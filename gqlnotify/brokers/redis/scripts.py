@@ -147,7 +147,7 @@ def parse_message(topic: str, data: bytes) -> Event:
     Earlier versions do not send the time.
 
     Raises:
-        ValueError: gqlnotify did not send the message.
+        ValueError: Gqlnotify did not send the message.
     """
     head, newline, rest = data.partition(b"\n")
     cursor, length, *times = head.split(b" ")

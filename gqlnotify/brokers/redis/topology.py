@@ -118,7 +118,7 @@ class Servers(ABC):
         """Return the name of the server that has the channel.
 
         Raises:
-            SlotNotCoveredError: no server of the cluster has it at present.
+            SlotNotCoveredError: No server of the cluster has it at present.
         """
 
     @abstractmethod
