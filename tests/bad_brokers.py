@@ -34,18 +34,18 @@ class UnreliableBroker(MemoryBroker):
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         loop = asyncio.get_running_loop()
 
-        def in_turns(turns: int, event: Event) -> None:
+        def after_ticks(turns: int, event: Event) -> None:
             if turns == 0:
                 deliver(event)
             else:
-                loop.call_soon(in_turns, turns - 1, event)
+                loop.call_soon(after_ticks, turns - 1, event)
 
-        def meet_its_fate(event: Event) -> None:
+        def deliver_by_fate(event: Event) -> None:
             number = event.cursor.seq - 1
             for turns in self._fates[number] if number < len(self._fates) else [0]:
-                in_turns(turns, event)
+                after_ticks(turns, event)
 
-        await super().start(meet_its_fate, on_possible_gap)
+        await super().start(deliver_by_fate, on_possible_gap)
 
     async def head(self, topic: str) -> Cursor:
         head = await super().head(topic)

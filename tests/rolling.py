@@ -21,7 +21,7 @@ import httpx
 from gqlnotify import Publisher, Settings
 from schema.mutation import notices
 from schema.types import Notice
-from tests.chaos.people import PATIENCE, SECRET, event_cursor, headers
+from tests.chaos.participants import PATIENCE, SECRET, event_cursor, headers
 from tests.redis_servers import redis_server, wait_for
 from tests.servers import SERVE, Server, node, serving
 

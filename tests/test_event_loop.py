@@ -10,10 +10,10 @@ seen: ContextVar[str] = ContextVar("seen", default="nothing")
 
 class Recorder:
     def __init__(self) -> None:
-        self.turns: list[str] = []
+        self.ticks: list[str] = []
 
     def on_tick(self) -> None:
-        self.turns.append(seen.get())
+        self.ticks.append(seen.get())
 
 
 class Failing:
@@ -22,12 +22,12 @@ class Failing:
 
 
 async def test_all_waiting_callbacks_run_together_in_the_next_tick() -> None:
-    turn, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
-    turn.add(recorder)
-    turn.add(recorder)
-    assert recorder.turns == []
+    batcher, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
+    batcher.add(recorder)
+    batcher.add(recorder)
+    assert recorder.ticks == []
     await asyncio.sleep(0)
-    assert recorder.turns == ["nothing", "nothing"]
+    assert recorder.ticks == ["nothing", "nothing"]
 
 
 async def test_a_batch_runs_without_the_context_of_its_callers() -> None:
@@ -35,24 +35,24 @@ async def test_a_batch_runs_without_the_context_of_its_callers() -> None:
     recorder = Recorder()
     TickBatcher.of(asyncio.get_running_loop()).add(recorder)
     await asyncio.sleep(0)
-    assert recorder.turns == ["nothing"]
+    assert recorder.ticks == ["nothing"]
 
 
 async def test_a_failing_callback_is_logged_and_the_others_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    turn, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
-    turn.add(Failing())
-    turn.add(recorder)
+    batcher, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
+    batcher.add(Failing())
+    batcher.add(recorder)
     await asyncio.sleep(0)
-    assert recorder.turns == ["nothing"]
+    assert recorder.ticks == ["nothing"]
     assert "Work for a tick of the event loop failed" in caplog.text
 
 
 def test_each_loop_has_its_own() -> None:
     async def mine() -> TickBatcher:
-        turn = TickBatcher.of(asyncio.get_running_loop())
-        assert TickBatcher.of(asyncio.get_running_loop()) is turn
-        return turn
+        batcher = TickBatcher.of(asyncio.get_running_loop())
+        assert TickBatcher.of(asyncio.get_running_loop()) is batcher
+        return batcher
 
     assert asyncio.run(mine()) is not asyncio.run(mine())

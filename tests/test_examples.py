@@ -25,7 +25,7 @@ async def say(socket: Socket, text: str) -> None:
     assert said == {"say": {"text": text}}
 
 
-async def said_until_heard(ann: Socket, bob: Socket) -> dict[str, Any]:
+async def publish_until_received(ann: Socket, bob: Socket) -> dict[str, Any]:
     # A client can't see when its subscription has started.
     hearing = asyncio.create_task(bob.next("1"))
     while not hearing.done():
@@ -40,7 +40,7 @@ async def test_a_message_of_one_client_reaches_the_other(minimal: Server) -> Non
         await bob.init()
         assert await bob.query("{ hello }") == {"hello": "world"}
         await bob.subscribe("1", "subscription { messages { author text } }")
-        result = await said_until_heard(ann, bob)
+        result = await publish_until_received(ann, bob)
         assert result["data"] == {"messages": {"author": "ann", "text": "hi"}}
         await say(ann, "still there?")
 

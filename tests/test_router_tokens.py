@@ -117,7 +117,9 @@ async def test_a_stream_over_http_ends_with_its_token(
         headers = {**headers, **bearer(expires_in=2)}
         # The response ends only because the token expires: no event is published.
         async with patience():
-            await client.post("/graphql", json={"query": MESSAGE_TEXTS}, headers=headers)
+            answer = await client.post("/graphql", json={"query": MESSAGE_TEXTS}, headers=headers)
+    assert answer.status_code == 200
+    assert "The token has expired" in answer.text
 
 
 @strawberry.type

@@ -12,7 +12,7 @@ from sqlalchemy import Select, func, select
 
 from schema.database import Database
 from schema.models import OutboxRow, TaskRow
-from tests.chaos.people import PATIENCE, SECRET, Clients, Notices, Phase, Tasks, event_cursor
+from tests.chaos.participants import PATIENCE, SECRET, Clients, Notices, Phase, Tasks, event_cursor
 from tests.redis_servers import Link, RedisServer, installed, redis_server, wait_for
 from tests.servers import DIRECT, UVICORN, Server, serving
 

@@ -38,10 +38,10 @@ def run(*arguments: str, settings: Settings | None = None, given: str = "") -> D
     """Run a command within this process: another process would need a second for its imports."""
     with patch.dict(os.environ, environment(settings or {}), clear=True):
         done = CliRunner().invoke(app, arguments, input=given, prog_name="gqlnotify")
-    told = done.stderr
+    stderr = done.stderr
     if done.exception is not None and not isinstance(done.exception, SystemExit):
-        told += "".join(format_exception(done.exception))
-    return Done(arguments, done.exit_code, done.stdout, told)
+        stderr += "".join(format_exception(done.exception))
+    return Done(arguments, done.exit_code, done.stdout, stderr)
 
 
 def run_process(
@@ -136,7 +136,7 @@ def lines_of(process: "subprocess.Popen[bytes]", last: Any) -> list[dict[str, An
     return [json.loads(line) for line in text.splitlines()]
 
 
-def assert_told(done: Done, status: int, complaint: str) -> None:
+def assert_fails(done: Done, status: int, complaint: str) -> None:
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
     assert complaint in done.stderr

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.cli.support import assert_told, on, run, run_process
+from tests.cli.support import assert_fails, on, run, run_process
 from tests.redis_servers import redis_server
 
 pytestmark = pytest.mark.processes
@@ -62,11 +62,11 @@ def test_every_command_names_a_misspelt_setting(arguments: list[str]) -> None:
 def test_commands_explain_what_is_wrong_with_the_broker_without_its_password(
     command: list[str], url: str, status: int, complaint: str
 ) -> None:
-    assert_told(run(*command, settings=on(url)), status, complaint)
+    assert_fails(run(*command, settings=on(url)), status, complaint)
 
 
 @pytest.mark.parametrize("command", [["publish", "prices", "1"], ["tail", "prices"]])
 def test_publish_and_tail_do_not_print_a_password_that_redis_refuses(command: list[str]) -> None:
     with redis_server(password="right") as server:
         url = server.url.replace(":right@", ":hunter2@")
-        assert_told(run(*command, settings=on(url)), 1, "can't be reached or refuses the command")
+        assert_fails(run(*command, settings=on(url)), 1, "can't be reached or refuses the command")

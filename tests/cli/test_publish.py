@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.support import assert_told, lines_of, on, run, run_process, tailing
+from tests.cli.support import assert_fails, lines_of, on, run, run_process, tailing
 
 pytestmark = pytest.mark.processes
 
@@ -59,7 +59,7 @@ def test_publish_explains_what_is_wrong_with_its_arguments(
 ) -> None:
     done = run("publish", *arguments, settings=on(redis_url), given=given)
 
-    assert_told(done, 2, complaint)
+    assert_fails(done, 2, complaint)
 
 
 TOPICS = """
@@ -78,14 +78,14 @@ app = object()
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "payload"),
     [
         ("app.gold", '{"metal": "gold", "value": 7}', {"metal": "gold", "value": 7.0}),
         ("app.silver", "8", 8),
     ],
 )
 def test_publish_checks_the_value_against_the_topic_of_an_application(
-    redis_url: str, tmp_path: Path, name: str, value: str, told: Any
+    redis_url: str, tmp_path: Path, name: str, value: str, payload: Any
 ) -> None:
     (tmp_path / "prices_app.py").write_text(TOPICS)
     done = run_process(
@@ -94,15 +94,15 @@ def test_publish_checks_the_value_against_the_topic_of_an_application(
     assert (done.returncode, done.stderr) == (0, "")
     epoch, seq = done.stdout.strip().split("-")
     with tailing(redis_url, name, "--after", f"{epoch}-{int(seq) - 1}") as tail:
-        [line] = lines_of(tail, told)
-    assert line["payload"] == told
+        [line] = lines_of(tail, payload)
+    assert line["payload"] == payload
 
 
 def test_publish_checks_a_topic_of_the_task_service(redis_url: str) -> None:
     done = run_process(
         "publish", "tasks", '{"kind": "X"}', "--app", "schema.app:app", settings=on(redis_url)
     )
-    assert_told(done, 2, "is no event of 'tasks': it is not TaskEvent: kind enum, task missing")
+    assert_fails(done, 2, "is no event of 'tasks': it is not TaskEvent: kind enum, task missing")
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_publish_refuses_a_value_that_the_topic_of_an_application_can_not_read(
     (tmp_path / "prices_app.py").write_text(TOPICS)
     (tmp_path / "broken_app.py").write_text("{}['nothing']")
     arguments = ("publish", name, value, "--app", application)
-    assert_told(run_process(*arguments, settings=on(redis_url), cwd=tmp_path), 2, complaint)
+    assert_fails(run_process(*arguments, settings=on(redis_url), cwd=tmp_path), 2, complaint)

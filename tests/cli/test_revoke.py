@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from tests.cli.support import assert_told, on, read_until, run, run_process, tailing
+from tests.cli.support import assert_fails, on, read_until, run, run_process, tailing
 
 pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "published"),
     [
         (["--subject", "alice é"], {"subject": "alice é", "tokenId": None, "until": None}),
         (["--token-id", "a b"], {"subject": None, "tokenId": "a b", "until": None}),
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.processes
     ],
 )
 def test_revoke_publishes_what_is_revoked_and_since_when(
-    redis_url: str, arguments: list[str], said: dict[str, Any]
+    redis_url: str, arguments: list[str], published: dict[str, Any]
 ) -> None:
     with tailing(redis_url, "gqlnotify.revocations") as tail:
         before = time.time()
@@ -34,7 +34,7 @@ def test_revoke_publishes_what_is_revoked_and_since_when(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == line["cursor"]
     assert before <= line["payload"].pop("at") <= time.time()
-    assert line["payload"] == said
+    assert line["payload"] == published
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_revoke_publishes_what_is_revoked_and_since_when(
 def test_revoke_needs_exactly_one_subject_or_token(
     redis_url: str, arguments: list[str], complaint: str
 ) -> None:
-    assert_told(run("revoke", *arguments, settings=on(redis_url)), 2, complaint)
+    assert_fails(run("revoke", *arguments, settings=on(redis_url)), 2, complaint)
 
 
 def test_revoke_refuses_to_replace_an_earlier_revocation(redis_url: str) -> None:
@@ -62,4 +62,4 @@ def test_revoke_refuses_to_replace_an_earlier_revocation(redis_url: str) -> None
     assert done.returncode == 0
     assert "3 revocations are stored, and there is room for 4" in done.stderr
     done = run("revoke", "--token-id", "one too many", settings=small)
-    assert_told(done, 2, "4 revocations are remembered, and one more would push out the oldest")
+    assert_fails(done, 2, "4 revocations are remembered, and one more would push out the oldest")

@@ -210,10 +210,10 @@ def test_serve_warns_of_a_short_secret_on_a_loopback_address(tmp_path: Path) -> 
         "GQLNOTIFY_PORT_8000_TCP": "tcp://10.0.0.1:8000",
     }
     with serving("--port", "0", settings=settings) as process:
-        told = read_until(process, "startup complete")
+        log = read_until(process, "startup complete")
 
-    assert "GQLNOTIFY_JWT_SECRET has 5 bytes, but HS256 needs 32 or more" in told
-    assert "GQLNOTIFY_PORT_8000_TCP is not a setting" in told
+    assert "GQLNOTIFY_JWT_SECRET has 5 bytes, but HS256 needs 32 or more" in log
+    assert "GQLNOTIFY_PORT_8000_TCP is not a setting" in log
 
 
 SETTINGS_OF_ITS_OWN = """

@@ -14,7 +14,7 @@ from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.settings import Settings as GqlnotifySettings
 from tests.cli.support import (
     COMMAND,
-    assert_told,
+    assert_fails,
     environment,
     lines_of,
     on,
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.processes
 def test_tail_explains_what_is_wrong_with_its_arguments(
     redis_url: str, arguments: list[str], complaint: str
 ) -> None:
-    assert_told(run("tail", *arguments, settings=on(redis_url)), 2, complaint)
+    assert_fails(run("tail", *arguments, settings=on(redis_url)), 2, complaint)
 
 
 def test_tail_prints_each_event_at_once_as_a_line_of_json(redis_url: str, topic: str) -> None:
@@ -88,20 +88,20 @@ def test_tail_can_print_text(redis_url: str, topic: str) -> None:
 def test_tail_takes_a_cursor_only_for_one_topic() -> None:
     done = run("tail", "a", "b", "--after", "1-1", settings=on("redis://127.0.0.1:1"))
 
-    assert_told(done, 2, "--after is a cursor of one topic")
+    assert_fails(done, 2, "--after is a cursor of one topic")
 
 
 def test_tail_starts_after_the_cursor_or_with_the_next_event(redis_url: str, topic: str) -> None:
     with Publisher(redis_url) as publisher:
         cursors = publisher.publish_many_sync((topic, n) for n in range(5))
         with (
-            tailing(redis_url, topic, "--after", str(cursors[2])) as behind,
-            tailing(redis_url, topic) as now,
+            tailing(redis_url, topic, "--after", str(cursors[2])) as resumed,
+            tailing(redis_url, topic) as live,
         ):
             publisher.publish_sync(topic, 5)
 
-            assert [line["payload"] for line in lines_of(behind, 5)] == [3, 4, 5]
-            assert [line["payload"] for line in lines_of(now, 5)] == [5]
+            assert [line["payload"] for line in lines_of(resumed, 5)] == [3, 4, 5]
+            assert [line["payload"] for line in lines_of(live, 5)] == [5]
 
 
 class Numbering:
@@ -160,7 +160,7 @@ def test_tail_ends_with_status_3_if_the_cursor_has_expired(topic: str) -> None:
         server.ask("FLUSHALL")
         done = run("tail", topic, "--after", str(cursor), settings=on(server.url))
 
-    assert_told(done, 3, "does not reach back")
+    assert_fails(done, 3, "does not reach back")
 
 
 def test_tail_ends_with_status_3_when_redis_loses_events(

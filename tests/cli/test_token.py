@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gqlnotify.auth import TokenVerifier
-from tests.cli.support import SECRET, assert_told, run, run_process
+from tests.cli.support import SECRET, assert_fails, run, run_process
 
 pytestmark = pytest.mark.processes
 
@@ -100,7 +100,7 @@ def test_token_refuses_a_lifetime_that_every_server_would_refuse() -> None:
     arguments = ["token", "--subject", "alice", "--expires-in"]
 
     assert run(*arguments, "600", settings=settings).returncode == 0
-    assert_told(run(*arguments, "601", settings=settings), 2, "GQLNOTIFY_JWT_MAX_LIFETIME")
+    assert_fails(run(*arguments, "601", settings=settings), 2, "GQLNOTIFY_JWT_MAX_LIFETIME")
 
 
 def test_token_ignores_the_settings_of_an_application() -> None:

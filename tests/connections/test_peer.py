@@ -86,7 +86,7 @@ async def it_leaves_nothing_in_the_kernel() -> None:
         await wait_until(lambda: pair.states() == [])
 
 
-async def it_can_let_go_twice() -> None:
+async def a_peer_can_be_dropped_twice() -> None:
     async with connected() as pair:
         let_go(pair.transport)
         await pair.lost.wait()
@@ -113,7 +113,7 @@ async def a_peer_that_reads_nothing_makes_no_progress() -> None:
         assert taken(pair.transport) == before
 
 
-async def who_still_reads_is_not_let_go() -> None:
+async def a_peer_that_reads_is_not_dropped() -> None:
     async with connected() as pair:
         pair.transport.write(b"x" * SIZE)
         LettingGo(asyncio.get_running_loop(), pair.transport, STALL)
@@ -123,14 +123,14 @@ async def who_still_reads_is_not_let_go() -> None:
         await pair.lost.wait()
 
 
-async def who_stops_reading_is_let_go() -> None:
+async def a_peer_that_stops_reading_is_dropped() -> None:
     async with connected() as pair:
         pair.transport.write(b"x" * SIZE)
         LettingGo(asyncio.get_running_loop(), pair.transport, 0.1)
         await asyncio.wait_for(pair.lost.wait(), PATIENCE)
 
 
-async def a_peer_that_leaves_something_unread_is_let_go_and_counted() -> None:
+async def a_peer_with_unread_output_is_dropped_and_counted() -> None:
     before = slow_readers()
     async with connected() as pair:
         pair.transport.write(b"x" * SIZE)
@@ -182,12 +182,12 @@ def slow_readers() -> float:
 
 CASES: list[Callable[[], Coroutine[Any, Any, None]]] = [
     it_leaves_nothing_in_the_kernel,
-    it_can_let_go_twice,
+    a_peer_can_be_dropped_twice,
     progress_shows_within_one_write,
     a_peer_that_reads_nothing_makes_no_progress,
-    who_still_reads_is_not_let_go,
-    who_stops_reading_is_let_go,
-    a_peer_that_leaves_something_unread_is_let_go_and_counted,
+    a_peer_that_reads_is_not_dropped,
+    a_peer_that_stops_reading_is_dropped,
+    a_peer_with_unread_output_is_dropped_and_counted,
     a_peer_that_has_read_everything_may_wait,
     a_peer_that_reads_slowly_has_the_time_that_it_needs,
     a_watch_that_finishes_ends_when_all_is_read,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.processes
 CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { id } }"
 
 
-class Line:
+class Proxy:
     """A TCP proxy in front of a server, whose connections can be cut."""
 
     def __init__(self, server: Server) -> None:
@@ -43,9 +43,9 @@ class Line:
             await proxy.wait_closed()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind = await asyncio.open_connection("127.0.0.1", self._server.port)
-        self._writers |= {writer, behind[1]}
-        await asyncio.gather(_pump(reader, behind[1]), _pump(behind[0], writer))
+        server = await asyncio.open_connection("127.0.0.1", self._server.port)
+        self._writers |= {writer, server[1]}
+        await asyncio.gather(_pump(reader, server[1]), _pump(server[0], writer))
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,9 +69,9 @@ async def test_the_client_of_the_readme_misses_nothing_when_its_connection_is_cu
     database = f"sqlite:///{tmp_path}/tasks.db"
 
     with serving("schema.app:app", tmp_path, jwt_secret=SECRET, database_url=database) as server:
-        line = Line(server)
+        proxy = Proxy(server)
         async with (
-            line.listening() as port,
+            proxy.listening() as port,
             httpx.AsyncClient(headers={"authorization": f"Bearer {bearer}"}) as http,
         ):
             source = script[1].replace("127.0.0.1:8000", f"127.0.0.1:{port}")
@@ -98,7 +98,7 @@ async def test_the_client_of_the_readme_misses_nothing_when_its_connection_is_cu
             await wait_until(create_until_one_is_seen, seconds=30)
             expected = []
             for round_ in range(3):
-                line.cut()
+                proxy.cut()
                 expected += [f"{round_}-{n}" for n in range(5)]
                 for title in expected[-5:]:
                     await create(title)

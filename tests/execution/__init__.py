@@ -1,4 +1,4 @@
-"""How each event is executed once for all who ask the same, and what all of it stands on."""
+"""Each event is executed once for all equal subscriptions: what the tests of that share."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +12,7 @@ from strawberry.types import Info
 from gqlnotify import GraphQLRouter, Settings, Subscription, Topic, TopicManager
 from gqlnotify.event import is_reserved
 from gqlnotify.execution import Group, SharedExecution
-from tests.applications import application
+from tests.applications import application, bearer, client_of
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket, open_socket
 from tests.e2e.tokens import token
@@ -27,7 +27,7 @@ PLAIN = "subscription { notes { text } }"
 
 
 async def empty_context() -> dict[str, Any]:
-    """Make the context of a connection, into which its parameters are put."""
+    """Return the context of a connection, to which its parameters are added."""
     return {}
 
 
@@ -45,7 +45,7 @@ class CountingRouter(GraphQLRouter[Any, Any]):
 
 @strawberry.type
 class Query:
-    """What can be asked once."""
+    """The queries."""
 
     @strawberry.field
     def hello(self, word: str = "world") -> str:
@@ -54,13 +54,13 @@ class Query:
 
     @strawberry.field
     def nested(self) -> "Query":
-        """Go deeper."""
+        """Return a nested object."""
         return Query()
 
 
 @strawberry.type
 class Mutation:
-    """What can be done."""
+    """The mutations."""
 
     @strawberry.mutation
     def echo(self, word: str) -> str:
@@ -69,7 +69,7 @@ class Mutation:
 
 
 class Stage:
-    """An application with one topic: the test says how it is subscribed to, and what is told.
+    """An application with one topic: a test chooses its subscription and its results.
 
     `executed` has the text of each note whose resolvers have run.
     """
@@ -85,7 +85,7 @@ class Stage:
 
     @property
     def listens(self) -> bool:
-        """Whether the process listens to the topic, or to any but the library's own."""
+        """Whether the process listens to a topic that is not the library's own."""
         return any(not is_reserved(topic) for topic in self.topics._live_topics)
 
     def _schema(self, **options: Any) -> strawberry.Schema:
@@ -131,7 +131,7 @@ class Stage:
         return CountingRouter(self.schema, topics=self.topics, **options)
 
     async def say(self, *texts: str) -> str:
-        """Publish these, and return the last one's cursor."""
+        """Publish these texts, and return the cursor of the last one."""
         cursors = [await self.topics.publish(self.notes, self.note(text=text)) for text in texts]
         return str(cursors[-1])
 
@@ -145,7 +145,7 @@ async def _echo(text: str, _info: Info) -> object:
 
 
 def executions(router: GraphQLRouter[Any, Any]) -> list[SharedExecution]:
-    """Return what is shared, or might be."""
+    """Return the executions that are shared, or could be."""
     return list(router._gqlnotify.executions(router.schema)._by_key.values())
 
 
@@ -161,7 +161,7 @@ def sizes(router: GraphQLRouter[Any, Any]) -> list[int]:
 
 
 async def joined(router: GraphQLRouter[Any, Any], members: int) -> None:
-    """Return when so many are members of a group."""
+    """Return once the groups have this many members in total."""
     await wait_until(lambda: sum(sizes(router)) == members)
 
 
@@ -174,6 +174,18 @@ async def audience(
         yield [await enter(stack, origin, name, **options) for name in names]
 
 
+@asynccontextmanager
+async def both_ways(router: GraphQLRouter[Any, Any]) -> AsyncIterator[tuple[Any, Socket]]:
+    """Serve the router; yield a client over HTTP and a socket, both with a token."""
+    async with (
+        running(application(router)) as origin,
+        client_of(origin, headers=bearer()) as client,
+        open_socket(f"ws://{origin}") as socket,
+    ):
+        await socket.init({"name": "alice", "token": token()})
+        yield client, socket
+
+
 async def enter(stack: AsyncExitStack, origin: str, name: str, **options: Any) -> Socket:
     """Open one socket that lives as long as `stack`."""
     socket = await stack.enter_async_context(open_socket(f"ws://{origin}"))
@@ -184,7 +196,7 @@ async def enter(stack: AsyncExitStack, origin: str, name: str, **options: Any) -
 async def subscribe_all(
     router: GraphQLRouter[Any, Any], sockets: Sequence[Socket], document: str, **payload: Any
 ) -> None:
-    """Subscribe each of the sockets in its turn, and see it join a group."""
+    """Subscribe the sockets one after the other, and wait until each has joined a group."""
     before = sum(sizes(router))
     for number, socket in enumerate(sockets, 1):
         await socket.subscribe("1", document, **payload)
@@ -192,7 +204,7 @@ async def subscribe_all(
 
 
 async def told(sockets: Sequence[Socket], field: str = "told") -> list[Any]:
-    """Return what each of the sockets is told by its next result."""
+    """Return the value of `field` in the next result of each socket."""
     results = [await socket.next("1") for socket in sockets]
     return [result["data"]["notes"][field] for result in results]
 

@@ -4,7 +4,6 @@ import gc
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -29,9 +28,9 @@ from strawberry.types.graphql import OperationType
 from gqlnotify import GraphQLRouter, Settings
 from gqlnotify.execution import documents, operation
 from gqlnotify.execution.documents import Documents, resume_variables
-from tests.applications import application, bearer, client_of, post
-from tests.e2e.raw import Socket, open_socket
-from tests.execution import TOLD, Stage, audience, sizes, subscribe_all, told
+from tests.applications import application, client_of, post
+from tests.e2e.raw import open_socket
+from tests.execution import TOLD, Stage, audience, both_ways, sizes, subscribe_all, told
 from tests.servers import running
 
 
@@ -74,17 +73,6 @@ def _found(target: str) -> Any:
     return getattr(__import__(module, fromlist=[name]), name, None)
 
 
-@asynccontextmanager
-async def both_ways(stage: Stage, **options: Any) -> AsyncIterator[tuple[Any, Socket]]:
-    """A client over HTTP, with a token, and a socket."""
-    async with AsyncExitStack() as stack:
-        origin = await stack.enter_async_context(running(application(stage.router(**options))))
-        client = await stack.enter_async_context(client_of(origin, headers=bearer()))
-        socket = await stack.enter_async_context(open_socket(f"ws://{origin}"))
-        await socket.init({"name": "alice", "token": bearer()["authorization"]})
-        yield client, socket
-
-
 EXTENSIONS: list[tuple[Any, ...]] = [
     (),
     (lambda: MaxAliasesLimiter(5),),
@@ -107,7 +95,7 @@ DOCUMENTS = [
 async def test_a_document_is_parsed_and_validated_once_however_it_comes(
     counted: Counted, extensions: tuple[Any, ...], document: str
 ) -> None:
-    async with both_ways(Stage(extensions=extensions)) as (client, socket):
+    async with both_ways(Stage(extensions=extensions).router()) as (client, socket):
         for _ in range(3):
             assert "errors" not in await post(client, document)
             await socket.query(document)
@@ -173,7 +161,7 @@ LIMITED: list[tuple[Any, str, str]] = [
 @pytest.mark.processes
 @pytest.mark.parametrize(("limit", "document", "word"), LIMITED)
 async def test_a_limit_refuses_each_time(limit: Any, document: str, word: str) -> None:
-    async with both_ways(Stage(extensions=[limit])) as (client, socket):
+    async with both_ways(Stage(extensions=[limit]).router()) as (client, socket):
         for _ in range(3):
             assert word in (await post(client, document))["errors"][0]["message"]
             await socket.subscribe("1", document)
@@ -257,13 +245,13 @@ class Listing(SchemaExtension):
 
 @pytest.mark.processes
 async def test_rules_in_a_list_will_do() -> None:
-    async with both_ways(Stage(extensions=[Listing])) as (_client, socket):
+    async with both_ways(Stage(extensions=[Listing]).router()) as (_client, socket):
         assert await socket.query("{ hello }") == {"hello": "world"}
 
 
 @pytest.mark.processes
 async def test_validation_that_is_switched_off_stays_off(counted: Counted) -> None:
-    async with both_ways(Stage(extensions=[DisableValidation])) as (client, _socket):
+    async with both_ways(Stage(extensions=[DisableValidation]).router()) as (client, _socket):
         for _ in range(2):
             await post(client, "{ hello unknown }")
     assert counted.parsed == ["{ hello unknown }"]
@@ -313,7 +301,7 @@ async def test_documents_are_forgotten_and_huge_ones_not_kept(counted: Counted) 
 async def test_a_refusal_is_remembered(
     counted: Counted, extensions: tuple[Any, ...], document: str
 ) -> None:
-    async with both_ways(Stage(extensions=extensions)) as (client, socket):
+    async with both_ways(Stage(extensions=extensions).router()) as (client, socket):
         answers = list[Any]()
         for _ in range(3):
             answers.append((await post(client, document))["errors"])
@@ -507,7 +495,7 @@ async def test_a_subscription_with_a_replaced_document_does_not_share() -> None:
 @pytest.mark.parametrize("depth", [50, 90, 120, 160, 200, 300, 3000])
 async def test_a_document_of_any_depth_has_an_answer_and_harms_no_other(depth: int) -> None:
     document = "{ nested " * depth + "{ hello }" + "}" * depth
-    async with both_ways(Stage()) as (client, socket):
+    async with both_ways(Stage().router()) as (client, socket):
         for _ in range(2):
             await socket.subscribe("deep", document)
             message = await socket.receive()

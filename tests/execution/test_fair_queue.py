@@ -19,8 +19,8 @@ def taken(queue: FairQueue[str]) -> list[str]:
     return list(iter(queue.take, None))
 
 
-def hundred(cost: float, askers: Iterable[Hashable]) -> list[tuple[str, Hashable, float]]:
-    return [(f"hostile {number}", asker, cost) for number, asker in enumerate(askers)]
+def hundred(cost: float, subjects: Iterable[Hashable]) -> list[tuple[str, Hashable, float]]:
+    return [(f"hostile {number}", subject, cost) for number, subject in enumerate(subjects)]
 
 
 def test_the_items_of_one_subject_are_served_in_order() -> None:
@@ -88,10 +88,10 @@ def test_items_that_no_longer_wait_are_forgotten() -> None:
 class Item:
     """Counts the comparisons by a queue."""
 
-    looks = 0
+    hashed = 0
 
     def __hash__(self) -> int:
-        Item.looks += 1
+        Item.hashed += 1
         return id(self)
 
 
@@ -99,9 +99,9 @@ def test_to_take_one_of_many_is_to_look_at_few() -> None:
     queue: FairQueue[Item] = FairQueue()
     for number in range(5000):
         queue.add(Item(), number, 10)
-    Item.looks = 0
+    Item.hashed = 0
     queue.take()
-    assert Item.looks < 10
+    assert Item.hashed < 10
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1000)), max_size=30))
@@ -109,10 +109,10 @@ def test_each_item_is_taken_once_and_in_the_order_of_its_subject(
     added: list[tuple[int, int]],
 ) -> None:
     queue: FairQueue[tuple[int, int]] = FairQueue()
-    for number, (asker, cost) in enumerate(added):
-        queue.add((asker, number), asker, cost)
+    for number, (subject, cost) in enumerate(added):
+        queue.add((subject, number), subject, cost)
     order = list(iter(queue.take, None))
-    assert sorted(order) == sorted((asker, number) for number, (asker, _) in enumerate(added))
-    for asker in range(4):
-        own = [number for who, number in order if who == asker]
+    assert sorted(order) == sorted((subject, number) for number, (subject, _) in enumerate(added))
+    for subject in range(4):
+        own = [number for owner, number in order if owner == subject]
         assert own == sorted(own)

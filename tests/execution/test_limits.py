@@ -1,7 +1,5 @@
 """A document is measured in one pass, as if its fragments were expanded."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,18 +13,14 @@ from tests.applications import (
     EVENT_STREAM,
     MULTIPART,
     SSE,
-    application,
     bearer,
-    client_of,
     http,
     post,
 )
 from tests.applications import events as server_sent
 from tests.applications import parts as multiparts
 from tests.e2e.conftest import SECRET
-from tests.e2e.raw import Socket, open_socket
-from tests.execution import Stage
-from tests.servers import running
+from tests.execution import Stage, both_ways
 
 EVERYTHING: dict[str, Any] = {
     "specified_by_url": True,
@@ -158,18 +152,6 @@ def stage(request: pytest.FixtureRequest) -> Stage:
     return Stage(extensions=request.param)
 
 
-@asynccontextmanager
-async def both(stage: Stage, settings: Settings) -> AsyncIterator[tuple[Any, Socket]]:
-    """A client over HTTP, with a token, and a socket."""
-    async with AsyncExitStack() as stack:
-        app = application(stage.router(settings=settings))
-        origin = await stack.enter_async_context(running(app))
-        client = await stack.enter_async_context(client_of(origin, headers=bearer()))
-        socket = await stack.enter_async_context(open_socket(f"ws://{origin}"))
-        await socket.init(bearer())
-        yield client, socket
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize(("code", "document", "says"), REFUSED)
 async def test_too_much_is_refused_over_websocket_and_over_http_and_counted(
@@ -177,7 +159,7 @@ async def test_too_much_is_refused_over_websocket_and_over_http_and_counted(
 ) -> None:
     # An extension that parses before ours stops at the same limit, with a syntax error.
     ours = code != "TOO_MANY_TOKENS" or ParserCache not in stage.schema.extensions
-    async with both(stage, SMALL) as (client, socket):
+    async with both_ways(stage.router(settings=SMALL)) as (client, socket):
         for _ in range(2):
             before = counted(code)
             await socket.subscribe("1", document)
@@ -194,7 +176,7 @@ async def test_too_much_is_refused_over_websocket_and_over_http_and_counted(
 @pytest.mark.processes
 @pytest.mark.parametrize("document", ALLOWED)
 async def test_what_is_just_within_the_limits_is_answered(stage: Stage, document: str) -> None:
-    async with both(stage, SMALL) as (client, socket):
+    async with both_ways(stage.router(settings=SMALL)) as (client, socket):
         assert await socket.query(document)
         assert "errors" not in await post(client, document)
 
@@ -223,7 +205,7 @@ async def test_a_refused_document_is_not_validated(monkeypatch: pytest.MonkeyPat
         "strawberry.schema.schema.validate_document",
     ):
         monkeypatch.setattr(module, fail)
-    async with both(Stage(), SMALL) as (client, socket):
+    async with both_ways(Stage().router(settings=SMALL)) as (client, socket):
         await socket.subscribe("1", nested(5))
         assert (await socket.error("1"))[0]["extensions"]["code"] == "QUERY_TOO_DEEP"
         answer = await post(client, nested(5))
@@ -241,7 +223,7 @@ async def test_without_introspection_no_answer_reveals_the_schema() -> None:
         '{ hello x: __type(name: "Query") { name } }',
         "{ ...F } fragment F on Query { __schema { queryType { name } } }",
     ]
-    async with both(Stage(), settings) as (client, socket):
+    async with both_ways(Stage().router(settings=settings)) as (client, socket):
         for document in documents:
             await socket.subscribe("1", document)
             assert (await socket.error("1"))[0]["extensions"]["code"] == "INTROSPECTION_DISABLED"
@@ -255,7 +237,7 @@ async def test_without_introspection_no_answer_reveals_the_schema() -> None:
 @pytest.mark.processes
 async def test_where_introspection_is_on_graphiql_has_its_answer_and_its_page() -> None:
     settings = Settings(jwt_secret=SECRET)  # type: ignore[arg-type]
-    async with both(Stage(), settings) as (client, socket):
+    async with both_ways(Stage().router(settings=settings)) as (client, socket):
         assert "__schema" in await socket.query(get_introspection_query(**EVERYTHING))
         page = await client.get("/graphql", headers={"accept": "text/html"})
         assert page.status_code == 200

@@ -1,8 +1,6 @@
 """Documents that the operator has listed: clients can name them, or may use no others."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,13 @@ from tests.applications import (
     HELLO,
     MULTIPART,
     SSE,
-    application,
-    client_of,
     post,
     schema_of,
 )
 from tests.applications import events as server_sent
 from tests.applications import parts as multiparts
-from tests.e2e.raw import Socket, open_socket
-from tests.servers import running
+from tests.e2e.raw import Socket
+from tests.execution import both_ways
 
 OTHER = "{ nested { hello } }"
 
@@ -49,20 +45,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@asynccontextmanager
-async def both(file: Path, **settings: Any) -> AsyncIterator[tuple[Any, Socket]]:
-    router = GraphQLRouter(
+def router_with(file: Path, **settings: Any) -> GraphQLRouter[Any, Any]:
+    return GraphQLRouter(
         schema_of(config=StrawberryConfig(batching_config={"max_operations": 5})),
         settings=Settings(persisted_operations=file, **settings),
         subscription_protocols=("graphql-transport-ws", SSE, "multipart-subscription"),
     )
-    async with (
-        running(application(router)) as origin,
-        client_of(origin) as client,
-        open_socket(f"ws://{origin}") as socket,
-    ):
-        await socket.init()
-        yield client, socket
 
 
 async def ask(socket: Socket, payload: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +61,7 @@ async def ask(socket: Socket, payload: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.processes
 @pytest.mark.parametrize("naming", NAMINGS)
 async def test_a_document_can_be_named_on_every_transport(naming: Any, file: Path) -> None:
-    async with both(file) as (client, socket):
+    async with both_ways(router_with(file)) as (client, socket):
         hello, count = naming(hash_of(HELLO)), naming(hash_of(COUNT))
         assert (await client.post("/graphql", json=hello)).json() == {"data": {"hello": "world"}}
         parameters = {k: v if isinstance(v, str) else json.dumps(v) for k, v in hello.items()}
@@ -95,7 +83,7 @@ async def test_a_document_can_be_named_on_every_transport(naming: Any, file: Pat
 @pytest.mark.processes
 @pytest.mark.parametrize("naming", NAMINGS)
 async def test_an_unknown_name_gets_the_error_that_clients_know(naming: Any, file: Path) -> None:
-    async with both(file) as (client, socket):
+    async with both_ways(router_with(file)) as (client, socket):
         answer = (await client.post("/graphql", json=naming("0" * 64))).json()
         told = await ask(socket, naming("0" * 64))
         for error in (answer["errors"][0], told["payload"][0]):
@@ -106,7 +94,7 @@ async def test_an_unknown_name_gets_the_error_that_clients_know(naming: Any, fil
 
 @pytest.mark.processes
 async def test_where_only_persisted_ones_are_allowed_no_other_gets_through(file: Path) -> None:
-    async with both(file, only_persisted=True) as (client, socket):
+    async with both_ways(router_with(file, only_persisted=True)) as (client, socket):
         assert await post(client, HELLO) == {"data": {"hello": "world"}}
         assert await socket.query(HELLO) == {"hello": "world"}
         for document in (OTHER, HELLO + " ", "{ __typename }", "not GraphQL {"):

@@ -16,7 +16,7 @@ async def stall(service: Service, socket: FrameSocket) -> None:
     await wait_until(lambda: not service.taps.only.writable.is_set())
 
 
-async def each_turn() -> None:
+async def let_tasks_run() -> None:
     """Let all tasks run until they wait."""
     for _ in range(20):
         await asyncio.sleep(0)

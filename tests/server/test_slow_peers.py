@@ -10,7 +10,7 @@ from gqlnotify.topics import live_topic
 from gqlnotify.websocket import connection as connection_module
 from gqlnotify.websocket.writer import FULL_BYTES
 from tests.e2e.service import Service, ready, served, text_of, texts
-from tests.server.support import BIG, each_turn, stall
+from tests.server.support import BIG, let_tasks_run, stall
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.processes
 
 
 async def test_the_output_that_waits_for_a_peer_is_bounded(each: Service) -> None:
-    await hold(each, BIG, 100)
+    await publish_to_a_stalled_peer(each, BIG, 100)
 
 
 async def test_the_output_of_small_events_that_waits_for_a_peer_is_bounded(each: Service) -> None:
-    await hold(each, 12 * 1024, 900)
+    await publish_to_a_stalled_peer(each, 12 * 1024, 900)
 
 
-async def hold(service: Service, size: int, count: int) -> None:
+async def publish_to_a_stalled_peer(service: Service, size: int, count: int) -> None:
     """Publish one event at a time to a peer that does not read and to one that does."""
     async with service.socket(buffer=1024) as stalled, service.socket() as reader:
         await ready(stalled, "a", "1")
@@ -53,7 +53,7 @@ async def test_a_peer_that_vanishes_before_its_answer_leaves_nothing(
         async with service.socket(buffer=1024) as socket:
             await stall(service, socket)
             await socket.send({"type": "ping"})
-            await each_turn()
+            await let_tasks_run()
             socket.abort()
             await wait_until(lambda: not service.topics._live_topics)
             await wait_until(lambda: asyncio.all_tasks() <= tasks)
@@ -107,7 +107,7 @@ async def test_a_peer_that_lags_beyond_the_history_gets_cursor_expired(
         expected = [f"{n} " + "x" * BIG for n in range(150)]
         for text in expected:
             await service.publish("a", text)
-            await each_turn()
+            await let_tasks_run()
         got: dict[str, list[str]] = {"1": [], "2": []}
         ended: set[str] = set()
         while len(ended) < 2:
@@ -191,7 +191,7 @@ async def test_a_shutdown_with_a_peer_that_does_not_read_logs_no_error(
         connection.shutdown()
         await wait_until(lambda: not connection.tasks)
     await wait_until(lambda: connection not in connection.connections)
-    await each_turn()
+    await let_tasks_run()
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 

@@ -66,12 +66,14 @@ async def test_a_single_event_is_sent_without_a_timer(direct: Service) -> None:
     async with direct.socket() as socket:
         await ready(socket, "a", "1")
         before = len(direct.taps.writes)
-        turns = 0
+        ticks = 0
         await direct.publish("a", "x")
         while len(direct.taps.writes) == before:
             await asyncio.sleep(0)
-            turns += 1
-            assert turns <= 3, "the group moves in one turn, and writes at the end of another"
+            ticks += 1
+            assert ticks <= 3, (
+                "the group advances in one tick, and the writes follow in the next one"
+            )
         assert await texts(socket, 1) == ["x"]
 
 

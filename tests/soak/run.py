@@ -17,8 +17,8 @@ from pathlib import Path
 from tests.narrow import NARROW
 from tests.redis_servers import redis_server
 from tests.servers import DIRECT, Server, serving
-from tests.soak.residents import Follower, publish
-from tests.soak.town import LARGE, SECRET, TOPICS, Town
+from tests.soak.followers import Follower, publish
+from tests.soak.state import LARGE, SECRET, TOPICS, State
 from tests.soak.visitors import keep_visiting
 from tests.waiting import SCALE
 
@@ -109,18 +109,18 @@ async def soak(plan: Plan, logs: Path, *, tell: Progress = lambda _: None) -> Re
 
 
 async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> None:
-    town = Town(server.port, random.Random(plan.seed))
-    report.counts, report.problems = town.counts, town.problems
+    state = State(server.port, random.Random(plan.seed))
+    report.counts, report.problems = state.counts, state.problems
     sampling = asyncio.create_task(_sample(server, report, tell))
-    residents = _publishers(plan, town)
+    followers = _publishers(plan, state)
     visitors: list[asyncio.Task[None]] = []
     for _ in range(plan.connections // 2):
-        residents.append(asyncio.create_task(Follower(town).stay()))
-        visitors.append(asyncio.create_task(keep_visiting(town)))
+        followers.append(asyncio.create_task(Follower(state).stay()))
+        visitors.append(asyncio.create_task(keep_visiting(state)))
         await asyncio.sleep(_ARRIVAL_SECONDS)
     # No client ends before the end, unless it fails.
     await asyncio.wait(
-        [*residents, *visitors],
+        [*followers, *visitors],
         timeout=plan.minutes * 60,
         return_when=asyncio.FIRST_EXCEPTION,
     )
@@ -129,17 +129,17 @@ async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> N
     report.counts["CPU seconds of the peers"] = round(time.process_time())
     sampling.cancel()
     _judge_growth(report)
-    town.closing.set()
-    await town.see_off("visitors", visitors)
-    town.last_call.set()
-    await town.see_off("residents", residents)
+    state.closing.set()
+    await state.see_off("visitors", visitors)
+    state.last_call.set()
+    await state.see_off("followers", followers)
 
 
-def _publishers(plan: Plan, town: Town) -> "list[asyncio.Task[None]]":
+def _publishers(plan: Plan, state: State) -> "list[asyncio.Task[None]]":
     rates = {name: plan.events_per_second * 0.9 / (len(TOPICS) - 1) for name in TOPICS}
     rates[LARGE] = plan.events_per_second * 0.1
     return [
-        asyncio.create_task(publish(town, name, per_second=rate)) for name, rate in rates.items()
+        asyncio.create_task(publish(state, name, per_second=rate)) for name, rate in rates.items()
     ]
 
 

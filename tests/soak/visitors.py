@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from tests.soak.peer import Gone, Peer
-from tests.soak.town import LARGE, NUMBERS, SECRET, TOPICS, Town, token
+from tests.soak.state import LARGE, NUMBERS, SECRET, TOPICS, State, token
 
-Visit = Callable[[Town], Awaitable[None]]
+Visit = Callable[[State], Awaitable[None]]
 
 _ECHO = "query($text: String!) { echo(text: $text) }"
 # How the server closes dead or slow connections; without a close frame if none would be read.
@@ -24,36 +24,36 @@ def _connected(peer: Peer) -> Iterator[Peer]:
         peer.cut()
 
 
-async def _welcomed(town: Town, *, buffer: int = 2**16) -> Peer:
-    peer = await Peer.connect(town.port, deflate=town.rng.random() < 0.25, buffer=buffer)
-    peer.init(town.token)
+async def _welcomed(state: State, *, buffer: int = 2**16) -> Peer:
+    peer = await Peer.connect(state.port, deflate=state.rng.random() < 0.25, buffer=buffer)
+    peer.init(state.token)
     await peer.expect("connection_ack")
     return peer
 
 
-async def _expect_close(town: Town, peer: Peer, what: str, *codes: int | None) -> None:
+async def _expect_close(state: State, peer: Peer, what: str, *codes: int | None) -> None:
     gone = await peer.gone()
-    town.counts[f"closed with {gone.code}"] += 1
+    state.counts[f"closed with {gone.code}"] += 1
     if gone.code not in codes:
-        town.wrong(f"{what}: closed with {gone}, not {codes}")
+        state.wrong(f"{what}: closed with {gone}, not {codes}")
 
 
-async def cut(town: Town) -> None:
+async def cut(state: State) -> None:
     """Subscribe to several topics and vanish in the middle."""
-    with _connected(await _welcomed(town)) as peer:
-        for number, name in enumerate(town.rng.sample(TOPICS[:-1], 3)):
-            mine, every = town.rng.random() < 0.3, town.rng.choice((1, 2, 3, number + 4))
+    with _connected(await _welcomed(state)) as peer:
+        for number, name in enumerate(state.rng.sample(TOPICS[:-1], 3)):
+            mine, every = state.rng.random() < 0.3, state.rng.choice((1, 2, 3, number + 4))
             peer.subscribe(str(number), NUMBERS, name=name, mine=mine, every=every)
-        for _ in range(town.rng.randrange(40)):
+        for _ in range(state.rng.randrange(40)):
             await peer.receive()
 
 
-async def complete(town: Town) -> None:
+async def complete(state: State) -> None:
     """Complete operations and start others with the same ids, at once."""
-    with _connected(await _welcomed(town)) as peer:
-        for _ in range(town.rng.randrange(1, 20)):
-            peer.subscribe("same", NUMBERS, name=town.topic())
-            for _ in range(town.rng.randrange(4)):
+    with _connected(await _welcomed(state)) as peer:
+        for _ in range(state.rng.randrange(1, 20)):
+            peer.subscribe("same", NUMBERS, name=state.topic())
+            for _ in range(state.rng.randrange(4)):
                 await peer.expect("next")
             peer.send({"id": "same", "type": "complete"})
         peer.subscribe("count", "subscription { count(to: 5) }")
@@ -61,46 +61,46 @@ async def complete(town: Town) -> None:
         peer.hang_up()
 
 
-async def ask(town: Town) -> None:
+async def ask(state: State) -> None:
     """Send valid and invalid queries, and get an answer to each."""
-    with _connected(await _welcomed(town)) as peer:
-        for number in range(town.rng.randrange(1, 20)):
-            text = f"{number} {town.rng.random()}"
+    with _connected(await _welcomed(state)) as peer:
+        for number in range(state.rng.randrange(1, 20)):
+            text = f"{number} {state.rng.random()}"
             peer.subscribe("ask", _ECHO, text=text)
             message = await peer.expect("next")
             if message["payload"] != {"data": {"echo": text}}:
-                town.wrong(f"asked for {text}, got {message}")
+                state.wrong(f"asked for {text}, got {message}")
             await peer.expect("complete")
-            peer.subscribe("ask", town.rng.choice(("{ nothing }", "{", "", "{ echo(text: 1) }")))
+            peer.subscribe("ask", state.rng.choice(("{ nothing }", "{", "", "{ echo(text: 1) }")))
             await peer.expect("error")
-            await town.linger(0, 0.5)
+            await state.linger(0, 0.5)
 
 
-async def lag(town: Town) -> None:
+async def lag(state: State) -> None:
     """Read nothing for some time, and then everything without a gap."""
-    with _connected(await _welcomed(town, buffer=2**13)) as peer:
+    with _connected(await _welcomed(state, buffer=2**13)) as peer:
         peer.subscribe("lag", NUMBERS, name=LARGE)
         last: int | None = None
         for _ in range(3):
-            await town.linger(1, 4)
+            await state.linger(1, 4)
             for _ in range(10):
                 try:
                     number = (await peer.expect("next"))["payload"]["data"]["numbers"]["number"]
                 except Gone as gone:
-                    town.counts[f"laggards ended: {gone.code}"] += 1
+                    state.counts[f"laggards ended: {gone.code}"] += 1
                     if gone.code not in _LET_GO:
-                        town.wrong(f"a laggard was closed with {gone}")
+                        state.wrong(f"a laggard was closed with {gone}")
                     return
                 if last is not None and number != last + 1:
-                    town.wrong(f"a laggard got {number} after {last}")
+                    state.wrong(f"a laggard got {number} after {last}")
                 last = number
-                if town.closing.is_set():
+                if state.closing.is_set():
                     return
 
 
-async def stick(town: Town) -> None:
+async def stick(state: State) -> None:
     """Stop reading for good, but send messages: the server disconnects."""
-    with _connected(await _welcomed(town, buffer=2**13)) as peer:
+    with _connected(await _welcomed(state, buffer=2**13)) as peer:
         peer.subscribe("large", NUMBERS, name=LARGE)
         peer.subscribe("flood", "subscription { flood }")
         began = asyncio.get_running_loop().time()
@@ -108,29 +108,29 @@ async def stick(town: Town) -> None:
             peer.send({"type": "ping"})
             await asyncio.sleep(0.5)
             if asyncio.get_running_loop().time() > began + _STUCK_SECONDS:
-                return town.wrong(f"who reads nothing was kept for {_STUCK_SECONDS} s")
-        town.counts["stuck peers let go"] += 1
+                return state.wrong(f"who reads nothing was kept for {_STUCK_SECONDS} s")
+        state.counts["stuck peers let go"] += 1
     return None
 
 
-async def die(town: Town) -> None:
+async def die(state: State) -> None:
     """Read and send nothing, and then vanish."""
-    with _connected(await _welcomed(town, buffer=2**13)) as peer:
+    with _connected(await _welcomed(state, buffer=2**13)) as peer:
         peer.subscribe("large", NUMBERS, name=LARGE)
         peer.subscribe("small", NUMBERS, name=TOPICS[0])
-        await town.linger(2, 20)
+        await state.linger(2, 20)
 
 
-async def talk_nonsense(town: Town) -> None:
+async def talk_nonsense(state: State) -> None:
     """Send messages that break the protocol."""
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": "subscription { flood }"}}
-    what, codes = town.rng.choice(_NONSENSE)
-    with _connected(await _welcomed(town)) as peer:
+    what, codes = state.rng.choice(_NONSENSE)
+    with _connected(await _welcomed(state)) as peer:
         peer.subscribe("small", NUMBERS, name=TOPICS[0])
         if what == "the same id twice":
             peer.send(subscribe, subscribe)
         elif what == "two inits":
-            peer.init(town.token)
+            peer.init(state.token)
         elif what == "not UTF-8":
             peer.text(b'{"id":"\xff"}')
         elif what == "not masked":
@@ -141,7 +141,7 @@ async def talk_nonsense(town: Town) -> None:
             peer.text(b"{}", opcode=2)
         else:
             peer.text(what)
-        await _expect_close(town, peer, what[:50], *codes)
+        await _expect_close(state, peer, what[:50], *codes)
 
 
 _NONSENSE: tuple[tuple[str, tuple[int, ...]], ...] = (
@@ -160,10 +160,10 @@ _NONSENSE: tuple[tuple[str, tuple[int, ...]], ...] = (
 )
 
 
-async def come_unbidden(town: Town) -> None:
+async def come_unbidden(state: State) -> None:
     """Send a bad token, none, or one that expires soon, or leave early."""
-    what = town.rng.choice(("forged", "none", "over", "ending", "no init"))
-    with _connected(await Peer.connect(town.port)) as peer:
+    what = state.rng.choice(("forged", "none", "over", "ending", "no init"))
+    with _connected(await Peer.connect(state.port)) as peer:
         if what == "forged":
             peer.init(token("mallory", secret=SECRET + "?"))
         elif what == "none":
@@ -175,30 +175,30 @@ async def come_unbidden(town: Town) -> None:
             peer.subscribe("small", NUMBERS, name=TOPICS[0])
         else:
             peer.subscribe("early", NUMBERS, name=TOPICS[0])
-        await _expect_close(town, peer, f"{what} token", 4401, 4403)
+        await _expect_close(state, peer, f"{what} token", 4401, 4403)
 
 
-async def stay_silent(town: Town) -> None:
+async def stay_silent(state: State) -> None:
     """Open a socket and never say `connection_init`."""
-    with _connected(await Peer.connect(town.port)) as peer:
-        await _expect_close(town, peer, "silence", 4408)
+    with _connected(await Peer.connect(state.port)) as peer:
+        await _expect_close(state, peer, "silence", 4408)
 
 
-async def shake_half_a_hand(town: Town) -> None:
+async def shake_half_a_hand(state: State) -> None:
     """Start a request and never finish it."""
-    with _connected(await Peer.dial(town.port)) as peer:
-        peer.write(town.rng.choice((b"", b"G", b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgr")))
-        await town.linger(0.5, 5)
+    with _connected(await Peer.dial(state.port)) as peer:
+        peer.write(state.rng.choice((b"", b"G", b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgr")))
+        await state.linger(0.5, 5)
 
 
-async def speak_another_language(town: Town) -> None:
+async def speak_another_language(state: State) -> None:
     """Offer an unknown subprotocol."""
     try:
-        with _connected(await Peer.connect(town.port, protocol="graphql-ws")) as peer:
-            await _expect_close(town, peer, "another subprotocol", 4406)
+        with _connected(await Peer.connect(state.port, protocol="graphql-ws")) as peer:
+            await _expect_close(state, peer, "another subprotocol", 4406)
     except Gone as gone:
         if gone.code != 403:
-            town.wrong(f"another subprotocol: {gone}")
+            state.wrong(f"another subprotocol: {gone}")
 
 
 VISITS: dict[Visit, int] = {
@@ -216,16 +216,16 @@ VISITS: dict[Visit, int] = {
 }
 
 
-async def keep_visiting(town: Town) -> None:
+async def keep_visiting(state: State) -> None:
     """Run one visitor after the other until the end of the run."""
-    while not town.closing.is_set():
-        visit = town.rng.choices(list(VISITS), list(VISITS.values()))[0]
-        town.counts[f"visits: {visit.__name__}"] += 1
+    while not state.closing.is_set():
+        visit = state.rng.choices(list(VISITS), list(VISITS.values()))[0]
+        state.counts[f"visits: {visit.__name__}"] += 1
         try:
-            await visit(town)
+            await visit(state)
         except Gone as gone:
             # The server may find us too slow because this machine is busy.
-            town.counts[f"visitors ended: {gone.code}"] += 1
+            state.counts[f"visitors ended: {gone.code}"] += 1
             if gone.code not in _LET_GO:
-                town.wrong(f"{visit.__name__} was closed with {gone}")
-        await town.linger(0, 1)
+                state.wrong(f"{visit.__name__} was closed with {gone}")
+        await state.linger(0, 1)

@@ -39,8 +39,8 @@ async def test_live_subscribers_see_no_gap_and_no_repeat_when_the_epoch_changes(
     async with leaving_nothing(TopicManager(broker)) as manager:
         live, slow = [await started(manager.subscribe(NUMBERS)) for _ in range(2)]
         read, cursors = asyncio.create_task(take(live, 60)), list[str]()
-        for life in range(6):
-            cursors += await publish_all(manager, range(life * 10, life * 10 + 10))
+        for epoch in range(6):
+            cursors += await publish_all(manager, range(epoch * 10, epoch * 10 + 10))
             broker.restart()
 
         assert await read == [*range(60)]
@@ -195,7 +195,7 @@ async def test_a_late_message_of_a_lost_event_does_not_hide_its_replacement() ->
 # everything together
 
 
-class StormyWeather(Restarting):
+class RandomFaults(Restarting):
     """Answers late, and remembers the event before each event."""
 
     def __init__(self, chance: random.Random) -> None:
@@ -206,14 +206,14 @@ class StormyWeather(Restarting):
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         loop = asyncio.get_running_loop()
 
-        def in_turns(turns: int, event: Event) -> None:
-            if turns:
-                loop.call_soon(in_turns, turns - 1, event)
+        def after_ticks(ticks: int, event: Event) -> None:
+            if ticks:
+                loop.call_soon(after_ticks, ticks - 1, event)
             else:
                 deliver(event)
 
         await super().start(
-            lambda event: in_turns(self._chance.randrange(6), event), on_possible_gap
+            lambda event: after_ticks(self._chance.randrange(6), event), on_possible_gap
         )
 
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
@@ -242,7 +242,7 @@ class StormyWeather(Restarting):
         if not self.deaf:
             self.on_possible_gap(NUMBERS.name)
 
-    def clear_up(self) -> None:
+    def stop(self) -> None:
         self.deaf, self.down = False, set()
         self.on_possible_gap(NUMBERS.name)
 
@@ -250,7 +250,7 @@ class StormyWeather(Restarting):
 THE_END = -1
 
 
-async def follow(stream: Subscription[int], taken: list[Cursor], broker: StormyWeather) -> None:
+async def follow(stream: Subscription[int], taken: list[Cursor], broker: RandomFaults) -> None:
     async for number in stream:
         assert stream.cursor is not None
         assert broker.before[stream.cursor] == taken[-1], "A gap or a repeat"
@@ -259,21 +259,23 @@ async def follow(stream: Subscription[int], taken: list[Cursor], broker: StormyW
             break
 
 
-async def come_and_go(manager: TopicManager, broker: StormyWeather, chance: random.Random) -> None:
+async def resume_to_the_end(
+    manager: TopicManager, broker: RandomFaults, chance: random.Random
+) -> None:
     """Return at the end of the stream, or once its cursor has rightly expired."""
     taken = [broker.places()[0]]
     while True:
         stream = manager.subscribe(NUMBERS, after=str(taken[-1]))
-        life = asyncio.create_task(follow(stream, taken, broker))
+        reading_task = asyncio.create_task(follow(stream, taken, broker))
         if chance.random() < 0.8:
             await pause(chance.randrange(60))
-            life.cancel()
-        [outcome] = await asyncio.gather(life, return_exceptions=True)
+            reading_task.cancel()
+        [outcome] = await asyncio.gather(reading_task, return_exceptions=True)
         await stream.aclose()
         if outcome is None:
             return
         if isinstance(outcome, CursorExpired):
-            assert taken[-1] not in broker.places(), "Told so without need"
+            assert taken[-1] not in broker.places(), "Expired without need"
             return
         assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
 
@@ -284,17 +286,19 @@ async def test_in_outages_restarts_and_losses_a_stream_is_complete_or_gets_curso
     seed: int,
 ) -> None:
     chance = random.Random(seed)
-    broker = StormyWeather(chance)
+    broker = RandomFaults(chance)
     linger = Settings(topic_linger=chance.choice([0, 0.002, 0.05]))
     async with leaving_nothing(TopicManager(broker, settings=linger)) as manager:
         await manager.cursor(NUMBERS)
-        subscribers = [asyncio.create_task(come_and_go(manager, broker, chance)) for _ in range(6)]
+        subscribers = [
+            asyncio.create_task(resume_to_the_end(manager, broker, chance)) for _ in range(6)
+        ]
         for number in range(150):
             await manager.publish(NUMBERS, number)
             await pause(chance.randrange(6))
             if chance.random() < 0.3:
                 broker.change()
-        broker.clear_up()
+        broker.stop()
         await manager.publish(NUMBERS, THE_END)
 
         async with asyncio.timeout(PATIENCE):

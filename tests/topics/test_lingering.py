@@ -132,7 +132,7 @@ async def test_subscribers_that_resume_while_the_topic_opens_and_closes_miss_not
         async for number in stream:
             got.append(number)  # noqa: PERF401 - what was taken before a cancel counts as well
 
-    async def coming_and_going(manager: TopicManager, after: str) -> list[int]:
+    async def resume_until_the_end(manager: TopicManager, after: str) -> list[int]:
         got = list[int]()
         while count not in got:
             stream = manager.subscribe(NUMBERS, after=after)
@@ -148,7 +148,7 @@ async def test_subscribers_that_resume_while_the_topic_opens_and_closes_miss_not
     manager = lingering(TakingItsTime(), chance.choice([0, 0.0005]))
     async with leaving_nothing(manager):
         start = await manager.cursor(NUMBERS)
-        subscribers = [asyncio.create_task(coming_and_going(manager, start)) for _ in range(2)]
+        subscribers = [asyncio.create_task(resume_until_the_end(manager, start)) for _ in range(2)]
         for number in range(count + 1):
             await manager.publish(NUMBERS, number)
             await pause(chance.randrange(4))

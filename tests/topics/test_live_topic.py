@@ -290,7 +290,7 @@ async def test_the_last_subscriber_to_leave_stops_catching_up() -> None:
 
 
 async def test_a_topic_that_reopened_while_a_read_was_cancelled_catches_up() -> None:
-    class LettingGoSlowly(LosingItsData):
+    class CancellingSlowly(LosingItsData):
         async def unsubscribe(self, topic: str) -> None:
             await left.wait()
             await super().unsubscribe(topic)
@@ -299,11 +299,11 @@ async def test_a_topic_that_reopened_while_a_read_was_cancelled_catches_up() -> 
             try:
                 return await super().read(topic, after, limit)
             except asyncio.CancelledError:
-                await let_go.wait()
+                await may_cancel.wait()
                 raise
 
-    left, let_go = asyncio.Event(), asyncio.Event()
-    broker = LettingGoSlowly()
+    left, may_cancel = asyncio.Event(), asyncio.Event()
+    broker = CancellingSlowly()
     async with leaving_nothing(TopicManager(broker)) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         broker.hold_one_answer = True
@@ -322,7 +322,7 @@ async def test_a_topic_that_reopened_while_a_read_was_cancelled_catches_up() -> 
         await starting
 
         assert await take(back, 1) == [1]
-        let_go.set()
+        may_cancel.set()
         await back.aclose()
 
 
@@ -419,10 +419,10 @@ async def test_a_possible_gap_that_was_none_disturbs_no_subscriber() -> None:
 
 async def test_a_possible_gap_in_the_same_tick_does_not_undo_a_cancel() -> None:
     class Away(MemoryBroker):
-        asked = 0
+        reads = 0
 
         async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
-            self.asked += 1
+            self.reads += 1
             raise BrokerUnavailable("away")
 
     broker = Away()
@@ -431,8 +431,8 @@ async def test_a_possible_gap_in_the_same_tick_does_not_undo_a_cancel() -> None:
     topic = LiveTopic("numbers", broker)
     await topic.open()
     topic.refresh()
-    await wait_until(lambda: broker.asked == 1)
+    await wait_until(lambda: broker.reads == 1)
     topic.refresh()
     topic.cancel()
     await wait_until(lambda: asyncio.all_tasks() <= before)
-    assert broker.asked == 1
+    assert broker.reads == 1

@@ -214,10 +214,10 @@ async def test_many_threads_at_once_publish_each_event_once(manager: TopicManage
 async def test_concurrent_starts_start_the_broker_once() -> None:
     broker = AnsweringLate("start")
     manager = TopicManager(broker)
-    asking = [asyncio.create_task(manager.start()) for _ in range(5)]
+    starts = [asyncio.create_task(manager.start()) for _ in range(5)]
     await wait_until(lambda: broker.held)
     broker.answer.set()
-    await asyncio.gather(*asking)
+    await asyncio.gather(*starts)
     await manager.start()
 
     assert broker.held == 1
@@ -409,19 +409,19 @@ async def test_a_closed_manager_can_start_again(manager: TopicManager) -> None:
 def test_a_manager_works_in_a_new_event_loop() -> None:
     manager = TopicManager(MemoryBroker())
 
-    async def one_life(number: int) -> None:
+    async def run_once(number: int) -> None:
         stream = await started(manager.subscribe(NUMBERS))
         await publish_all(manager, [number])
         assert await take(stream, 1) == [number]
 
     for number in range(3):
-        asyncio.run(one_life(number))
+        asyncio.run(run_once(number))
 
 
 def test_an_event_loop_finds_no_events_of_an_earlier_loop() -> None:
     manager = TopicManager(MemoryBroker())
 
-    async def one_life(number: int) -> str:
+    async def run_once(number: int) -> str:
         stream = await started(manager.subscribe(NUMBERS))
         cursor = await manager.publish(NUMBERS, number, event_id="the same in each life")
         assert await take(stream, 1) == [number]
@@ -431,7 +431,7 @@ def test_an_event_loop_finds_no_events_of_an_earlier_loop() -> None:
         with pytest.raises(CursorExpired):
             await started(manager.subscribe(NUMBERS, after=after))
 
-    first, second = asyncio.run(one_life(1)), asyncio.run(one_life(2))
+    first, second = asyncio.run(run_once(1)), asyncio.run(run_once(2))
     for cursor in (first, second):
         asyncio.run(resume(cursor))
 

@@ -36,7 +36,7 @@ async def opening(broker: OutOfReach, manager: TopicManager) -> Waiting:
     return Waiting(manager.subscribe(NUMBERS), [])
 
 
-async def opening_behind_a_cursor(broker: OutOfReach, manager: TopicManager) -> Waiting:
+async def opening_after_a_cursor(broker: OutOfReach, manager: TopicManager) -> Waiting:
     start = await manager.cursor(NUMBERS)
     broker.down = {"head", "read"}
     await publish_all(manager, range(20))
@@ -67,7 +67,7 @@ async def catching_up(broker: OutOfReach, manager: TopicManager) -> Waiting:
     return Waiting(stream, [*range(20)])
 
 
-async def finding_the_head_behind_a_gap(broker: OutOfReach, manager: TopicManager) -> Waiting:
+async def finding_the_head_after_a_gap(broker: OutOfReach, manager: TopicManager) -> Waiting:
     stream = await started(manager.subscribe(NUMBERS))
     broker._histories.clear()
     broker.down = {"head"}
@@ -76,8 +76,8 @@ async def finding_the_head_behind_a_gap(broker: OutOfReach, manager: TopicManage
 
 
 Stage = Callable[[OutOfReach, TopicManager], Awaitable[Waiting]]
-WHOLE: list[Stage] = [opening, opening_behind_a_cursor, resuming, refilling, catching_up]
-ALL: list[Stage] = [*WHOLE, finding_the_head_behind_a_gap]
+WHOLE: list[Stage] = [opening, opening_after_a_cursor, resuming, refilling, catching_up]
+ALL: list[Stage] = [*WHOLE, finding_the_head_after_a_gap]
 
 
 async def cancelled(task: "asyncio.Task[int]", stream: Subscription[int], _: TopicManager) -> None:

@@ -231,7 +231,7 @@ async def test_revoking_needs_no_right_of_the_viewer() -> None:
 
 
 async def test_a_revocation_calls_each_watch_of_its_tokens_once() -> None:
-    told = list[str]()
+    called = list[str]()
     async with following() as revocations:
         for name, principal in {
             "alice": holder(iat=NOW - 10),
@@ -240,27 +240,27 @@ async def test_a_revocation_calls_each_watch_of_its_tokens_once() -> None:
             "bob": holder("bob", jti="b"),
             "carol": holder("carol", jti="c"),
         }.items():
-            revocations.watch(principal, lambda name=name: told.append(name))  # type: ignore[misc]
+            revocations.watch(principal, lambda name=name: called.append(name))  # type: ignore[misc]
 
         await revocations.revoke(subject="alice")
         await revocations.revoke(token_id="a")
         await revocations.revoke(token_id="b")
-        await wait_until(lambda: "bob" in told)
-        assert sorted(told) == ["alice", "alice again", "bob"]
+        await wait_until(lambda: "bob" in called)
+        assert sorted(called) == ["alice", "alice again", "bob"]
 
 
 async def test_a_removed_watch_is_not_called_and_leaves_nothing() -> None:
-    told = list[str]()
+    called = list[str]()
     async with following() as revocations:
-        unwatch = revocations.watch(holder(), lambda: told.append("gone"))
-        other = revocations.watch(holder(), lambda: told.append("there"))
+        unwatch = revocations.watch(holder(), lambda: called.append("gone"))
+        other = revocations.watch(holder(), lambda: called.append("there"))
         unwatch()
         unwatch()
         await revocations.revoke(subject="alice")
-        await wait_until(lambda: told)
+        await wait_until(lambda: called)
         other()
 
-        assert told == ["there"]
+        assert called == ["there"]
         assert not revocations._watches
 
 
@@ -277,17 +277,17 @@ async def test_watching_a_token_that_is_already_revoked_is_refused() -> None:
 async def test_a_failing_watch_does_not_affect_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told = list[str]()
+    called = list[str]()
 
     def fail() -> None:
-        told.append("failed")
+        called.append("failed")
         raise ValueError("on purpose")
 
     async with following() as revocations:
         for _ in range(3):
             revocations.watch(holder(), fail)
         await revocations.revoke(subject="alice")
-        await wait_until(lambda: len(told) == 3)
+        await wait_until(lambda: len(called) == 3)
         await revocations.revoke(subject="bob")
         await wait_until(lambda: is_revoked(revocations, holder("bob")))
     assert "A watcher failed" in caplog.text

@@ -76,7 +76,7 @@ async def test_an_event_that_was_not_taken_costs_a_subscriber_no_memory(
 # dropped subscriptions
 
 
-def readers_of(manager: TopicManager) -> int:
+def subscribers_of(manager: TopicManager) -> int:
     return sum(len(live_topic.subscribers) for live_topic in manager._live_topics.values())
 
 
@@ -88,7 +88,7 @@ async def own_generator(manager: TopicManager) -> AsyncIterator[int]:
 async def leave_a_generator(manager: TopicManager) -> None:
     numbers = own_generator(manager)
     reading = asyncio.ensure_future(anext(numbers))
-    await wait_until(lambda: readers_of(manager))
+    await wait_until(lambda: subscribers_of(manager))
     await manager.publish(NUMBERS, 1)
     await reading
     await numbers.aclose()  # type: ignore[attr-defined]
@@ -111,7 +111,7 @@ async def fail_in_a_loop(manager: TopicManager) -> None:
 
 async def cancel_a_task(manager: TopicManager) -> None:
     reading = asyncio.create_task(take(manager.subscribe(NUMBERS), 1))
-    await wait_until(lambda: readers_of(manager))
+    await wait_until(lambda: subscribers_of(manager))
     reading.cancel()
     await asyncio.wait([reading])
 
@@ -147,7 +147,7 @@ async def test_a_dropped_subscription_leaves_its_topic(
     await leave(manager)
     gc.collect()
 
-    assert readers_of(manager) == 0
+    assert subscribers_of(manager) == 0
 
 
 async def test_dropped_subscriptions_leave_without_the_garbage_collector(
@@ -157,7 +157,7 @@ async def test_dropped_subscriptions_leave_without_the_garbage_collector(
     try:
         for _ in range(1000):
             await break_a_loop(manager)
-        assert readers_of(manager) == 0
+        assert subscribers_of(manager) == 0
     finally:
         gc.enable()
 
@@ -207,7 +207,7 @@ async def test_a_waiting_task_without_other_references_is_not_collected(
 
     # Nothing refers to the task: asyncio itself has only a weak reference.
     asyncio.create_task(read())  # noqa: RUF006
-    await wait_until(lambda: readers_of(manager))
+    await wait_until(lambda: subscribers_of(manager))
     gc.collect()
     await manager.publish(NUMBERS, 1)
 

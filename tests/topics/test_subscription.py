@@ -60,17 +60,17 @@ async def test_a_subscription_starts_with_the_first_event_after_its_start(
     assert await take(stream, 1) == [3]
 
 
-fate = st.lists(st.integers(min_value=0, max_value=12), max_size=3)
+fates_of_an_event = st.lists(st.integers(min_value=0, max_value=12), max_size=3)
 
 
 @given(
-    fates=st.lists(fate, min_size=1, max_size=40),
+    fates=st.lists(fates_of_an_event, min_size=1, max_size=40),
     answer_turns=st.integers(0, 5),
-    breaths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
+    pauses=st.lists(st.integers(0, 6), min_size=1, max_size=6),
 )
 @pytest.mark.usefixtures("small_buffers")
 def test_every_subscriber_gets_all_in_order_though_the_live_path_drops_repeats_and_reorders(
-    fates: list[list[int]], answer_turns: int, breaths: list[int]
+    fates: list[list[int]], answer_turns: int, pauses: list[int]
 ) -> None:
     last = len(fates)
 
@@ -81,7 +81,7 @@ def test_every_subscriber_gets_all_in_order_though_the_live_path_drops_repeats_a
             reads = [asyncio.create_task(take_until(stream, last)) for stream in streams]
             for number in range(last + 1):
                 await manager.publish(NUMBERS, number)
-                await pause(breaths[number % len(breaths)])
+                await pause(pauses[number % len(pauses)])
             for got in await asyncio.gather(*reads):
                 assert Tally.of(got, range(last + 1)) == PERFECT
             for stream in streams:
@@ -100,7 +100,7 @@ async def test_subscribers_that_resume_many_times_lose_and_repeat_nothing(seed: 
     ]
     broker = UnreliableBroker(fates, answer_turns=chance.randrange(4))
 
-    async def coming_and_going(manager: TopicManager, after: str) -> list[int]:
+    async def resume_until_the_end(manager: TopicManager, after: str) -> list[int]:
         got = list[int]()
         while not got or got[-1] != count:
             stream = manager.subscribe(NUMBERS, after=after)
@@ -115,7 +115,7 @@ async def test_subscribers_that_resume_many_times_lose_and_repeat_nothing(seed: 
 
     async with leaving_nothing(TopicManager(broker)) as manager:
         start = await manager.cursor(NUMBERS)
-        subscribers = [asyncio.create_task(coming_and_going(manager, start)) for _ in range(8)]
+        subscribers = [asyncio.create_task(resume_until_the_end(manager, start)) for _ in range(8)]
         for number in range(count + 1):
             await manager.publish(NUMBERS, number)
             await pause(chance.randrange(4))

@@ -61,15 +61,15 @@ async def test_a_shared_execution_can_ask_for_a_cursor() -> None:
         await manager.close()
 
 
-@pytest.mark.parametrize("asking", ["subscribe", "cursor"])
-async def test_a_subject_that_asks_for_too_many_topics_is_refused(asking: str) -> None:
+@pytest.mark.parametrize("operation", ["subscribe", "cursor"])
+async def test_a_subject_that_asks_for_too_many_topics_is_refused(operation: str) -> None:
     manager = TopicManager(settings=Settings(new_topics_per_subject=3))
     viewer = Viewer(Principal("mallory", subscribe=("user.*",)))
 
     async def ask(number: int) -> None:
         topic = Topic(f"user.{number}", int)
         with viewing(viewer):
-            if asking == "cursor":
+            if operation == "cursor":
                 await manager.cursor(topic)
             else:
                 await manager.subscribe(topic).start()

@@ -59,11 +59,11 @@ async def answering() -> AsyncIterator[Peer]:
     peer.heartbeat.stop()
 
 
-async def pass_time(seconds: float, **each_turn: Any) -> None:
+async def pass_time(seconds: float, **each_tick: Any) -> None:
     """Let the loop run for `seconds` of its own time."""
     end = Peer.now() + seconds
     while Peer.now() < end:
-        for call in each_turn.values():
+        for call in each_tick.values():
             call()
         await asyncio.sleep(0)
 

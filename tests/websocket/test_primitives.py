@@ -45,7 +45,7 @@ async def test_items_are_taken_in_the_order_in_which_they_were_put() -> None:
 
 async def test_a_callback_is_called_for_each_item() -> None:
     mailbox: LightQueue[int] = LightQueue()
-    told: list[bool] = []
-    mailbox.on_put = lambda: told.append(mailbox.empty())
+    called: list[bool] = []
+    mailbox.on_put = lambda: called.append(mailbox.empty())
     mailbox.put_nowait(1)
-    assert told == [False]
+    assert called == [False]

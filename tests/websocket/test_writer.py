@@ -26,29 +26,29 @@ TAILS = [
 ]
 
 
-def wire_to(websocket: WebSocket) -> Writer:
+def writer_to(websocket: WebSocket) -> Writer:
     frames = frames_of(websocket)
     if frames is None:
         return AsgiWriter(websocket.send_text)
     return DirectWriter(frames, compress_above=1000)
 
 
-def is_full(wire: Writer) -> bool:
-    return wire.full
+def is_full(writer: Writer) -> bool:
+    return writer.full
 
 
-async def said(
+async def frames_sent_by(
     script: Script, protocol: type[asyncio.Protocol], *, offer: str | None = None
 ) -> list[Seen]:
     """Return the frames of an endpoint that runs `script` and closes when that is flushed."""
 
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
-        wire = wire_to(websocket)
-        work = wire.background()
+        writer = writer_to(websocket)
+        work = writer.background()
         background = asyncio.create_task(work) if work is not None else None
-        await script(wire)
-        await wire.flushed()
+        await script(writer)
+        await writer.flushed()
         await websocket.close()
         if background is not None:
             background.cancel()
@@ -61,20 +61,20 @@ async def said(
         return await socket.until_closed()
 
 
-async def something_of_everything(wire: Writer) -> None:
-    wire.write("first")
-    assert wire.push(HEAD, Batch(TAILS[:1]))
-    assert wire.push(HEAD, Batch(TAILS))
-    wire.write("é" * 70_000)
+async def send_all_kinds(writer: Writer) -> None:
+    writer.write("first")
+    assert writer.push(HEAD, Batch(TAILS[:1]))
+    assert writer.push(HEAD, Batch(TAILS))
+    writer.write("é" * 70_000)
     # The buffer is full: it accepts nothing that can wait.
-    assert not wire.push(HEAD, Batch(TAILS[:1]))
-    wire.write("last")
+    assert not writer.push(HEAD, Batch(TAILS[:1]))
+    writer.write("last")
 
 
 @pytest.mark.processes
 async def test_both_ways_have_the_same_bytes() -> None:
-    direct = await said(something_of_everything, WebSocketProtocol)
-    portable = await said(something_of_everything, WebSocketsSansIOProtocol)
+    direct = await frames_sent_by(send_all_kinds, WebSocketProtocol)
+    portable = await frames_sent_by(send_all_kinds, WebSocketsSansIOProtocol)
     assert direct == portable
     assert [frame.opcode for frame in direct] == [Opcode.TEXT] * 10 + [Opcode.CLOSE]
     assert direct[0].data == b"first"
@@ -83,23 +83,23 @@ async def test_both_ways_have_the_same_bytes() -> None:
 
 @pytest.mark.processes
 async def test_a_peer_that_inflates_reads_the_same() -> None:
-    plain = await said(something_of_everything, WebSocketProtocol)
-    inflated = await said(something_of_everything, WebSocketProtocol, offer="permessage-deflate")
+    plain = await frames_sent_by(send_all_kinds, WebSocketProtocol)
+    inflated = await frames_sent_by(send_all_kinds, WebSocketProtocol, offer="permessage-deflate")
     assert [frame.compressed for frame in inflated[2:8]] == [False, False, False, True, True, True]
     assert [frame.text for frame in inflated] == [frame.text for frame in plain]
 
 
 @pytest.mark.processes
 async def test_nothing_is_written_before_the_end_of_the_tick_unless_it_is_flushed() -> None:
-    async def script(wire: Writer) -> None:
-        assert isinstance(wire, DirectWriter)
-        wire.write("x" * FULL_BYTES)
-        assert is_full(wire)
-        await wire.flushed()
-        assert not is_full(wire)
-        wire.write("y")
+    async def script(writer: Writer) -> None:
+        assert isinstance(writer, DirectWriter)
+        writer.write("x" * FULL_BYTES)
+        assert is_full(writer)
+        await writer.flushed()
+        assert not is_full(writer)
+        writer.write("y")
 
-    *frames, _ = await said(script, WebSocketProtocol)
+    *frames, _ = await frames_sent_by(script, WebSocketProtocol)
     assert [frame.data[:1] for frame in frames] == [b"x", b"y"]
 
 
@@ -124,20 +124,20 @@ class Slow:
 
 @asynccontextmanager
 async def through(server: Slow) -> AsyncIterator[AsgiWriter]:
-    wire = AsgiWriter(server.send)
-    background = asyncio.create_task(wire.background())
+    writer = AsgiWriter(server.send)
+    background = asyncio.create_task(writer.background())
     try:
-        yield wire
+        yield writer
     finally:
         background.cancel()
 
 
 async def test_messages_are_sent_in_order_and_flush_waits_for_the_last() -> None:
     server = Slow()
-    async with through(server) as wire, patience():
+    async with through(server) as writer, patience():
         for n in range(10):
-            wire.write(str(n))
-        flushed = asyncio.create_task(wire.flushed())
+            writer.write(str(n))
+        flushed = asyncio.create_task(writer.flushed())
         server.let(9)
         await wait_until(lambda: len(server.taken) == 9)
         assert not flushed.done()
@@ -149,26 +149,26 @@ async def test_messages_are_sent_in_order_and_flush_waits_for_the_last() -> None
 async def test_it_is_full_at_its_bound_and_drained_at_half_of_it() -> None:
     server = Slow()
     piece = "x" * (FULL_BYTES // 4)
-    async with through(server) as wire, patience():
+    async with through(server) as writer, patience():
         for _ in range(3):
-            wire.write(piece)
-        assert not is_full(wire)
-        wire.write(piece)
-        assert is_full(wire)
-        drained = asyncio.create_task(wire.drained())
+            writer.write(piece)
+        assert not is_full(writer)
+        writer.write(piece)
+        assert is_full(writer)
+        drained = asyncio.create_task(writer.drained())
         server.let(2)
         await wait_until(lambda: len(server.taken) == 2)
-        assert is_full(wire)
+        assert is_full(writer)
         server.let(1)
         await drained
-        assert not is_full(wire)
+        assert not is_full(writer)
 
 
 @pytest.mark.parametrize("size", [1, FULL_BYTES, 3 * FULL_BYTES])
 async def test_a_message_of_any_size_leaves_and_makes_room(size: int) -> None:
     server = Slow()
-    async with through(server) as wire, patience():
-        wire.write("x" * size)
+    async with through(server) as writer, patience():
+        writer.write("x" * size)
         server.let(1)
-        await wire.flushed()
-        assert not is_full(wire)
+        await writer.flushed()
+        assert not is_full(writer)

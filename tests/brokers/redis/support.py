@@ -107,7 +107,7 @@ class Numbers:
             assert reader.told is None
             assert reader.got == expected
 
-    async def everybody_is_told(self, *, seconds: float = PATIENCE) -> None:
+    async def all_are_expired(self, *, seconds: float = PATIENCE) -> None:
         for reader in self.readers:
             await wait_until(lambda reader=reader: reader.told is not None, seconds=seconds)
 

@@ -273,7 +273,7 @@ async def test_subscribers_that_saw_events_lost_by_a_rewound_server_get_cursor_e
         server.start()
         await stream.publish_all([6, 7])
 
-        await stream.everybody_is_told()
+        await stream.all_are_expired()
         resuming = await stream.reader(after=cursors[2])
         await wait_until(lambda: resuming.got == [6, 7])
 
@@ -294,7 +294,7 @@ async def test_subscribers_that_saw_events_missing_in_a_replica_get_cursor_expir
             link.cut()
             await stream.publish(6)
 
-            await stream.everybody_is_told()
+            await stream.all_are_expired()
 
 
 @pytest.mark.parametrize("event", [True, False], ids=["by an event", "by the keep-alive"])
@@ -311,7 +311,7 @@ async def test_live_subscribers_get_cursor_expired_when_all_data_is_lost(
         if event:
             await stream.publish(3)
 
-        await stream.everybody_is_told()
+        await stream.all_are_expired()
         assert reader.got == [1, 2]
         old = stream.manager.subscribe(stream.topic, after=cursors[0])
         with pytest.raises(CursorExpired):
@@ -334,7 +334,7 @@ async def test_live_subscribers_get_cursor_expired_after_a_failover_to_an_empty_
             link._behind = empty.port
             link.cut()
 
-            await stream.everybody_is_told()
+            await stream.all_are_expired()
 
 
 @pytest.mark.usefixtures("keeping")

@@ -30,7 +30,7 @@ def token(subject: str, *, seconds: float = 3600, secret: str = SECRET) -> str:
 
 
 @dataclass
-class Town:
+class State:
     """The state that all clients share."""
 
     port: int
