@@ -81,7 +81,7 @@ def test_a_plain_function_is_taken(function: Any) -> None:
 
 
 @pytest.mark.parametrize("function", HIDDEN)
-async def test_what_would_have_to_be_awaited_is_no_result(function: Any) -> None:
+async def test_an_awaitable_is_no_result(function: Any) -> None:
     with pytest.raises(InternalError, match="where returned"):
         plain_result(function(), "where")
 

@@ -240,7 +240,7 @@ async def test_an_event_costs_a_subscription_one_error(
 @pytest.mark.parametrize("source", ["shared", "alone", "generated"])
 @pytest.mark.parametrize("field", ["breaks", "breaksLater"])
 @pytest.mark.parametrize("extensions", [(), (Watching,)], ids=["plain", "extended"])
-async def test_what_is_not_an_exception_costs_a_subscription_one_error(
+async def test_a_base_exception_costs_a_subscription_one_error(
     source: str, field: str, extensions: tuple[Any, ...]
 ) -> None:
     stage = Stage(*extensions)
@@ -260,7 +260,7 @@ async def test_what_is_not_an_exception_costs_a_subscription_one_error(
 
 @pytest.mark.processes
 @pytest.mark.parametrize("number", range(len(NO_EXCEPTIONS)))
-async def test_what_is_not_an_exception_is_an_answer_over_every_transport(number: int) -> None:
+async def test_a_base_exception_gets_an_answer_over_every_transport(number: int) -> None:
     document = f"{{ breaks(number: {number}) }}"
     async with running(application(Stage().router)) as origin, client_of(origin) as client:
         async with open_socket(f"ws://{origin}") as socket:
@@ -374,7 +374,7 @@ async def test_any_other_cancellation_becomes_an_error() -> None:
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-async def test_what_stops_the_event_loop_does_so_after_the_answer(
+async def test_an_exception_that_stops_the_event_loop_does_so_after_the_answer(
     stop: type[BaseException],
 ) -> None:
     def in_a_loop_of_its_own() -> None:

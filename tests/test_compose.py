@@ -469,7 +469,7 @@ async def test_an_event_of_one_replica_reaches_the_clients_of_the_other(service:
         assert '"WebSocket /graphql" [accepted]' in replica.log_file.read_text()
 
 
-async def test_bad_tokens_of_one_address_leave_the_others_alone(service: Service) -> None:
+async def test_bad_tokens_of_one_address_do_not_affect_others(service: Service) -> None:
     await service.start("127.0.0.2")
 
     def client(address: str) -> httpx.AsyncClient:

@@ -14,7 +14,7 @@ def block(seconds: float) -> None:
     time.sleep(seconds)
 
 
-async def test_it_expires_once_and_not_before_its_time() -> None:
+async def test_a_deadline_expires_once_and_not_early() -> None:
     loop = asyncio.get_running_loop()
     expired: list[float] = []
     began = loop.time()
@@ -52,7 +52,7 @@ async def test_a_limited_body_is_ended_when_the_time_is_over() -> None:
             await asyncio.Event().wait()
 
 
-async def test_a_limited_body_that_ends_in_time_is_left_alone() -> None:
+async def test_a_body_that_ends_within_its_limit_is_not_interrupted() -> None:
     async with time_limit(SECONDS / 3):
         pass
     await asyncio.sleep(SECONDS)

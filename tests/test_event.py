@@ -170,7 +170,7 @@ def test_a_cursor_in_an_event_stays_a_cursor() -> None:
         "$",
     ],
 )
-def test_what_is_no_cursor_is_refused(text: str) -> None:
+def test_an_invalid_cursor_is_refused(text: str) -> None:
     with pytest.raises(BadUserInput, match="cursor"):
         Cursor.parse(text)
 
@@ -329,7 +329,7 @@ def test_missing_and_unknown_parameters_are_refused(values: dict[str, int]) -> N
 
 
 @pytest.mark.parametrize("value", ["", "a.b", "a b", "*", "<id>", ".", None.__class__, "a\n"])
-def test_a_parameter_can_not_reach_out_of_its_segment(value: object) -> None:
+def test_a_parameter_can_not_leave_its_segment(value: object) -> None:
     with pytest.raises(BadUserInput, match="segment"):
         Topic("tasks.<id>", int)(id=value)
 
@@ -381,7 +381,7 @@ def test_an_invalid_escape_is_not_read(segment: str) -> None:
 @pytest.mark.parametrize(
     "segment", ["", "a+", "++", "+2e", "+41", "+2", "+FF", "+C3", "a.b", "é", "a b", "+2B+"]
 )
-def test_a_segment_that_is_no_escaped_text_is_refused(segment: str) -> None:
+def test_a_segment_that_is_not_escaped_text_is_refused(segment: str) -> None:
     with pytest.raises(BadUserInput, match="escape_segment"):
         unescape_segment(segment)
 

@@ -101,7 +101,7 @@ def test_the_command_line_names_what_to_install() -> None:
     assert (done.returncode, done.stderr) == (1, told)
 
 
-def test_a_mistake_of_ours_is_no_missing_extra() -> None:
+def test_an_import_error_of_our_own_is_not_reported_as_a_missing_extra() -> None:
     with pytest.raises(ModuleNotFoundError) as raised, needs("server", "This"):
         raise ModuleNotFoundError("No module named 'gqlnotify.oops'", name="gqlnotify.oops")
     assert not isinstance(raised.value, MissingExtra)

@@ -63,7 +63,7 @@ def test_the_index_names_every_page() -> None:
     assert {name for name in named if "/" not in name} == pages
 
 
-def test_what_is_quoted_of_the_proxys_configuration_is_in_it() -> None:
+def test_the_quoted_lines_are_in_the_configuration_of_the_proxy() -> None:
     page = (HOW_TO / "proxies.md").read_text()
     quoted = re.search(r"^```haproxy\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert quoted is not None
@@ -104,7 +104,7 @@ async def test_a_filter_runs_before_map(page: Any) -> None:
 
 
 @of("data-loaders")
-async def test_what_the_pages_context_has_can_be_used_and_the_viewer_can_not(page: Any) -> None:
+async def test_the_context_of_the_page_can_be_used_and_the_viewer_can_not(page: Any) -> None:
     async with socket_of(page.app) as socket:
         after = {"extensions": {"after": await cursor(socket)}}
         await socket.query('mutation { say(authorId: 1, text: "hi") { text } }')

@@ -34,7 +34,7 @@ def test_the_steady_rate_is_never_refused() -> None:
     assert allowed(Rate(10, burst=2), [i / 10 for i in range(1000)]) == 1000
 
 
-def test_what_is_refused_does_not_count() -> None:
+def test_refused_messages_do_not_count() -> None:
     rate = Rate(1, burst=1)
     assert rate.allows(0)
     assert allowed(rate, [0.5] * 1000) == 0

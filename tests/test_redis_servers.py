@@ -56,7 +56,7 @@ def test_a_server_that_is_not_persistent_restarts_empty(redis_program: Path) -> 
         assert server.ask("DBSIZE") == 0
 
 
-def test_a_paused_server_accepts_and_answers_only_when_it_is_resumed(redis_program: Path) -> None:
+def test_a_paused_server_answers_only_when_it_is_resumed(redis_program: Path) -> None:
     with redis_server(redis_program) as server:
         server.pause()
         with pytest.raises(redis.TimeoutError), connect(server.url, timeout=0.2) as client:
@@ -86,7 +86,7 @@ def test_the_url_of_a_server_contains_its_password(redis_program: Path, unix: bo
             client.ping()
 
 
-def test_a_server_with_tls_is_trusted_by_its_url_alone() -> None:
+def test_the_url_of_a_server_with_tls_contains_its_certificate() -> None:
     with redis_server(tls=True, password="secret") as server:
         assert server.url.startswith("rediss://")
         assert server.ask("PING")
@@ -172,7 +172,7 @@ def test_after_a_failover_there_can_be_another() -> None:
         assert watched.master is first
 
 
-def test_a_frozen_link_holds_back_what_it_is_sent_until_it_is_thawed() -> None:
+def test_a_frozen_link_holds_back_all_data_until_it_is_thawed() -> None:
     with redis_server() as server, Link(server.port) as link, _line(link) as old:
         link.freeze()
         with _line(link) as new:

@@ -448,7 +448,7 @@ async def test_an_encoder_that_returns_bytes_still_makes_text_frames() -> None:
 
 
 @pytest.mark.processes
-async def test_an_answer_that_cannot_be_encoded_ends_its_operation_alone() -> None:
+async def test_an_answer_that_can_not_be_encoded_ends_only_its_operation() -> None:
     class Strict(GraphQLRouter[Any, Any]):
         def encode_json(self, data: object) -> str:
             text = json.dumps(data, ensure_ascii=False)
@@ -526,7 +526,7 @@ async def test_masked_errors_stay_masked(router: Router) -> None:
 
 
 @pytest.mark.processes
-async def test_the_depth_limiter_limits_subscriptions_too(router: Router) -> None:
+async def test_the_depth_limiter_limits_subscriptions(router: Router) -> None:
     made = router(schema_of(extensions=[lambda: QueryDepthLimiter(max_depth=1)]))
     deep = "nested { nested { nested { hello } } }"
     async with websocket(made) as socket:

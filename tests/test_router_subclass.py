@@ -112,7 +112,7 @@ def test_sockets_that_do_not_check_tokens_are_refused_together_with_tokens(route
     router(schema_of())
 
 
-async def test_what_an_application_changes_later_does_not_open_a_way_around_tokens() -> None:
+async def test_later_changes_of_the_application_do_not_bypass_tokens() -> None:
     made = GraphQLRouter(
         schema_of(), authenticate=_anybody, settings=Settings(broker_url="memory://")
     )

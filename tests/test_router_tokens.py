@@ -425,7 +425,9 @@ async def test_a_token_that_outlives_every_timer_is_accepted(message_app: Messag
 
 @pytest.mark.processes
 @pytest.mark.parametrize("exp", [10**20, -1, 1e308, "soon", None, True])
-async def test_an_expiry_that_is_no_time_is_refused(message_app: MessageApp, exp: Any) -> None:
+async def test_an_expiry_that_is_not_a_time_is_refused_on_a_socket(
+    message_app: MessageApp, exp: Any
+) -> None:
     async with websocket(message_app.locked()) as socket:
         await socket.send({"type": "connection_init", "payload": {"token": token(exp=exp)}})
         assert (await socket.closed()).code in {4401, 4403}

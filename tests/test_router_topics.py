@@ -92,7 +92,7 @@ async def test_routes_of_fastapi_return_and_take_cursors(message_app: MessageApp
 
 
 @pytest.mark.processes
-async def test_a_topic_streams_under_strawberrys_router_too(message_app: MessageApp) -> None:
+async def test_a_topic_streams_under_strawberrys_router(message_app: MessageApp) -> None:
     async with websocket(StrawberryRouter(message_app.schema)) as socket:
         await subscribed(socket)
         result = await next_message(message_app, socket, "hi")
@@ -199,7 +199,7 @@ async def test_a_route_a_background_task_and_a_thread_publish(message_app: Messa
 
 @pytest.mark.processes
 @pytest.mark.parametrize("extensions", [(), (MaskErrors,)], ids=["plain", "masked"])
-async def test_a_value_that_is_no_event_is_the_servers_mistake(
+async def test_publishing_an_invalid_value_is_a_server_error(
     extensions: tuple[type[SchemaExtension], ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     message_app, secret = MessageApp(), "hunter2"

@@ -28,7 +28,7 @@ def test_a_time_is_a_number(claim: str, value: Any) -> None:
         principal_from({"sub": "alice", claim: value})
 
 
-def test_what_can_be_revoked_is_known_by_name_and_time() -> None:
+def test_a_principal_knows_its_token_id_and_issue_time() -> None:
     principal = principal_from({"sub": "alice", "jti": "a", "iat": 5})
 
     assert (principal.token_id, principal.issued_at) == ("a", 5)
@@ -45,7 +45,7 @@ def test_a_right_to_a_pattern_is_one_to_every_topic_that_fits_it() -> None:
     assert may(principal, "publish", "anything.at:all")
 
 
-def test_rights_are_kept_apart_and_any_of_them_will_do() -> None:
+def test_rights_to_subscribe_and_to_publish_are_separate() -> None:
     principal = Principal("alice", subscribe=("a", "b.*"), publish=("c",))
 
     assert may(principal, "subscribe", "b.1")

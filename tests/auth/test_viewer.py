@@ -52,7 +52,7 @@ async def test_the_viewers_right_is_checked() -> None:
             await authorize("publish", "a")
 
 
-async def test_one_of_several_topics_will_do_and_the_refusal_names_the_first() -> None:
+async def test_the_right_to_one_of_several_topics_is_enough_and_a_refusal_names_the_first() -> None:
     viewer = Viewer(Principal("alice", subscribe=("b",)))
 
     await check_right(viewer, "subscribe", "a", "b")

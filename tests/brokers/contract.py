@@ -90,7 +90,7 @@ class BrokerContract(ABC):
         assert len(set(cursors)) == 1
         assert (await broker.head(topic)).seq == 1
 
-    async def test_an_event_id_is_remembered_for_its_own_topic_alone(
+    async def test_an_event_id_is_remembered_only_for_its_own_topic(
         self, broker: Broker, topic: str
     ) -> None:
         other = _new_topic()
@@ -176,7 +176,7 @@ class BrokerContract(ABC):
 
         assert await broker.head(topic) == newest
 
-    async def test_what_is_published_after_head_can_be_read_back_from_it(
+    async def test_events_published_after_head_can_be_read_after_it(
         self, broker: Broker, topic: str
     ) -> None:
         empty = await broker.head(topic)
@@ -367,7 +367,7 @@ class BrokerContract(ABC):
 
         await wait_until(lambda: _is_expired(forgetful, topic, start))
 
-    async def test_a_subscribed_topic_does_not_end_by_idleness_alone(
+    async def test_an_idle_topic_with_subscribers_is_kept(
         self, forgetful: Broker, topic: str
     ) -> None:
         await forgetful.subscribe(topic)
@@ -378,7 +378,7 @@ class BrokerContract(ABC):
         assert await forgetful.head(topic) == head
         assert await forgetful.publish(topic, b"y") == head.next()
 
-    async def test_a_subscribed_topic_without_an_event_does_not_end_by_idleness_alone(
+    async def test_an_idle_empty_topic_with_subscribers_is_kept(
         self, forgetful: Broker, topic: str
     ) -> None:
         await forgetful.subscribe(topic)
@@ -392,7 +392,7 @@ class BrokerContract(ABC):
 
     # the live path
 
-    async def test_what_is_published_after_subscribe_is_delivered_as_the_history_keeps_it(
+    async def test_events_published_after_subscribe_are_delivered_as_in_the_history(
         self, broker: Broker, topic: str, delivered: list[Event]
     ) -> None:
         await broker.subscribe(topic)
@@ -403,7 +403,7 @@ class BrokerContract(ABC):
         await wait_until(lambda: len(delivered) == 2)
         assert delivered == list(await broker.read(topic, start, ALL))
 
-    async def test_what_is_not_subscribed_is_not_delivered(
+    async def test_events_of_other_topics_are_not_delivered(
         self, broker: Broker, topic: str, delivered: list[Event]
     ) -> None:
         heard = _new_topic()
@@ -437,7 +437,7 @@ class BrokerContract(ABC):
         await wait_until(lambda: delivered)
         assert [e.topic for e in delivered] == [other]
 
-    async def test_unsubscribing_from_what_is_not_subscribed_is_no_error(
+    async def test_unsubscribing_without_a_subscription_is_no_error(
         self, broker: Broker, topic: str
     ) -> None:
         await broker.unsubscribe(topic)

@@ -18,7 +18,7 @@ class TestMemoryBroker(BrokerContract):
         return MemoryBroker(length=length, seconds=seconds)
 
 
-async def test_it_keeps_exactly_its_length() -> None:
+async def test_the_memory_broker_keeps_exactly_its_length() -> None:
     broker = MemoryBroker(length=3)
     cursors = [await broker.publish("t", b"%d" % n) for n in range(10)]
 
@@ -52,7 +52,7 @@ async def test_a_topic_that_fits_a_pattern_is_forgotten_after_its_own_time() -> 
     assert await broker.head("lasting") == lasting
 
 
-async def test_it_is_always_there() -> None:
+async def test_the_check_of_the_memory_broker_always_passes() -> None:
     await MemoryBroker().check()
 
 
@@ -78,7 +78,7 @@ async def test_the_history_survives_closing_as_long_as_the_broker_does() -> None
     assert await broker.read("t", start, ALL) == [Event("t", cursor, b"x")]
 
 
-async def test_it_publishes_without_having_been_started() -> None:
+async def test_the_memory_broker_can_publish_before_its_start() -> None:
     broker = MemoryBroker()
     await broker.subscribe("t")
 

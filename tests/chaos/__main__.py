@@ -45,7 +45,9 @@ def _act(title: str, plan: Sequence[Fault], seed: int, scale: Scale) -> bool:
     logs = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"{title}: seed {seed}, {len(plan)} faults, logs in {logs}", flush=True)
     began = time.monotonic()
-    report = run(plan, seed=seed, logs=logs, scale=scale, tell=lambda line: print(line, flush=True))
+    report = run(
+        plan, seed=seed, logs=logs, scale=scale, progress=lambda line: print(line, flush=True)
+    )
     print(f"\n{report}\n\n{report.faults} faults in {time.monotonic() - began:.0f} s")
     for problem in report.problems:
         print(f"WRONG: {problem}")

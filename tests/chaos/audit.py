@@ -91,7 +91,7 @@ class _Ledger:
         else:
             self._in(self._published[place].phase).delivered += 1
             counts.reordered += place < self._next
-            counts.lost += self._behind_gap(arrival)
+            counts.lost += self._after_gap(arrival)
             self._take(place)
 
     def close(self) -> dict[int, Counts]:
@@ -107,7 +107,7 @@ class _Ledger:
         self._missing.discard(place)
         self._next = max(self._next, place + 1)
 
-    def _behind_gap(self, arrival: Arrival) -> int:
+    def _after_gap(self, arrival: Arrival) -> int:
         # A gap ends at the cursor from which the client continues, not at the next event.
         if self._gap is None or self._gap.cursor is None or arrival.cursor is None:
             return 0

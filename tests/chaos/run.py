@@ -82,7 +82,7 @@ def run(
     seed: int,
     logs: Path,
     scale: Scale | None = None,
-    tell: Progress = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Report:
     """Run these faults, and report."""
     plan = [CALM, *faults]
@@ -90,18 +90,18 @@ def run(
     problems: list[str] = []
     with staged(scale or Scale(), seed, logs) as stage:
         try:
-            _perform(stage, plan, random.Random(seed), took, tell)
+            _perform(stage, plan, random.Random(seed), took, progress)
             _finish(stage)
         except Exception:
             what = f"{stage.phase.number} {plan[stage.phase.number].name}"
             problems.append(f"{what}: {traceback.format_exc()}")
-            tell(problems[-1])
+            progress(problems[-1])
         problems += _complaints(stage)
         return _report(stage, plan, took, problems)
 
 
 def _perform(
-    stage: Stage, plan: Sequence[Fault], rng: random.Random, took: list[float], tell: Progress
+    stage: Stage, plan: Sequence[Fault], rng: random.Random, took: list[float], progress: Progress
 ) -> None:
     for phase, fault in enumerate(plan):
         stage.phase.number = phase
@@ -113,7 +113,7 @@ def _perform(
         # A client that starts again after a gap waits for a new event.
         with stage.held() if rng.random() < 0.5 and not fault.forgets else nullcontext():
             took.append(stage.settle())
-        tell(f"{phase:4}  {fault.name}: {happened:.1f} s, all caught up {took[-1]:.1f} s later")
+        progress(f"{phase:4}  {fault.name}: {happened:.1f} s, all caught up {took[-1]:.1f} s later")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def test_each_kind_of_mistake_is_counted(numbers: tuple[int, ...], amiss: dict[s
         assert getattr(counts, name) == amiss.get(name, 0), name
 
 
-def test_what_lies_in_an_announced_gap_is_not_lost() -> None:
+def test_events_in_an_announced_gap_are_not_lost() -> None:
     gap = Arrival(0, None, None)
     counts = audit(PUBLISHED, [*of(0, 1), gap, *of(4)])[0]
 

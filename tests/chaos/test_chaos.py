@@ -31,7 +31,7 @@ def test_no_client_misses_an_event_and_each_lost_history_is_reported(
     plan = [fault for fault in FAULTS if fault.name in WORST]
     random.Random(seed).shuffle(plan)
     # Last, because it may lose events and announce that.
-    report = run([*plan, FLUSH], seed=seed, logs=tmp_path, scale=SCALE, tell=print)
+    report = run([*plan, FLUSH], seed=seed, logs=tmp_path, scale=SCALE, progress=print)
     assert report.good, f"seed {seed}\n{report}\n" + "\n".join(report.problems)
     assert report.faults == len(WORST) + 1
     assert report.rows[FLUSH.name].counts.gaps > 0

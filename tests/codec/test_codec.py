@@ -404,7 +404,7 @@ class Bag:
         self.__dict__.update(content)
 
 
-def test_what_pydantic_leaves_out_is_missed() -> None:
+def test_a_field_that_pydantic_leaves_out_is_noticed() -> None:
     codec_of(Hiding).encode(Hiding(shown=1))
     with pytest.raises(Unfit, match="left_out"):
         codec_of(Hiding).encode(Hiding(left_out=1))
@@ -431,7 +431,7 @@ DIFFERENT: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_what_is_equal_is_not_yet_the_same(one: Any, other: Any) -> None:
+def test_equal_values_of_different_types_are_different(one: Any, other: Any) -> None:
     assert difference(one, other) is not None
     assert difference(other, one) is not None
 
@@ -495,7 +495,7 @@ types = st.recursive(
 
 
 @given(st.data(), types)
-def test_what_was_published_reads_back_or_is_refused(data: st.DataObject, typed: Typed) -> None:
+def test_a_published_value_reads_back_or_is_refused(data: st.DataObject, typed: Typed) -> None:
     type_, strategy = typed
     value = data.draw(strategy)
     try:

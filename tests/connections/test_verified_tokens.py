@@ -71,7 +71,7 @@ def test_only_the_very_token_is_found(other: Any) -> None:
     assert verified.find(other) is None
 
 
-def test_what_claims_hold_counts_and_the_oldest_tokens_make_room() -> None:
+def test_the_size_of_claims_counts_and_the_oldest_tokens_are_evicted() -> None:
     clock = Clock()
     verified = VerifiedTokens(max_bytes=200_000, now=clock)
     heavy: dict[str, Any] = {"groups": [["member"] for _ in range(500)]}

@@ -97,7 +97,7 @@ async def test_a_client_that_sends_too_fast_is_closed_for_good(empty: Server) ->
     assert (close.code, close.reason) == (1008, "Too many messages")
 
 
-async def test_a_client_that_keeps_to_the_rate_is_left_alone(empty: Server) -> None:
+async def test_a_client_within_the_rate_is_not_limited(empty: Server) -> None:
     async with open_socket(empty.ws) as socket:
         await socket.init(bearer("alice"))
         await socket.send(*({"type": "pong"} for _ in range(15)))
@@ -123,7 +123,7 @@ async def test_a_peer_that_does_not_read_for_too_long_is_closed_and_can_reconnec
     assert await refused(empty, "too_slow") == before + 1
 
 
-async def test_what_is_refused_is_counted_by_its_reason(empty: Server) -> None:
+async def test_refusals_are_counted_by_reason(empty: Server) -> None:
     before = await refused(empty, "unauthenticated")
     async with open_socket(empty.ws) as socket:
         await socket.send({"type": "connection_init", "payload": {"Authorization": "rubbish"}})

@@ -82,7 +82,9 @@ async def test_a_client_that_lagged_gets_the_latest_of_each_key_and_how_many_wer
     assert left_out == [here - there - 1 for there, here in zip(before, places, strict=True)]
 
 
-async def test_without_the_policy_it_gets_all(exchange: Server, trader: Socket) -> None:
+async def test_without_latest_by_a_client_gets_every_event(
+    exchange: Server, trader: Socket
+) -> None:
     got = await read_late(exchange, trader, "all", whole=True, perViewer=False)
 
     assert [result["data"]["prices"]["value"] for result in got] == list(range(COUNT))

@@ -131,7 +131,7 @@ async def test_init_is_acknowledged(socket: Socket, message: Any) -> None:
 
 
 @pytest.mark.parametrize("payload", NOT_OBJECTS_OR_NULL, ids=shown)
-async def test_init_with_a_payload_that_is_no_object_closes_with_4400(
+async def test_init_with_a_payload_that_is_not_an_object_closes_with_4400(
     socket: Socket, payload: Any
 ) -> None:
     await socket.send({"type": "connection_init", "payload": payload})
@@ -249,7 +249,7 @@ async def test_a_pong_is_ignored_before_init(socket: Socket) -> None:
 
 @pytest.mark.parametrize("type_", ["ping", "pong"])
 @pytest.mark.parametrize("payload", NOT_OBJECTS_OR_NULL, ids=shown)
-async def test_a_ping_or_pong_payload_that_is_no_object_closes_with_4400(
+async def test_a_ping_or_pong_payload_that_is_not_an_object_closes_with_4400(
     ready: Socket, type_: str, payload: Any
 ) -> None:
     await ready.send({"type": type_, "payload": payload})
@@ -521,7 +521,7 @@ async def test_any_string_of_256_characters_is_an_id(ready: Socket, id_: str) ->
 
 @pytest.mark.parametrize("type_", ["subscribe", "complete"])
 @pytest.mark.parametrize("id_", [None, "", *NOT_STRINGS], ids=shown)
-async def test_an_id_that_is_no_string_or_empty_closes_with_4400(
+async def test_an_id_that_is_not_a_string_or_empty_closes_with_4400(
     ready: Socket, type_: str, id_: Any
 ) -> None:
     await ready.send({"id": id_, "type": type_, "payload": {"query": HELLO}})
@@ -596,7 +596,7 @@ async def test_complete_is_ignored_after_the_operation_ended(ready: Socket) -> N
 
 @pytest.mark.parametrize("message", NOT_OBJECTS, ids=shown)
 @pytest.mark.parametrize("acknowledged", [False, True])
-async def test_a_message_that_is_no_object_closes_with_4400(
+async def test_a_message_that_is_not_an_object_closes_with_4400(
     socket: Socket, message: Any, acknowledged: bool
 ) -> None:
     if acknowledged:
@@ -631,7 +631,7 @@ async def test_a_message_that_is_no_object_closes_with_4400(
     ],
     ids=shown,
 )
-async def test_what_is_no_json_closes_with_4400(ready: Socket, text: str) -> None:
+async def test_a_text_that_is_not_json_closes_with_4400(ready: Socket, text: str) -> None:
     await ready.raw(text)
     await assert_closed(ready, 4400)
 
@@ -690,7 +690,7 @@ async def test_a_missing_type_closes_with_4400(ready: Socket, message: Any) -> N
 
 
 @pytest.mark.parametrize("payload", NOT_OBJECTS, ids=shown)
-async def test_subscribe_with_a_payload_that_is_no_object_closes_with_4400(
+async def test_subscribe_with_a_payload_that_is_not_an_object_closes_with_4400(
     ready: Socket, payload: Any
 ) -> None:
     await ready.send({"id": "1", "type": "subscribe", "payload": payload})
@@ -698,7 +698,7 @@ async def test_subscribe_with_a_payload_that_is_no_object_closes_with_4400(
 
 
 @pytest.mark.parametrize("query", [None, *NOT_STRINGS], ids=shown)
-async def test_a_query_that_is_no_string_closes_with_4400(ready: Socket, query: Any) -> None:
+async def test_a_query_that_is_not_a_string_closes_with_4400(ready: Socket, query: Any) -> None:
     await ready.subscribe("1", query)
     await assert_closed(ready, 4400)
 
@@ -719,7 +719,7 @@ async def test_variables_or_extensions_that_are_no_object_close_with_4400(
 
 
 @pytest.mark.parametrize("name", NOT_STRINGS, ids=shown)
-async def test_an_operation_name_that_is_no_string_closes_with_4400(
+async def test_an_operation_name_that_is_not_a_string_closes_with_4400(
     ready: Socket, name: Any
 ) -> None:
     await ready.subscribe("1", HELLO, operationName=name)

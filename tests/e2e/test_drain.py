@@ -192,7 +192,7 @@ async def test_sockets_close_with_1012_evenly_over_the_window(
 
 
 @each_program
-async def test_what_was_published_before_is_sent_before_the_close(
+async def test_events_published_before_the_drain_are_sent_before_the_close(
     program: Program, start: Start, topics: TopicManager
 ) -> None:
     with start(program=program, window=1) as server:
@@ -349,7 +349,7 @@ async def _closing(socket: FrameSocket) -> Seen:
 
 
 @each_of_ours
-async def test_it_is_not_ready_refuses_sockets_and_answers_everything_else(
+async def test_a_draining_process_is_not_ready_and_refuses_only_sockets(
     arguments: Sequence[str], start: Start
 ) -> None:
     # The drain takes longer than the test.
@@ -492,7 +492,7 @@ async def test_a_stream_over_http_is_cut_so_that_its_client_reconnects(
         (TWO, signal.SIGINT, signal.SIGINT),
     ],
 )
-async def test_a_second_signal_ends_it_at_once(
+async def test_a_second_signal_ends_the_drain_at_once(
     arguments: Sequence[str], first: int, second: int, start: Start
 ) -> None:
     with start(*arguments, window=120) as server:
@@ -553,7 +553,7 @@ def nobody() -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}"
 
 
-async def test_a_second_signal_ends_a_start_as_well(nobody: str, tmp_path: Path) -> None:
+async def test_a_second_signal_ends_a_start(nobody: str, tmp_path: Path) -> None:
     settings = {"broker_url": nobody, "broker_wait": 600, "jwt_secret": SECRET}
     said = Program(SERVE.command, "Waiting for application startup")
     with serving(APP, tmp_path, program=said, **settings) as server:
@@ -564,7 +564,7 @@ async def test_a_second_signal_ends_a_start_as_well(nobody: str, tmp_path: Path)
 
 
 @each_of_ours
-async def test_a_signal_during_the_start_ends_it_when_it_has_started(
+async def test_a_signal_during_the_start_ends_the_process_once_it_has_started(
     arguments: Sequence[str], nobody: str, tmp_path: Path
 ) -> None:
     settings = {"broker_url": nobody, "broker_wait": 1, "jwt_secret": SECRET}

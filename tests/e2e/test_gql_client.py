@@ -36,13 +36,13 @@ async def results(session: Any, request: GraphQLRequest) -> AsyncIterator[Execut
         yield result
 
 
-async def test_it_queries_and_mutates(server: Server) -> None:
+async def test_gql_runs_queries_and_mutations(server: Server) -> None:
     async with patience(), client(server) as session:
         assert await session.execute(gql("{ hello }")) == {"hello": "world"}
         assert await session.execute(gql('mutation { open(gate: "gql") }')) == {"open": True}
 
 
-async def test_it_subscribes_to_an_ordinary_generator(server: Server) -> None:
+async def test_gql_subscribes_to_an_ordinary_generator(server: Server) -> None:
     async with patience(), client(server) as session:
         stream = session.subscribe(gql("subscription { count(to: 3) }"))
         assert [result["count"] async for result in stream] == [1, 2, 3]
@@ -101,27 +101,27 @@ async def test_a_cursor_that_expired_is_an_error(server: Server) -> None:
     assert refused.value.errors[0]["extensions"]["code"] == "CURSOR_EXPIRED"
 
 
-async def test_it_brings_its_token_in_the_init_payload(locked: Server) -> None:
+async def test_gql_sends_its_token_in_the_init_payload(locked: Server) -> None:
     payload = {"Authorization": f"Bearer {token('carol')}"}
     async with patience(), client(locked, init_payload=payload) as session:
         assert await session.execute(gql("{ subject }")) == {"subject": "carol"}
 
 
-async def test_it_brings_its_token_in_the_headers(locked: Server) -> None:
+async def test_gql_sends_its_token_in_the_headers(locked: Server) -> None:
     headers = {"Authorization": f"Bearer {token('carol')}"}
     async with patience(), client(locked, headers=headers) as session:
         assert await session.execute(gql("{ subject }")) == {"subject": "carol"}
 
 
 @pytest.mark.parametrize("payload", [{}, {"token": "nonsense"}])
-async def test_it_is_refused_without_a_token(locked: Server, payload: dict[str, str]) -> None:
+async def test_gql_is_refused_without_a_token(locked: Server, payload: dict[str, str]) -> None:
     with pytest.raises((TransportError, ConnectionClosedError)) as refused:
         async with patience(), client(locked, init_payload=payload) as session:
             await session.execute(gql("{ subject }"))
     assert "4401" in f"{refused.value} {refused.value.__cause__}"
 
 
-async def test_it_is_refused_a_topic_without_the_right(locked: Server) -> None:
+async def test_gql_is_refused_a_topic_without_the_right(locked: Server) -> None:
     payload = {"token": token(subscribe=["elsewhere"])}
     async with patience(), client(locked, init_payload=payload) as session:
         with pytest.raises(TransportQueryError) as refused:

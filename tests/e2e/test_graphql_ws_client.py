@@ -104,7 +104,7 @@ def test_every_result_carries_the_cursor_of_its_event(server: Server) -> None:
     assert [result["extensions"]["cursor"] for result in results] == cursors
 
 
-def test_the_after_argument_resumes_as_well(server: Server) -> None:
+def test_the_after_argument_resumes(server: Server) -> None:
     first, *_ = publish(server, "argument", 1, 2, 3)
     variables = {"name": "argument", "after": first}
     with following(server, NUMBERS_AFTER, variables=variables) as lines:

@@ -18,7 +18,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("client", ["urql", "executor"])
-def test_a_client_over_http_gets_what_it_asks_for(client: str, tmp_path: Path) -> None:
+def test_a_client_over_http_gets_its_results(client: str, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/tasks.db"
     with serving("schema.app:app", tmp_path, jwt_secret=SECRET, database_url=database) as server:
         told = run_node("http.mjs", url=f"{server.http}/graphql", token=token())

@@ -90,7 +90,7 @@ async def test_tokens_and_secrets_reach_no_log_and_no_answer(tmp_path: Path) -> 
         assert claims_of(bearers[name]) not in told
 
 
-async def test_a_token_in_the_query_string_is_no_token(tmp_path: Path) -> None:
+async def test_a_token_in_the_query_string_is_ignored(tmp_path: Path) -> None:
     with serving(APPLICATION, tmp_path, jwt_secret=SECRET) as server:
         path = f"/graphql?token={token()}&access_token={token()}&authorization=Bearer%20{token()}"
         async with client_of(server.http.removeprefix("http://")) as client:

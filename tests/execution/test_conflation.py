@@ -148,7 +148,7 @@ async def test_per_viewer_executions_and_own_generators_count_skipped_events(
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
-async def test_a_stream_over_http_is_marked_as_well(
+async def test_results_of_a_stream_over_http_are_marked(
     stage: Stage, kind: str, headers: dict[str, str]
 ) -> None:
     router = stage.router(subscription_protocols=ALL_PROTOCOLS)

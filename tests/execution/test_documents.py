@@ -244,7 +244,7 @@ class Listing(SchemaExtension):
 
 
 @pytest.mark.processes
-async def test_rules_in_a_list_will_do() -> None:
+async def test_rules_can_be_given_in_a_list() -> None:
     async with both_ways(Stage(extensions=[Listing]).router()) as (_client, socket):
         assert await socket.query("{ hello }") == {"hello": "world"}
 
@@ -312,7 +312,7 @@ async def test_a_refusal_is_remembered(
     assert len(counted.validated) <= 1
 
 
-async def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_for_refused_documents_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MAX_REFUSED_BYTES", 1_000_000)
     known = Documents(Stage().schema)
     for number in range(25):
@@ -328,7 +328,7 @@ async def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "document", ["{ " + "nested { hello } " * 500 + "}", "{" + " hello" * 2000 + "}"]
 )
-async def test_a_document_weighs_no_less_than_it_takes(document: str) -> None:
+async def test_the_weight_of_a_document_is_at_least_its_size(document: str) -> None:
     known = Documents(Stage().schema)
     await _provided(known, "{ hello }")
     gc.collect()

@@ -61,7 +61,7 @@ def test_small_items_of_new_subjects_do_not_starve_a_large_one() -> None:
     raise AssertionError("the large item was never taken")
 
 
-def test_what_was_discarded_is_not_taken() -> None:
+def test_a_discarded_item_is_not_taken() -> None:
     queue = queue_of(("a", "x", 1), ("b", "x", 1))
     queue.discard("a")
     queue.discard("unknown")

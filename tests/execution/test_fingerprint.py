@@ -91,7 +91,7 @@ def test_the_same_code_with_another_value_is_not(made: Made) -> None:
 
 @pytest.mark.parametrize("made", MAKERS)
 @pytest.mark.parametrize("make", [list, set, dict, object, bytearray])
-def test_what_can_change_is_the_same_only_if_it_is_identical(
+def test_mutable_values_are_equal_only_if_they_are_identical(
     made: Made, make: Callable[[], Any]
 ) -> None:
     value = make()
@@ -115,7 +115,7 @@ ALIKE: list[Any] = [
 ]  # fmt: skip
 
 
-def test_what_python_takes_for_equal_is_not_the_same() -> None:
+def test_values_of_different_types_are_not_equal_though_python_says_so() -> None:
     for one, other in combinations(ALIKE, 2):
         assert fingerprint(one) != fingerprint(other), (one, other)
         assert of(by_closure(one)) != of(by_closure(other)), (one, other)
@@ -242,7 +242,7 @@ class Checking:
         lambda _value: {"a"}.__contains__,
     ],
 )
-def test_what_keeps_something_is_only_the_same_as_itself(made: Made) -> None:
+def test_a_function_with_state_is_equal_only_to_itself(made: Made) -> None:
     one, other = made("a"), made("a")
     assert of(one) == of(one)
     assert of(one) != of(other)

@@ -70,7 +70,7 @@ def test_fragments_in_a_circle_are_measured_for_validation_to_refuse(document: s
     assert measure(parse(document)).fields >= 1
 
 
-def test_fragments_that_double_with_every_line_are_too_large_at_once() -> None:
+def test_fragments_that_double_at_each_level_are_refused_at_once() -> None:
     lines = [f"fragment F{n} on Q {{ ...F{n + 1} ...F{n + 1} }}" for n in range(1, 190)]
     document = parse("{ ...F1 } " + " ".join(lines) + " fragment F190 on Q { x: a }")
     size = measure(document)
@@ -175,7 +175,7 @@ async def test_too_much_is_refused_over_websocket_and_over_http_and_counted(
 
 @pytest.mark.processes
 @pytest.mark.parametrize("document", ALLOWED)
-async def test_what_is_just_within_the_limits_is_answered(stage: Stage, document: str) -> None:
+async def test_a_document_just_within_the_limits_is_answered(stage: Stage, document: str) -> None:
     async with both_ways(stage.router(settings=SMALL)) as (client, socket):
         assert await socket.query(document)
         assert "errors" not in await post(client, document)

@@ -15,7 +15,7 @@ async def spend(budget: ReplayBudget, times: int) -> float:
     return loop.time() - began
 
 
-async def test_what_is_within_the_budget_does_not_wait() -> None:
+async def test_a_replay_within_the_budget_does_not_wait() -> None:
     spending = asyncio.ensure_future(spend(ReplayBudget(1000), 1000))
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -298,7 +298,7 @@ async def test_mask_errors_hides_the_code_and_not_the_cursor() -> None:
 
 
 @pytest.mark.processes
-async def test_an_unreadable_event_is_logged_and_counted_once_without_what_it_holds(
+async def test_an_unreadable_event_is_logged_and_counted_once_without_its_content(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shop = Shop()
@@ -366,7 +366,7 @@ def test_a_result_that_is_nested_too_deeply_is_an_error_of_its_field() -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)
-async def test_over_http_streams_nan_is_an_error_too(kind: str, headers: dict[str, str]) -> None:
+async def test_nan_in_a_stream_over_http_is_an_error(kind: str, headers: dict[str, str]) -> None:
     shop = Shop()
     async with http(shop.router()) as client:
         after = await shop.publish(0)
@@ -395,7 +395,7 @@ async def test_a_query_with_nan_is_answered_with_an_error(accept: str) -> None:
 
 
 @pytest.mark.processes
-async def test_in_a_batch_nan_spoils_one_result_alone() -> None:
+async def test_nan_in_a_batch_affects_only_one_result() -> None:
     shop = Shop(config=StrawberryConfig(batching_config={"max_operations": 3}))
     async with http(shop.router()) as client:
         answer = await client.post("/graphql", json=[{"query": "{ fine }"}, {"query": "{ stats }"}])
@@ -478,7 +478,7 @@ TRANSPORTS = {
 @pytest.mark.processes
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize(("transport", "status"), TRANSPORTS.items())
-async def test_an_exception_before_the_execution_is_the_server_s_fault_and_stays_there(
+async def test_an_exception_before_the_execution_is_a_server_error_without_details(
     hook: str, transport: str, status: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop = Shop(extensions=[failing(hook, ValueError(SECRET))])
@@ -509,7 +509,7 @@ async def test_an_error_that_a_hook_has_for_the_client_arrives(transport: str) -
 
 @pytest.mark.processes
 @pytest.mark.parametrize("transport", [GRAPHQL_RESPONSE, "application/json"])
-async def test_what_a_scalar_refuses_is_the_client_s_fault(transport: str) -> None:
+async def test_a_value_that_a_scalar_refuses_is_a_client_error(transport: str) -> None:
     query = """query { until: __type(name: 7) { name } }"""
     errors, status = await answer_of(Shop().router(), transport, query)
     assert "String cannot represent" in errors[0]["message"]

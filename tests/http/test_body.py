@@ -37,7 +37,7 @@ async def test_a_body_over_the_limit_is_refused_and_one_below_it_is_not(chunked:
         assert await post(client, HELLO) == {"data": {"hello": "world"}}
 
 
-async def test_an_upload_counts_as_well() -> None:
+async def test_an_upload_counts() -> None:
     router = GraphQLRouter(
         schema_of(), settings=Settings(upload_max_bytes=LIMIT), multipart_uploads_enabled=True
     )

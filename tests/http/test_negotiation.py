@@ -190,7 +190,7 @@ async def test_a_body_is_read_as_json_only_if_its_content_type_says_so(
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("accept", "status"), [(URQL, 200), (APOLLO, 200), (STREAM, 400)])
-async def test_a_batch_is_answered_in_json_alone(accept: str, status: int) -> None:
+async def test_a_batch_is_only_answered_in_json(accept: str, status: int) -> None:
     batching = StrawberryConfig(batching_config={"max_operations": 2})
     router = GraphQLRouter(schema_of(config=batching), subscription_protocols=ALL_PROTOCOLS)
     async with http(router) as client:

@@ -67,7 +67,7 @@ async def test_every_line_is_one_json_object_with_its_time_level_and_logger(
         assert not {"color_message", "origin"} & set(line)
 
 
-async def test_what_is_logged_on_behalf_of_a_connection_carries_its_id(server: Server) -> None:
+async def test_log_records_of_a_connection_have_its_id(server: Server) -> None:
     async with open_socket(server.ws) as socket:
         await socket.init({"authorization": f"Bearer {token()}"})
         await socket.subscribe("1", "{ fails }")

@@ -391,7 +391,7 @@ def test_a_message_over_the_limit_closes_with_1009_and_one_at_the_limit_does_not
     assert over_it == [Close(1009, f"A message has at most {limit} bytes")]
 
 
-def test_a_long_message_of_short_characters_is_not_taken_for_more_bytes_than_it_has() -> None:
+def test_the_size_of_a_message_is_counted_in_bytes() -> None:
     text = message("ping", payload={"a": "x" * 900})
 
     assert isinstance(ServerConnection(message_max_bytes=1000).receive_text(text)[0], Send)

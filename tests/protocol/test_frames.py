@@ -223,7 +223,7 @@ def test_the_threshold_itself_is_compressed(beyond: int, compressed: bool) -> No
     assert [f.first == COMPRESSED_TEXT for f in frames] == [compressed, True]
 
 
-def test_what_is_compressed_is_compressed_once_for_all_heads() -> None:
+def test_a_body_is_compressed_once_for_all_prefixes() -> None:
     batch = Batch([tail_of("x" * 5000)])
     frames = [only(batch.frames(head_of(str(n)), compress_above=1)) for n in range(3)]
     deflated = batch.bodies[0].deflated
@@ -233,11 +233,11 @@ def test_what_is_compressed_is_compressed_once_for_all_heads() -> None:
 
 
 @pytest.mark.parametrize("spelling", ['  {"a": 1}', '{\n  "a": 1\n}', '{ "a":1 }', '{"a":"é"}'])
-def test_an_encoder_may_use_white_space_as_it_likes(spelling: str) -> None:
+def test_an_encoder_may_use_any_white_space(spelling: str) -> None:
     payload = only(spliced(head_of("1"), SharedBody(spelling))).payload
     assert json.loads(payload) == {"id": "1", **json.loads(spelling)}
 
 
-def test_what_utf8_cannot_spell_is_refused() -> None:
+def test_a_text_that_is_not_valid_utf8_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
         SharedBody('{"a":"\ud800"}')

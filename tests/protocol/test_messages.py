@@ -110,7 +110,7 @@ def test_an_id_has_a_bound_as_each_result_repeats_it() -> None:
         "\ufeff{}",
     ],
 )
-def test_what_is_not_json_is_4400(rubbish: str) -> None:
+def test_a_message_that_is_not_json_closes_with_4400(rubbish: str) -> None:
     assert "JSON" in assert_invalid(rubbish)
 
 
@@ -120,12 +120,12 @@ def test_json_nested_100_000_deep_is_4400(bracket: str) -> None:
 
 
 @pytest.mark.parametrize("message", ["null", "true", "5", '"ping"', "[]", '["ping"]', "1e4"])
-def test_a_message_that_is_no_object_is_4400(message: str) -> None:
+def test_a_message_that_is_not_an_object_is_4400(message: str) -> None:
     assert "object" in assert_invalid(message)
 
 
 @pytest.mark.parametrize("type_", [None, 5, True, [], {}, ["ping"], {"ping": 1}])
-def test_a_type_that_is_no_string_is_4400(type_: Any) -> None:
+def test_a_type_that_is_not_a_string_is_4400(type_: Any) -> None:
     assert "'type'" in assert_invalid(text(type=type_))
     assert "'type'" in assert_invalid("{}")
 
@@ -144,12 +144,12 @@ def test_a_long_unknown_type_is_not_repeated(type_: str) -> None:
 
 @pytest.mark.parametrize("type_", ["connection_init", "ping", "pong"])
 @pytest.mark.parametrize("payload", [[], "text", 5, 0, False, True, ""])
-def test_a_payload_that_is_no_object_is_4400(type_: str, payload: Any) -> None:
+def test_a_payload_that_is_not_an_object_is_4400(type_: str, payload: Any) -> None:
     assert "'payload'" in assert_invalid(text(type=type_, payload=payload))
 
 
 @pytest.mark.parametrize("id_", [None, "", 5, 0, True, [], {}, ["1"], {"a": "1"}])
-def test_an_id_that_is_no_string_or_empty_is_4400(id_: Any) -> None:
+def test_an_id_that_is_not_a_string_or_empty_is_4400(id_: Any) -> None:
     assert "'id'" in assert_invalid(text(type="subscribe", id=id_, payload={"query": QUERY}))
     assert "'id'" in assert_invalid(text(type="complete", id=id_))
 
@@ -166,13 +166,13 @@ def test_a_subscribe_without_an_object_as_payload_is_4400(payload: Any) -> None:
 
 
 @pytest.mark.parametrize("query", [None, 5, [], {}, True])
-def test_a_query_that_is_no_string_is_4400(query: Any) -> None:
+def test_a_query_that_is_not_a_string_is_4400(query: Any) -> None:
     assert "'query'" in assert_invalid(text(type="subscribe", id="1", payload={"query": query}))
     assert "'query'" in assert_invalid(text(type="subscribe", id="1", payload={}))
 
 
 @pytest.mark.parametrize("name", [5, 0, [], {}, False])
-def test_an_operation_name_that_is_no_string_is_4400(name: Any) -> None:
+def test_an_operation_name_that_is_not_a_string_is_4400(name: Any) -> None:
     payload = {"query": QUERY, "operationName": name}
     assert "'operationName'" in assert_invalid(text(type="subscribe", id="1", payload=payload))
 
@@ -197,7 +197,7 @@ def test_a_decoder_that_fails_is_4400(error: Exception) -> None:
         parse("{}", decode)
 
 
-def test_bytes_are_decoded_too() -> None:
+def test_bytes_are_decoded() -> None:
     assert strict_json(b'{"a": "\xc3\xa9"}') == {"a": "é"}
     with pytest.raises(ValueError, match="utf-8"):
         strict_json(b'"\xff"')

@@ -93,7 +93,7 @@ async def test_a_peer_that_sends_nothing_is_disconnected(address: str) -> None:
         await is_hung_up(reader)
 
 
-async def test_a_head_that_drips_is_hung_up_on(address: str) -> None:
+async def test_a_peer_whose_headers_arrive_too_slowly_is_disconnected(address: str) -> None:
     async with peer(address) as (reader, writer):
         writer.write(ASK[:-2])
         dripping = asyncio.create_task(drip(writer, lambda n: b"x-%d: y\r\n" % n))
@@ -101,7 +101,7 @@ async def test_a_head_that_drips_is_hung_up_on(address: str) -> None:
         dripping.cancel()
 
 
-async def test_a_body_that_drips_is_hung_up_on(address: str) -> None:
+async def test_a_peer_whose_body_arrives_too_slowly_is_disconnected(address: str) -> None:
     async with peer(address) as (reader, writer):
         writer.write(HEAD)
         dripping = asyncio.create_task(drip(writer, lambda _: b"x"))

@@ -18,7 +18,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logs = Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"{plan}, logs in {logs}", flush=True)
-    report = asyncio.run(soak(plan, logs, tell=lambda line: print(line, flush=True)))
+    report = asyncio.run(soak(plan, logs, progress=lambda line: print(line, flush=True)))
     print(f"\n{report}\n")
     for problem in report.problems[:50]:
         print(f"WRONG: {problem}")

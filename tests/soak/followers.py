@@ -24,7 +24,7 @@ async def publish(state: State, topic: str, *, per_second: float) -> None:
         peer.init(state.token)
         await peer.expect("connection_ack")
         number = 0
-        while not state.last_call.is_set() or number % _LAST_STEP:
+        while not state.last_events.is_set() or number % _LAST_STEP:
             number += 1
             await _publish_one(state, peer, topic, number)
             await asyncio.sleep(state.rng.uniform(0.5, 1.5) / per_second)
@@ -42,7 +42,7 @@ async def _publish_one(state: State, peer: Peer, topic: str, number: int) -> Non
     peer.subscribe("publish", _PUBLISH, name=topic, number=number, size=size)
     message = await peer.expect("next")
     if message["payload"].get("errors"):
-        state.wrong(f"not published: {message}")
+        state.note_problem(f"not published: {message}")
     await peer.expect("complete")
     state.counts["events published"] += 1
 
@@ -67,11 +67,11 @@ class Follower:
             except Gone as gone:
                 self._state.counts[f"followers' connections ended: {gone.code}"] += 1
                 if gone.code not in _COME_BACK:
-                    self._state.wrong(f"a follower was closed with {gone}")
+                    self._state.note_problem(f"a follower was closed with {gone}")
                 await asyncio.sleep(self._state.rng.uniform(0, 0.5))
 
     def _done(self) -> bool:
-        if not self._state.last_call.is_set():
+        if not self._state.last_events.is_set():
             return False
         if self._cursor is None:
             return True
@@ -97,7 +97,7 @@ class Follower:
             peer.subscribe("cursor", _CURSOR, name=self._topic)
             cursor = (await peer.expect("next"))["payload"]["data"]["cursor"]
             await peer.expect("complete")
-            if self._state.last_call.is_set():
+            if self._state.last_events.is_set():
                 return False
             self._cursor = cursor
         return True
@@ -113,11 +113,11 @@ class Follower:
             if message.get("id") != id_:
                 continue  # of the previous operation, sent before it was completed
             if message["type"] != "next":
-                self._state.wrong(f"a follower at {self._cursor} was told {message}")
+                self._state.note_problem(f"a follower at {self._cursor} was told {message}")
                 self._last, self._cursor = None, None
                 return
             self._take(message["payload"])
-            if _now() > until and not self._state.last_call.is_set():
+            if _now() > until and not self._state.last_events.is_set():
                 break
         peer.send({"id": id_, "type": "complete"})
 
@@ -127,7 +127,9 @@ class Follower:
         assert isinstance(extensions, dict)
         number = data["numbers"]["number"]
         if self._last is not None and number != self._last + self._step:
-            self._state.wrong(f"{self._topic}: {number} after {self._last}, step {self._step}")
+            self._state.note_problem(
+                f"{self._topic}: {number} after {self._last}, step {self._step}"
+            )
         self._last, self._cursor = number, extensions["cursor"]
         self._state.counts["events followed"] += 1
 

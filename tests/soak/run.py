@@ -94,7 +94,7 @@ class Report:
         return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-async def soak(plan: Plan, logs: Path, *, tell: Progress = lambda _: None) -> Report:
+async def soak(plan: Plan, logs: Path, *, progress: Progress = lambda _: None) -> Report:
     """Run a server and its clients, and report what remained."""
     report = Report()
     with redis_server() if plan.redis else nullcontext() as redis:
@@ -102,16 +102,16 @@ async def soak(plan: Plan, logs: Path, *, tell: Progress = lambda _: None) -> Re
         arguments = DIRECT if plan.direct else ()
         with serving("tests.soak.app:app", logs, *arguments, program=NARROW, **settings) as server:
             report.before = await asyncio.to_thread(_held, server)
-            await _live(plan, server, report, tell)
-            await _look_for_leftovers(server, report, spare=_spare(redis is not None))
+            await _run_clients(plan, server, report, progress)
+            await _check_leftovers(server, report, spare=_spare(redis is not None))
         report.problems += _logged(server)
     return report
 
 
-async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> None:
+async def _run_clients(plan: Plan, server: Server, report: Report, progress: Progress) -> None:
     state = State(server.port, random.Random(plan.seed))
     report.counts, report.problems = state.counts, state.problems
-    sampling = asyncio.create_task(_sample(server, report, tell))
+    sampling = asyncio.create_task(_sample(server, report, progress))
     followers = _publishers(plan, state)
     visitors: list[asyncio.Task[None]] = []
     for _ in range(plan.connections // 2):
@@ -130,9 +130,9 @@ async def _live(plan: Plan, server: Server, report: Report, tell: Progress) -> N
     sampling.cancel()
     _judge_growth(report)
     state.closing.set()
-    await state.see_off("visitors", visitors)
-    state.last_call.set()
-    await state.see_off("followers", followers)
+    await state.wait_for_end("visitors", visitors)
+    state.last_events.set()
+    await state.wait_for_end("followers", followers)
 
 
 def _publishers(plan: Plan, state: State) -> "list[asyncio.Task[None]]":
@@ -143,7 +143,7 @@ def _publishers(plan: Plan, state: State) -> "list[asyncio.Task[None]]":
     ]
 
 
-async def _sample(server: Server, report: Report, tell: Progress) -> None:
+async def _sample(server: Server, report: Report, progress: Progress) -> None:
     began, most = time.monotonic(), "most file descriptors"
     while True:
         await asyncio.sleep(SAMPLE_SECONDS)
@@ -151,7 +151,7 @@ async def _sample(server: Server, report: Report, tell: Progress) -> None:
         report.samples.append((at, rss))
         report.counts[most] = max(report.counts[most], open_)
         followed = report.counts["events followed"]
-        tell(f"{at:6.0f} s  RSS {_mib(rss)}, {open_} open files, {followed} events followed")
+        progress(f"{at:6.0f} s  RSS {_mib(rss)}, {open_} open files, {followed} events followed")
 
 
 def _sizes(server: Server) -> tuple[int, int]:
@@ -179,7 +179,7 @@ def _judge_growth(report: Report) -> None:
         report.problems.append(f"memory grew from {_mib(first)} to {_mib(last)}")
 
 
-async def _look_for_leftovers(server: Server, report: Report, *, spare: int) -> None:
+async def _check_leftovers(server: Server, report: Report, *, spare: int) -> None:
     """Wait until the server holds the same as at the start; report a problem after some time."""
     deadline = time.monotonic() + _LEFTOVER_PATIENCE
     while True:

@@ -40,7 +40,7 @@ class State:
     problems: list[str] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when no new visitors come."""
-    last_call: asyncio.Event = field(default_factory=asyncio.Event)
+    last_events: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when nothing is published any more."""
     tokens: list[str] = field(default_factory=lambda: [token(f"s{n}") for n in range(50)])
 
@@ -53,11 +53,11 @@ class State:
         """Choose a topic; rarely the one of large events."""
         return LARGE if self.rng.random() < 0.03 else self.rng.choice(TOPICS[:-1])
 
-    def wrong(self, what: str) -> None:
+    def note_problem(self, what: str) -> None:
         """Note a problem."""
         self.problems.append(what)
 
-    async def linger(self, shortest: float, longest: float) -> None:
+    async def pause(self, shortest: float, longest: float) -> None:
         """Wait for some time, or until the end of the run."""
         try:
             async with asyncio.timeout(self.rng.uniform(shortest, longest)):
@@ -65,14 +65,14 @@ class State:
         except TimeoutError:
             pass
 
-    async def see_off(self, who: str, tasks: "Sequence[asyncio.Task[None]]") -> None:
+    async def wait_for_end(self, who: str, tasks: "Sequence[asyncio.Task[None]]") -> None:
         """Wait until all of these have ended; note those that have not."""
         done, late = await asyncio.wait(tasks, timeout=PATIENCE)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
         if late:
-            self.wrong(f"{len(late)} {who} did not come to their end")
+            self.note_problem(f"{len(late)} {who} did not end")
         for task in done:
             if error := task.exception():
-                self.wrong(f"one of the {who} failed: {error!r}")
+                self.note_problem(f"one of the {who} failed: {error!r}")

@@ -35,7 +35,7 @@ async def _expect_close(state: State, peer: Peer, what: str, *codes: int | None)
     gone = await peer.gone()
     state.counts[f"closed with {gone.code}"] += 1
     if gone.code not in codes:
-        state.wrong(f"{what}: closed with {gone}, not {codes}")
+        state.note_problem(f"{what}: closed with {gone}, not {codes}")
 
 
 async def cut(state: State) -> None:
@@ -69,11 +69,11 @@ async def ask(state: State) -> None:
             peer.subscribe("ask", _ECHO, text=text)
             message = await peer.expect("next")
             if message["payload"] != {"data": {"echo": text}}:
-                state.wrong(f"asked for {text}, got {message}")
+                state.note_problem(f"asked for {text}, got {message}")
             await peer.expect("complete")
             peer.subscribe("ask", state.rng.choice(("{ nothing }", "{", "", "{ echo(text: 1) }")))
             await peer.expect("error")
-            await state.linger(0, 0.5)
+            await state.pause(0, 0.5)
 
 
 async def lag(state: State) -> None:
@@ -82,17 +82,17 @@ async def lag(state: State) -> None:
         peer.subscribe("lag", NUMBERS, name=LARGE)
         last: int | None = None
         for _ in range(3):
-            await state.linger(1, 4)
+            await state.pause(1, 4)
             for _ in range(10):
                 try:
                     number = (await peer.expect("next"))["payload"]["data"]["numbers"]["number"]
                 except Gone as gone:
                     state.counts[f"laggards ended: {gone.code}"] += 1
                     if gone.code not in _LET_GO:
-                        state.wrong(f"a laggard was closed with {gone}")
+                        state.note_problem(f"a laggard was closed with {gone}")
                     return
                 if last is not None and number != last + 1:
-                    state.wrong(f"a laggard got {number} after {last}")
+                    state.note_problem(f"a laggard got {number} after {last}")
                 last = number
                 if state.closing.is_set():
                     return
@@ -108,7 +108,7 @@ async def stick(state: State) -> None:
             peer.send({"type": "ping"})
             await asyncio.sleep(0.5)
             if asyncio.get_running_loop().time() > began + _STUCK_SECONDS:
-                return state.wrong(f"who reads nothing was kept for {_STUCK_SECONDS} s")
+                return state.note_problem(f"who reads nothing was kept for {_STUCK_SECONDS} s")
         state.counts["stuck peers let go"] += 1
     return None
 
@@ -118,7 +118,7 @@ async def die(state: State) -> None:
     with _connected(await _welcomed(state, buffer=2**13)) as peer:
         peer.subscribe("large", NUMBERS, name=LARGE)
         peer.subscribe("small", NUMBERS, name=TOPICS[0])
-        await state.linger(2, 20)
+        await state.pause(2, 20)
 
 
 async def talk_nonsense(state: State) -> None:
@@ -188,7 +188,7 @@ async def shake_half_a_hand(state: State) -> None:
     """Start a request and never finish it."""
     with _connected(await Peer.dial(state.port)) as peer:
         peer.write(state.rng.choice((b"", b"G", b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgr")))
-        await state.linger(0.5, 5)
+        await state.pause(0.5, 5)
 
 
 async def speak_another_language(state: State) -> None:
@@ -198,7 +198,7 @@ async def speak_another_language(state: State) -> None:
             await _expect_close(state, peer, "another subprotocol", 4406)
     except Gone as gone:
         if gone.code != 403:
-            state.wrong(f"another subprotocol: {gone}")
+            state.note_problem(f"another subprotocol: {gone}")
 
 
 VISITS: dict[Visit, int] = {
@@ -227,5 +227,5 @@ async def keep_visiting(state: State) -> None:
             # The server may find us too slow because this machine is busy.
             state.counts[f"visitors ended: {gone.code}"] += 1
             if gone.code not in _LET_GO:
-                state.wrong(f"{visit.__name__} was closed with {gone}")
-        await state.linger(0, 1)
+                state.note_problem(f"{visit.__name__} was closed with {gone}")
+        await state.pause(0, 1)

@@ -94,7 +94,7 @@ def before(first: Cursor) -> str:
 # Published events are received
 
 
-async def test_a_typed_topic_s_value_arrives_at_a_server_as_an_equal_one(
+async def test_a_value_of_a_typed_topic_arrives_at_a_server_unchanged(
     redis_url: str, name: str, send: Send
 ) -> None:
     topic = Topic(name, Price)

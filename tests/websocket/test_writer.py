@@ -146,7 +146,7 @@ async def test_messages_are_sent_in_order_and_flush_waits_for_the_last() -> None
         assert server.taken == [str(n) for n in range(10)]
 
 
-async def test_it_is_full_at_its_bound_and_drained_at_half_of_it() -> None:
+async def test_a_writer_is_full_at_its_bound_and_drained_at_half_of_it() -> None:
     server = Slow()
     piece = "x" * (FULL_BYTES // 4)
     async with through(server) as writer, patience():

@@ -123,7 +123,7 @@ async def test_subscribing_waits_for_redis_to_be_back(launch: Launch) -> None:
         await wait_until(lambda: ears.payloads == [b"2"])
 
 
-async def test_it_is_not_ready_while_the_live_path_is_down(launch: Launch) -> None:
+async def test_a_broker_is_not_ready_while_its_live_path_is_down(launch: Launch) -> None:
     server = launch()
     server.ask("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "resetchannels")
     url = f"redis://deaf:x@{HOST}:{server.port}"
@@ -332,7 +332,7 @@ async def test_a_refused_broker_leaves_nothing(launch: Launch) -> None:
 
 
 @pytest.mark.parametrize("fault", ["stopped", "paused"])
-async def test_a_broker_can_be_closed_while_redis_is_out_of_reach(
+async def test_a_broker_can_be_closed_while_redis_can_not_be_reached(
     launch: Launch, fault: str
 ) -> None:
     server = launch()
@@ -436,7 +436,7 @@ async def test_no_name_of_a_topic_is_special(each_redis: RedisServer, topic: str
 # other ways to the server
 
 
-async def test_a_unix_socket_leads_there_as_well(launch: Launch) -> None:
+async def test_a_unix_socket_can_be_used(launch: Launch) -> None:
     server = launch(unix=True, password=PASSWORD)
     async with listening(server.url) as ears:
         await ears.broker.subscribe("x")

@@ -139,7 +139,7 @@ async def test_an_empty_history_is_kept_while_a_process_subscribes_to_it(
 # slots that move
 
 
-async def test_a_slot_that_moves_leaves_no_hole(each_cluster: Cluster) -> None:
+async def test_a_slot_that_moves_causes_no_gap(each_cluster: Cluster) -> None:
     async with numbers(each_cluster.url) as stream:
         await stream.reader()
         topic = stream.topic.name
@@ -251,7 +251,7 @@ def _refusals(node: RedisServer) -> int:
 # nodes that stop and start
 
 
-async def test_a_node_that_is_restarted_leaves_no_hole(redis_program: Path) -> None:
+async def test_a_node_that_restarts_causes_no_gap(redis_program: Path) -> None:
     with redis_cluster(redis_program) as cluster:
         for node in cluster.nodes:
             node.ask("CONFIG", "SET", "appendonly", "yes", "appendfsync", "always")

@@ -38,7 +38,7 @@ def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
 # how it subscribes
 
 
-async def test_it_speaks_resp3(launch: Launch) -> None:
+async def test_the_connection_uses_resp3(launch: Launch) -> None:
     server = launch()
     async with listening(server.url) as ears:
         await ears.broker.subscribe("x")
@@ -140,7 +140,7 @@ async def test_killed_connections_cause_no_gap(launch: Launch, pubsub: bool) -> 
         await stream.everybody_has(range(200))
 
 
-async def test_a_link_that_is_cut_again_and_again_leaves_no_hole(launch: Launch) -> None:
+async def test_a_link_that_is_cut_repeatedly_causes_no_gap(launch: Launch) -> None:
     server = launch()
     with Link(server.port) as link:
         async with numbers(link.url) as stream:
@@ -246,7 +246,7 @@ async def test_a_restart_with_all_data_causes_no_gap_and_no_error(launch: Launch
         assert early.told is resuming.told is None
 
 
-async def test_a_restart_without_an_event_leaves_no_hole_either(launch: Launch) -> None:
+async def test_a_restart_without_events_causes_no_gap(launch: Launch) -> None:
     server = launch(persistent=True)
     async with numbers(server.url) as stream:
         await stream.reader()
