@@ -222,6 +222,9 @@ async def running(
         ws: the protocol class for WebSocket, or uvicorn's own.
         options: others of uvicorn's.
     """
+    # uvicorn would ping after 20 seconds, which a busy machine needs for some tests: the peers that
+    # read frame by frame expect none, and others may be too busy to answer.
+    options.setdefault("ws_ping_interval", None)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
             application, log_config=None, timeout_graceful_shutdown=2, ws=ws, **options
