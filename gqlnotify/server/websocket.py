@@ -177,7 +177,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     async def send(self, message: Any) -> None:
-        """Send an ASGI message, and let go of a peer that does not answer a close frame in time."""
+        """Send an ASGI message. Drop a peer that does not answer a close frame in time."""
         await super().send(message)
         if message["type"] != "websocket.send":
             self._end_in_time()
