@@ -161,25 +161,25 @@ def run(restarts: int, *, clients: int, window: float, logs: Path) -> Report:
         servers = [
             running.enter_context(_server(logs / name, logs, window, broker)) for name in "ab"
         ]
-        told = Notices(running.enter_context(Publisher(settings=Settings(**broker))))
+        publisher = Notices(running.enter_context(Publisher(settings=Settings(**broker))))
         tasks = Tasks(servers)
         following = running.enter_context(
             node(
                 "rolling.mjs",
                 servers=[server.http.removeprefix("http://") for server in servers],
                 clients=clients,
-                after={"tasks": event_cursor(servers[0]), "notices": told.begin()},
+                after={"tasks": event_cursor(servers[0]), "notices": publisher.begin()},
                 secret=SECRET,
             )
         )
-        for work in (told, tasks):
+        for work in (publisher, tasks):
             work.start()
         for turn in range(restarts):
             _restart(servers[turn % 2], tasks)
-        for work in (told, tasks):
+        for work in (publisher, tasks):
             work.stop()
-        counted = _counted(following, [tasks.done, told.done])
-    report = Report(restarts, tasks.done + told.done, dropped=tasks.dropped)
+        counted = _counted(following, [tasks.done, publisher.done])
+    report = Report(restarts, tasks.done + publisher.done, dropped=tasks.dropped)
     report.take(counted)
     report.trouble += [line for server in servers for line in server.trouble]
     report.seconds = time.monotonic() - began

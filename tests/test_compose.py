@@ -115,7 +115,7 @@ def test_every_container_has_a_health_check_and_the_time_it_needs_to_stop() -> N
         Settings.model_construct().drain_window + MARGIN_SECONDS
     )
     assert hard_stop is not None
-    assert seconds(hard_stop[1]) < 10, "what compose waits unless told otherwise"
+    assert seconds(hard_stop[1]) < 10, "what compose waits unless forwarded otherwise"
 
 
 def test_the_proxy_is_more_patient_than_the_heartbeat() -> None:
@@ -298,8 +298,8 @@ async def test_an_address_that_a_client_claims_does_not_reach_the_server(tmp_pat
 
     [head] = stub.requests
     assert "192.0.2.1" not in head
-    told = [line for line in head.lower().splitlines() if line.startswith("x-")]
-    assert told == ["x-forwarded-for: 127.0.0.9", "x-forwarded-proto: http"]
+    forwarded = [line for line in head.lower().splitlines() if line.startswith("x-")]
+    assert forwarded == ["x-forwarded-for: 127.0.0.9", "x-forwarded-proto: http"]
 
 
 def port_of(server: asyncio.Server) -> int:

@@ -53,10 +53,10 @@ def test_every_limit_in_the_table_is_a_setting_with_its_default_and_a_code_that_
     codes = {error.code for error in _subclasses(errors.NotifyError)}
 
     assert len(rows) >= 20
-    for names, defaults, told in rows:
+    for names, defaults, answer in rows:
         fields = [Settings.model_fields[name.strip("`")] for name in names.split(", ")]
         assert defaults == ", ".join(f"`{field.default}`" for field in fields)
-        assert set(re.findall(r"`([A-Z_]{5,})`", told)) <= codes
+        assert set(re.findall(r"`([A-Z_]{5,})`", answer)) <= codes
 
 
 @pytest.mark.parametrize(

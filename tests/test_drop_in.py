@@ -95,10 +95,10 @@ async def test_a_client_that_reads_gets_all_of_large_results(
         await socket.init()
         for id_ in ids:
             await socket.subscribe(id_, document, variables={"size": size})
-        told = [await socket.receive() for _ in range(2 * times)]
-        results = {each["id"]: each["payload"] for each in told if each["type"] == "next"}
+        received = [await socket.receive() for _ in range(2 * times)]
+        results = {each["id"]: each["payload"] for each in received if each["type"] == "next"}
         assert results == {id_: {"data": {"export": "x" * size}} for id_ in ids}
-        assert {each["id"] for each in told if each["type"] == "complete"} == set(ids)
+        assert {each["id"] for each in received if each["type"] == "complete"} == set(ids)
         assert await socket.query(HELLO) == {"hello": "world"}
     assert exports.made == [size] * times
 
@@ -246,10 +246,10 @@ async def test_the_router_serves_the_schema_that_it_has_now(way: Way) -> None:
         router.schema = other = strawberry.Schema(Other, subscription=OtherSubscription)
         assert router.schema is other
         assert await post(client, HELLO) == {"data": {"hello": "another world"}}
-        asked = {"query": COUNT}
-        answer = await client.post("/graphql", json=asked, headers=EVENT_STREAM)
+        request = {"query": COUNT}
+        answer = await client.post("/graphql", json=request, headers=EVENT_STREAM)
         assert events(answer.text)[0] == ("next", {"data": {"count": -2}})
-        answer = await client.post("/graphql", json=asked, headers=MULTIPART)
+        answer = await client.post("/graphql", json=request, headers=MULTIPART)
         assert parts(answer.text) == [{"data": {"count": -2}}]
         async with open_socket(f"ws://{origin}") as socket:
             await socket.init()
@@ -270,11 +270,11 @@ ALIASES = "{" + " ".join(f"a{number}: hello" for number in range(60)) + "}"
 @pytest.mark.parametrize("document", [DEEP, FIELDS, ALIASES], ids=["deep", "fields", "aliases"])
 async def test_documents_of_an_ordinary_application_pass(way: Way, document: str) -> None:
     async with way.serve(way.router(schema_of())) as origin, client_of(origin) as client:
-        told = await post(client, document)
-        assert "errors" not in told
+        received = await post(client, document)
+        assert "errors" not in received
         async with open_socket(f"ws://{origin}") as socket:
             await socket.init()
-            assert await socket.query(document) == told["data"]
+            assert await socket.query(document) == received["data"]
 
 
 async def test_bodies_and_uploads_of_an_ordinary_application_pass(way: Way) -> None:
@@ -322,20 +322,20 @@ async def test_a_source_that_raises_ends_an_operation_over_websocket(way: Way) -
         await socket.subscribe("1", BROKEN)
         assert await socket.next("1") == {"data": {"broken": 1}}
         if way.router is StrawberryRouter:
-            told = (await socket.next("1"))["errors"]
+            received = (await socket.next("1"))["errors"]
             await socket.completed("1")
         else:
-            told = await socket.error("1")
-        assert [error["message"] for error in told] == ["the source is gone"]
+            received = await socket.error("1")
+        assert [error["message"] for error in received] == ["the source is gone"]
         # The next message is the answer to this, not another one of the operation.
         assert await socket.query(HELLO) == {"hello": "world"}
 
 
 async def test_a_source_that_raises_ends_a_stream_with_its_error(way: Way) -> None:
     async with broken(way) as origin, client_of(origin) as client:
-        asked = {"query": BROKEN}
-        sent = events((await client.post("/graphql", json=asked, headers=EVENT_STREAM)).text)
-        last = parts((await client.post("/graphql", json=asked, headers=MULTIPART)).text)[-1]
+        request = {"query": BROKEN}
+        sent = events((await client.post("/graphql", json=request, headers=EVENT_STREAM)).text)
+        last = parts((await client.post("/graphql", json=request, headers=MULTIPART)).text)[-1]
     assert [name for name, _ in sent] == ["next", "next", "complete"]
-    for told in (sent[1][1], last):
-        assert told["errors"][0]["message"] == "the source is gone"
+    for received in (sent[1][1], last):
+        assert received["errors"][0]["message"] == "the source is gone"

@@ -63,8 +63,8 @@ async def main():
     async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
         answer = await client.post("/graphql", json={"query": "{ cursor }"})
         assert answer.json()["data"]["cursor"], answer.text
-        told = await client.get("/metrics")
-        print(told.status_code, told.text)
+        answer = await client.get("/metrics")
+        print(answer.status_code, answer.text)
 
 asyncio.run(main())
 """
@@ -89,16 +89,16 @@ def test_a_router_works_without_extras_and_metrics_name_what_to_install() -> Non
 def test_the_server_names_what_to_install(module: str) -> None:
     done = run_without_extras(f"import {module}")
 
-    told = 'MissingExtra: gqlnotify.server needs an extra: pip install "gqlnotify[server]"'
-    assert done.stderr.strip().endswith(told)
+    expected = 'MissingExtra: gqlnotify.server needs an extra: pip install "gqlnotify[server]"'
+    assert done.stderr.strip().endswith(expected)
 
 
 @pytest.mark.processes
 def test_the_command_line_names_what_to_install() -> None:
     done = run_without_extras("from gqlnotify.__main__ import main; main()")
 
-    told = 'gqlnotify: The command line needs an extra: pip install "gqlnotify[server]"\n'
-    assert (done.returncode, done.stderr) == (1, told)
+    expected = 'gqlnotify: The command line needs an extra: pip install "gqlnotify[server]"\n'
+    assert (done.returncode, done.stderr) == (1, expected)
 
 
 def test_an_import_error_of_our_own_is_not_reported_as_a_missing_extra() -> None:

@@ -228,9 +228,12 @@ def test_the_tests_of_the_page_pass(page: Any) -> None:
 @of("errors")
 async def test_an_error_of_ones_own_reaches_clients_of_every_transport(page: Any) -> None:
     order = 'mutation {{ order(article: "pen", count: {}) }}'
-    told = {"message": "Only 2 of pen are left", "extensions": {"code": "OUT_OF_STOCK", "left": 2}}
+    expected = {
+        "message": "Only 2 of pen are left",
+        "extensions": {"code": "OUT_OF_STOCK", "left": 2},
+    }
     text = (HOW_TO / "errors.md").read_text()
-    assert json.dumps(told) in text
+    assert json.dumps(expected) in text
     async with (
         running(page.app) as origin,
         client_of(origin) as client,
@@ -242,7 +245,7 @@ async def test_an_error_of_ones_own_reaches_clients_of_every_transport(page: Any
         assert (await post(client, order.format(1)))["data"] == {"order": 1}
     for answer in answers:
         [error] = answer["errors"]
-        assert {key: error[key] for key in told} == told
+        assert {key: error[key] for key in expected} == expected
 
 
 @of("errors")

@@ -219,8 +219,8 @@ async def test_a_stream_that_can_not_start_gets_the_same_answer(query: str | Non
 async def test_a_stream_says_that_the_query_is_missing(router: Router) -> None:
     async with http(router(schema_of(), subscription_protocols=[SSE])) as client:
         answer = await client.post("/graphql", json={}, headers=EVENT_STREAM)
-    [(_, told), _] = events(answer.text)
-    assert [each["message"] for each in told["errors"]] == [
+    [(_, result), _] = events(answer.text)
+    assert [each["message"] for each in result["errors"]] == [
         'Request data is missing a "query" value'
     ]
 

@@ -42,14 +42,14 @@ async def test_a_schema_that_ignores_extensions_keeps_the_limits(protocol: str) 
     deep = "{ nested { nested { hello } } }"
     async with running(application(serving)) as origin, client_of(origin) as client:
         if protocol == "http":
-            told = await post(client, deep)
-            assert told["errors"][0]["extensions"]["code"] == "QUERY_TOO_DEEP"
+            received = await post(client, deep)
+            assert received["errors"][0]["extensions"]["code"] == "QUERY_TOO_DEEP"
             return
         async with open_socket(f"ws://{origin}") as socket:
             await socket.init()
             await socket.subscribe("1", deep)
-            told = await socket.error("1")
-            assert told[0]["extensions"]["code"] == "QUERY_TOO_DEEP"
+            received = await socket.error("1")
+            assert received[0]["extensions"]["code"] == "QUERY_TOO_DEEP"
 
 
 NUMBERS = Topic("numbers", int)
@@ -80,6 +80,6 @@ async def test_a_shared_subscription_keeps_the_schema_that_it_started_with() -> 
         await socket.subscribe("new", document)
         assert await socket.query(HELLO) == {"hello": "another world"}
         await topics.publish(NUMBERS, 3)
-        told = [await socket.receive() for _ in range(2)]
-        data = {each["id"]: each["payload"]["data"] for each in told}
+        received = [await socket.receive() for _ in range(2)]
+        data = {each["id"]: each["payload"]["data"] for each in received}
         assert data == {"old": {"numbers": 3}, "new": {"numbers": "3"}}

@@ -57,7 +57,7 @@ WithMethods = type("WithMethods", (GraphQLRouter,), dict.fromkeys(NAMES, _misuse
 WithProperties = type("WithProperties", (GraphQLRouter,), dict.fromkeys(NAMES, property(_misuse)))
 
 
-def _anybody(token: Any, _connection: Any) -> Principal:
+def anyone(token: Any, _connection: Any) -> Principal:
     return Principal(subject=str(token))
 
 
@@ -66,7 +66,7 @@ def _anybody(token: Any, _connection: Any) -> Principal:
 async def test_a_subclass_can_use_any_attribute_name(router: Any) -> None:
     made = router(
         schema_of(),
-        authenticate=_anybody,
+        authenticate=anyone,
         settings=Settings(broker_url="memory://"),
         subscription_protocols=("graphql-transport-ws", "graphql-sse"),
     )
@@ -108,13 +108,13 @@ class LegacySockets(GraphQLRouter):
 @pytest.mark.parametrize("router", [StockSockets, LegacySockets])
 def test_sockets_that_do_not_check_tokens_are_refused_together_with_tokens(router: Any) -> None:
     with pytest.raises(ValueError, match="without a check of the token"):
-        router(schema_of(), authenticate=_anybody)
+        router(schema_of(), authenticate=anyone)
     router(schema_of())
 
 
 async def test_later_changes_of_the_application_do_not_bypass_tokens() -> None:
     made = GraphQLRouter(
-        schema_of(), authenticate=_anybody, settings=Settings(broker_url="memory://")
+        schema_of(), authenticate=anyone, settings=Settings(broker_url="memory://")
     )
     made.graphql_transport_ws_handler_class = StockHandler
     with pytest.raises(ValueError, match="without a check of the token"):
@@ -136,11 +136,11 @@ class OwnRun(GraphQLRouter):
 
 @pytest.mark.processes
 async def test_hooks_that_call_ours_work_and_keep_the_token() -> None:
-    async def nobody(_token: Any, _connection: Any) -> Principal:
+    async def refuse(_token: Any, _connection: Any) -> Principal:
         raise Unauthenticated("not you")
 
     settings = Settings(broker_url="memory://")
-    for check, status in ((_anybody, 200), (nobody, 401)):
+    for check, status in ((anyone, 200), (refuse, 401)):
         made = OwnRun(schema_of(), authenticate=check, settings=settings)
         async with running(application(made)) as origin, client_of(origin) as client:
             assert (await client.post("/graphql", json={"query": HELLO})).status_code == status

@@ -75,9 +75,9 @@ async def test_a_stream_over_http_needs_a_token_with_the_right(
         first = await message_app.say("first")
         await message_app.say("second")
         body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
-        nobody = await client.post("/graphql", json=body, headers=headers)
-        assert nobody.status_code == 401
-        assert nobody.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+        without_token = await client.post("/graphql", json=body, headers=headers)
+        assert without_token.status_code == 401
+        assert without_token.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
         stranger = {**headers, **bearer(subscribe=["elsewhere"])}
         refused = await client.post("/graphql", json=body, headers=stranger)
         assert "FORBIDDEN" in refused.text

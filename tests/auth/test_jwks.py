@@ -55,7 +55,7 @@ class KeyServer:
 
     def __init__(self, *keys: Any) -> None:
         self.keys: Any = list(keys)
-        self.asked = 0
+        self.requests = 0
         self.status = 200
         self.body: bytes | None = None
         self.headers: dict[str, str] = {}
@@ -66,7 +66,7 @@ class KeyServer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        self.asked += 1
+        self.requests += 1
         await self.answers.wait()
         body = json.dumps({"keys": self.keys}).encode() if self.body is None else self.body
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
@@ -111,7 +111,7 @@ async def test_each_token_is_checked_with_the_key_that_it_names() -> None:
         by = server.verifier()
         assert (await by(rs(), object())).subject == "alice"
         assert (await by.verify(rs(OTHER_PRIVATE, "b"))).subject == "alice"
-        assert server.asked == 1
+        assert server.requests == 1
 
 
 @pytest.mark.processes
@@ -152,7 +152,7 @@ async def test_a_key_id_that_is_not_a_string_is_refused_without_a_request(kid: A
     async with serving(described(RSA_PUBLIC)) as server:
         token = handmade({"alg": "RS256", "kid": kid}, CLAIMS, RSA_PUBLIC)
         await assert_refused(token, server.verifier())
-        assert server.asked == 0
+        assert server.requests == 0
 
 
 @pytest.mark.processes
@@ -225,7 +225,7 @@ async def test_a_key_or_an_address_that_the_token_brings_along_is_not_used() -> 
             await assert_refused(forged, by)
             good = jwt.encode(CLAIMS, RSA_PRIVATE, algorithm="RS256", headers=headers)
             assert (await by.verify(good)).subject == "alice"
-        assert evil.asked == 0
+        assert evil.requests == 0
 
 
 @pytest.mark.processes
@@ -253,7 +253,7 @@ async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
         server.keys = [described(RSA_PUBLIC), described(OTHER_PUBLIC, "b")]
 
         assert (await by.verify(rs(OTHER_PRIVATE, "b"))).subject == "alice"
-        assert server.asked == 2
+        assert server.requests == 2
 
 
 @pytest.mark.processes
@@ -274,7 +274,7 @@ async def test_many_unknown_key_ids_cause_few_requests() -> None:
         unknown = [rs(kid=f"unknown {n}") for n in range(20)]
         await asyncio.gather(*(assert_refused(token, by) for token in unknown))
 
-        assert server.asked == 1
+        assert server.requests == 1
 
 
 @pytest.mark.processes
@@ -283,13 +283,13 @@ async def test_concurrent_tokens_wait_for_one_request() -> None:
         server.answers.clear()
         by = server.verifier()
         waiting = [asyncio.create_task(by.verify(rs())) for _ in range(10)]
-        await wait_until(lambda: server.asked)
+        await wait_until(lambda: server.requests)
         waiting[0].cancel()
         server.answers.set()
         principals = await asyncio.gather(*waiting[1:])
 
         assert [principal.subject for principal in principals] == ["alice"] * 9
-        assert server.asked == 1
+        assert server.requests == 1
 
 
 # when the address fails
@@ -325,7 +325,7 @@ async def test_without_keys_a_token_is_refused_and_the_client_can_retry(
             with pytest.raises(KeysUnavailable) as refusal:
                 await by.verify(rs())
         assert (refusal.value.http_status, refusal.value.close_code) == (503, 1013)
-        assert server.asked == 1
+        assert server.requests == 1
 
 
 @pytest.mark.processes
@@ -338,7 +338,7 @@ async def test_while_the_address_fails_the_last_good_keys_are_used(failure: dict
 
         for _ in range(3):
             assert (await by.verify(rs())).subject == "alice"
-        assert server.asked >= 2
+        assert server.requests >= 2
         with pytest.raises(KeysUnavailable):
             await by.verify(rs(OTHER_PRIVATE, "b"))
 
@@ -477,7 +477,7 @@ async def test_a_failure_repeats_neither_the_token_nor_the_answer(
 
         error = refusal.value
         assert error.__context__ is None
-        told = f"{error!r} {error.args} {vars(error)} {by!r} {vars(by)} {caplog.text}"
+        shown = f"{error!r} {error.args} {vars(error)} {by!r} {vars(by)} {caplog.text}"
         for secret in ("swordfish", *token.split(".")):
-            assert secret not in told
+            assert secret not in shown
         assert "Could not fetch keys from 127.0.0.1" in caplog.text

@@ -441,11 +441,11 @@ def test_a_refusal_repeats_neither_the_token_nor_the_secret(token: str | bytes) 
     with pytest.raises(Unauthenticated) as refusal:
         verifier(audience=None).verify(token)
 
-    told = "".join(traceback.format_exception(refusal.value))
-    told += "".join(f"{e} {e!r} {e.args} {vars(e)}" for e in _chain(refusal.value))
+    shown = "".join(traceback.format_exception(refusal.value))
+    shown += "".join(f"{e} {e!r} {e.args} {vars(e)}" for e in _chain(refusal.value))
     text = token.decode() if isinstance(token, bytes) else token
     for secret in (SECRET, text, *filter(lambda part: len(part) > 10, text.split("."))):
-        assert secret not in told
+        assert secret not in shown
 
 
 @pytest.mark.parametrize("key", [" \t", RSA_PUBLIC])

@@ -82,9 +82,9 @@ async def test_the_operator_gets_one_warning_with_what_to_do(
                     f"ws://{host}", additional_headers={"origin": "https://there.example"}
                 ):
                     pass
-    told = [r.message for r in caplog.records if "GQLNOTIFY_ALLOWED_ORIGINS" in r.message]
-    assert len(told) == 1
-    assert "https://there.example" in told[0]
+    warnings = [r.message for r in caplog.records if "GQLNOTIFY_ALLOWED_ORIGINS" in r.message]
+    assert len(warnings) == 1
+    assert "https://there.example" in warnings[0]
 
 
 @pytest.mark.parametrize("origin", ["there.example", "https://there.example/path", "null"])

@@ -33,8 +33,8 @@ async def test_a_refusal_names_what_the_router_serves(
     async with websocket(router, subprotocols=[offered]) as socket:
         close = await socket.closed()
     assert (close.code, close.reason) == (4406, reason)
-    [told] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
-    assert f"this server speaks {' and '.join(served) or 'none'}." in told
+    [message] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert f"this server speaks {' and '.join(served) or 'none'}." in message
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ async def test_a_legacy_client_gets_the_reason_in_its_own_protocol(
 ) -> None:
     router = GraphQLRouter(schema_of(), subscription_protocols=served)
     async with websocket(router, subprotocols=[LEGACY]) as socket:
-        told = await socket.receive()
-        assert told["type"] == "connection_error"
-        assert told["payload"]["message"].startswith(reason)
+        message = await socket.receive()
+        assert message["type"] == "connection_error"
+        assert message["payload"]["message"].startswith(reason)
         close = await socket.closed()
     assert close.code == 4406
-    assert close.reason == told["payload"]["message"]
+    assert close.reason == message["payload"]["message"]

@@ -135,10 +135,10 @@ async def test_a_token_that_was_verified_before_is_still_revoked() -> None:
 
 @pytest.mark.processes
 async def test_a_hook_of_the_application_decides_each_time() -> None:
-    asked: list[str | None] = []
+    checked: list[str | None] = []
 
     def authenticate(given: str | None, connection: Any) -> Principal:
-        asked.append(given)
+        checked.append(given)
         return Principal("alice")
 
     async with (
@@ -148,4 +148,4 @@ async def test_a_hook_of_the_application_decides_each_time() -> None:
         for _ in range(2):
             headers = {"authorization": "Bearer same"}
             await client.post("/graphql", json={"query": "{ me }"}, headers=headers)
-    assert asked == ["same", "same"]
+    assert checked == ["same", "same"]

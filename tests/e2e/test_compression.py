@@ -161,7 +161,7 @@ class Browser:
     """What a page of the service reports to the test."""
 
     def __init__(self, service: Service) -> None:
-        self.told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self.reports: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         service.app.add_route("/page", self._page)
         service.app.add_route("/reading.mjs", self._script)
         service.app.add_route("/{what}", self._tell, methods=["POST"])
@@ -173,7 +173,7 @@ class Browser:
         return FileResponse(CLIENTS / "reading.mjs", media_type="text/javascript")
 
     async def _tell(self, request: Request) -> Response:
-        self.told.put_nowait((request.path_params["what"], await request.json()))
+        self.reports.put_nowait((request.path_params["what"], await request.json()))
         return Response()
 
 
@@ -187,10 +187,10 @@ async def test_chromium_reads_it(service: Service, tmp_path: Path) -> None:
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     page = f"http://{service.address}/page"
     async with asyncio.timeout(2 * PATIENCE), program(chromium, *flags, page):
-        what, extensions = await browser.told.get()
+        what, extensions = await browser.reports.get()
         assert (what, extensions.split(";")[0]) == ("ready", "permessage-deflate")
         await service.publish("a", *TEXTS)
-        what, result = await browser.told.get()
+        what, result = await browser.reports.get()
     assert what == "done"
     assert by_id(result["got"]) == WHOLE
     assert wrote_compressed(service)

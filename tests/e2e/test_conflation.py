@@ -38,11 +38,11 @@ async def trader(exchange: Server) -> AsyncIterator[Socket]:
         yield trader
 
 
-async def read_late(exchange: Server, trader: Socket, name: str, **asked: Any) -> list[Any]:
+async def read_late(exchange: Server, trader: Socket, name: str, **variables: Any) -> list[Any]:
     """Return the payloads for a client that reads the first one, and the others later."""
     async with frame_socket(exchange.ws, buffer=1024) as socket:
         await socket.init()
-        await socket.subscribe("1", PRICES, variables={"name": name, **asked})
+        await socket.subscribe("1", PRICES, variables={"name": name, **variables})
         await socket.settled()
         await trader.query(TRADE, variables={"name": name, "count": 1})
         first = await payload(socket)

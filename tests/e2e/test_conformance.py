@@ -89,12 +89,12 @@ async def test_a_refused_legacy_client_gets_the_reason_in_its_own_protocol(serve
         assert socket.connection.subprotocol == "graphql-ws"
         await socket.send({"type": "connection_init"})
         await socket.send({"id": "1", "type": "start", "payload": {"query": "{ hello }"}})
-        told = [await socket.receive() for _ in range(2)]
-        assert [message["type"] for message in told] == ["connection_error", "error"]
-        assert told[1]["id"] == "1"
+        messages = [await socket.receive() for _ in range(2)]
+        assert [message["type"] for message in messages] == ["connection_error", "error"]
+        assert messages[1]["id"] == "1"
         close = await socket.closed()
     assert close.code == 4406
-    for text in (close.reason, *(message["payload"]["message"] for message in told)):
+    for text in (close.reason, *(message["payload"]["message"] for message in messages)):
         assert "graphql-transport-ws" in text
         assert "npm graphql-ws" in text
 

@@ -156,8 +156,8 @@ async def until_draining(http: httpx.AsyncClient) -> None:
     async def is_draining() -> bool:
         # Each worker gets the signal separately, and each new connection may reach another one.
         closing = {"connection": "close"}
-        asked = [await http.get("/readyz", headers=closing) for _ in range(16)]
-        return {answer.status_code for answer in asked} == {503}
+        answers = [await http.get("/readyz", headers=closing) for _ in range(16)]
+        return {answer.status_code for answer in answers} == {503}
 
     await wait_until(is_draining, seconds=PATIENCE)
 
@@ -177,14 +177,14 @@ async def test_sockets_close_with_1012_evenly_over_the_window(
 
     with start(*arguments, program=program, window=window) as server:
         async with clients(server, count) as sockets:
-            told = time.monotonic()
+            signalled = time.monotonic()
             tell(server)
             ends = await asyncio.gather(*map(end, sockets))
         await gone(server, PATIENCE)
 
     times = sorted(at for at, _ in ends)
     assert {code for _, code in ends} == {CloseCode.SERVICE_RESTART}
-    assert window * 0.7 < times[-1] - told < window + MARGIN + SLACK
+    assert window * 0.7 < times[-1] - signalled < window + MARGIN + SLACK
     # Roughly: a busy machine notices closes late. tests/test_drain.py checks the exact times.
     clump = max(bisect(times, at + window / 10) - place for place, at in enumerate(times))
     assert clump < count * 0.7
@@ -401,7 +401,7 @@ async def test_a_request_in_flight_is_answered(
     slow = {"query": 'mutation { publishSlowly(name: "slow", value: 7, seconds: 1.5) }'}
     with start(*arguments, program=program, window=0) as server:
         async with httpx.AsyncClient(base_url=server.http, timeout=PATIENCE) as http:
-            asked = asyncio.create_task(http.post("/graphql", json=slow, headers=bearer()))
+            request = asyncio.create_task(http.post("/graphql", json=slow, headers=bearer()))
             begun = {"query": '{ ended(gate: "begun slow") }'}
 
             async def has_begun() -> bool:
@@ -412,7 +412,7 @@ async def test_a_request_in_flight_is_answered(
 
             await wait_until(has_begun, seconds=PATIENCE)
             tell(server)
-            answer = await asked
+            answer = await request
         await gone(server, PATIENCE)
     assert answer.json()["data"]["publishSlowly"]
     assert trouble(server) == []
@@ -547,14 +547,14 @@ async def test_a_server_without_clients_exits_at_once(number: int, start: Start)
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
+def unreachable() -> Iterator[str]:
     """The URL of a Redis that is down."""
     with refusing_port() as port:
         yield f"redis://127.0.0.1:{port}"
 
 
-async def test_a_second_signal_ends_a_start(nobody: str, tmp_path: Path) -> None:
-    settings = {"broker_url": nobody, "broker_wait": 600, "jwt_secret": SECRET}
+async def test_a_second_signal_ends_a_start(unreachable: str, tmp_path: Path) -> None:
+    settings = {"broker_url": unreachable, "broker_wait": 600, "jwt_secret": SECRET}
     said = Program(SERVE.command, "Waiting for application startup")
     with serving(APP, tmp_path, program=said, **settings) as server:
         # Not the same signal twice: both might be delivered as one.
@@ -565,9 +565,9 @@ async def test_a_second_signal_ends_a_start(nobody: str, tmp_path: Path) -> None
 
 @each_of_ours
 async def test_a_signal_during_the_start_ends_the_process_once_it_has_started(
-    arguments: Sequence[str], nobody: str, tmp_path: Path
+    arguments: Sequence[str], unreachable: str, tmp_path: Path
 ) -> None:
-    settings = {"broker_url": nobody, "broker_wait": 1, "jwt_secret": SECRET}
+    settings = {"broker_url": unreachable, "broker_wait": 1, "jwt_secret": SECRET}
     said = Program(SERVE.command, "Waiting for application startup")
     with serving(APP, tmp_path, *arguments, program=said, **settings) as server:
         tell(server)

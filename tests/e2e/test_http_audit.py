@@ -22,9 +22,9 @@ def audit(server: Server) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("word", ["MUST", "SHOULD", "MAY"])
 def test_the_audit_of_graphql_http_finds_nothing(audit: list[dict[str, Any]], word: str) -> None:
-    asked = [result for result in audit if result["name"].startswith(word)]
-    assert asked
-    assert [result for result in asked if result["status"] != "ok"] == []
+    audited = [result for result in audit if result["name"].startswith(word)]
+    assert audited
+    assert [result for result in audited if result["status"] != "ok"] == []
 
 
 def test_the_audit_is_whole(audit: list[dict[str, Any]]) -> None:

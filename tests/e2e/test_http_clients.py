@@ -10,7 +10,7 @@ from tests.servers import run_node, serving
 
 pytestmark = pytest.mark.processes
 
-TOLD = {
+EXPECTED = {
     "query": {"me": {"subject": "alice"}},
     "mutation": {"createTask": {"__typename": "Task"}},
     "subscription": {"taskEvents": {"kind": "CREATED"}},
@@ -21,5 +21,7 @@ TOLD = {
 def test_a_client_over_http_gets_its_results(client: str, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/tasks.db"
     with serving("schema.app:app", tmp_path, jwt_secret=SECRET, database_url=database) as server:
-        told = run_node("http.mjs", url=f"{server.http}/graphql", token=token())
-    assert told[client] == {kind: {"data": data, "errors": None} for kind, data in TOLD.items()}
+        results = run_node("http.mjs", url=f"{server.http}/graphql", token=token())
+    assert results[client] == {
+        kind: {"data": data, "errors": None} for kind, data in EXPECTED.items()
+    }

@@ -78,16 +78,16 @@ async def test_tokens_and_secrets_reach_no_log_and_no_answer(tmp_path: Path) -> 
         database_url=f"postgresql://tasks:{PASSWORD}@localhost/tasks",
     ) as server:
         bearers = some_tokens()
-        told = "".join([await answers(server, bearer) for bearer in bearers.values()])
-        told += server.log
+        output = "".join([await answers(server, bearer) for bearer in bearers.values()])
+        output += server.log
 
     assert "the hook fails" in server.log
-    assert "The token is not valid" in told
+    assert "The token is not valid" in output
     assert PASSWORD not in server.log
     for secret in (SECRET, "swordfish", *[p for b in bearers.values() for p in parts_of(b)]):
-        assert secret not in told, secret
+        assert secret not in output, secret
     for name in ("good", "expired", "forged"):
-        assert claims_of(bearers[name]) not in told
+        assert claims_of(bearers[name]) not in output
 
 
 async def test_a_token_in_the_query_string_is_ignored(tmp_path: Path) -> None:

@@ -163,12 +163,12 @@ async def test_too_much_is_refused_over_websocket_and_over_http_and_counted(
         for _ in range(2):
             before = counted(code)
             await socket.subscribe("1", document)
-            (told,) = await socket.error("1")
-            assert says in told["message"]
+            (error,) = await socket.error("1")
+            assert says in error["message"]
             (answer,) = (await post(client, document))["errors"]
             assert says in answer["message"]
             if ours:
-                assert told["extensions"]["code"] == answer["extensions"]["code"] == code
+                assert error["extensions"]["code"] == answer["extensions"]["code"] == code
                 assert counted(code) == before + 2
             assert await socket.query("{ hello }") == {"hello": "world"}
 
@@ -191,8 +191,8 @@ async def test_too_much_is_refused_in_streams_and_subscriptions() -> None:
         by_sse = await client.post("/graphql", json=body, headers=EVENT_STREAM)
         by_parts = await client.post("/graphql", json=body, headers=MULTIPART)
 
-    told = [server_sent(by_sse.text)[0][1], multiparts(by_parts.text)[0]]
-    assert [t["errors"][0]["extensions"]["code"] for t in told] == ["TOO_MANY_ALIASES"] * 2
+    results = [server_sent(by_sse.text)[0][1], multiparts(by_parts.text)[0]]
+    assert [t["errors"][0]["extensions"]["code"] for t in results] == ["TOO_MANY_ALIASES"] * 2
 
 
 @pytest.mark.processes

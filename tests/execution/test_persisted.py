@@ -85,8 +85,8 @@ async def test_a_document_can_be_named_on_every_transport(naming: Any, file: Pat
 async def test_an_unknown_name_gets_the_error_that_clients_know(naming: Any, file: Path) -> None:
     async with both_ways(router_with(file)) as (client, socket):
         answer = (await client.post("/graphql", json=naming("0" * 64))).json()
-        told = await ask(socket, naming("0" * 64))
-        for error in (answer["errors"][0], told["payload"][0]):
+        message = await ask(socket, naming("0" * 64))
+        for error in (answer["errors"][0], message["payload"][0]):
             assert error["message"] == "PersistedQueryNotFound"
             assert error["extensions"]["code"] == "PERSISTED_QUERY_NOT_FOUND"
         assert await socket.query(OTHER) == {"nested": {"hello": "world"}}
@@ -101,8 +101,8 @@ async def test_where_only_persisted_ones_are_allowed_no_other_gets_through(file:
             for smuggled in ({}, apollo(hash_of(HELLO)), {"documentId": hash_of(HELLO)}):
                 payload = {"query": document, **smuggled}
                 answer = (await client.post("/graphql", json=payload)).json()
-                told = await ask(socket, payload)
-                for error in (answer["errors"][0], told["payload"][0]):
+                message = await ask(socket, payload)
+                for error in (answer["errors"][0], message["payload"][0]):
                     assert error["extensions"]["code"] == "OPERATION_NOT_ALLOWED"
         by_sse = await client.post("/graphql", json={"query": OTHER}, headers=EVENT_STREAM)
         assert "OPERATION_NOT_ALLOWED" in by_sse.text

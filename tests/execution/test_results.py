@@ -388,10 +388,10 @@ async def test_a_query_with_nan_is_answered_with_an_error(accept: str) -> None:
             "/graphql", json={"query": "{ stats }"}, headers={"accept": accept}
         )
         assert answer.status_code == 200
-        told = strictly(answer.text)
+        result = strictly(answer.text)
         assert await post(client, "{ fine }") == {"data": {"fine": 1}}
-    assert told["data"] is None
-    assert told["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+    assert result["data"] is None
+    assert result["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
 
 
 @pytest.mark.processes
@@ -434,8 +434,8 @@ async def test_an_error_with_nan_is_sent_over_http(kind: str, headers: dict[str,
     async with http(Shop().router()) as client:
         body = {"query": "subscription { fails }"}
         async with patience(), client.stream("POST", "/graphql", json=body, headers=headers) as it:
-            told = await anext(stream_of(it, kind))
-    assert told["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+            result = await anext(stream_of(it, kind))
+    assert result["errors"][0]["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
 
 
 # Exceptions before the execution
@@ -484,8 +484,8 @@ async def test_an_exception_before_the_execution_is_a_server_error_without_detai
     shop = Shop(extensions=[failing(hook, ValueError(SECRET))])
     errors, found = await answer_of(shop.router(), transport)
     assert found == status
-    told = {"message": "Internal server error", "extensions": {"code": "INTERNAL_SERVER_ERROR"}}
-    assert errors == [told]
+    expected = {"message": "Internal server error", "extensions": {"code": "INTERNAL_SERVER_ERROR"}}
+    assert errors == [expected]
     assert SECRET in caplog.text
 
 

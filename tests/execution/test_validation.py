@@ -41,7 +41,7 @@ def in_steps(document: DocumentNode, rules: Any, visits: int) -> list[GraphQLErr
     return validation.errors
 
 
-def told(errors: list[GraphQLError]) -> list[Any]:
+def described(errors: list[GraphQLError]) -> list[Any]:
     return [error.formatted for error in errors]
 
 
@@ -49,8 +49,8 @@ def told(errors: list[GraphQLError]) -> list[Any]:
 @pytest.mark.parametrize("visits", [1, 7, 10_000])
 def test_it_finds_the_same_errors_in_the_same_order(document: str, visits: int) -> None:
     ast = parse(document)
-    expected = told(validate(SCHEMA, ast, specified_rules, max_errors=10))
-    assert told(in_steps(ast, specified_rules, visits)) == expected
+    expected = described(validate(SCHEMA, ast, specified_rules, max_errors=10))
+    assert described(in_steps(ast, specified_rules, visits)) == expected
 
 
 @given(st.integers(0, 2**32))
@@ -58,8 +58,8 @@ def test_it_finds_the_same_errors_in_any_document(seed: int) -> None:
     document = document_of(Random(seed))
     note(document)
     ast = parse(document)
-    expected = told(validate(SCHEMA, ast, specified_rules, max_errors=10))
-    assert told(in_steps(ast, specified_rules, 5)) == expected
+    expected = described(validate(SCHEMA, ast, specified_rules, max_errors=10))
+    assert described(in_steps(ast, specified_rules, 5)) == expected
 
 
 class Seen(ValidationRule):

@@ -58,8 +58,8 @@ async def test_an_upload_counts() -> None:
 async def test_ordinary_uploads_and_bodies_pass_by_default() -> None:
     router = GraphQLRouter(schema_of(), multipart_uploads_enabled=True)
     async with running(application(router)) as origin, client_of(origin) as client:
-        asked = {"query": "mutation ($f: Upload!) { read(file: $f) }", "variables": {"f": None}}
-        form = {"operations": json.dumps(asked), "map": json.dumps({"0": ["variables.f"]})}
+        request = {"query": "mutation ($f: Upload!) { read(file: $f) }", "variables": {"f": None}}
+        form = {"operations": json.dumps(request), "map": json.dumps({"0": ["variables.f"]})}
         upload = await client.post("/graphql", data=form, files={"0": b"x" * 9_000_000})
         body = await client.post("/graphql", content=body_of(1_000_000), headers=JSON)
     assert len(upload.json()["data"]["read"]) == 9_000_000

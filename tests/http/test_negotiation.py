@@ -160,8 +160,8 @@ async def test_an_operation_is_answered_as_the_client_likes_best(
 async def test_a_subscription_without_a_stream_leaves_no_traceback(
     client: httpx.AsyncClient, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked: dict[str, Any] = {"json" if method == "POST" else "params": {"query": COUNT}}
-    answer = await client.request(method, "/graphql", **asked)
+    request: dict[str, Any] = {"json" if method == "POST" else "params": {"query": COUNT}}
+    answer = await client.request(method, "/graphql", **request)
     assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
     assert not [record for record in caplog.records if record.exc_info]
 
@@ -194,6 +194,6 @@ async def test_a_batch_is_only_answered_in_json(accept: str, status: int) -> Non
     batching = StrawberryConfig(batching_config={"max_operations": 2})
     router = GraphQLRouter(schema_of(config=batching), subscription_protocols=ALL_PROTOCOLS)
     async with http(router) as client:
-        asked = [{"query": HELLO}] * 2
-        answer = await client.post("/graphql", json=asked, headers={"accept": accept})
+        request = [{"query": HELLO}] * 2
+        answer = await client.post("/graphql", json=request, headers={"accept": accept})
     assert answer.status_code == status

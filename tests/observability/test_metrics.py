@@ -214,14 +214,14 @@ def test_the_gauges_of_a_dead_process_are_no_longer_counted(tmp_path: Path) -> N
         "request = Request({'type': 'http', 'headers': []});"
         "print(asyncio.run(metrics.endpoint(request)).body.decode())"
     )
-    asked = subprocess.run(
+    scrape = subprocess.run(
         [sys.executable, "-c", ask], env=environment, cwd=ROOT, check=True, capture_output=True
     )
 
-    told = asked.stdout.decode()
-    assert "gqlnotify_connections 0.0" in told
-    assert "gqlnotify_topics 0.0" in told
-    assert "gqlnotify_gaps_total 1.0" in told
+    text = scrape.stdout.decode()
+    assert "gqlnotify_connections 0.0" in text
+    assert "gqlnotify_topics 0.0" in text
+    assert "gqlnotify_gaps_total 1.0" in text
 
 
 def test_a_slow_reader_that_was_disconnected_is_counted_separately() -> None:

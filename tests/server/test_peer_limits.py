@@ -161,10 +161,10 @@ async def test_a_message_is_bounded_by_the_routers_own_setting() -> None:
 
 
 async def test_a_peer_that_does_not_wait_for_the_handshake_is_disconnected() -> None:
-    asked, answer = asyncio.Event(), asyncio.Event()
+    called, answer = asyncio.Event(), asyncio.Event()
 
     async def endpoint(websocket: WebSocket) -> None:
-        asked.set()
+        called.set()
         await answer.wait()
         await websocket.accept()
 
@@ -176,7 +176,7 @@ async def test_a_peer_that_does_not_wait_for_the_handshake_is_disconnected() -> 
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
-        await asked.wait()
+        await called.wait()
         writer.write(Frame(Opcode.PING, b"too early").serialize(mask=True))
         with pytest.raises(ConnectionResetError):
             await reader.read()

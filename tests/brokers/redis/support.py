@@ -59,14 +59,14 @@ class Reader:
 
     stream: Subscription[int]
     got: list[int] = field(default_factory=list)
-    told: CursorExpired | None = None
+    expired: CursorExpired | None = None
 
     async def read(self) -> None:
         try:
             async for number in self.stream:
                 self.got.append(number)
         except CursorExpired as error:
-            self.told = error
+            self.expired = error
 
 
 @dataclass
@@ -101,15 +101,15 @@ class Numbers:
         expected = list(numbers)
         for reader in self.readers:
             await wait_until(
-                lambda reader=reader: reader.told or expected[-1:] == reader.got[-1:],
+                lambda reader=reader: reader.expired or expected[-1:] == reader.got[-1:],
                 seconds=seconds,
             )
-            assert reader.told is None
+            assert reader.expired is None
             assert reader.got == expected
 
     async def all_are_expired(self, *, seconds: float = PATIENCE) -> None:
         for reader in self.readers:
-            await wait_until(lambda reader=reader: reader.told is not None, seconds=seconds)
+            await wait_until(lambda reader=reader: reader.expired is not None, seconds=seconds)
 
     async def aclose(self) -> None:
         await self.manager.close()

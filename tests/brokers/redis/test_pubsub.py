@@ -243,7 +243,7 @@ async def test_a_restart_with_all_data_causes_no_gap_and_no_error(launch: Launch
 
         await wait_until(lambda: resuming.got == list(range(5, 20)))
         await wait_until(lambda: early.got == list(range(20)))
-        assert early.told is resuming.told is None
+        assert early.expired is resuming.expired is None
 
 
 async def test_a_restart_without_events_causes_no_gap(launch: Launch) -> None:
@@ -396,14 +396,14 @@ async def test_cursors_of_a_topic_without_an_event_become_one_position(launch: L
         after = [await other.manager.cursor(stream.topic) for _ in range(20)]
         for cursor in [before, *after]:
             await stream.reader(after=cursor)
-        asked = calls(server, "evalsha")
+        evaluated = calls(server, "evalsha")
         await stream.publish(1)
         await stream.everybody_has([1])
         await stream.publish_all([2, 3])
         await stream.everybody_has([1, 2, 3])
 
         # Three events, and one look into the history for all 22 readers.
-        assert calls(server, "evalsha") - asked < 10
+        assert calls(server, "evalsha") - evaluated < 10
 
 
 async def test_a_cursor_of_a_topic_without_an_event_does_not_suffer_from_lost_data(
@@ -420,9 +420,9 @@ async def test_a_cursor_of_a_topic_without_an_event_does_not_suffer_from_lost_da
         late = await stream.reader(after=new)
         await stream.publish_all([1, 2])
 
-        await wait_until(lambda: early.told is not None)
-        await wait_until(lambda: late.got == [1, 2] or late.told)
-        assert late.told is None
+        await wait_until(lambda: early.expired is not None)
+        await wait_until(lambda: late.got == [1, 2] or late.expired)
+        assert late.expired is None
 
 
 async def test_events_published_while_the_connection_is_down_reach_an_empty_topic(
@@ -455,7 +455,7 @@ async def test_an_expired_topic_continues_without_a_gap(launch: Launch) -> None:
         kill_clients(server, pubsub=True)
         await stream.publish(4)
         await stream.everybody_has([1, 2, 3, 4])
-        assert reader.told is None
+        assert reader.expired is None
 
 
 # its end

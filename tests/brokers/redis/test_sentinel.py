@@ -32,8 +32,8 @@ async def test_a_failover_causes_no_silent_gap(redis_program: Path, kill: bool) 
                 kept = await ears.broker.read("x", Cursor(cursors[0].epoch, 0), ALL)
             assert kept[-1].cursor == cursors[-1]
             expected = [int(event.payload) for event in kept]
-            await wait_until(lambda: early.told or early.got[-1:] == [number], seconds=10)
-            if early.told is None:
+            await wait_until(lambda: early.expired or early.got[-1:] == [number], seconds=10)
+            if early.expired is None:
                 assert early.got == expected
             else:
                 assert set(early.got) - set(expected)
