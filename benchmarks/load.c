@@ -284,13 +284,22 @@ static void remember_delay(double milliseconds) {
 static enum { NO_DELAY, SINCE_SENT, SINCE_DUE } measuring;
 static bool keeping_cursors, any_order;
 
+/* Cursors end with a number that counts the events of a topic, in the order of the broker. */
+static uint64_t number_of(const char *cursor) {
+    const char *at = strrchr(cursor, '-');
+    return at ? strtoull(at + 1, NULL, 10) : 0;
+}
+
 static void take_cursor(struct client *c, const char *text, const char *end) {
     const char *at = value_of(text, end, "\"cursor\"");
+    uint64_t before = number_of(c->cursor);
     size_t size = 0;
     if (!at || *at != '"') fail("a message without a cursor: %.*s", (int)(end - text), text);
     for (at++; at + size < end && at[size] != '"' && size < sizeof c->cursor - 1;) size++;
     memcpy(c->cursor, at, size);
     c->cursor[size] = 0;
+    if (before && number_of(c->cursor) != before + 1)
+        fail("connection %d got cursor %s after number %lu", c->number, c->cursor, before);
 }
 
 static double delay_of(const struct client *c, const char *text, const char *end) {
@@ -305,7 +314,7 @@ static void on_next(struct client *c, const char *text, const char *end) {
     const char *at = value_of(text, end, "\"seq\"");
     if (!at) fail("not the message that was asked for: %.*s", (int)(end - text), text);
     uint64_t seq = strtoull(at, NULL, 10);
-    if (c->seq && seq != c->seq + 1 && !any_order)
+    if (c->seq && seq != c->seq + 1 && !any_order && !keeping_cursors)
         fail("connection %d got event %lu after event %lu", c->number, seq, c->seq);
     if (!c->events) {
         if (!memmem(text, (size_t)(end - text), expected_text, strlen(expected_text)))
@@ -742,11 +751,7 @@ static void do_wait(uint64_t events) {
 static void do_reach(uint64_t events) {
     uint64_t began = now();
     for (int i = 0; i < count; i++)
-        while (clients[i].events < events) {
-            turn(UINT64_MAX);
-            if (now() - began > PATIENCE_NS)
-                fail("not all have %lu events after half a minute", events);
-        }
+        while (clients[i].events < events) turn(UINT64_MAX);
     done(began);
 }
 
