@@ -81,8 +81,8 @@ def connect(url: str, *, timeout: float = PATIENCE) -> redis.Redis:
 class RedisServer:
     """One server process, whose files are in `directory`, a short path.
 
-    It takes a free port and keeps it: a server that is started again is found where it was, and
-    so is what it knew, as far as it was told to write it down.
+    It takes a free port and keeps it, so a restarted server has the same address. It has its data
+    again if it is persistent.
     """
 
     program: Path

@@ -1,3 +1,5 @@
+"""Deadlines do not run while the process is blocked."""
+
 import asyncio
 import time
 

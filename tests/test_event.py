@@ -1,3 +1,5 @@
+"""Cursors, topic names, patterns and events."""
+
 import copy
 import dataclasses
 import json

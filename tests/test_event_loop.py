@@ -1,3 +1,5 @@
+"""Work that waits for the next tick of its event loop."""
+
 import asyncio
 from contextvars import ContextVar
 

@@ -1,3 +1,5 @@
+"""Rate limits."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""The short form of `make rolling`."""
+
 from pathlib import Path
 
 import pytest

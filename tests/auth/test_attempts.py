@@ -1,3 +1,5 @@
+"""An address can try a limited number of bad tokens."""
+
 from time import time
 from typing import Any
 

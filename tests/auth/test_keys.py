@@ -1,3 +1,5 @@
+"""Which keys fit an algorithm."""
+
 import pytest
 from jose import jwt
 

@@ -1,3 +1,5 @@
+"""A principal's rights, token id and times."""
+
 from typing import Any
 
 import pytest

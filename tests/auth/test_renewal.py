@@ -1,3 +1,5 @@
+"""Which tokens can replace the token of an open socket."""
+
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any

@@ -1,3 +1,5 @@
+"""Which tokens are accepted, and what the errors of the others reveal."""
+
 import hashlib
 import json
 import traceback

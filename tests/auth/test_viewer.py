@@ -1,3 +1,5 @@
+"""The viewer of an operation, and its rights to topics."""
+
 from collections.abc import Callable
 from typing import Any
 

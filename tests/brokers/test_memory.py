@@ -1,3 +1,5 @@
+"""The in-process broker."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""Which pages may open a socket."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""The cache of verified tokens."""
+
 import sys
 from datetime import UTC, datetime
 from time import time

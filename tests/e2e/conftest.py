@@ -1,3 +1,5 @@
+"""Servers for the end-to-end tests."""
+
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""The replays of a subject share a budget."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""How much of a request's body is read."""
+
 import json
 from collections.abc import AsyncIterator
 

@@ -1,3 +1,5 @@
+"""The media type and the status code of an answer."""
+
 import json
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,3 +1,5 @@
+"""Complete WebSocket frames."""
+
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -218,7 +220,7 @@ def test_the_threshold_itself_is_compressed(beyond: int, compressed: bool) -> No
     above = len(body.data) - beyond
     frame = only(Batch([body]).frames(head_of("1"), compress_above=above))
     assert (frame.first == COMPRESSED_TEXT) == compressed
-    # Beside one that is large enough as well.
+    # The same in a batch with a body that is large enough.
     frames = read(Batch([body, tail_of("x" * 5000)]).frames(head_of("1"), compress_above=above))
     assert [f.first == COMPRESSED_TEXT for f in frames] == [compressed, True]
 

@@ -1,3 +1,5 @@
+"""Messages are parsed, checked and written as the protocol says."""
+
 import json
 from typing import Any
 

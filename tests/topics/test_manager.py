@@ -1,3 +1,5 @@
+"""Publishing, starting and closing a `TopicManager`."""
+
 import asyncio
 import gc
 import threading

@@ -1,3 +1,5 @@
+"""A heartbeat pings a silent peer, and detects a dead one."""
+
 import asyncio
 import time
 from collections.abc import AsyncIterator

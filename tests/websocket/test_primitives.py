@@ -1,3 +1,5 @@
+"""The smaller versions of asyncio's `Event` and `Queue`."""
+
 import asyncio
 
 from gqlnotify.websocket.primitives import LightEvent, LightQueue
