@@ -147,9 +147,16 @@ class Process:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
     def get(self, path: str) -> Any:
-        """Return the JSON that a path answers with."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=30) as response:
-            return json.load(response)
+        """Return the JSON that a path answers with.
+
+        Raises:
+            Failed: it answers with something else, or not at all.
+        """
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=30) as response:
+                return json.load(response)
+        except (OSError, ValueError) as error:
+            raise Failed(f"{path}: {error}") from error
 
 
 @dataclass

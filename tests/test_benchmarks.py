@@ -21,10 +21,10 @@ SUBJECT_OF = {
     "stretch": "limit",
     "different": "limit",
     "connect": "limit",
-    "token": "bare",
+    "token": "tasks",
     "comeback": "bare",
     "across": "bare-redis",
-    "storm": "tasks-redis",
+    "storm": "bare-redis",
 }
 COLUMNS = [column for columns in sections(asdict(TINY)).values() for column in columns.values()]
 

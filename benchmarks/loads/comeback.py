@@ -1,9 +1,6 @@
 """All clients lose their connections, miss some events and come back with their cursors."""
 
-import json
-import urllib.request
-
-from benchmarks.harness import HOST, MISSED, Cores, Session, session
+from benchmarks.harness import MISSED, Cores, Session, session
 from benchmarks.loads.scale import Figures, Scale
 from benchmarks.subjects import Subject
 
@@ -48,10 +45,4 @@ def _come_back(s: Session, scale: Scale, *, missed: int) -> float:
 def _executions(s: Session) -> float:
     if not s.subject.counts_executions:
         return 0.0
-    request = urllib.request.Request(
-        f"http://{HOST}:{s.process.port}/graphql",
-        data=b'{"query":"{ executions }"}',
-        headers={"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return float(json.load(response)["data"]["executions"])
+    return float(s.process.get("/graphql?query={executions}")["data"]["executions"])
