@@ -1,4 +1,4 @@
-// Runs the audit of graphql-http over a server and prints its results.
+// Runs the audit of graphql-http against a server, and prints its results.
 // Options: http.
 
 import { auditServer } from 'graphql-http';

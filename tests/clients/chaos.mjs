@@ -1,7 +1,7 @@
-// Follows the task service with several clients that resume, each time at another server; prints
-// a line for whatever they get, and ends once its stdin does. A line on stdin is a list of clients whose sockets are to be cut,
-// "restless" (cut one after the other until the next line) or "spread" (everybody begins again with
-// the server that it began with).
+// Follows the task service with several clients that resume, each time at another server. Prints a
+// line for each result, and ends when its stdin ends. A line on stdin is a list of clients whose
+// sockets are cut, "restless" (cut one after the other until the next line) or "spread" (every
+// client connects to its first server again).
 // Options: servers (their addresses, without a scheme), clients, after (a cursor for each stream),
 // topic, secret.
 
@@ -12,7 +12,7 @@ import { connect, options, pause, post, print, token } from './client.mjs';
 const { servers, clients, after, topic, secret } = options;
 const bearer = () => token(secret, 3600);
 
-/** The servers in turn, beginning with one of them. */
+/** The servers one after the other, starting with one of them. */
 function* inTurn(first) {
   for (let turn = first; ; turn += 1) yield servers[turn % servers.length];
 }
@@ -27,7 +27,7 @@ const streams = {
     document: 'subscription ($topic: String!) { notifications(topic: $topic) { payload } }',
     variables: { topic },
     number: ({ notifications }) => notifications.payload,
-    // Nothing to fetch again: what there is to know begins with the next event.
+    // There is no state to refetch: the client continues with the next event.
     cursor: async () => undefined,
   },
 };
@@ -89,7 +89,7 @@ function start(number) {
     connectionParams: () => ({ Authorization: `Bearer ${bearer()}` }),
   });
   Object.keys(streams).forEach((name) => follow(client, number, name));
-  // In any state: before the handshake, before the ack, amid a replay, amid live events.
+  // In any state: before the handshake or the ack, during a replay or live events.
   one.cut = () => state.socket?.terminate();
   return one;
 }

@@ -1,4 +1,4 @@
-// What the scripts share: options in, one line of JSON out, and sockets that can be cut.
+// Helpers of the scripts: options as input, one line of JSON as output, sockets that can be cut.
 
 import { createHmac } from 'node:crypto';
 import { createClient } from 'graphql-ws';
@@ -10,7 +10,7 @@ export const print = (value) => console.log(JSON.stringify(value));
 
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-/** A graphql-ws client with its present socket, the codes of those it lost, and their number. */
+/** A graphql-ws client with its current socket, and the close codes and number of lost ones. */
 export function connect({ url, ...rest }) {
   const state = { socket: undefined, closes: [], connections: 0 };
   class Watched extends WebSocket {
@@ -18,7 +18,7 @@ export function connect({ url, ...rest }) {
       super(...args);
       state.socket = this;
       state.connections += 1;
-      // A cut while connecting is an error event; the close event behind it is what counts.
+      // A cut while connecting is an error event; only the close event that follows counts.
       this.on('error', () => {});
       this.on('close', (code) => state.closes.push(code));
     }
@@ -27,7 +27,7 @@ export function connect({ url, ...rest }) {
     url,
     webSocketImpl: Watched,
     retryAttempts: Infinity,
-    // By default a connection that can't be made, not one that is lost, is the end.
+    // By default the client gives up if it can't connect, but not if it loses a connection.
     shouldRetry: () => true,
     retryWait: () => pause(Math.random() * 20),
     ...rest,
@@ -50,7 +50,7 @@ export async function post(url, query, variables, token) {
   return data;
 }
 
-/** A JSON Web Token for every topic, good for `seconds`. */
+/** A JSON Web Token for every topic, valid for `seconds`. */
 export function token(secret, seconds) {
   const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const claims = {

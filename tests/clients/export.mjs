@@ -1,4 +1,4 @@
-// Runs a mutation with a large result several times at once, and says what became of it.
+// Runs a mutation with a large result several times at once, and prints the results.
 // A slow client stops reading for `pause` milliseconds after each chunk.
 
 import { connect, options, pause, print } from './client.mjs';

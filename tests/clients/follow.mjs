@@ -1,4 +1,4 @@
-// Runs one operation and prints what its sink is told, a line each.
+// Runs one operation, and prints each call of its sink as a line.
 // Options: ws, query, variables, extensions, connectionParams, retries.
 
 import { connect, options, print } from './client.mjs';

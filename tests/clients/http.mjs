@@ -1,4 +1,4 @@
-// Asks the task service over HTTP with urql and with graphql-tools, and prints what they got.
+// Queries the task service over HTTP with urql and graphql-tools, and prints the results.
 
 import { buildHTTPExecutor } from '@graphql-tools/executor-http';
 import { Client, fetchExchange, gql } from '@urql/core';
@@ -20,7 +20,7 @@ const urql = new Client({
 });
 const executor = buildHTTPExecutor({ endpoint: url, headers });
 
-/** The first result of a subscription, while mutations give it events. */
+/** The first result of a subscription, while mutations publish events. */
 async function first(subscribe, mutate) {
   const result = new Promise((done) => subscribe(done));
   const timer = setInterval(mutate, 200);

@@ -1,4 +1,4 @@
-// Subscribes with the package ws and prints what it reads.
+// Subscribes with the package ws, and prints what it reads.
 // Options: ws, deflate (what `ws` offers), query, variables, ids, count.
 
 import WebSocket from 'ws';

@@ -1,6 +1,6 @@
-// Reads what comes of subscriptions; in Node, and in a browser.
+// Reads the results of subscriptions, in Node and in a browser.
 
-/** Ask `query` under each id, then say `ready`; say `done` with what the first `count` results hold. */
+/** Subscribe with each id, then report `ready`, and then `done` with the first `count` results. */
 export function read(socket, { query, variables, ids, count }, { ready, done }) {
   const got = [];
   const send = (message) => socket.send(JSON.stringify(message));

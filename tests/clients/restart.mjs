@@ -1,4 +1,4 @@
-// Follows a topic, resuming, until the server says that it can't be resumed; prints a line each.
+// Follows a topic and resumes until the server refuses that; prints each result as a line.
 // Options: ws, topic, after.
 
 import { connect, options, print } from './client.mjs';

@@ -1,4 +1,4 @@
-// Follows topics while their events are published and the socket is cut again and again; counts.
+// Follows topics while events are published and the socket is cut repeatedly; counts the results.
 // Options: ws, http, topics, followers (of each topic), events (of each topic), cuts, pace (the longest
 // pause between two events, ms), and with tokens: secret, lifetime (s).
 
@@ -28,7 +28,7 @@ function follow({ name, cursor }) {
     const stop = client.subscribe(payload, {
       next({ data, errors, extensions }) {
         if (errors) return reject(new Error(JSON.stringify(errors)));
-        // The client writes the payload anew whenever it comes back.
+        // The client writes the payload again whenever it reconnects.
         payload.extensions.after = extensions.cursor;
         seen.push(data.numbers.value);
         if (data.numbers.value === events) stop();
@@ -42,7 +42,7 @@ function follow({ name, cursor }) {
 async function publish(name) {
   const document = 'mutation ($name: String!, $value: Int!) { publish(name: $name, value: $value) }';
   for (let value = 1; value <= events; value += 1) {
-    // The last event comes behind the last cut, so that every cut falls into a stream.
+    // The last event follows the last cut, so that every cut interrupts a stream.
     if (value === events) await cutting;
     await post(http, document, { name, value }, fresh());
     await pause(Math.random() * pace);
@@ -54,7 +54,7 @@ let cut = 0;
 async function cutAgainAndAgain() {
   while (cut < cuts) {
     await pause(Math.random() * 60);
-    // In any state: before the handshake, before the ack, amid a replay, amid live events.
+    // In any state: before the handshake or the ack, during a replay or live events.
     if (state.socket && state.socket.readyState <= 1) {
       state.socket.terminate();
       cut += 1;

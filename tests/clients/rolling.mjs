@@ -1,6 +1,6 @@
-// Follows the task service with clients that resume, each time at another server, and counts what
-// they got. A line on stdin, [tasks, notices], is how far they have to come; then it says what it
-// counted, and ends.
+// Follows the task service with clients that resume, each time at another server, and counts the
+// results. A line on stdin, [tasks, notices], is the position that all clients must reach; then the
+// script prints its counts, and ends.
 // Options: servers (their addresses, without a scheme), clients, after (a cursor for each stream),
 // secret.
 
@@ -44,7 +44,7 @@ function follow(client, name) {
 function start(number) {
   let turn = number;
   let connected = false;
-  // Of the sockets that were there; and how often there was none to be had.
+  // The close codes of connected sockets, and how often no connection was possible.
   const closes = { codes: [], refused: 0 };
   const { client } = connect({
     url: () => `ws://${servers[turn++ % servers.length]}/graphql`,
