@@ -48,7 +48,10 @@ app = typer.Typer(
 
 
 class _CommandSettings(Settings):
-    """What a command reads before, or without, the application: that may define more settings."""
+    """The settings of a command. It reads them before, or without, importing the application.
+
+    Only the application knows which other variables it uses, so these settings warn of none.
+    """
 
     warns_of_unknown_variables = False
 
@@ -84,13 +87,14 @@ def serve(
         str, typer.Argument(metavar="APP", help="The ASGI application, as module:attribute.")
     ] = DEFAULT_APP,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="How many server processes.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="The number of server processes.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when code changes.")] = False,
 ) -> None:
     """Serve an application with uvicorn.
 
-    Without a key for tokens, on a loopback address, the run gets a secret of its own.
+    If no key for tokens is set and the address is a loopback address, this run gets a random secret
+    and prints a token.
     """
     sys.path.insert(0, os.getcwd())
     _require_application(application)
@@ -101,7 +105,7 @@ def serve(
     _require_key_that_fits(settings)
     has_key = settings.names_a_key
     if not has_key:
-        # Through the environment, so that the processes of --workers and --reload get it as well.
+        # In the environment: the processes of --workers and --reload inherit it.
         os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(64)
     if reload:
         # A reload after saving a file should not wait for a drain.
@@ -110,7 +114,7 @@ def serve(
     path = _graphql_path(_imported(application))
     sockets = _bind(host, port)
     port = sockets[0].getsockname()[1]
-    # What collects lines of JSON mostly reads stdout as well.
+    # Programs that collect a log of JSON often read stdout too, so print no greeting for people.
     shown = path if settings.log_format == "text" else None
     _greet(f"http://{_in_url(host)}:{port}", shown, None if has_key else settings)
     config = process.Config(
@@ -124,7 +128,7 @@ def serve(
         ws_max_size=settings.message_max_bytes,
         timeout_graceful_shutdown=ceil(settings.drain_window + MARGIN_SECONDS),
         log_config=logs.log_config(settings.log_format),
-        # On a busy machine a worker takes its time to start, and would be killed for it.
+        # By default uvicorn kills a worker that takes 5 seconds to start. On a busy machine it may.
         timeout_worker_healthcheck=20,
     )
     with _counting_together(workers):
@@ -136,21 +140,23 @@ def serve(
 
 @app.command()
 def token(
-    subject: Annotated[str, typer.Option(help="Whom the token speaks for.")],
+    subject: Annotated[str, typer.Option(help="The subject of the token.")],
     subscribe: Annotated[
-        list[str] | None, typer.Option(help="A topic, or a pattern with *, that it may read.")
+        list[str] | None,
+        typer.Option(help="A topic to subscribe to, or a pattern with *. Repeatable."),
     ] = None,
     publish: Annotated[
-        list[str] | None, typer.Option(help="A topic, or a pattern with *, that it may write.")
+        list[str] | None,
+        typer.Option(help="A topic to publish to, or a pattern with *. Repeatable."),
     ] = None,
     expires_in: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
 ) -> None:
-    """Print a token signed with GQLNOTIFY_JWT_SECRET, and nothing else."""
+    """Print a token that is signed with GQLNOTIFY_JWT_SECRET."""
     if not subject.strip():
-        _fail("The subject is empty; a token speaks for somebody")
+        _fail("The subject is empty. Pass the user or service of the token with --subject")
     if not any([*(subscribe or []), *(publish or [])]):
         typer.echo(
-            "gqlnotify: this token opens no topic; name some with --subscribe and --publish",
+            "gqlnotify: this token opens no topic. Add topics with --subscribe and --publish",
             err=True,
         )
     try:
@@ -163,31 +169,32 @@ def token(
 @app.command()
 def revoke(
     subject: Annotated[
-        str | None, typer.Option(help="Whose tokens, all that were made until now.")
+        str | None,
+        typer.Option(help="The subject. All its tokens that were made until now are revoked."),
     ] = None,
-    token_id: Annotated[str | None, typer.Option(help="Which token, by its jti.")] = None,
+    token_id: Annotated[str | None, typer.Option(help="The jti of a single token.")] = None,
     expires_at: Annotated[
         float | None,
-        typer.Option(help="The token's exp. Until then the revocation is remembered."),
+        typer.Option(help="The token's exp. The revocation is kept until then."),
     ] = None,
 ) -> None:
-    """Revoke a subject's tokens, or a single one, in every process.
+    """Revoke the tokens of a subject, or a single token, in every server process.
 
-    It needs GQLNOTIFY_BROKER_URL and the other settings of the servers. Clients that are connected
-    with such a token are disconnected. Without --expires-at a revocation is remembered for
+    Set GQLNOTIFY_BROKER_URL and the other settings as for the servers. Clients that are connected
+    with such a token are disconnected. Without --expires-at a revocation is kept for
     GQLNOTIFY_JWT_MAX_LIFETIME.
     """
     if not subject and not token_id:
-        _fail("Say what to revoke: --subject or --token-id")
+        _fail("Say what to revoke: pass --subject or --token-id")
     if subject and token_id:
-        _fail("Either --subject or --token-id; a subject's tokens are revoked with it")
+        _fail("Pass either --subject or --token-id: --subject revokes all tokens of the subject")
     if subject and expires_at is not None:
-        _fail("--expires-at is of a single token, and goes with --token-id")
+        _fail("--expires-at belongs to a single token: pass it with --token-id")
     settings = _settings()
     if settings.broker_url.startswith("memory:"):
         _fail(
-            "Over memory:// no server would learn of it, and a server forgets its own revocations "
-            "at a restart; set GQLNOTIFY_BROKER_URL to the servers' Redis"
+            "With memory:// no server would learn of the revocation, so "
+            "set GQLNOTIFY_BROKER_URL to the Redis of the servers"
         )
     with _failures_reported():
         typer.echo(asyncio.run(_revoke(settings, subject, token_id, expires_at)))
@@ -209,23 +216,29 @@ async def _revoke(
 def publish(
     topic: Annotated[str, typer.Argument(help="The topic's name.")],
     value: Annotated[
-        str, typer.Argument(metavar="JSON", help="The value; - takes each line of the input.")
+        str,
+        typer.Argument(
+            metavar="JSON", help="The value; - publishes each line of the standard input."
+        ),
     ],
     event_id: Annotated[
-        str | None, typer.Option("--id", help="Published again under this id, it has no effect.")
+        str | None,
+        typer.Option("--id", help="An event id. Publishing again with the same id has no effect."),
     ] = None,
     application: Annotated[
         str | None,
-        typer.Option("--app", metavar="APP", help="Refuse what its topic can't read."),
+        typer.Option(
+            "--app", metavar="APP", help="Check the value against a topic of this application."
+        ),
     ] = None,
 ) -> None:
-    """Publish to a topic and print the event's cursor.
+    """Publish to a topic and print the cursor of the event.
 
-    It needs GQLNOTIFY_BROKER_URL, and no server running. With --app module:attribute the value has
-    to be what the topic of that application carries.
+    It uses the broker at GQLNOTIFY_BROKER_URL and needs no running server. With --app
+    module:attribute it refuses a value that the application's topic can't read.
     """
     if value == "-" and event_id is not None:
-        _fail("One event id can't be shared by all lines of the input")
+        _fail("One event id can't be shared by all lines of the input. Leave --id out")
     lines: Any = sys.stdin if value == "-" else [value]
     declared = None if application is None else _declared_topic(application, topic)
     with _failures_reported(), Publisher(settings=_settings()) as publisher:
@@ -238,23 +251,23 @@ def publish(
 def tail(
     topics: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="The topics' names.")],
     after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Begin after it, and not with now.")
+        str | None, typer.Option(metavar="CURSOR", help="Begin after this cursor instead of now.")
     ] = None,
     form: Annotated[
-        Format, typer.Option("--format", help="One JSON object a line, or text for people.")
+        Format, typer.Option("--format", help="One JSON object per line, or text for people.")
     ] = Format.JSON,
 ) -> None:
-    """Print the events of topics as they come, one a line.
+    """Print the events of topics as they arrive, one per line.
 
-    It goes on through failures of the broker and misses nothing. Where it can't know that, it
+    It continues after failures of the broker and misses no event. If it might have missed one, it
     ends with status 3.
     """
     names = list(dict.fromkeys(topics))
     if after is not None and len(names) > 1:
-        _fail("--after is a cursor of one topic; name only that one")
+        _fail("--after is a cursor of one topic. Pass only that topic")
     settings = _settings()
     if settings.broker_url.startswith("memory:"):
-        _fail("memory:// can't be read from here; set GQLNOTIFY_BROKER_URL to a Redis")
+        _fail("memory:// exists only within a server, so set GQLNOTIFY_BROKER_URL to a Redis")
     with _failures_reported(), suppress(KeyboardInterrupt):
         asyncio.run(_tail(settings, names, after, form))
 
@@ -283,30 +296,31 @@ def _entry(name: str, declared: Topic[Any] | None, line: str, event_id: str | No
     try:
         return declared, declared.decode(line.encode()), event_id
     except ValueError as error:
-        _fail(f"{line.strip()[:80]!r} is no event of {name!r}: {error}")
+        _fail(f"{line.strip()[:80]!r} is not an event of {name!r}: {error}")
 
 
 def _declared_topic(application: str, name: str) -> Topic[Any]:
-    """Return the topic of this name that a module has as an attribute once APP is imported."""
+    """Return the topic with this name: an attribute of a module that importing APP has loaded."""
     sys.path.insert(0, os.getcwd())
     _require_application(application)
     module_name = application.partition(":")[0]
     try:
-        # Not the attribute: that may be an application which is built only to be served.
+        # Only the module. Its attribute may build the application, and here its settings may be
+        # missing.
         import_module(module_name)
     except Exception as error:
         _fail(f"{module_name} can't be imported: {type(error).__name__}: {error}")
     attributes = (x for module in [*sys.modules.values()] for x in [*vars(module).values()])
     topics = [topic for topic in attributes if isinstance(topic, Topic)]
-    # A topic of that very name comes before a family that it would be a member of.
+    # A topic with exactly this name goes before a family with a parameter that also matches.
     members = [topic for topic in topics if topic.name == name] or [
         member for topic in topics if (member := topic.member(name)) is not None
     ]
     if not members:
         known = ", ".join(sorted({topic.name for topic in topics if not is_reserved(topic.name)}))
-        _fail(f"No module of {application} has a topic {name!r}; there are: {known or 'none'}")
+        _fail(f"No module of {application} has a topic {name!r}. Its topics: {known or 'none'}")
     if any(member != members[0] for member in members):
-        _fail(f"Several topics of {application} have the name {name!r}, of different types")
+        _fail(f"Several topics of {application} have the name {name!r} and different types")
     return members[0]
 
 
@@ -322,7 +336,7 @@ def _text_line(value: Any, event: Event) -> str:
 
 
 def _printable(text: str) -> str:
-    # A payload must not control the terminal that shows it.
+    # Escape sequences in a payload must not control the terminal.
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -350,8 +364,8 @@ def _token(
 ) -> str:
     if seconds > settings.longest_life:
         raise ValueError(
-            f"A token of {seconds} s lives longer than GQLNOTIFY_JWT_MAX_LIFETIME allows, "
-            f"{settings.longest_life:.0f} s, and no server would take it"
+            f"No server would accept a token that lives {seconds} s: GQLNOTIFY_JWT_MAX_LIFETIME "
+            f"allows {settings.longest_life:.0f} s. Pass a smaller --expires-in"
         )
     now = int(time.time())
     claims = {
@@ -371,7 +385,8 @@ def _settings() -> Settings:
 
 def _refuse_misspelt_variables() -> None:
     for name, nearest in unknown_variables().items():
-        # Other names may be somebody else's: Kubernetes sets GQLNOTIFY_PORT for a service.
+        # A name that resembles no setting may belong to other software: Kubernetes sets
+        # GQLNOTIFY_PORT for a service called gqlnotify.
         if nearest is not None:
             _fail(f"{name} is not a setting{did_you_mean(nearest)}")
 
@@ -389,7 +404,7 @@ def _read_settings() -> Settings:
 def _require_application(application: str) -> None:
     module, _, attribute = application.partition(":")
     if not module or not attribute:
-        _fail(f"{application!r} names no application; write it as module:attribute")
+        _fail(f"{application!r} is not the name of an application. Write it as module:attribute")
     try:
         found = find_spec(module) is not None
     except ModuleNotFoundError:
@@ -397,7 +412,7 @@ def _require_application(application: str) -> None:
     if not found:
         _fail(
             f"There is no module {module!r} in {os.getcwd()}. "
-            "Say what to serve: gqlnotify serve module:attribute"
+            "Pass your application: gqlnotify serve module:attribute"
         )
 
 
@@ -408,8 +423,8 @@ def _require_broker(settings: Settings, workers: int) -> None:
         _fail(str(error))
     if workers > 1 and settings.broker_url.startswith("memory:"):
         _fail(
-            f"{workers} workers can't share events over memory://, each would have its own. "
-            "Set GQLNOTIFY_BROKER_URL to a broker that they can share, or use one worker"
+            f"{workers} workers can't share events over memory://: each would have its own. "
+            "Set GQLNOTIFY_BROKER_URL to a Redis, or use one worker"
         )
 
 
@@ -422,7 +437,7 @@ def _require_key_that_fits(settings: Settings) -> None:
 
 @contextmanager
 def _counting_together(workers: int) -> Iterator[None]:
-    """Have whichever worker is asked for the metrics answer for all of them."""
+    """Let each worker answer a scrape of the metrics for all workers."""
     if workers == 1 or prometheus.DIRECTORY in os.environ:
         yield
         return
@@ -437,24 +452,24 @@ def _counting_together(workers: int) -> Iterator[None]:
 def _require_strong_key(settings: Settings, host: str) -> None:
     if not settings.names_a_key:
         _fail(
-            f"{host} can be reached from outside, and GQLNOTIFY_JWT_SECRET is not set. "
+            f"{host} can be reached from other machines, but GQLNOTIFY_JWT_SECRET is not set. "
             "Set it to a long random string, the same for every server process"
         )
     short = too_short(settings)
     if short is not None:
-        _fail(f"{host} can be reached from outside. {short}")
+        _fail(f"{host} can be reached from other machines. {short}")
 
 
 def _greet(address: str, path: str | None, own: Settings | None) -> None:
-    """Say where GraphiQL is; and how to get in, where the secret of `own` was made for this run."""
+    """Print the address of GraphiQL. With `own`, whose secret is of this run, print a token too."""
     if path is not None or own is not None:
         typer.echo(f"\n  GraphiQL:  {address}{path or ''}\n")
     if own is not None:
         seconds = int(min(DEVELOPER_SECONDS, own.longest_life))
         made = _token(own, "developer", ["*"], ["*"], seconds)
         typer.echo(
-            "  GQLNOTIFY_JWT_SECRET is not set, so this run has a secret of its own.\n"
-            "  Paste this into GraphiQL's headers tab; it opens every topic for a day:\n\n"
+            "  GQLNOTIFY_JWT_SECRET is not set, so this run has a random secret.\n"
+            "  Paste this into the headers tab of GraphiQL. It opens every topic for a day:\n\n"
             f'  {{"Authorization": "Bearer {made}"}}\n'
         )
     sys.stdout.flush()
@@ -464,7 +479,7 @@ def _imported(application: str) -> Any:
     """Import and return the application; None if there is a mistake in its code."""
     try:
         import_module(application.partition(":")[0])
-        # Only now it is known which settings the application has defined.
+        # Only after the import are all settings classes of the application known.
         _refuse_misspelt_variables()
         return import_from_string(application)
     except process.MENDABLE as error:
@@ -475,11 +490,11 @@ def _imported(application: str) -> Any:
 
 
 def _graphql_path(application: Any) -> str | None:
-    """Return where a FastAPI application serves GraphQL; None if there is no telling."""
+    """Return the path at which a FastAPI application serves GraphQL, or None if it is unknown."""
     try:
         return str(application.url_path_for("handle_http_get"))
     except (AttributeError, NoMatchFound):
-        # Another framework, a mounted router, or no application at all.
+        # Another framework, a mounted router, or an application that failed to import.
         return None
 
 
@@ -488,8 +503,8 @@ def _bind(host: str, port: int) -> list[socket.socket]:
         return process.bind(host, port)
     except OSError as error:
         _fail(
-            f"Can't listen on port {port} of {host}: {error.strerror or error}; "
-            "choose another with --port or --host"
+            f"Can't listen on port {port} of {host}: {error.strerror or error}. "
+            "Choose another one with --port or --host"
         )
 
 

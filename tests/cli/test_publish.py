@@ -102,15 +102,17 @@ def test_publish_checks_a_topic_of_the_task_service(redis_url: str) -> None:
     done = run_process(
         "publish", "tasks", '{"kind": "X"}', "--app", "schema.app:app", settings=on(redis_url)
     )
-    assert_fails(done, 2, "is no event of 'tasks': it is not TaskEvent: kind enum, task missing")
+    assert_fails(
+        done, 2, "is not an event of 'tasks': it is not TaskEvent: kind enum, task missing"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value", "application", "complaint"),
     [
-        ("app.gold", "7", "prices_app:app", "is no event of 'app.gold'"),
+        ("app.gold", "7", "prices_app:app", "is not an event of 'app.gold'"),
         ("app.gold", '{"metal": "gold"}', "prices_app:app", "value missing"),
-        ("app.silver", '"x"', "prices_app:app", "is no event of 'app.silver'"),
+        ("app.silver", '"x"', "prices_app:app", "is not an event of 'app.silver'"),
         ("elsewhere", "7", "prices_app:app", "app.<metal>, app.gold"),
         ("app.gold", "7", "prices_app", "module:attribute"),
         ("app.gold", "7", "broken_app:app", "broken_app can't be imported: KeyError"),

@@ -42,9 +42,12 @@ def test_revoke_publishes_what_is_revoked_and_since_when(
     [
         ([], "Say what to revoke"),
         (["--subject", ""], "Say what to revoke"),
-        (["--subject", "a", "--expires-at", "4000000000"], "--expires-at is of a single token"),
+        (
+            ["--subject", "a", "--expires-at", "4000000000"],
+            "--expires-at belongs to a single token",
+        ),
         (["--token-id", "a", "--expires-at", "5"], "expires_at has passed"),
-        (["--subject", "a", "--token-id", "b"], "Either --subject or --token-id"),
+        (["--subject", "a", "--token-id", "b"], "either --subject or --token-id"),
     ],
 )
 def test_revoke_needs_exactly_one_subject_or_token(

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.processes
             "must use https",
         ),
         (["--workers", "2"], {"GQLNOTIFY_JWT_SECRET": SECRET}, "can't share events over memory://"),
-        (["schema.app"], {}, "write it as module:attribute"),
+        (["schema.app"], {}, "Write it as module:attribute"),
         (["no.such.module:app"], {}, "There is no module 'no.such.module'"),
         ([], {"GQLNOTIFY_PING_INTERVAL": "-1"}, "GQLNOTIFY_PING_INTERVAL"),
         (
@@ -128,8 +128,8 @@ def test_serve_names_a_port_in_use_before_anything_starts(more: list[str], redis
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"gqlnotify: Can't listen on port {port} of 127.0.0.1: Address already in use; "
-        "choose another with --port or --host\n"
+        f"gqlnotify: Can't listen on port {port} of 127.0.0.1: Address already in use. "
+        "Choose another one with --port or --host\n"
     )
 
 
