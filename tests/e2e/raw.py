@@ -1,5 +1,6 @@
 """A raw `graphql-transport-ws` connection, which can send what no client library would."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -112,3 +113,16 @@ async def open_socket(
         **options,
     ) as connection:
         yield Socket(connection)
+        await _leave(connection)
+
+
+async def _leave(connection: ClientConnection) -> None:
+    """Close the connection, and read what is on its way: the server's close frame comes after it.
+
+    A client that has stopped reading would wait ten seconds for that frame.
+    """
+    closing = asyncio.create_task(connection.close())
+    with suppress(ConnectionClosed):
+        async for _message in connection:
+            pass
+    await closing
