@@ -208,6 +208,8 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     def start_keepalive(self) -> None:
         """Start the pings, and free the memory of the handshake, which is over."""
         super().start_keepalive()
+        # The parser, a generator, refers to the request as long as the connection lasts.
+        self.request.headers.clear()
         nothing: Any = None
         self.request = self.response = nothing
 

@@ -105,7 +105,7 @@ class GraphQLTransportWSHandler(metrics.Sampled):
         )
         counted = self._connection.limit_frames()
         self._rate = None if counted else Rate(settings.message_rate, settings.message_burst)
-        self._init_timer = Deadline(
+        self._init_timer: Deadline | None = Deadline(
             asyncio.get_running_loop(),
             connection_init_wait_timeout.total_seconds(),
             lambda: self._soon(self._protocol.init_timeout()),
@@ -164,11 +164,16 @@ class GraphQLTransportWSHandler(metrics.Sampled):
     async def _cleanup(self) -> None:
         metrics.unwatch(self)
         self._heartbeat.stop()
-        self._init_timer.cancel()
+        self._stop_init_timer()
         self._operations.stop_all()
         await self._connection.clean_up()
 
     @override
+    def _stop_init_timer(self) -> None:
+        if self._init_timer is not None:
+            self._init_timer.cancel()
+            self._init_timer = None
+
     def load(self) -> metrics.Load:
         yield metrics.connections, 1
         yield metrics.held_bytes, self._connection.held
@@ -211,7 +216,7 @@ class GraphQLTransportWSHandler(metrics.Sampled):
                 case Send(message):
                     await self._connection.send(message)
                 case Authenticate(payload):
-                    self._init_timer.cancel()
+                    self._stop_init_timer()
                     self._connection.spawn(self._initialise(payload))
                     # One tick, so that a decision without a wait precedes the next message.
                     await asyncio.sleep(0)

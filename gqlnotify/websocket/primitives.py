@@ -17,7 +17,8 @@ class LightEvent:
 
     def __init__(self, *, is_open: bool = False) -> None:
         self._is_open = is_open
-        self._waiters: list[asyncio.Future[None]] = []
+        # A tuple: all events without a waiter share the empty one.
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
 
     def is_set(self) -> bool:
         """Return whether it is open."""
@@ -27,7 +28,7 @@ class LightEvent:
         """Open it."""
         self._is_open = True
         if self._waiters:
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, ()
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -41,12 +42,11 @@ class LightEvent:
         if self._is_open:
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._waiters += (waiter,)
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters = tuple(other for other in self._waiters if other is not waiter)
             raise
 
 
