@@ -40,6 +40,17 @@ RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
 _SLICE_BYTES = 4096
 _MEMORY_LEVEL = 5
+# No context takeover (RFC 7692, section 7.1.1): a body that is compressed once for all members must
+# not depend on a connection's earlier messages. It also saves 30 kB for each connection.
+_EXTENSIONS = (
+    ServerPerMessageDeflateFactory(
+        server_no_context_takeover=True,
+        client_no_context_takeover=True,
+        server_max_window_bits=WINDOW_BITS,
+        client_max_window_bits=WINDOW_BITS,
+        compress_settings={"memLevel": _MEMORY_LEVEL},
+    ),
+)
 
 
 class WebSocketProtocol(WebSocketBase, Drainable):
@@ -71,7 +82,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         # At the level "debug", websockets logs the content of frames, which includes tokens.
         self.conn.debug = False
         if self.config.ws_per_message_deflate:
-            self.conn.available_extensions = [_deflate()]
+            self.conn.available_extensions = _EXTENSIONS
 
     def limit(self, settings: Settings) -> None:
         """Limit what the peer may send, and what is read from it while it does not read."""
@@ -422,15 +433,3 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _deflate() -> ServerPerMessageDeflateFactory:
-    # No context takeover (RFC 7692, section 7.1.1): a body that is compressed once for all members
-    # must not depend on a connection's earlier messages. It also saves 30 kB for each connection.
-    return ServerPerMessageDeflateFactory(
-        server_no_context_takeover=True,
-        client_no_context_takeover=True,
-        server_max_window_bits=WINDOW_BITS,
-        client_max_window_bits=WINDOW_BITS,
-        compress_settings={"memLevel": _MEMORY_LEVEL},
-    )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -280,7 +281,7 @@ class Revocations(metrics.Sampled):
         watch = _Watch(principal, on_revoked)
         for name in watch.names:
             self._watches[name].add(watch)
-        return lambda: self._unwatch(watch)
+        return partial(self._unwatch, watch)
 
     @override
     def load(self) -> metrics.Load:

@@ -233,9 +233,12 @@ class Connection:
     ) -> asyncio.TimerHandle:
         """Run `work` in `seconds`, unless the connection is over by then."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(max(seconds, 0), lambda: self.spawn(work()))
+        timer = loop.call_later(max(seconds, 0), self._spawn_now, work)
         self._timers = [t for t in self._timers if not t.cancelled()] + [timer]
         return timer
+
+    def _spawn_now(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.spawn(work())
 
     async def clean_up(self) -> None:
         """Cancel the timers and tasks, and wait for the tasks to end."""

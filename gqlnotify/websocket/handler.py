@@ -108,7 +108,7 @@ class GraphQLTransportWSHandler(metrics.Sampled):
         self._init_timer: Deadline | None = Deadline(
             asyncio.get_running_loop(),
             connection_init_wait_timeout.total_seconds(),
-            lambda: self._soon(self._protocol.init_timeout()),
+            self._init_timed_out,
         )
         self._protocol = ServerConnection(
             max_operations=max_subscriptions_per_connection,
@@ -122,9 +122,9 @@ class GraphQLTransportWSHandler(metrics.Sampled):
         self._heartbeat = Heartbeat(
             interval=settings.ping_interval,
             timeout=settings.ping_timeout,
-            ping=lambda: self._soon(self._protocol.ping()),
+            ping=self._ping,
             reads=self._connection.reads,
-            dead=lambda: self._soon(self._protocol.close(PeerSilent("No pong in time"))),
+            dead=self._peer_is_dead,
         )
 
     async def handle(self) -> None:
@@ -168,12 +168,12 @@ class GraphQLTransportWSHandler(metrics.Sampled):
         self._operations.stop_all()
         await self._connection.clean_up()
 
-    @override
     def _stop_init_timer(self) -> None:
         if self._init_timer is not None:
             self._init_timer.cancel()
             self._init_timer = None
 
+    @override
     def load(self) -> metrics.Load:
         yield metrics.connections, 1
         yield metrics.held_bytes, self._connection.held
@@ -240,6 +240,15 @@ class GraphQLTransportWSHandler(metrics.Sampled):
 
     async def _fail(self, closed: ConnectionClosed) -> None:
         await self._execute(self._protocol.close(closed))
+
+    def _init_timed_out(self) -> None:
+        self._soon(self._protocol.init_timeout())
+
+    def _ping(self) -> None:
+        self._soon(self._protocol.ping())
+
+    def _peer_is_dead(self) -> None:
+        self._soon(self._protocol.close(PeerSilent("No pong in time")))
 
     def _too_slow(self) -> None:
         self._soon(self._protocol.close(TooSlow("Nothing was read for too long")))

@@ -65,7 +65,13 @@ class Operations(Owner, metrics.Sampled):
         task = self._connection.spawn(self._run(operation))
         self._running[operation.id] = task
         self._requests[task] = operation
-        task.add_done_callback(self._requests.pop)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._requests[task]
+        if not self._requests:
+            # A dict keeps the memory of its entries, and most operations join a group at once.
+            self._requests = {}
 
     def stop(self, id_: str) -> None:
         """Stop the operation with this id, if it still runs."""

@@ -1,6 +1,7 @@
 """A connection outlives its ASGI call, but only if nothing waits for the end of the call."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import strawberry
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.http11 import Request
 
 from gqlnotify import GraphQLRouter, Topic, TopicManager
 from gqlnotify.server.websocket import WebSocketProtocol
@@ -232,3 +234,16 @@ async def test_code_that_waits_for_the_end_of_the_call_runs_when_the_connection_
         socket.connection.transport.abort()
         await wait_until(lambda: recording.ended == ["call"])
     await recording.topics.close()
+
+
+async def test_a_connection_keeps_its_headers_once(recording: RecordingApp) -> None:
+    async with recording.subscribed(recording.app()) as socket:
+        gc.collect()
+        ours = [
+            each
+            for each in gc.get_objects()
+            if isinstance(each, Request) and each is not socket.connection.request
+        ]
+
+    assert ours
+    assert not any(request.headers for request in ours)
