@@ -54,7 +54,8 @@ def run_process(
         input=given,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        # A server with two workers is three processes, and each imports everything.
+        timeout=2 * PATIENCE,
         check=False,
     )
 
