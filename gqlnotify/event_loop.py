@@ -2,11 +2,20 @@
 
 import asyncio
 import logging
+from collections import deque
+from collections.abc import Callable
 from contextvars import Context
+from time import monotonic
 from typing import Any, ClassVar, Protocol, Self
 from weakref import WeakKeyDictionary
 
 from typing_extensions import override
+
+SLICE_SECONDS = 0.004
+LONGEST_REST_SECONDS = 0.1
+_WORTH_A_REST_SECONDS = 0.002
+_LOOK_SHARE = 1 / 8
+_LEAST_LOOK_SECONDS = 0.001
 
 logger = logging.getLogger("gqlnotify")
 
@@ -38,25 +47,86 @@ class Waiting(Protocol):
 
 
 class TickBatcher(OnePerLoop):
-    """Does the work of one event loop's next tick in one callback, which costs less than many.
+    """Does the work of one event loop's next tick, in slices of about `SLICE_SECONDS`.
 
-    The callback has its own `contextvars` context. It must not inherit the viewer or the trace of
-    the first caller.
+    Between two slices, the loop handles what else is ready: messages, pings and timers. Each slice
+    has its own `contextvars` context. It must not inherit the viewer or the trace of the first
+    caller.
+
+    It also paces the fan-outs of events. A fan-out that took long is followed by a rest: the next
+    one begins when no further event comes, at the latest after as long as the last one took. So a
+    busy process sends many events together, and does not fall behind. An event that comes after
+    the rest begins its fan-out at once.
     """
 
     def __init__(self) -> None:
-        self._waiting: list[Waiting] = []
+        self._waiting: deque[Waiting] = deque()
+        self._fan_outs: list[Waiting] = []
+        self._began_at: float | None = None
+        self._fans_out = False
+        self._rest = 0.0
+        self._rests_until = 0.0
+        self._look: asyncio.TimerHandle | None = None
+        self._is_quiet = True
 
     def add(self, waiting: Waiting) -> None:
         """Call `waiting.on_tick()` in the next tick."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._run, context=Context())
         self._waiting.append(waiting)
+        if self._began_at is None:
+            self._began_at = monotonic()
+            _soon(self._run)
+
+    def add_fan_out(self, waiting: Waiting) -> None:
+        """Call `waiting.on_tick()` in the next tick, or after the rest of the last fan-out."""
+        self._fan_outs.append(waiting)
+        self._is_quiet = False
+        if not self._fans_out and self._look is None:
+            self._begin_or_rest()
+
+    def _begin_or_rest(self) -> None:
+        if self._is_quiet or monotonic() >= self._rests_until:
+            self._fans_out = True
+            fan_outs, self._fan_outs = self._fan_outs, []
+            for one in fan_outs:
+                self.add(one)
+            return
+        self._is_quiet = True
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(
+            max(self._rest * _LOOK_SHARE, _LEAST_LOOK_SECONDS), self._look_again, context=Context()
+        )
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._begin_or_rest()
 
     def _run(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
+        # uvloop's own clock stands still within a tick.
+        deadline = monotonic() + SLICE_SECONDS
+        while self._waiting:
             try:
-                one.on_tick()
+                self._waiting.popleft().on_tick()
             except Exception:
                 logger.exception("Work for a tick of the event loop failed")
+            if monotonic() >= deadline:
+                break
+        # An event loop or a task may write only after this tick. That belongs to the work.
+        _soon(self._run if self._waiting else self._settle)
+
+    def _settle(self) -> None:
+        if self._waiting:
+            self._run()
+            return
+        assert self._began_at is not None
+        now = monotonic()
+        took, self._began_at = now - self._began_at, None
+        if self._fans_out:
+            self._fans_out = False
+            self._rest = min(took, LONGEST_REST_SECONDS) if took >= _WORTH_A_REST_SECONDS else 0.0
+            self._rests_until = now + self._rest
+        if self._fan_outs and self._look is None:
+            self._begin_or_rest()
+
+
+def _soon(run: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(run, context=Context())

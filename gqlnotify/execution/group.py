@@ -28,6 +28,8 @@ from gqlnotify.topics.subscriber import Subscriber
 
 # How much is pushed to the members before their connections may write.
 BATCH_BYTES = 64 * 1024
+# How long the executions of a batch may take, as far as they don't wait.
+COLLECT_SECONDS = 0.003
 # How many members get a batch before the event loop does what else is ready.
 SLICE_MEMBERS = 256
 
@@ -158,7 +160,11 @@ class Group(metrics.Sampled):
         # publisher's context, which has the publisher as its viewer.
         if not self._scheduled and not self.ended:
             self._scheduled = True
-            self._ticks.add(self)
+            self._ticks.add_fan_out(self)
+
+    def _continue(self) -> None:
+        self._scheduled = True
+        self._ticks.add(self)
 
     def on_tick(self) -> None:
         """Push finished results to the next members. This returns at once."""
@@ -174,21 +180,21 @@ class Group(metrics.Sampled):
         fan_out = self._fan_out = self._fan_out or self._collect()
         self._push_slice(fan_out)
         if fan_out.unserved:
-            self._wake()
+            self._continue()
             return
         self._fan_out = None
         self._count(fan_out)
         if fan_out.collected.end is not None:
             self._fail(fan_out.collected.end)
-        elif fan_out.collected.size >= BATCH_BYTES:
+        elif fan_out.collected.is_full:
             # Let the connections write first, so that they know whether they can take more.
-            self._wake()
+            self._continue()
         else:
             self._await_more()
 
     def _collect(self) -> _FanOut:
         """Collect the finished results. From now on, members join after them."""
-        collected = self._pipeline.collect(BATCH_BYTES)
+        collected = self._pipeline.collect(BATCH_BYTES, COLLECT_SECONDS)
         before, self._position = self._position, collected.reached
         if self._position != before:
             for subscriber in self._joining:

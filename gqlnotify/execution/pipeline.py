@@ -9,6 +9,7 @@ takes as long as its slowest one, and their data loaders load together.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from gqlnotify.cancellation import only_own_cancellation
@@ -49,7 +50,7 @@ def body_of(encoded: EncodedResult) -> SharedBody:
 class Collected:
     """Results that follow each other in the topic."""
 
-    __slots__ = ("bodies", "end", "published_at", "reached", "size")
+    __slots__ = ("bodies", "end", "is_full", "published_at", "reached", "size")
 
     def __init__(self, reached: Cursor) -> None:
         self.reached = reached
@@ -58,6 +59,8 @@ class Collected:
         self.size = 0
         """The bytes of all bodies."""
         self.published_at: list[float] = []
+        self.is_full = False
+        """Whether there may be more finished results."""
         self.end: Exception | None = None
         """What ends the operations after these results."""
 
@@ -103,16 +106,18 @@ class Pipeline:
         begun = self._begun[0][1]
         return begun if isinstance(begun, asyncio.Future) else None
 
-    def collect(self, max_bytes: int) -> Collected:
+    def collect(self, max_bytes: int, max_seconds: float) -> Collected:
         """Begin the executions that may begin, and return the results that are finished.
 
-        It stops after `max_bytes`, or at an error, which ends the operations.
+        It stops after `max_bytes` or `max_seconds`, or at an error, which ends the operations.
         """
         collected = Collected(self._reached)
+        deadline = monotonic() + max_seconds
         try:
             with only_own_cancellation():
-                while collected.size < max_bytes:
-                    if not self._take_finished(collected) and not self._begin_next():
+                while self._take_finished(collected) or self._begin_next():
+                    if collected.size >= max_bytes or monotonic() >= deadline:
+                        collected.is_full = True
                         break
         except Exception as error:
             collected.end = error
