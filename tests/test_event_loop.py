@@ -5,7 +5,10 @@ from contextvars import ContextVar
 
 import pytest
 
+from gqlnotify import event_loop
 from gqlnotify.event_loop import TickBatcher
+from tests.bad_brokers import pause
+from tests.waiting import wait_until
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 
@@ -46,9 +49,114 @@ async def test_a_failing_callback_is_logged_and_the_others_run(
     batcher, recorder = TickBatcher.of(asyncio.get_running_loop()), Recorder()
     batcher.add(Failing())
     batcher.add(recorder)
-    await asyncio.sleep(0)
-    assert recorder.ticks == ["nothing"]
+    await wait_until(lambda: recorder.ticks == ["nothing"])
     assert "Work for a tick of the event loop failed" in caplog.text
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(event_loop, "monotonic", clock)
+    return clock
+
+
+class Work:
+    """Takes `seconds` each time, and notes in `done` that it ran."""
+
+    def __init__(self, clock: Clock, seconds: float, done: list[object]) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._done = done
+
+    def on_tick(self) -> None:
+        self._clock.now += self._seconds
+        self._done.append(self)
+
+
+async def test_long_work_lets_the_loop_do_other_things_in_between(clock: Clock) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    work = [Work(clock, event_loop.SLICE_SECONDS * 0.6, done) for _ in range(6)]
+    for one in work:
+        ticks.add(one)
+    for _ in range(3):
+        asyncio.get_running_loop().call_soon(done.append, "a ping")
+        await asyncio.sleep(0)
+    assert done == [*work[:2], "a ping", *work[2:4], "a ping", *work[4:], "a ping"]
+
+
+async def test_a_fan_out_of_an_idle_process_begins_in_the_next_tick(clock: Clock) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    work = Work(clock, 0.02, done)
+    for _ in range(3):
+        ticks.add_fan_out(work)
+        await asyncio.sleep(0)
+        assert done.pop() is work
+        await pause(2)
+        clock.now += 0.02
+
+
+async def test_events_after_a_long_fan_out_are_collected_until_no_further_one_comes(
+    clock: Clock,
+) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    first, others = Work(clock, 0.02, done), [Work(clock, 0, done) for _ in range(5)]
+    ticks.add_fan_out(first)
+    await pause(3)
+    for one in others:
+        ticks.add_fan_out(one)
+        await pause(1)
+    assert done == [first]
+    await wait_until(lambda: len(done) > 1)
+    assert done == [first, *others]
+
+
+async def test_a_rest_ends_even_if_events_come_all_the_time(clock: Clock) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    work = Work(clock, 0.02, done)
+    ticks.add_fan_out(work)
+    await pause(3)
+    added = 0
+    while len(done) == 1:
+        ticks.add_fan_out(work)
+        added += 1
+        clock.now += 0.001
+        await asyncio.sleep(0.001)
+    # The loop's own timers look at the clock, so a busy machine may look late.
+    assert added >= 20
+    await wait_until(lambda: len(done) == 1 + added)
+
+
+async def test_a_short_fan_out_has_no_rest(clock: Clock) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    work = Work(clock, 0.001, done)
+    for _ in range(3):
+        ticks.add_fan_out(work)
+        await asyncio.sleep(0)
+        assert done.pop() is work
+        await pause(2)
+
+
+async def test_other_work_does_not_end_a_rest(clock: Clock) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    fan_out, other = Work(clock, 0.02, done), Work(clock, 0, done)
+    ticks.add_fan_out(fan_out)
+    await pause(3)
+    ticks.add(other)
+    await pause(3)
+    ticks.add_fan_out(fan_out)
+    await pause(3)
+    assert done == [fan_out, other]
+    await wait_until(lambda: done == [fan_out, other, fan_out])
 
 
 def test_each_loop_has_its_own() -> None:

@@ -60,7 +60,8 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     # `__dict__`, an instance needs a third of the memory, and the attributes that each delivery
     # uses are close together.
     __slots__ = (
-        *("_bound", "_frames", "_held", "_rate", "_room", "_ticks", "full", "on_drain"),
+        *("_bound", "_collects", "_frames", "_held", "_rate", "_room", "_slice", "_ticks"),
+        *("full", "on_drain"),
         *("transport", "close_sent", "conn", "queue", "writable"),
         *("handshake_complete", "scope", "request", "response", "frames"),
     )
@@ -68,6 +69,8 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._frames: list[bytes] = []
+        self._collects = False
+        self._slice = 0
         self._held = 0
         self._ticks = TickBatcher.of(self.loop)
         self._room = LightEvent(is_open=True)
@@ -105,8 +108,21 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         return self._held + self.transport.get_write_buffer_size()
 
     def write(self, frame: bytes) -> None:
-        """Send a complete frame. All frames of one tick of the event loop leave in one write."""
+        """Send a complete frame.
+
+        A connection that gets one frame at a time writes it at once, which costs least. After a
+        second frame in the same slice, it collects the frames of each slice for one write, until
+        there is only one again.
+        """
+        if self._collects or self._slice == self._ticks.slice:
+            self._collect(frame)
+            return
+        self._slice = self._ticks.slice
+        self._write(frame)
+
+    def _collect(self, frame: bytes) -> None:
         if not self._frames:
+            self._collects = True
             self._ticks.add(self)
         self._frames.append(frame)
         self._held += len(frame)
@@ -114,16 +130,23 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             self._fill()
 
     def on_tick(self) -> None:
-        """Write the frames of this tick."""
+        """Write the collected frames."""
+        self._collects = len(self._frames) > 1
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the collected frames now."""
         frames, self._frames, self._held = self._frames, [], 0
-        # "The application MUST NOT send any more data frames after sending a Close frame" (RFC
-        # 6455, section 5.5.1). The close frame may be ours, or uvicorn's answer to the peer's.
-        if frames and not self.close_sent and not self.transport.is_closing():
-            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if frames:
+            self._write(b"".join(frames))
         if self.full:
             self._drain()
 
-    flush = on_tick
+    def _write(self, data: bytes) -> None:
+        # "The application MUST NOT send any more data frames after sending a Close frame" (RFC
+        # 6455, section 5.5.1). The close frame may be ours, or uvicorn's answer to the peer's.
+        if not self.close_sent and not self.transport.is_closing():
+            self.transport.write(data)
 
     async def drained(self) -> None:
         """Wait until the connection is no longer full, or is lost."""

@@ -25,7 +25,7 @@ class Owner(Protocol):
 class SharedOperation(Member):
     """A member of a group, with one id on one connection."""
 
-    __slots__ = ("_connection", "_owner", "_prefix", "execution", "group", "id")
+    __slots__ = ("_connection", "_owner", "_prefix", "_writer", "execution", "group", "id")
 
     def __init__(
         self, id_: str, execution: SharedExecution, connection: Connection, owner: Owner
@@ -35,15 +35,17 @@ class SharedOperation(Member):
         self.group: Group | None = None
         self._prefix = Prefix(json.dumps(id_))
         self._connection = connection
+        # Each delivery comes by here: one step less.
+        self._writer = connection.writer
         self._owner = owner
 
     @override
     def push(self, batch: Batch) -> bool:
-        return self._connection.writer.push(self._prefix, batch)
+        return self._writer.push(self._prefix, batch)
 
     @override
     async def send(self, batch: Batch) -> None:
-        while not self._connection.writer.push(self._prefix, batch):
+        while not self._writer.push(self._prefix, batch):
             await self._connection.drained()
         await self._connection.drained()
 

@@ -14,7 +14,7 @@ import strawberry
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gqlnotify import Cursor, Settings, Topic, TopicManager, errors, execution
+from gqlnotify import Cursor, Settings, Topic, TopicManager, errors, event_loop, execution
 from gqlnotify.brokers import Broker, MemoryBroker
 from gqlnotify.execution import Ended, Executions, Group, Operation, Shareable, SharedExecution
 from gqlnotify.execution import group as group_module
@@ -326,6 +326,7 @@ async def test_members_that_join_or_leave_between_two_slices_get_what_is_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(group_module, "SLICE_MEMBERS", 2)
+    monkeypatch.setattr(event_loop, "SLICE_SECONDS", 0)
     async with playing(MemoryBroker()) as numbers:
         members = [await listening(numbers) for _ in range(7)]
         await wait_until(lambda: all(member.group for member in members))

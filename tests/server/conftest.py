@@ -1,12 +1,23 @@
 """A service of gqlnotify under each protocol class."""
 
+import math
 from collections.abc import AsyncIterator
 
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gqlnotify import event_loop
+from gqlnotify.execution import group
 from gqlnotify.server.websocket import WebSocketProtocol
 from tests.e2e.service import Service, served
+
+
+@pytest.fixture(autouse=True)
+def whole_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do all work of a tick in that tick. A busy machine would cut it into slices."""
+    monkeypatch.setattr(event_loop, "SLICE_SECONDS", math.inf)
+    monkeypatch.setattr(event_loop, "LONGEST_REST_SECONDS", 0)
+    monkeypatch.setattr(group, "COLLECT_SECONDS", math.inf)
 
 
 @pytest.fixture

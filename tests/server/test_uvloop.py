@@ -42,7 +42,7 @@ def test_slow_peers_are_served_under_uvloop(
     [
         websocket.test_a_burst_is_sent_in_one_write_and_in_order,
         websocket.test_two_subscriptions_on_one_connection_share_one_write,
-        websocket.test_a_frame_is_sent_in_the_tick_after_the_one_it_was_written_in,
+        websocket.test_a_single_frame_is_written_at_once_and_further_ones_together,
         websocket.test_a_single_event_is_sent_without_a_timer,
         slow_peers.test_a_peer_that_caught_up_shares_the_writes_again,
         websocket.test_writing_to_a_connection_that_is_lost_is_harmless,

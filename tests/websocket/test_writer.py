@@ -90,9 +90,10 @@ async def test_a_peer_that_inflates_reads_the_same() -> None:
 
 
 @pytest.mark.processes
-async def test_nothing_is_written_before_the_end_of_the_tick_unless_it_is_flushed() -> None:
+async def test_a_second_message_is_written_at_the_end_of_the_tick_unless_it_is_flushed() -> None:
     async def script(writer: Writer) -> None:
         assert isinstance(writer, DirectWriter)
+        writer.write("w")
         writer.write("x" * FULL_BYTES)
         assert is_full(writer)
         await writer.flushed()
@@ -100,7 +101,7 @@ async def test_nothing_is_written_before_the_end_of_the_tick_unless_it_is_flushe
         writer.write("y")
 
     *frames, _ = await frames_sent_by(script, WebSocketProtocol)
-    assert [frame.data[:1] for frame in frames] == [b"x", b"y"]
+    assert [frame.data[:1] for frame in frames] == [b"w", b"x", b"y"]
 
 
 # Through ASGI
