@@ -66,7 +66,7 @@ class Member(Protocol):
 class _FanOut:
     """A batch on its way to the members that the group had when it was collected."""
 
-    __slots__ = ("batch", "before", "collected", "size", "unserved")
+    __slots__ = ("batch", "before", "collected", "is_sliced", "size", "unserved")
 
     def __init__(self, collected: Collected, before: Cursor, members: Iterable[Member]) -> None:
         self.collected = collected
@@ -74,6 +74,7 @@ class _FanOut:
         """The position of the unserved members."""
         self.unserved = list(members) if collected.bodies else []
         self.size = len(self.unserved)
+        self.is_sliced = False
         self.batch = Batch(collected.bodies)
 
 
@@ -180,6 +181,7 @@ class Group(metrics.Sampled):
         fan_out = self._fan_out = self._fan_out or self._collect()
         self._push_slice(fan_out)
         if fan_out.unserved:
+            fan_out.is_sliced = True
             self._continue()
             return
         self._fan_out = None
@@ -189,6 +191,9 @@ class Group(metrics.Sampled):
         elif fan_out.collected.is_full:
             # Let the connections write first, so that they know whether they can take more.
             self._continue()
+        elif fan_out.is_sliced:
+            # Events that came between two slices could not schedule this.
+            self._wake()
         else:
             self._await_more()
 

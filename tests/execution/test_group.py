@@ -322,6 +322,22 @@ async def test_a_finished_event_waits_for_the_one_before_it() -> None:
         await listener.leave()
 
 
+async def test_events_that_come_between_two_slices_are_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_module, "SLICE_MEMBERS", 1)
+    monkeypatch.setattr(event_loop, "SLICE_SECONDS", 0)
+    async with playing(MemoryBroker()) as numbers:
+        members = [await listening(numbers) for _ in range(4)]
+        await wait_until(lambda: all(member.group for member in members))
+        await numbers.say(1)
+        await tick_until(lambda: any(member.heard for member in members))
+        await numbers.say(2)
+        await wait_until(lambda: all(member.heard == [1, 2] for member in members))
+        for member in members:
+            await member.leave()
+
+
 async def test_members_that_join_or_leave_between_two_slices_get_what_is_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
