@@ -44,6 +44,7 @@ from gqlnotify.execution.results import (
 from gqlnotify.execution.strawberry_adapter import (
     Executor,
     SchemaExtensionsRunner,
+    act_on_errors_only,
     build_executor,
     execute_event,
     finish,
@@ -145,7 +146,7 @@ class EventExecution:
         Call it in a clean `contextvars` context that is used for this event only.
         """
         view_as_everybody()
-        if self._extended:
+        if self._needs_extensions():
             return begin(self._guarded(event, self._execute_with_extensions(event)))
         try:
             with only_own_cancellation():
@@ -158,14 +159,19 @@ class EventExecution:
             with only_own_cancellation():
                 result = self._render_plainly(value) or self._execute_in_fresh_context(value)
         except Exception as error:
-            return self.failed(event, error)
+            result = event_error(self._executor, error)
         if is_awaitable(result):
-            return self._guarded(event, self._finish(event, result))
+            return self._finish(event, result)
         return self._conclude(event, result)
+
+    def _needs_extensions(self) -> bool:
+        if not self._extended:
+            return False
+        return not act_on_errors_only(self._schema, self._schema.get_extensions())
 
     def failed(self, event: Event, error: Exception) -> EncodedResult:
         """Return the encoded result of an event whose execution failed as a whole."""
-        return self._conclude(event, event_error(self._executor, error))
+        return self._encode_and_log(event, event_error(self._executor, error))
 
     def failed_to_end(self, event: Event, error: Exception) -> EncodedResult:
         """Return the encoded result of an event whose execution timed out or was cancelled."""
@@ -204,7 +210,12 @@ class EventExecution:
             return self.failed(event, error)
 
     async def _finish(self, event: Event, making: Awaitable[Any]) -> EncodedResult:
-        return self._conclude(event, await making)
+        try:
+            with only_own_cancellation():
+                result = await making
+        except Exception as error:
+            result = event_error(self._executor, error)
+        return self._conclude(event, result)
 
     async def _execute_with_extensions(self, event: Event) -> EncodedResult | None:
         """Run Strawberry's extensions around the event, as if it were an operation."""
@@ -282,9 +293,21 @@ class EventExecution:
         return execute_event(base, value, context, self._schema, runner)
 
     def _conclude(self, event: Event, result: Any) -> EncodedResult:
-        """Log unexpected errors, and encode the result."""
+        """Encode the result, after the extensions that act on errors."""
         if not isinstance(result, ExecutionResult):
             result = ExecutionResult(data=result.data, errors=result.errors)
+        if not result.errors or not self._extended:
+            return self._encode_and_log(event, result)
+        request = self._request.context
+        context = viewerless(request, request.variables, request.operation_extensions)
+        try:
+            encoded = begin(self._among_extensions(event, context, result, TaskOnDemand()))
+        except Exception as error:
+            return self.failed(event, error)
+        assert isinstance(encoded, EncodedResult), "These extensions have plain hooks"
+        return encoded
+
+    def _encode_and_log(self, event: Event, result: ExecutionResult) -> EncodedResult:
         if result.errors and not is_expected(result):
             log_errors(self._schema, result.errors, self._request.context)
         return self._encoded(event, result)

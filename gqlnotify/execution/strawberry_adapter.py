@@ -23,7 +23,12 @@ from graphql.language.ast import QUERY_DOCUMENT_KEYS
 from graphql.pyutils import is_awaitable
 from graphql.validation.validate import ValidationAbortedError
 from strawberry import Schema
-from strawberry.extensions import SchemaExtension
+from strawberry.extensions import (
+    AddValidationRules,
+    MaskErrors,
+    MaxTokensLimiter,
+    SchemaExtension,
+)
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.fastapi import GraphQLRouter
 from strawberry.http.streaming import HTTPStreamTransport
@@ -43,6 +48,7 @@ __all__ = [
     "GroupedFieldSet",
     "SchemaExtensionsRunner",
     "ValidationAbortedError",
+    "act_on_errors_only",
     "answers",
     "build_executor",
     "closing_any",
@@ -74,6 +80,20 @@ _PREPARATIONS = ("_prepare_operation_async", "_stream_non_subscription", "_handl
 _OF_A_VIEW = ("_stream_transport_map", "_get_stream_transport_from_headers")
 _OF_AN_EXECUTOR = ("build", "build_per_event_executor", "execute_operation", "collect_subfields")
 _HOOKS_OF_AN_EVENT = ("on_operation", "on_execute", "on_stream_result")
+_OF_EACH_RESULT = tuple(
+    (name, getattr(SchemaExtension, name)) for name in ("resolve", "get_results")
+)
+# What `MaskErrors` calls for each result, and what does nothing if the result has no errors.
+_OF_MASK_ERRORS = tuple(
+    (name, getattr(MaskErrors, name, None))
+    for name in ("_process_result", "_process_stream_result")
+)
+# These hooks only look at errors, or change how documents are parsed and validated.
+_IDLE_HOOKS = {
+    getattr(extension, name)
+    for extension in (SchemaExtension, MaskErrors, AddValidationRules, MaxTokensLimiter)
+    for name in _HOOKS_OF_AN_EVENT
+}
 _STATE = ("schema", "fragments", "variable_values", "operation", "hide_suggestions")
 _PER_EVENT = ("context_value", "middleware_manager")
 
@@ -156,6 +176,24 @@ def _has_async_hooks(extension: type[SchemaExtension]) -> bool:
         return True
     hooks = [getattr(extension, name) for name in _HOOKS_OF_AN_EVENT]
     return any(isasyncgenfunction(hook) or iscoroutinefunction(hook) for hook in hooks)
+
+
+def act_on_errors_only(schema: Schema, extensions: Sequence[SchemaExtension]) -> bool:
+    """Return whether no extension has anything to do for an event's result without errors."""
+    if type(schema).create_extensions_runner is not Schema.create_extensions_runner:
+        return False
+    return all(_acts_on_errors_only(type(extension)) for extension in extensions)
+
+
+def _acts_on_errors_only(extension: type[SchemaExtension]) -> bool:
+    if any(getattr(extension, name) is not hook for name, hook in _OF_EACH_RESULT):
+        return False
+    if issubclass(extension, MaskErrors) and any(
+        getattr(extension, name) is not method for name, method in _OF_MASK_ERRORS
+    ):
+        return False
+    hooks = (getattr(extension, name) for name in _HOOKS_OF_AN_EVENT)
+    return all(hook in _IDLE_HOOKS for hook in hooks)
 
 
 def wraps_resolvers(runner: SchemaExtensionsRunner) -> bool:

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.processes
 
 
 class Extension(SchemaExtension):
-    """With an extension, events take another way."""
+    """Has something to do for each event, so events are executed among the extensions."""
+
+    def on_execute(self) -> Iterator[None]:
+        yield
 
 
 class Resource:
@@ -110,7 +113,10 @@ async def needs_it_later(text: str, info: Info) -> object:
     return needs_an_open_resource(text, info)
 
 
-@pytest.fixture(params=[(), (Extension,)], ids=["plain", "extended"])
+@pytest.fixture(
+    params=[(), (Extension,), (lambda: MaskErrors(lambda _error: False),)],
+    ids=["plain", "extended", "errors only"],
+)
 def stage(request: pytest.FixtureRequest) -> Stage:
     stage = Stage(extensions=request.param)
     stage.tell, stage.tell_later = needs_an_open_resource, needs_it_later

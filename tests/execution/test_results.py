@@ -1,7 +1,7 @@
 """One event that can't be read, or whose result can't be encoded, costs one error."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NoReturn
 
 import pytest
@@ -153,12 +153,23 @@ def selection(field: str) -> str:
 class Idle(SchemaExtension):
     """Does nothing, but makes every event go through Strawberry's pipeline."""
 
+    def on_execute(self) -> Iterator[None]:
+        yield
+
+
+def look_at_errors() -> MaskErrors:
+    """Make an extension that has nothing to do unless there are errors."""
+    return MaskErrors(lambda _error: False)
+
+
+EXTENSIONS = {"plain": (), "extended": (Idle,), "errors only": (look_at_errors,)}
+
 
 # Events that can't be read
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
+@pytest.mark.parametrize("extensions", EXTENSIONS.values(), ids=EXTENSIONS)
 @pytest.mark.parametrize("field", ["shared", "alone", "optional", "scalar"])
 @pytest.mark.parametrize("live", [True, False], ids=["live", "replayed"])
 async def test_an_unreadable_event_is_an_error_with_its_cursor_and_the_stream_continues(
@@ -233,7 +244,7 @@ async def test_over_http_an_unreadable_event_is_the_same(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
+@pytest.mark.parametrize("extensions", EXTENSIONS.values(), ids=EXTENSIONS)
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_generator_s_client_gets_the_errors_of_unreadable_events_in_order(
     extensions: tuple[Any, ...], fails: bool
@@ -324,7 +335,7 @@ async def test_an_unreadable_event_is_logged_and_counted_once_without_its_conten
 
 @pytest.mark.processes
 @pytest.mark.parametrize("field", ["shared", "alone", "own"])
-@pytest.mark.parametrize("extensions", [(), (Idle,)], ids=["plain", "extended"])
+@pytest.mark.parametrize("extensions", EXTENSIONS.values(), ids=EXTENSIONS)
 async def test_a_result_with_nan_is_an_error_and_the_stream_continues(
     field: str, extensions: tuple[Any, ...]
 ) -> None:

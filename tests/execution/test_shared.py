@@ -4,9 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from strawberry.extensions import MaskErrors, SchemaExtension
+from strawberry.extensions import (
+    MaskErrors,
+    MaxAliasesLimiter,
+    MaxTokensLimiter,
+    SchemaExtension,
+)
+from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import Info
 
 from gqlnotify import Settings, Subscription
@@ -585,6 +592,37 @@ async def test_masked_errors_are_masked_in_a_shared_execution() -> None:
             result = await socket.next("1")
             assert [error["message"] for error in result["errors"]] == ["Unexpected error."]
         assert await told(both) == ["good"] * 2
+
+
+class MaskingAll(MaskErrors):
+    """Looks at every result, and not only at those with errors."""
+
+    def on_stream_result(self, result: Any) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    ("extension", "runs"),
+    [
+        (MaskErrors, False),
+        (lambda: MaxAliasesLimiter(5), False),
+        (lambda: MaxTokensLimiter(500), False),
+        (MaskingAll, True),
+    ],
+    ids=["mask errors", "aliases", "tokens", "own hook"],
+)
+async def test_extensions_that_have_nothing_to_do_for_an_event_do_not_run(
+    extension: Any, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(extensions=[extension])
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], PLAIN)
+        runner = Mock(side_effect=SchemaExtensionsRunner)
+        monkeypatch.setattr("strawberry.schema.schema.SchemaExtensionsRunner", runner)
+        await stage.say("good")
+        assert (await alice.next("1"))["data"]
+    assert runner.called == runs
 
 
 async def test_a_filtered_event_leaves_no_trace() -> None:
