@@ -44,6 +44,8 @@ ADAPTERS = {
     "strawberry.schema.validation_rules": "execution/strawberry_adapter.py",
     "graphql.": "execution/strawberry_adapter.py",
     "starlette.routing.Mount": "connections/asgi_adapter.py",
+    "fastapi.dependencies.models": "connections/shortcut.py",
+    "starlette._exception_handler": "connections/shortcut.py",
     "redis.asyncio.connection": "brokers/redis/redis_adapter.py",
     "redis.maint_notifications": "brokers/redis/redis_adapter.py",
     "uvicorn.": "server/uvicorn_adapter.py",

@@ -5,6 +5,7 @@ attributes they need, and checks at import that they exist.
 """
 
 import logging
+from copy import copy
 from typing import Any
 
 import uvicorn
@@ -27,6 +28,7 @@ __all__ = [
     "LifespanOn",
     "WebSocketBase",
     "import_from_string",
+    "inside_proxy_headers",
     "multiprocess",
     "usable_http",
     "usable_websocket",
@@ -50,7 +52,7 @@ WEBSOCKET_LACKS = missing(
     *("connection_lost", "data_received", "pause_writing", "resume_writing", "shutdown"),
     *("handle_cont", "handle_events", "handle_connect", "handle_parser_exception"),
     *("handle_ping", "keepalive_timeout", "send_keepalive_ping", "start_keepalive"),
-    *("on_task_complete", "send", "send_receive_event_to_app"),
+    *("app", "on_task_complete", "run_asgi", "send", "send_receive_event_to_app"),
     *("config", "connections", "loop", "scope", "tasks", "transport"),
     *("conn", "curr_msg_data_type", "frames", "queue", "read_paused", "writable"),
     *("close_sent", "close_timeout", "close_timer", "disconnected"),
@@ -100,6 +102,15 @@ def usable_http(ours: Any) -> Any:
     cost = "uvicorn's own class serves HTTP, without a deadline for a request to arrive"
     warn_of_fallback(logger, "uvicorn", HTTP_LACKS, cost)
     return AutoHTTPProtocol
+
+
+def inside_proxy_headers(application: Any, inner: Any) -> Any:
+    """Return `inner` inside of the same middleware of uvicorn's that `application` is inside of."""
+    if not isinstance(application, ProxyHeadersMiddleware):
+        return inner
+    outer = copy(application)
+    outer.app = inside_proxy_headers(application.app, inner)
+    return outer
 
 
 def without_proxy_headers(application: Any) -> Any:

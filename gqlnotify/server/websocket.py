@@ -21,6 +21,7 @@ from websockets.http11 import Request
 
 from gqlnotify.connections.asgi_adapter import forget_stacks, is_unattended
 from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
+from gqlnotify.connections.shortcut import Shortcuts
 from gqlnotify.deadline import Deadline
 from gqlnotify.drain import Drain, Drainable
 from gqlnotify.errors import Draining, TooManyMessages
@@ -28,7 +29,11 @@ from gqlnotify.event_loop import TickBatcher
 from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.rate import Rate
-from gqlnotify.server.uvicorn_adapter import WebSocketBase, without_proxy_headers
+from gqlnotify.server.uvicorn_adapter import (
+    WebSocketBase,
+    inside_proxy_headers,
+    without_proxy_headers,
+)
 from gqlnotify.server_settings import ServerSettings
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent, LightQueue
@@ -61,7 +66,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     # uses are close together.
     __slots__ = (
         *("_bound", "_collects", "_frames", "_held", "_rate", "_room", "_slice", "_ticks"),
-        *("full", "on_drain"),
+        *("_has_shortcut", "full", "on_drain"),
         *("transport", "close_sent", "conn", "queue", "writable"),
         *("handshake_complete", "scope", "request", "response", "frames"),
     )
@@ -75,6 +80,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         self._ticks = TickBatcher.of(self.loop)
         self._room = LightEvent(is_open=True)
         self.full = False
+        self._has_shortcut = False
         self._rate: Rate | None = None
         self._bound = inf
         self.on_drain: Callable[[], None] | None = None
@@ -164,9 +170,12 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         the end of the call (a middleware, or a dependency that cleans up), this does nothing and
         returns False.
         """
-        if not is_unattended(scope, without_proxy_headers(self.config.loaded_app)):
-            return False
-        forget_stacks(scope)
+        if not self._has_shortcut:
+            served = without_proxy_headers(self.config.loaded_app)
+            if not is_unattended(scope, served):
+                return False
+            Shortcuts.of(self.loop).learn(scope, served)
+            forget_stacks(scope)
         timer: Any = _NoTimer()
         self.close_timer = timer
         mailbox: Any = self.queue
@@ -290,6 +299,18 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             return True
         now = self.loop.time()
         return all(self._rate.allows(now) for _ in range(frames))
+
+    @override
+    async def run_asgi(self) -> None:
+        """Call the application, or its endpoint if no layer in between has anything to do."""
+        application = self.config.loaded_app
+        served = without_proxy_headers(application)
+        scope: Any = self.scope
+        shortcut = Shortcuts.of(self.loop).find(scope, served)
+        if shortcut is not None:
+            self.app = inside_proxy_headers(application, shortcut)
+            self._has_shortcut = True
+        await super().run_asgi()
 
     @override
     def handle_ping(self) -> None:
