@@ -27,14 +27,15 @@ class ConnectionLog:
         self.id = token_hex(4)
         self.context: Context = copy_context()
         self.context.run(logs.connection_id.set, self.id)
-        self._client = "a local socket" if client is None else f"{client.host}:{client.port}"
+        self._client = client
         self._began = time.monotonic()
         self._code: int | None = None
         self._reason = ""
 
     def began(self) -> None:
         """Log that the connection is open."""
-        logger.debug("Connection from %s", self._client, extra={"connection_id": self.id})
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Connection from %s", self._address, extra={"connection_id": self.id})
 
     def closed(self, code: int, reason: str = "") -> None:
         """Keep the close code and reason for the log. Only the first call counts."""
@@ -50,12 +51,17 @@ class ConnectionLog:
         what = f"{code} {self._reason}".rstrip()
         logger.info(
             "Connection from %s ended after %.1f s: %r",
-            *(self._client, seconds, what),
+            *(self._address, seconds, what),
             extra={
                 "connection_id": self.id,
-                "client": self._client,
+                "client": self._address,
                 "close_code": code,
                 "close_reason": self._reason,
                 "duration": seconds,
             },
         )
+
+    @property
+    def _address(self) -> str:
+        client = self._client
+        return "a local socket" if client is None else f"{client.host}:{client.port}"
