@@ -146,7 +146,12 @@ class EventExecution:
         Call it in a clean `contextvars` context that is used for this event only.
         """
         view_as_everybody()
-        if self._needs_extensions():
+        try:
+            with only_own_cancellation():
+                needs_extensions = self._needs_extensions()
+        except Exception as error:
+            return self.failed(event, error)
+        if needs_extensions:
             return begin(self._guarded(event, self._execute_with_extensions(event)))
         try:
             with only_own_cancellation():
@@ -309,8 +314,15 @@ class EventExecution:
 
     def _encode_and_log(self, event: Event, result: ExecutionResult) -> EncodedResult:
         if result.errors and not is_expected(result):
-            log_errors(self._schema, result.errors, self._request.context)
+            self._log_errors(result.errors)
         return self._encoded(event, result)
+
+    def _log_errors(self, errors: Sequence[GraphQLError]) -> None:
+        try:
+            with only_own_cancellation():
+                log_errors(self._schema, errors, self._request.context)
+        except Exception:
+            logger.exception("The schema's `process_errors` failed")
 
     def _encoded(self, event: Event, result: ExecutionResult) -> EncodedResult:
         errors = result.errors or ()

@@ -211,8 +211,13 @@ class Group(metrics.Sampled):
             member = fan_out.unserved.pop()
             # It may have left since the last slice.
             if member in self._members and not member.push(fan_out.batch):
-                self._members.discard(member)
-                member.lagged(self._subscriber.fork(fan_out.before))
+                self._leave_behind(member, fan_out.before)
+
+    def _leave_behind(self, member: Member, position: Cursor) -> None:
+        self._members.discard(member)
+        member.lagged(self._subscriber.fork(position))
+        # By then it is joining again, unless its connection has ended.
+        asyncio.get_running_loop().call_soon(self._end_if_idle)
 
     def _await_more(self) -> None:
         execution = self._pipeline.unfinished

@@ -80,14 +80,9 @@ _PREPARATIONS = ("_prepare_operation_async", "_stream_non_subscription", "_handl
 _OF_A_VIEW = ("_stream_transport_map", "_get_stream_transport_from_headers")
 _OF_AN_EXECUTOR = ("build", "build_per_event_executor", "execute_operation", "collect_subfields")
 _HOOKS_OF_AN_EVENT = ("on_operation", "on_execute", "on_stream_result")
-_OF_EACH_RESULT = tuple(
-    (name, getattr(SchemaExtension, name)) for name in ("resolve", "get_results")
-)
+_OF_EACH_RESULT = ("resolve", "get_results")
 # What `MaskErrors` calls for each result, and what does nothing if the result has no errors.
-_OF_MASK_ERRORS = tuple(
-    (name, getattr(MaskErrors, name, None))
-    for name in ("_process_result", "_process_stream_result")
-)
+_OF_MASK_ERRORS = ("_process_result", "_process_stream_result")
 # These hooks only look at errors, or change how documents are parsed and validated.
 _IDLE_HOOKS = {
     getattr(extension, name)
@@ -165,35 +160,41 @@ def may_wait(schema: Schema, extensions: Sequence[SchemaExtension]) -> bool:
 
     A hook that is a plain function or a generator can't wait.
     """
-    if type(schema).create_extensions_runner is not Schema.create_extensions_runner:
+    if not _is_own(schema, "create_extensions_runner", Schema):
         return True
-    return any(_has_async_hooks(type(extension)) for extension in extensions)
+    return any(_has_async_hooks(extension) for extension in extensions)
 
 
-def _has_async_hooks(extension: type[SchemaExtension]) -> bool:
+def _has_async_hooks(extension: SchemaExtension) -> bool:
     # `get_results` may return an awaitable without being a coroutine function.
-    if extension.get_results is not SchemaExtension.get_results:
+    if not _is_own(extension, "get_results", SchemaExtension):
         return True
-    hooks = [getattr(extension, name) for name in _HOOKS_OF_AN_EVENT]
+    hooks = [getattr(type(extension), name) for name in _HOOKS_OF_AN_EVENT]
     return any(isasyncgenfunction(hook) or iscoroutinefunction(hook) for hook in hooks)
 
 
 def act_on_errors_only(schema: Schema, extensions: Sequence[SchemaExtension]) -> bool:
     """Return whether no extension has anything to do for an event's result without errors."""
-    if type(schema).create_extensions_runner is not Schema.create_extensions_runner:
+    if not _is_own(schema, "create_extensions_runner", Schema):
         return False
-    return all(_acts_on_errors_only(type(extension)) for extension in extensions)
+    return all(_acts_on_errors_only(extension) for extension in extensions)
 
 
-def _acts_on_errors_only(extension: type[SchemaExtension]) -> bool:
-    if any(getattr(extension, name) is not hook for name, hook in _OF_EACH_RESULT):
+def _acts_on_errors_only(extension: SchemaExtension) -> bool:
+    if not all(_is_own(extension, name, SchemaExtension) for name in _OF_EACH_RESULT):
         return False
-    if issubclass(extension, MaskErrors) and any(
-        getattr(extension, name) is not method for name, method in _OF_MASK_ERRORS
+    if isinstance(extension, MaskErrors) and not all(
+        _is_own(extension, name, MaskErrors) for name in _OF_MASK_ERRORS
     ):
         return False
-    hooks = (getattr(extension, name) for name in _HOOKS_OF_AN_EVENT)
+    hooks = (getattr(type(extension), name) for name in _HOOKS_OF_AN_EVENT)
     return all(hook in _IDLE_HOOKS for hook in hooks)
+
+
+def _is_own(of: object, name: str, base: type) -> bool:
+    """Return whether neither a derived class nor the object itself overrides a method of `base`."""
+    method = getattr(base, name, None)
+    return method is not None and getattr(getattr(of, name), "__func__", None) is method
 
 
 def wraps_resolvers(runner: SchemaExtensionsRunner) -> bool:

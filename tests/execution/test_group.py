@@ -425,6 +425,27 @@ async def test_whoever_gives_up_on_the_way_leaves_nothing() -> None:
         await slow.leave()
 
 
+async def test_a_member_that_is_gone_when_it_has_lagged_leaves_no_group_behind() -> None:
+    class Gone(Listener):
+        def join(self, subscriber: Subscriber) -> None:
+            super().join(subscriber)
+            if self.fallen:
+                assert self.task is not None
+                self.task.cancel()
+
+    async with playing(MemoryBroker()) as numbers:
+        shareable = await numbers.ask()
+        only = Gone(shareable.execution)
+        only.join(shareable.subscriber)
+        await wait_until(lambda: only.group)
+        group = only.group
+        assert group is not None
+        only.slow = True
+        await numbers.say(1)
+        await wait_until(lambda: group.ended)
+        assert only.fallen == 1
+
+
 async def test_the_events_of_a_topic_that_all_have_left_are_let_go() -> None:
     async with playing(MemoryBroker()) as numbers:
         members = [await listening(numbers)]

@@ -581,6 +581,78 @@ async def test_an_extension_that_fails_costs_its_event_alone() -> None:
         assert await told([carol]) == ["one"]
 
 
+@pytest.mark.parametrize("extension", [SchemaExtension, MaskErrors])
+async def test_an_extension_that_cannot_be_made_costs_its_event_alone(
+    extension: type[SchemaExtension],
+) -> None:
+    make = Mock(side_effect=extension)
+    stage = Stage(extensions=[make])
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], TOLD)
+        make.side_effect = ValueError("on purpose")
+        await stage.say("one")
+        assert (await alice.next("1"))["errors"]
+        make.side_effect = extension
+        await stage.say("two")
+        assert await told([alice]) == ["two"]
+
+
+async def test_methods_that_are_overridden_on_an_instance_may_wait_as_well() -> None:
+    class Late(SchemaExtension):
+        def __init__(self) -> None:
+            self.get_results = self._late_results  # type: ignore[method-assign]
+
+        def on_operation(self) -> Iterator[None]:
+            yield
+
+        async def _late_results(self) -> dict[str, Any]:
+            await asyncio.sleep(0.001)
+            return {"late": True}
+
+    stage = Stage(extensions=[Late])
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], PLAIN)
+        await stage.say("hi")
+        assert (await alice.next("1"))["extensions"]["late"] is True
+
+
+async def test_a_runner_of_one_schema_object_may_wait_as_well() -> None:
+    class Waiting(SchemaExtensionsRunner):
+        async def get_extensions_results(self, ctx: Any) -> dict[str, Any]:
+            await asyncio.sleep(0.001)
+            return {"late": True}
+
+    class Plain(SchemaExtension):
+        def on_operation(self) -> Iterator[None]:
+            yield
+
+    stage = Stage(extensions=[Plain])
+    stage.schema.create_extensions_runner = Waiting  # type: ignore[method-assign]
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], PLAIN)
+        await stage.say("hi")
+        assert (await alice.next("1"))["extensions"]["late"] is True
+
+
+async def test_process_errors_that_fails_costs_no_other_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+    stage.tell = failing
+    process_errors = Mock(side_effect=RuntimeError("on purpose"))
+    monkeypatch.setattr(stage.schema, "process_errors", process_errors)
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], TOLD)
+        await stage.say("bad", "good")
+        assert (await alice.next("1"))["errors"]
+        assert await told([alice]) == ["good"]
+    process_errors.assert_called_once()
+
+
 async def test_masked_errors_are_masked_in_a_shared_execution() -> None:
     stage = Stage(extensions=[MaskErrors])
     stage.tell = failing
