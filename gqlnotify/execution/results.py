@@ -28,10 +28,14 @@ def failed_result(error: Exception) -> PreExecutionError:
     An extension or a hook raised it. Clients see only a `GraphQLError` or a `NotifyError`.
     """
     if not isinstance(error, GraphQLError | NotifyError):
-        failure = InternalError(f"An operation failed before its execution: {error!r}")
-        failure.__cause__ = error
-        error = failure
+        error = _unexpected(error)
     return error_result(error)
+
+
+def _unexpected(error: Exception) -> InternalError:
+    failure = InternalError(f"An operation failed outside of its resolvers: {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 def without_details(result: Any) -> Any:
@@ -56,6 +60,8 @@ def event_error(executor: Executor[Any], error: Exception) -> ExecutionResult:
 
     The error has the path of the operation's field, as an error of its resolver would.
     """
+    if not isinstance(error, GraphQLError | NotifyError):
+        error = _unexpected(error)
     name, fields = next(iter(collect_root_fields(executor).items()))
     located = located_error(error, [field.node for field in fields], [name])
     return ExecutionResult(data=None, errors=[located])
