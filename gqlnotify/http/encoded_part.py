@@ -29,8 +29,8 @@ class EncodedPart:
 class Cut:
     """Cuts the payload out of a message, and puts around it what a stream has there."""
 
-    _start: int
-    _end: int
+    _start: bytes
+    _end: bytes
     _before: str
     _after: str
 
@@ -52,7 +52,7 @@ class Cut:
         message = SharedBody(encode({"type": "next", "payload": _EXAMPLE})).data
         start, in_message, end = message.partition(payload.encode())
         before, in_part, after = encode(wrap(_EXAMPLE)).partition(payload)
-        return cls(len(start), len(end), before, after) if in_message and in_part else None
+        return cls(start, end, before, after) if in_message and in_part else None
 
     def part_of(self, encoded: EncodedResult) -> EncodedPart | ExecutionResult:
         """Return the part for one event, or the result for Strawberry to encode."""
@@ -60,5 +60,8 @@ class Cut:
         if encoded.body is None or encoded.errors:
             return encoded.result()
         message = encoded.body.data
-        payload = message[self._start : len(message) - self._end].decode()
+        if not (message.startswith(self._start) and message.endswith(self._end)):
+            # An encoder may add something else each time, such as the time of day.
+            return encoded.result()
+        payload = message[len(self._start) : len(message) - len(self._end)].decode()
         return EncodedPart(f"{self._before}{payload}{self._after}")

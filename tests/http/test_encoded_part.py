@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from itertools import count
 from typing import Any
 
 import pytest
@@ -73,6 +74,21 @@ def test_nothing_is_cut_from_what_depends_on_its_surroundings(
     encode: Callable[[object], str], wrap: Callable[[object], object]
 ) -> None:
     assert Cut.learn(encode, wrap) is None
+
+
+def test_nothing_is_cut_from_a_message_with_other_surroundings() -> None:
+    numbers = count(9)
+
+    def numbered(data: object) -> str:
+        if isinstance(data, dict) and "type" in data:
+            data = {**data, "number": next(numbers)}
+        return compact(data)
+
+    cut = Cut.learn(numbered, WRAPPERS[ServerSentEvents])
+    assert cut is not None
+    part = cut.part_of(encoded(numbered, PAYLOAD))
+    assert isinstance(part, ExecutionResult)
+    assert part.data == PAYLOAD["data"]
 
 
 @pytest.mark.parametrize(
