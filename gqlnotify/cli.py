@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
@@ -32,7 +32,7 @@ from gqlnotify.observability import logs, prometheus
 from gqlnotify.server import process
 from gqlnotify.server.uvicorn_adapter import ImportFromStringError, import_from_string
 from gqlnotify.server.websocket import MARGIN_SECONDS
-from gqlnotify.settings import Settings, did_you_mean, is_loopback, unknown_variables
+from gqlnotify.settings import PREFIX, Settings, did_you_mean, is_loopback, unknown_variables
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.publisher import Entry, Publisher
 from gqlnotify.topics.revocation import Revocations
@@ -397,8 +397,19 @@ def _read_settings() -> Settings:
     except SettingsError as error:
         _fail(f"{error}: {error.__cause__}")
     except ValidationError as error:
-        wrong = ("GQLNOTIFY_" + str(e["loc"][0]).upper() + ": " + e["msg"] for e in error.errors())
-        _fail("; ".join(wrong))
+        _refuse_invalid(_invalid_variables(error))
+
+
+def _invalid_variables(error: ValidationError) -> dict[str, str]:
+    """Return the variables that a settings class refuses, and why."""
+    # A validator of the whole class gives no name.
+    return {
+        PREFIX + "".join(map(str, each["loc"][:1])).upper(): each["msg"] for each in error.errors()
+    }
+
+
+def _refuse_invalid(variables: Mapping[str, str]) -> NoReturn:
+    _fail("; ".join(f"{name}: {reason}" for name, reason in variables.items()))
 
 
 def _require_application(application: str) -> None:
@@ -483,6 +494,10 @@ def _imported(application: str) -> Any:
         _refuse_misspelt_variables()
         return import_from_string(application)
     except process.MENDABLE as error:
+        invalid = _invalid_variables(error) if isinstance(error, ValidationError) else {}
+        # The error may also be about another model than the application's settings.
+        if invalid and invalid.keys() <= os.environ.keys():
+            _refuse_invalid(invalid)
         _fail(f"{application} can't start: {process.one_line(error)}")
     except (ImportFromStringError, AttributeError, LookupError):
         # The server will import it again and log the traceback.

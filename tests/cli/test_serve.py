@@ -302,6 +302,22 @@ def test_serve_imports_an_application_from_the_working_directory(
     assert "Bearer" not in log
 
 
+def test_serve_names_the_variable_that_the_settings_of_an_application_refuse(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from gqlnotify import Settings\n"
+        "class Mine(Settings):\n"
+        "    colours: int = 3\n"
+        "app = Mine()\n"
+    )
+    settings = {"GQLNOTIFY_JWT_SECRET": SECRET, "GQLNOTIFY_COLOURS": "many"}
+    done = run_process("serve", "mine:app", "--port", "0", settings=settings, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("gqlnotify: GQLNOTIFY_COLOURS: Input should be a valid integer")
+
+
 def test_serve_runs_several_workers_on_a_shared_broker(redis_url: str, tmp_path: Path) -> None:
     settings = {
         "GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db",
