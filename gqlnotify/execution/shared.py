@@ -270,6 +270,9 @@ class SharedExecution:
         if encoded is None:
             if budget is not None:
                 await budget.spend()
+            # Plain resolvers never wait, and a history is long: the event loop does other things
+            # in between.
+            await asyncio.sleep(0)
             encoded = self.encoded(event)
         return await asyncio.shield(encoded) if isinstance(encoded, asyncio.Future) else encoded
 

@@ -380,6 +380,30 @@ async def test_a_slow_member_holds_up_nobody_and_misses_nothing() -> None:
             await listener.leave()
 
 
+async def test_a_replay_of_plain_fields_lets_the_loop_do_other_things_in_between() -> None:
+    class Plain(Listener):
+        def _hear(self, batch: Batch) -> None:
+            self.batches += 1
+
+    async with playing(MemoryBroker()) as numbers:
+        begin = await numbers.topics.cursor(numbers.topic)
+        for number in range(1, 31):
+            await numbers.say(number)
+        operation = Operation(
+            query="subscription { numbers { raw } }", extensions={"after": str(begin)}
+        )
+        results = execution.stream(numbers.executions, operation)
+        (shareable,) = [result async for result in results]
+        member = Plain(shareable.execution)
+        member.join(shareable.subscriber)
+        ticks = 0
+        while member.batches < 30:
+            await pause(1)
+            ticks += 1
+        assert ticks >= 30
+        await member.leave()
+
+
 async def test_a_member_ahead_of_the_group_waits_for_it() -> None:
     async with playing(MemoryBroker()) as numbers:
         numbers.gate = asyncio.Event()
