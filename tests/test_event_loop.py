@@ -129,10 +129,9 @@ async def test_a_rest_ends_even_if_events_come_all_the_time(clock: Clock) -> Non
     while len(done) == 1:
         ticks.add_fan_out(work)
         added += 1
-        clock.now += 0.001
-        await asyncio.sleep(0.001)
-    # The loop's own timers look at the clock, so a busy machine may look late.
-    assert added >= 20
+        clock.now += 0.0001
+        await asyncio.sleep(0)
+    assert added >= 199
     await wait_until(lambda: len(done) == 1 + added)
 
 

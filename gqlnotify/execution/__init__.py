@@ -8,6 +8,7 @@ validation.py     validates in steps, so that the event loop can run between the
 pace.py           limits the time that unknown documents take
 fair_queue.py     chooses the client whose document is next
 persisted.py      finds persisted documents by their names
+selections.py     renders plain selections once, even if variables or filters differ
 shared.py         executes and encodes each event once for identical subscriptions
 replay_budget.py  limits the rate of executions that replay past events for a subject
 pipeline.py       executes several events of a topic at a time, and keeps their order
@@ -16,7 +17,8 @@ validity.py       ends a stream without a connection when its token ends
 """
 
 from gqlnotify.execution.cache import Cache
-from gqlnotify.execution.event_execution import EncodedResult, EventContext, MakeContext
+from gqlnotify.execution.encoded_result import EncodedResult
+from gqlnotify.execution.event_execution import EventContext, MakeContext
 from gqlnotify.execution.group import Group, Member
 from gqlnotify.execution.limits import Limits
 from gqlnotify.execution.operation import (

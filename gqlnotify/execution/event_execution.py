@@ -18,21 +18,19 @@ from contextlib import (
     asynccontextmanager,
 )
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from graphql import GraphQLError
 from strawberry import Schema
 from strawberry.types import ExecutionContext, ExecutionResult
-from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from gqlnotify.auth import view_as_everybody
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import InternalError, NoViewer
-from gqlnotify.event import Cursor, Event
-from gqlnotify.execution.compiled import compile_plain
+from gqlnotify.event import Event
 from gqlnotify.execution.documents import has_extensions
+from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.results import (
     ends_the_operation,
     error_result,
@@ -41,6 +39,7 @@ from gqlnotify.execution.results import (
     payload_of,
     unencodable,
 )
+from gqlnotify.execution.selections import Selections
 from gqlnotify.execution.strawberry_adapter import (
     Executor,
     SchemaExtensionsRunner,
@@ -55,7 +54,7 @@ from gqlnotify.execution.strawberry_adapter import (
     wraps_resolvers,
 )
 from gqlnotify.execution.task_on_demand import TaskOnDemand, begin
-from gqlnotify.protocol.frames import Batch, SharedBody
+from gqlnotify.protocol.frames import SharedBody
 from gqlnotify.topics.conflation import Skipped
 from gqlnotify.topics.projection import Projection
 
@@ -86,32 +85,6 @@ class EventContext:
         raise NoViewer(f"context[{key!r}]")
 
 
-@dataclass(frozen=True)
-class EncodedResult:
-    """The encoded message for one event, and the errors in its result.
-
-    Without a `body`, the errors end the operation.
-    """
-
-    cursor: Cursor
-    body: SharedBody | None
-    errors: Sequence[GraphQLError] = ()
-
-    @cached_property
-    def batch(self) -> Batch:
-        """The message as a batch of one, shared by the subscribers that read event by event."""
-        assert self.body is not None
-        return Batch((self.body,))
-
-    def result(self) -> ExecutionResult:
-        """Return the result that was encoded."""
-        if self.body is None:
-            return PreExecutionError(data=None, errors=[*self.errors])
-        payload = self.body.message()["payload"]
-        extensions = payload.get("extensions")
-        return ExecutionResult(payload["data"], [*self.errors] or None, extensions)
-
-
 @dataclass(frozen=True, slots=True)
 class SharedRequest:
     """What identical subscriptions request, without anything of a single subscriber."""
@@ -122,6 +95,9 @@ class SharedRequest:
     scope: Hashable
     event_context: MakeContext
     encode: Encode
+    selections: Selections
+    selected: Hashable
+    """The key of what is selected, for `Selections.of`."""
 
 
 class EventExecution:
@@ -136,7 +112,10 @@ class EventExecution:
         self._schema = request.schema
         self._extended = has_extensions(request.schema)
         self._executor = _executor(request.schema, request.context)
-        self._plain = compile_plain(self._executor)
+        assert request.context.graphql_document is not None
+        self._selection = request.selections.of(
+            request.selected, request.context.graphql_document, self._executor
+        )
 
     def begin(
         self, event: Event
@@ -153,6 +132,15 @@ class EventExecution:
             return self.failed(event, error)
         if needs_extensions:
             return begin(self._guarded(event, self._execute_with_extensions(event)))
+        if self._selection is not None and self._request.projection.takes_all_values:
+            known = self._selection.known(event)
+            if known is not None:
+                return known
+        return self._begin_alone(event)
+
+    def _begin_alone(
+        self, event: Event
+    ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
         try:
             with only_own_cancellation():
                 value = self._request.projection.apply(event)
@@ -160,9 +148,12 @@ class EventExecution:
             return self._conclude(event, error_result(error))
         if isinstance(value, Skipped):
             return None
+        plain = self._known_or_rendered(event, value)
+        if plain is not None:
+            return plain
         try:
             with only_own_cancellation():
-                result = self._render_plainly(value) or self._execute_in_fresh_context(value)
+                result = self._execute_in_fresh_context(value)
         except Exception as error:
             result = event_error(self._executor, error)
         if is_awaitable(result):
@@ -183,11 +174,25 @@ class EventExecution:
         logger.error("Event %s of %s got no result: %s", event.cursor, event.topic, error)
         return self.failed(event, error)
 
+    def _known_or_rendered(self, event: Event, value: Any) -> EncodedResult | None:
+        """Return the encoded result of a plain selection; None if `value` has to be executed."""
+        if self._selection is None:
+            return None
+        known = self._selection.known(event)
+        if known is not None:
+            return known
+        result = self._render_plainly(value)
+        if result is None:
+            return None
+        encoded = self._conclude(event, result)
+        self._selection.remember(encoded)
+        return encoded
+
     def _render_plainly(self, value: Any) -> ExecutionResult | None:
-        if self._plain is None or isinstance(value, Exception):
+        if self._selection is None or isinstance(value, Exception):
             return None
         try:
-            return ExecutionResult(data=self._plain(value), errors=None)
+            return ExecutionResult(data=self._selection.render(value), errors=None)
         except Exception:
             # The full execution may still have a result, or an error with a path.
             return None

@@ -20,7 +20,7 @@ from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import InternalError, NotifyError
 from gqlnotify.event import Cursor, Event
 from gqlnotify.event_loop import TickBatcher
-from gqlnotify.execution.event_execution import EncodedResult
+from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.pipeline import Collected, Ended, Execution, Pipeline, body_of
 from gqlnotify.observability import metrics
 from gqlnotify.protocol.frames import Batch

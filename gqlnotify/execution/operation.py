@@ -53,7 +53,7 @@ from gqlnotify.errors import (
     NotifyError,
 )
 from gqlnotify.execution.documents import takes_part_in_preparation
-from gqlnotify.execution.event_execution import EncodedResult
+from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.replay_budget import ReplayBudget
 from gqlnotify.execution.results import (
     error_result,

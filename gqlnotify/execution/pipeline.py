@@ -14,7 +14,7 @@ from typing import Any
 
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.event import Cursor, Event
-from gqlnotify.execution.event_execution import EncodedResult
+from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.protocol.frames import SharedBody
 from gqlnotify.topics.replay_buffer import NotBuffered
 from gqlnotify.topics.subscriber import Subscriber

@@ -28,9 +28,9 @@ from gqlnotify.execution.documents import (
     weigh,
     without_suggestions,
 )
+from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.event_execution import (
     Encode,
-    EncodedResult,
     EventContext,
     EventExecution,
     MakeContext,
@@ -43,6 +43,7 @@ from gqlnotify.execution.group import Group, Member
 from gqlnotify.execution.limits import NO_LIMITS, Limits
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
+from gqlnotify.execution.selections import RESULT_BYTES, Selections
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
@@ -56,7 +57,6 @@ _NO_DIFFERENCE = {"after", "persistedQuery"}
 # Measured: parsed JSON takes up to 26 times its text. The key of an execution holds the text too.
 _PARSED_BYTES = 30
 _EXECUTION_BYTES = 10_000
-_OUTCOME_BYTES = 1000  # the most that a cached result takes in addition to its message
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,8 @@ class Executions:
         self.concurrency = concurrency
         self._encode = encode
         self._event_context = event_context
-        self.encoded_results: Cache[tuple[SharedExecution, Cursor], EncodedResult] = Cache(
-            cache_bytes
-        )
+        self.encoded_results: Cache[tuple[Hashable, Cursor], EncodedResult] = Cache(cache_bytes)
+        self._selections = Selections(self.encoded_results)
         self._by_key: WeakValueDictionary[Hashable, SharedExecution] = WeakValueDictionary()
         # Keeps executions without subscribers: a client that lost its connection returns soon.
         self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_BYTES)
@@ -148,15 +147,20 @@ class Executions:
         projection = subscription.projection
         try:
             texts = canonical(variables), canonical(extensions)
-            key = (
+            functions = fingerprint_of_functions(
+                projection.where, projection.select, projection.topic.latest_by
+            )
+            selected = (
                 # The document itself and not its text: extensions may replace it.
                 Same(context.graphql_document),
                 context.operation_name,
-                texts,
                 (Same(subscription.manager), projection.topic.name, Same(projection.topic.type)),
-                fingerprint_of_functions(
-                    projection.where, projection.select, projection.topic.latest_by
-                ),
+                None if projection.select is None else functions,
+            )
+            key = (
+                selected,
+                texts,
+                functions,
                 _scope_key(subscription.scope),
             )
             hash(key)
@@ -173,6 +177,8 @@ class Executions:
                 subscription.scope,
                 self._event_context,
                 self._encode,
+                self._selections,
+                selected,
             )
             try:
                 execution = SharedExecution(
@@ -197,7 +203,7 @@ class SharedExecution:
     def __init__(
         self,
         request: SharedRequest,
-        encoded_results: "Cache[tuple[SharedExecution, Cursor], EncodedResult]",
+        encoded_results: Cache[tuple[Hashable, Cursor], EncodedResult],
         *,
         timeout: float = EXECUTION_TIMEOUT,
         concurrency: int = CONCURRENCY,
@@ -338,7 +344,7 @@ class SharedExecution:
         # Results with errors are not cached: a later execution may succeed.
         if encoded is not None and encoded.body is not None and not encoded.errors:
             key = (self, encoded.cursor)
-            self._encoded_results.put(key, encoded, len(encoded.body.data) + _OUTCOME_BYTES)
+            self._encoded_results.put(key, encoded, len(encoded.body.data) + RESULT_BYTES)
 
 
 def _weight(context: ExecutionContext, variables: str, extensions: str) -> int:

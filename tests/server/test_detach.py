@@ -236,13 +236,19 @@ async def test_code_that_waits_for_the_end_of_the_call_runs_when_the_connection_
     await recording.topics.close()
 
 
+def _requests() -> list[Request]:
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, Request)]
+
+
 async def test_a_connection_keeps_its_headers_once(recording: RecordingApp) -> None:
+    # Other tests may have left some.
+    before = _requests()
     async with recording.subscribed(recording.app()) as socket:
-        gc.collect()
         ours = [
-            each
-            for each in gc.get_objects()
-            if isinstance(each, Request) and each is not socket.connection.request
+            request
+            for request in _requests()
+            if all(request is not other for other in (*before, socket.connection.request))
         ]
 
     assert ours
