@@ -54,10 +54,10 @@ class TickBatcher(OnePerLoop):
     has its own `contextvars` context. It must not inherit the viewer or the trace of the first
     caller.
 
-    It also paces the fan-outs of events. A fan-out that took long is followed by a rest: the next
-    one begins when no further event comes, at the latest after as long as the last one took. So a
-    busy process sends many events together, and does not fall behind. An event that comes after
-    the rest begins its fan-out at once.
+    It also paces the fan-outs of events. A fan-out that took long is followed by a rest. The rest
+    ends when no further fan-out was added for an eighth of that time, at the latest after as long
+    as the last one took. So a busy process sends many events together, and does not fall behind.
+    After the rest, the next fan-out begins at once.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""The one file on the private parts of FastAPI and Starlette, and of the ASGI callables they pass.
+"""Private parts of FastAPI and Starlette, and of the ASGI callables that they pass.
 
-It checks at import what can be checked without an application. What it can't be sure of counts as
-"something waits for the end of the ASGI call", which is slower and always right.
+This module checks at import what can be checked without an application. If it is not sure, it
+assumes that something waits for the end of the ASGI call, which is slower but always correct.
 """
 
 import logging
@@ -30,12 +30,12 @@ require("starlette", missing(Request, "_receive"))
 
 
 def bound_receive(request: Request, receive: Receive) -> None:
-    """Have `request` read its body through `receive`."""
+    """Make `request` read its body through `receive`."""
     request._receive = receive
 
 
 def asgi_transport(receive: Any) -> Transport | None:
-    """Return the transport under the ASGI callable `receive`; None where it can't be seen.
+    """Return the transport under the ASGI callable `receive`; None if it can't be found.
 
     ASGI has no way to drop a peer that does not read: `close` waits until the peer has read
     everything. Each of uvicorn's protocol classes passes a method of its own as `receive`.
@@ -44,7 +44,7 @@ def asgi_transport(receive: Any) -> Transport | None:
 
 
 def socket_transport(websocket: WebSocket) -> Transport | None:
-    """Return the transport under `websocket`; None where it can't be seen. See `asgi_transport`."""
+    """Return the transport under `websocket`; None if it can't be found."""
     return asgi_transport(getattr(websocket, "_receive", None))
 
 
@@ -59,7 +59,7 @@ def is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
     return (
         served is application
         and getattr(application, "user_middleware", None) == []
-        # A `Mount` may have a middleware of its own.
+        # A `Mount` may have its own middleware.
         and _MOUNTED not in scope
         and _mounts_are_seen()
         and _cleans_up_nothing(scope)
@@ -77,7 +77,7 @@ def _cleans_up_nothing(scope: Mapping[str, Any]) -> bool:
     if absent:
         warn_of_fallback(logger, "fastapi", absent, _COST)
         return False
-    # Another version may have more of them.
+    # Other versions may have more stacks.
     return not any(_holds(each) for each in scope.values() if isinstance(each, AsyncExitStack))
 
 
@@ -93,7 +93,7 @@ def _mounts_are_seen() -> bool:
 
 
 def _mount_lacks() -> tuple[str, ...]:
-    """Try whether a `Mount` leaves its sign in the scope."""
+    """Return the scope key by which a `Mount` is recognised, if this version does not set it."""
     match, child = Mount("/a", app=_nothing).matches(
         {"type": "websocket", "path": "/a/b", "root_path": ""}
     )

@@ -1,4 +1,4 @@
-"""How many sockets and HTTP streams there may be, of everybody and of each subject."""
+"""Limits how many sockets and HTTP streams may be open, in total and for each subject."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,10 +17,10 @@ class ConnectionLimits:
         self._of_subject: Counter[str] = Counter()
 
     def enter(self) -> None:
-        """Let one more in; `leave` it when it has gone.
+        """Count one more connection. Call `leave` when it has ended.
 
         Raises:
-            TooManyConnections: there are as many as there may be.
+            TooManyConnections: the router has reached its limit.
         """
         if self.connections >= self._max_connections:
             raise TooManyConnections("Too many connections; try again later")
@@ -31,10 +31,10 @@ class ConnectionLimits:
         self.connections -= 1
 
     def enter_as(self, subject: str) -> None:
-        """Count one that is in as `subject`'s; `leave_as` it when it has gone.
+        """Count a connection for `subject` too. Call `leave_as` when it has ended.
 
         Raises:
-            TooManyConnectionsOfSubject: it has as many as it may.
+            TooManyConnectionsOfSubject: the subject has reached its limit.
         """
         if self._of_subject[subject] >= self._max_per_subject:
             raise TooManyConnectionsOfSubject("Too many connections of this subject")
@@ -47,11 +47,11 @@ class ConnectionLimits:
             del self._of_subject[subject]
 
     def enter_stream(self, subject: str | None) -> Callable[[], None]:
-        """Let in one HTTP stream of `subject`, and return what undoes that.
+        """Count one HTTP stream of `subject`, and return the function to call when it has ended.
 
         Raises:
-            TooManyConnections: there are as many as there may be.
-            TooManyConnectionsOfSubject: the subject has as many as it may.
+            TooManyConnections: the router has reached its limit.
+            TooManyConnectionsOfSubject: the subject has reached its limit.
         """
         with ExitStack() as undo:
             self.enter()

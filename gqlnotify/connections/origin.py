@@ -1,4 +1,4 @@
-"""Which pages may open a socket. CORS does not apply to WebSockets: a browser opens one for any.
+"""Which pages may open a socket. CORS does not apply to WebSockets: any page may open one.
 
 "Servers that are not intended to process input from any web page but only for certain sites SHOULD
 verify the |Origin| field is an origin they expect" (RFC 6455, section 10.2).
@@ -19,11 +19,11 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def foreign_origin(headers: Headers) -> str | None:
-    """Return the origin that a handshake comes from; None if it is the server's own, or no page.
+    """Return the origin of the page that opens a socket; None if it is the server's own.
 
-    Whatever is not a browser has no `Origin`. Host and port are compared, not the scheme, which a
-    proxy in front may have taken off. No script can set `Sec-Fetch-Site`; it helps behind a proxy
-    that passes on another `Host`.
+    It is also None without the header `Origin`, which only browsers send. This compares host and
+    port, but not the scheme: a proxy may have ended TLS. Behind a proxy that sends another `Host`,
+    `Sec-Fetch-Site` decides, which no script can set.
     """
     origins = headers.getlist("origin")
     if not origins:
@@ -35,7 +35,7 @@ def foreign_origin(headers: Headers) -> str | None:
 
 
 class Origin(NamedTuple):
-    """An origin in one spelling (RFC 6454): names in lower case, and a port in any case."""
+    """An origin in its normal form (RFC 6454): in lower case, and always with a port."""
 
     scheme: str
     host: str
@@ -43,23 +43,23 @@ class Origin(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Origin":
-        """Read an origin.
+        """Parse an origin.
 
         Raises:
-            ValueError: it is none.
+            ValueError: `text` is not an origin.
         """
         parts = urlsplit(text.strip())
         beyond = parts.path.strip("/") or parts.query or parts.fragment or parts.username
         if not parts.scheme or not parts.hostname or beyond:
             raise ValueError(
-                f"{text!r} in allowed_origins is no origin: write scheme, host and port alone, "
+                f"{text!r} in allowed_origins is not an origin: write only scheme, host and port, "
                 "as in https://example.com"
             )
         return cls(parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme))
 
 
 def _is_of(host: str, text: str) -> bool:
-    """Return whether an origin is that of the host named in the request."""
+    """Return whether an origin has the request's `Host`."""
     try:
         origin = Origin.parse(text)
         return origin == Origin.parse(f"{origin.scheme}://{host.strip()}")
@@ -68,13 +68,13 @@ def _is_of(host: str, text: str) -> bool:
 
 
 class Refusals:
-    """Tells the operator, the first time, what to do about a page that was refused."""
+    """Counts refused pages, and logs the first one with what to do about it."""
 
     def __init__(self) -> None:
         self._told = False
 
     def add(self, origin: str) -> None:
-        """Count one."""
+        """Count a page of `origin`."""
         refused(REASON)
         if not self._told:
             self._told = True

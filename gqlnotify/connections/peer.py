@@ -18,12 +18,12 @@ if sys.platform == "linux":
 # `tcpi_bytes_acked` in Linux's `struct tcp_info`: RFC 4898, tcpEStatsAppHCThruOctetsAcked.
 _BYTES_ACKED = slice(120, 128)
 _RESET = struct.pack("ii", 1, 0)
-# How often a peer is looked at within the time that it has.
+# How many checks a peer gets within its time limit.
 _LOOKS = 4
 
 
 class Transport(Protocol):
-    """What is asked of the transport under a connection."""
+    """What this module uses of the transport under a connection."""
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait in this process."""
@@ -39,7 +39,7 @@ class Transport(Protocol):
 
 
 def transport_under(protocol: Any) -> Transport | None:
-    """Return the transport that `protocol` writes to; None where it has none."""
+    """Return the transport that `protocol` writes to, or None."""
     transport: Any = getattr(protocol, "transport", None)
     needed = ("abort", "get_extra_info", "get_protocol", "get_write_buffer_size")
     return transport if all(hasattr(transport, name) for name in needed) else None
@@ -75,7 +75,7 @@ def watches_reading(transport: Transport) -> bool:
 
 
 def unread(transport: Transport) -> int:
-    """Return how many bytes wait for the peer, those in the kernel's send queue included."""
+    """Return how many bytes wait for the peer, including the kernel's send queue."""
     return transport.get_write_buffer_size() + _send_queue(transport)
 
 
@@ -106,7 +106,7 @@ class LettingGo:
         self._wait()
 
     def cancel(self) -> None:
-        """Do nothing: the connection has ended."""
+        """Stop, because the connection has ended."""
         self._timer.cancel()
 
     def _wait(self) -> None:
@@ -114,7 +114,7 @@ class LettingGo:
         self._timer = self._loop.call_later(self._seconds, self._look)
 
     def _look(self) -> None:
-        # A peer that still reads is given the time to come to the close frame.
+        # A peer that still reads gets the time to reach the close frame.
         if unread(self._transport) and taken(self._transport) > self._taken:
             self._wait()
         else:
@@ -124,7 +124,7 @@ class LettingGo:
 class ReadWatch:
     """Drops a peer that reads none of its pending data for `seconds`.
 
-    It looks now and then, so a peer may get up to a quarter more.
+    It checks four times in `seconds`, so a peer may get up to a quarter more.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class ReadWatch:
         self._wait()
 
     def cancel(self) -> None:
-        """Look no more."""
+        """Stop."""
         self._deadline.cancel()
 
     def finish(self) -> None:
@@ -155,7 +155,7 @@ class ReadWatch:
             return
         self._idle = self._idle + 1 if waiting and now == self._taken else 0
         self._taken = now
-        # The first one may have begun to wait just before it was seen.
+        # At the first check, the data may have waited for only a moment.
         if self._idle <= _LOOKS:
             self._wait()
         else:

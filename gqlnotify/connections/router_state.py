@@ -1,7 +1,6 @@
-"""What the router holds beyond Strawberry's, in one object.
+"""The state that our router has in addition to Strawberry's, in one object.
 
-A subclass of the router may use any name for attributes and methods of its own, so the router keeps
-all this under the one name `_gqlnotify`.
+The router keeps it in one attribute, `_gqlnotify`. So a subclass may use any other name.
 """
 
 from collections.abc import Callable, Hashable
@@ -38,16 +37,16 @@ class RouterState:
     subprotocols: SubprotocolRefusals
     make_executions: Callable[[Schema], Executions]
     authenticate: Authenticate | None
-    # Only for our own check: what a hook decides may depend on more than the token.
+    # None with an `authenticate` hook, which may decide by more than the token.
     verified: VerifiedTokens | None
     may: May
     revocations: Revocations | None
-    # False where a subclass overrides `run`: it may wait for its end.
+    # False if a subclass overrides `run`: it may wait for the end of the call.
     detachable: bool
     _executions: Cache[Same, Executions] = field(default_factory=lambda: Cache(MAX_SCHEMAS))
 
     def executions(self, schema: Schema) -> Executions:
-        """Return what executes `schema`; the router may be given another at any time."""
+        """Return the executions of `schema`, which an application may replace at any time."""
         known = self._executions.get(Same(schema))
         if known is None:
             known = self.make_executions(schema)
@@ -55,34 +54,34 @@ class RouterState:
         return known
 
     async def admit(self, token: Any, connection: Any) -> Viewer | None:
-        """Return the viewer that `token` makes; None where no token is asked for.
+        """Return the viewer of `token`; None if the router requires no token.
 
         Raises:
             Unauthenticated: the token is missing or not valid.
             TokenRevoked: the token was revoked.
             KeysUnavailable: the keys to check it can't be fetched.
-            RevocationsUnavailable: it is not known whether it was revoked.
-            TooManyAttempts: too many bad ones came from this address.
+            RevocationsUnavailable: it is not known whether the token was revoked.
+            TooManyAttempts: too many bad tokens came from this address.
         """
         if self.authenticate is None:
             return None
-        # A token that was verified before is no guess, even from an address that must wait.
+        # A verified token is not a guess, so it is accepted even if its address has to wait.
         principal = None if self.verified is None else self.verified.find(token)
         if principal is None:
             principal = await self._verify(self.authenticate, token, connection)
         if self.revocations is not None:
-            # Not every server runs the lifespan, and none that of a mounted application.
+            # Some servers run no lifespan, and Starlette runs none of a mounted application.
             await self.revocations.ready()
             self.revocations.check(principal)
         return Viewer(principal, self.may)
 
     def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
-        """Have `on_revoked` called once if the viewer's token is revoked.
+        """Call `on_revoked` once if the viewer's token is revoked.
 
-        Returns what ends that; it has to be called.
+        Returns the function that stops this. The caller has to call it in the end.
 
         Raises:
-            TokenRevoked: it was revoked already.
+            TokenRevoked: the token is already revoked.
         """
         if viewer is None or self.revocations is None:
             return _nothing
@@ -106,7 +105,7 @@ class RouterState:
 
 
 def asker_of(viewer: Viewer | None, client: Hashable) -> Hashable:
-    """Return whose documents wait for each other: those of a subject, or else of a connection.
+    """Return the key by which unknown documents take turns: the subject or, without one, `client`.
 
     `client` is the peer's address and port.
     """

@@ -22,24 +22,26 @@ logger = logging.getLogger("gqlnotify.transports")
 
 
 class SubprotocolRefusals:
-    """Refuses clients that offer no subprotocol of the server's."""
+    """Refuses clients that offer none of the server's subprotocols."""
 
     def __init__(self) -> None:
         self._told = False
 
     async def refuse(self, websocket: WebSocket, served: Sequence[str]) -> None:
-        """Accept the socket, say what is wrong in the client's own protocol, and close with 4406.
+        """Accept the socket, explain the refusal in the client's own protocol, and close with 4406.
 
-        `served` are the subprotocols that the router has turned on.
+        If the handshake failed instead, a browser would show neither a message nor a reason.
 
-        A browser shows neither a message nor a reason if the handshake fails.
+        Args:
+            websocket: the socket, not yet accepted.
+            served: the subprotocols that the router has turned on.
         """
         offered: list[str] = websocket.scope["subprotocols"]
         refused(SubprotocolNotAcceptable.label)
         self._tell(offered, served)
         legacy = LEGACY in offered
         reason = _reason(offered, served)
-        # A client that leaves meanwhile, which Starlette or uvicorn report in different ways.
+        # Starlette and uvicorn raise different errors if the client leaves meanwhile.
         with suppress(WebSocketDisconnect, OSError, RuntimeError):
             await websocket.accept(subprotocol=LEGACY if legacy else None)
             if legacy:

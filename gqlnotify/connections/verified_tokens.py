@@ -1,4 +1,4 @@
-"""Tokens that were verified before, so that their next use needs no check of the signature."""
+"""A cache of verified tokens: their next use needs no check of the signature."""
 
 import sys
 import time
@@ -17,14 +17,14 @@ _ENTRY_BYTES = 600
 
 
 class VerifiedTokens:
-    """Whom verified tokens speak for, found by the SHA-256 of the token. No token is kept.
+    """The principals of verified tokens, by the SHA-256 of the token. It keeps no token.
 
-    A token is found until its `exp`. The least recently used are forgotten first.
+    An entry is valid until the token's `exp`. The least recently used are evicted first.
 
     Args:
-        seconds: how long a token is found at most, from when it was verified. Where keys change,
-            this bounds how long a token outlives its key.
-        max_bytes: the memory that all of it may take.
+        seconds: how long an entry is valid at most. If keys change, this limits how long a token
+            is accepted after its key has gone.
+        max_bytes: the memory that the cache may take.
         now: the clock, in seconds since 1970.
     """
 
@@ -41,18 +41,18 @@ class VerifiedTokens:
 
     @classmethod
     def of(cls, settings: Settings) -> "VerifiedTokens":
-        """Return an empty one that lasts as long as the settings' keys do."""
+        """Return an empty cache whose entries are valid as long as cached keys are."""
         return cls(seconds=inf if settings.jwks_url is None else settings.jwks_cache)
 
     def find(self, token: Any) -> Principal | None:
-        """Return whom `token` speaks for; None if it has to be verified."""
+        """Return the principal of `token`; None if the token has to be verified."""
         if not isinstance(token, str):
             return None
         principal, until = self._verified.get(_digest(token)) or (None, 0.0)
         return principal if self._now() < until else None
 
     def add(self, token: str, principal: Principal) -> None:
-        """Remember that `token` was verified just now."""
+        """Add a token that has just been verified."""
         end = inf if principal.expires_at is None else principal.expires_at.timestamp()
         until = min(end, self._now() + self._seconds)
         self._verified.put(_digest(token), (principal, until), _weight(principal))
@@ -64,7 +64,7 @@ def _digest(token: str) -> bytes:
 
 
 def _weight(principal: Principal) -> int:
-    """Return how many bytes a principal takes, with all that its claims hold."""
+    """Return how many bytes a principal takes, including its claims."""
     weight, waiting = _ENTRY_BYTES, [principal.claims]
     while waiting:
         value: Any = waiting.pop()

@@ -1,4 +1,4 @@
-"""How much of a request's body is read."""
+"""Limits the size of a request's body."""
 
 from fastapi import Request
 from starlette.types import Message, Receive
@@ -10,10 +10,15 @@ _MOST_DIGITS = 18
 
 
 def bound_body(request: Request, limit: int, setting: str) -> None:
-    """Raise a `BodyTooBig` for reading more than `limit` bytes of the body; `setting` says so.
+    """Make reading more than `limit` bytes of the body raise `BodyTooBig`.
+
+    Args:
+        request: the request.
+        limit: how many bytes the body may have.
+        setting: the name of the setting with this limit, for the error.
 
     Raises:
-        BodyTooBig: the request says by itself that it has more.
+        BodyTooBig: the `Content-Length` header announces more.
     """
     if _length(request.headers.get("content-length", "")) > limit:
         raise _too_big(limit, setting)
@@ -21,7 +26,7 @@ def bound_body(request: Request, limit: int, setting: str) -> None:
 
 
 def _length(header: str) -> int:
-    # A body in chunks has none, and what is no number is for the server to refuse.
+    # A body in chunks has no length, and the server refuses a length that is not a number.
     return int(header[:_MOST_DIGITS]) if header[:_MOST_DIGITS].isdecimal() else 0
 
 

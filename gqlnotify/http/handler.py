@@ -1,6 +1,6 @@
-"""GraphQL over HTTP as its draft has it: media types, status codes, and errors as JSON.
+"""GraphQL over HTTP, as its draft specifies it: media types, status codes, and errors as JSON.
 
-Strawberry's views do the work; what is here mends where they stray from the draft.
+Strawberry's views do the work. This module corrects what differs from the draft.
 """
 
 import json
@@ -75,13 +75,13 @@ _NAMING = ("documentId", "id", "extensions")
 
 @dataclass
 class RequestData(GraphQLRequestData):
-    """One operation of a request, which may name its document."""
+    """One operation of a request. It may have a document id instead of a query."""
 
     document_id: str | None = None
 
 
 class RequestAdapter(StarletteRequestAdapter):
-    """Tells the media type of a body in lower case, as Strawberry compares it, and the peer."""
+    """A request with the media type in lower case, as Strawberry compares it, and the peer."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -90,7 +90,7 @@ class RequestAdapter(StarletteRequestAdapter):
     @property
     @override
     def content_type(self) -> str | None:
-        """The header, if there is one."""
+        """The `Content-Type` header, or None."""
         header = super().content_type
         if header is None:
             return None
@@ -99,19 +99,19 @@ class RequestAdapter(StarletteRequestAdapter):
 
 
 class GraphQLOverHTTP(View[Context, RootValue]):
-    """Strawberry's router, answering requests as the draft says."""
+    """Strawberry's router, with responses as the draft specifies them."""
 
     schema: Schema
     _gqlnotify: RouterState
     request_adapter_class: Any = RequestAdapter
-    stream_transport_classes_by_protocol = {  # noqa: RUF012 - Strawberry's, and never changed
+    stream_transport_classes_by_protocol = {  # noqa: RUF012 - declared by Strawberry, never changed
         MULTIPART_SUBSCRIPTION_PROTOCOL: MultipartSubscription,
         GRAPHQL_SSE_PROTOCOL: ServerSentEvents,
     }
 
     @override
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
-        """Serve one request, and answer a bad one in the media type that the client prefers."""
+        """Serve one request. Errors have the media type that the client prefers."""
         try:
             if not self.is_websocket_request(request):
                 bound_body(request, *_body_limit(self, request))
@@ -138,7 +138,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         root_value: Any,
         request_data: GraphQLRequestData,
     ) -> ExecutionResult:
-        """Execute one operation, once it is clear which one.
+        """Execute one operation.
 
         A well-formed request gets a response even if it can't be executed: for an unknown
         operation, or a subscription from a transport that does not stream.
@@ -184,7 +184,11 @@ class GraphQLOverHTTP(View[Context, RootValue]):
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
-        """Read the request's parameters, and refuse those of the wrong type."""
+        """Read the request's parameters.
+
+        Raises:
+            HTTPException: one of them is missing or has the wrong type.
+        """
         type_ = media_type(request.content_type)
         if request.method != "GET" and type_ != JSON and not _is_upload(self, type_):
             raise HTTPException(400, _UNSUPPORTED)
@@ -205,7 +209,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
                 if stream_quality(accept, stream.accepts) > single_quality(accept):
                     raise HTTPException(400, stream.batching_error)
             return operations
-        # Not all adapters of an application's own know the peer.
+        # An application's own adapter may not have the peer.
         asker = asker_of(current_viewer(), getattr(request, "client", None))
         protocol = await _protocol_for(self, operations[0], accept, asker)
         return replace(operations[0], protocol=protocol)
@@ -215,7 +219,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         """Parse JSON.
 
         Raises:
-            HTTPException: it is none, or nested too deeply; status 400.
+            HTTPException: the text is not JSON, or is nested too deeply. The status is 400.
         """
         try:
             return self.decode_json(data)
@@ -224,20 +228,20 @@ class GraphQLOverHTTP(View[Context, RootValue]):
 
     @override
     def decode_json(self, data: str | bytes) -> object:
-        """Parse JSON as its RFC has it. See Strawberry's documentation to override it.
+        """Parse JSON strictly (RFC 8259). Strawberry documents how to override this.
 
         Raises:
-            ValueError: it is none, or nested too deeply.
+            ValueError: the text is not JSON, or is nested too deeply.
         """
         return strict_json(data)
 
     @override
     def encode_json(self, data: object) -> str | bytes:
-        """Return `data` as JSON. An encoder of your own must refuse NaN and Infinity as well.
+        """Return `data` as JSON. If you override this, refuse NaN and Infinity too.
 
         Raises:
-            TypeError: JSON has no word for something in it.
-            ValueError: it holds NaN or Infinity, on which a browser's parser fails.
+            TypeError: a value has a type that JSON can't represent.
+            ValueError: a number is NaN or Infinity. A browser can't parse these.
         """
         return _ENCODER.encode(data)
 
@@ -250,7 +254,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
 
     @override
     def encode_json_string(self, data: Any) -> str:
-        """Return a part of a stream as JSON; an error in its place where that can't be."""
+        """Return a part of a stream as JSON, or an error in its place if it can't be encoded."""
         if isinstance(data, EncodedPart):
             return data.text
         try:
@@ -261,7 +265,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
 
     @override
     def _get_stream_transport_from_headers(self, headers: Mapping[str, str]) -> None:
-        # What fits depends on the operation too, and is decided once that is known.
+        # The choice also depends on the operation, so `parse_http_body` makes it.
         return None
 
     @override
@@ -277,7 +281,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
         sub_response: Response,
     ) -> Response:
-        """Return the answer, in the media type that the client prefers."""
+        """Return the response, in the media type that the client prefers."""
         create = partial(super().create_response, sub_response=sub_response)
         if sub_response.media_type != GRAPHQL_RESPONSE:
             return _encoded_response(self, create, response_data)
@@ -300,7 +304,7 @@ class GraphQLOverHTTP(View[Context, RootValue]):
     ) -> Response:
         """Return a response that counts as a connection of the viewer while it streams."""
         if all(headers != transport.headers for transport in _streams(self)):
-            # The rest of a result with `@defer`: its operation runs already, and it ends soon.
+            # The rest of a result with `@defer`. Its operation is already running, and ends soon.
             return await super().create_streaming_response(request, stream, sub_response, headers)
         viewer = current_viewer()
         return Stream(
@@ -339,7 +343,7 @@ def _is_own(router: Router, *methods: str) -> bool:
 
 
 def refusal(router: Router, request: Request, error: NotifyError) -> Response:
-    """Return the answer to a request that is refused with `error`, and count it."""
+    """Return the response that refuses a request with `error`, and count it."""
     refused(error.code)
     if isinstance(error, InternalError):
         logger.error("A request failed", exc_info=error)
@@ -363,7 +367,7 @@ def _error_response(
 
 
 def _encoded_response(router: Router, create: Callable[[Any], Response], data: Any) -> Response:
-    """Return what `create` makes of `data`, with errors in place of what is no JSON."""
+    """Return `create(data)`. Errors replace the parts of `data` that JSON can't represent."""
     try:
         return create(data)
     except execution.NOT_JSON:
@@ -386,7 +390,7 @@ def _is_encodable(router: Router, data: object) -> bool:
 async def _with_their_names(
     router: Router, request: AsyncHTTPRequestAdapter, operations: Sequence[GraphQLRequestData]
 ) -> list[GraphQLRequestData]:
-    # Strawberry leaves out what it has no use for.
+    # Strawberry ignores document ids.
     parameters: Any = {}
     if request.method == "GET":
         parameters = dict(request.query_params)
@@ -444,7 +448,10 @@ def _streams(router: Router) -> Collection[HTTPStreamTransport]:
 async def _protocol_for(
     router: Router, data: GraphQLRequestData, accept: str | None, asker: Hashable
 ) -> GraphQLRequestProtocol:
-    """Return how to answer: a subscription by a stream, all else by JSON if both are accepted."""
+    """Return the protocol of the response: a stream for a subscription, JSON for all others.
+
+    A client that accepts only a stream gets one if it can carry queries and mutations.
+    """
     streams = [(stream_quality(accept, each.accepts), each) for each in _streams(router)]
     quality, stream = max(streams, key=itemgetter(0), default=(0.0, None))
     if stream is None or quality <= 0:
@@ -462,7 +469,7 @@ def _is_upload(router: Router, media_type: str) -> bool:
 
 
 def _body_limit(router: Router, request: Request) -> tuple[int, str]:
-    """Return how many bytes a body may have, and the setting that says so."""
+    """Return how many bytes a body may have, and the name of that setting."""
     settings = router._gqlnotify.settings
     if _is_upload(router, media_type(request.headers.get("content-type"))):
         return settings.upload_max_bytes, "GQLNOTIFY_UPLOAD_MAX_BYTES"

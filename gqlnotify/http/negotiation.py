@@ -8,11 +8,10 @@ FORM = "multipart/form-data"
 
 
 def negotiate(accept: str | None) -> str:
-    """Return the media type of the answer to a request with this `Accept` header.
+    """Return the media type of the response to a request with this `Accept` header.
 
-    `application/graphql-response+json` for clients that name it and do not like
-    `application/json` better; `application/json` for all others, those without the header and those
-    that take anything included.
+    A client gets `application/graphql-response+json` if it names it and does not prefer
+    `application/json`. All others get `application/json`, also without the header or with `*/*`.
     """
     qualities = _qualities(accept)
     modern = qualities.get(GRAPHQL_RESPONSE, 0.0)
@@ -21,16 +20,17 @@ def negotiate(accept: str | None) -> str:
 
 
 def single_quality(accept: str | None) -> float:
-    """Return how much a client likes one answer in JSON, from 0 to 1."""
+    """Return the quality, from 0 to 1, that a client gives to a single response in JSON."""
     qualities = _qualities(accept)
     anything = qualities.get("application/*", qualities.get("*/*", 0.0))
     return max(qualities.get(name, anything) for name in (JSON, GRAPHQL_RESPONSE))
 
 
 def stream_quality(accept: str | None, accepts: Callable[[str], bool]) -> float:
-    """Return how much a client likes a stream whose media ranges are those that `accepts` takes.
+    """Return the quality, from 0 to 1, that a client gives to the stream of these media ranges.
 
-    A client has to name it: clients without support for streams send `*/*`.
+    `accepts` returns whether a media range names the stream. `*/*` does not count, because clients
+    without support for streams send it too.
     """
     ranges = _media_ranges(accept or "")
     return max((quality for range_, quality in ranges if accepts(range_)), default=0.0)

@@ -1,4 +1,4 @@
-"""A stream of results over HTTP, which counts as a connection for as long as it lasts."""
+"""A stream of results over HTTP, which counts as a connection while it lasts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -29,15 +29,16 @@ _RETRY_AFTER = 5
 
 
 class Stream(StreamingResponse, metrics.Sampled):
-    """Sends `content` once `connection_limits` lets it in, and the answer of `refuse` otherwise.
+    """Sends `content`, or the response of `refuse` if there are too many connections.
 
-    That is decided when the server begins to send: a response that was made and never sent would
-    be counted for good.
+    It checks the limits when the server begins to send. If it checked earlier, a response that is
+    never sent would be counted forever.
 
     Args:
-        content: what to send. A refused stream executes none of it.
-        subject: the subject of the token; None where no token is required.
-        refuse: makes the answer to a stream that is refused.
+        content: what to send. If the stream is refused, none of it is executed.
+        connection_limits: counts the stream while it lasts.
+        subject: the subject of the token, or None if no token is required.
+        refuse: makes the response that refuses the stream.
         send_timeout: seconds after which a peer that reads none of its pending data is dropped.
     """
 
@@ -61,7 +62,7 @@ class Stream(StreamingResponse, metrics.Sampled):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all, and return when it has ended or the peer has gone."""
+        """Send the content. Returns when it has ended or the peer has gone."""
         try:
             leave = self._connection_limits.enter_stream(self._subject)
         except (TooManyConnections, TooManyConnectionsOfSubject) as full:
@@ -84,8 +85,8 @@ class Stream(StreamingResponse, metrics.Sampled):
     async def _until_the_peer_has_gone(
         self, content: AsyncGenerator[str, None]
     ) -> AsyncGenerator[str, None]:
-        # Starlette cancels the sending, but anyio's cancellation reaches a task only while it waits
-        # for something. That may be never, where content is always ready and sent to no one.
+        # Starlette cancels the sending, but anyio's cancellation reaches a task only while it
+        # waits, which it never does if content is always ready.
         async with aclosing(content):
             async for part in content:
                 if self._peer_has_gone:
@@ -94,7 +95,7 @@ class Stream(StreamingResponse, metrics.Sampled):
 
     @contextmanager
     def _watching(self, receive: Receive) -> Iterator[None]:
-        """Drop a peer that does not read, where the server does not do so by itself."""
+        """Drop a peer that does not read, unless the server itself does."""
         transport = asgi_transport(receive)
         if transport is None or watches_reading(transport):
             yield
@@ -103,7 +104,7 @@ class Stream(StreamingResponse, metrics.Sampled):
         try:
             yield
         finally:
-            # The server may keep the connection open, or wait until all is read to close it.
+            # The server may keep the connection open, or close it only when everything is read.
             watch.finish()
 
     @override

@@ -1,4 +1,4 @@
-"""How the parts of a stream over HTTP are written: Server-Sent Events, and multipart."""
+"""The formats of a stream over HTTP: Server-Sent Events, and multipart."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -13,17 +13,17 @@ from typing_extensions import override
 
 from gqlnotify.http.encoded_part import EncodedPart
 
-_NOT_KEPT = {
+_UNBUFFERED = {
     "Cache-Control": "no-cache, no-transform",
-    # nginx would hold back what it can't fill a buffer with.
+    # Otherwise nginx sends nothing until it has filled a buffer.
     "X-Accel-Buffering": "no",
 }
 
 
 class ServerSentEvents(SSETransport):
-    """Ends lines in LF alone, as clients split events at an empty line of that kind."""
+    """Ends lines with LF, because some clients split events only at an empty line with LF."""
 
-    headers: ClassVar[Mapping[str, str]] = {"Content-Type": "text/event-stream", **_NOT_KEPT}
+    headers: ClassVar[Mapping[str, str]] = {"Content-Type": "text/event-stream", **_UNBUFFERED}
 
     @override
     def encode_event(self, event: str, data: str | None = None) -> str:
@@ -35,14 +35,14 @@ class ServerSentEvents(SSETransport):
 
 
 class MultipartSubscription(MultipartSubscriptionTransport):
-    """Apollo's multipart subscriptions, as Apollo's router writes them."""
+    """Apollo's multipart subscriptions, in the format of Apollo's router."""
 
     @property
     @override
     def headers(self) -> Mapping[str, str]:
-        """The headers of the answer."""
+        """The headers of the response."""
         of_parts = f'multipart/mixed;boundary="{self.separator}";subscriptionSpec=1.0'
-        return {"Content-Type": of_parts, **_NOT_KEPT}
+        return {"Content-Type": of_parts, **_UNBUFFERED}
 
     @override
     def encode_next(
@@ -54,7 +54,7 @@ class MultipartSubscription(MultipartSubscriptionTransport):
 
     @override
     def encode_complete(self) -> str:
-        """Return what makes the last delimiter the end (RFC 2046, section 5.1.1)."""
+        """Return what turns the last delimiter into the closing one (RFC 2046, section 5.1.1)."""
         return "--\r\n"
 
 
@@ -62,4 +62,4 @@ WRAPPERS: Mapping[type[HTTPStreamTransport], Callable[[object], object]] = {
     ServerSentEvents: lambda response: response,
     MultipartSubscription: lambda response: {"payload": response},
 }
-"""Return the object that a format sends for a response."""
+"""For each format, a function that returns the object to send for a response."""

@@ -1,4 +1,4 @@
-"""Strawberry's router. Older versions of it have no `allowed_origins`; here, all have it."""
+"""Strawberry's router, with `allowed_origins` for the versions of Strawberry that lack it."""
 
 from collections.abc import Sequence
 from inspect import Parameter, Signature, signature
@@ -19,10 +19,10 @@ _POLICY_VIOLATION = 1008
 
 
 class WithOrigins(GraphQLRouter[Context, RootValue]):
-    """Takes `allowed_origins`, and says which page may open a socket; another asks and refuses.
+    """Checks whether the origin of a page is one of `allowed_origins`.
 
     Raises:
-        ValueError: one of them is no origin.
+        ValueError: one of them is not an origin.
     """
 
     def __init__(self, *args: Any, allowed_origins: Sequence[str] = (), **kwargs: Any) -> None:
@@ -33,7 +33,7 @@ class WithOrigins(GraphQLRouter[Context, RootValue]):
 
     @override
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:
-        """Return whether a page of another origin may open a socket."""
+        """Return whether a page of `origin` may open a socket."""
         try:
             return "*" in self.allowed_origins or Origin.parse(origin) in self.allowed_origins
         except ValueError:
@@ -41,7 +41,7 @@ class WithOrigins(GraphQLRouter[Context, RootValue]):
 
     @override
     async def reject_websocket(self, request: WebSocket) -> WebSocket:
-        """Refuse the handshake: the server answers it with 403."""
+        """Refuse the handshake. The server responds with 403."""
         await request.close(_POLICY_VIOLATION)
         return request
 
@@ -55,5 +55,5 @@ if TYPE_CHECKING or hasattr(GraphQLRouter, "is_websocket_origin_allowed"):
     View = GraphQLRouter
 else:
     View = WithOrigins
-    # Our router fills in its defaults by the signature.
+    # Our router reads the default arguments from the signature.
     View.__init__.__signature__ = _with_option(signature(GraphQLRouter.__init__))
