@@ -5,8 +5,10 @@ assumes that something waits for the end of the ASGI call, which is slower but a
 """
 
 import logging
+import sys
 from collections.abc import Mapping, MutableMapping
 from contextlib import AsyncExitStack
+from types import FunctionType
 from typing import Any
 
 from fastapi import Request
@@ -21,6 +23,8 @@ from gqlnotify.frameworks import missing, require, warn_of_fallback
 STACKS = ("fastapi_inner_astack", "fastapi_function_astack", "fastapi_middleware_astack")
 
 _MOUNTED = "app_root_path"
+_WRAPPER_MODULE = "starlette._exception_handler"
+_WRAPPER_VARIABLES = ("response_started", "send")
 _COST = "Each WebSocket keeps its ASGI call, half of its memory"
 
 logger = logging.getLogger("gqlnotify.transports")
@@ -48,6 +52,26 @@ def socket_transport(websocket: WebSocket) -> Transport | None:
     return asgi_transport(getattr(websocket, "_receive", None))
 
 
+def socket_send(websocket: WebSocket) -> Any:
+    """Return the ASGI callable that `websocket` sends through, without Starlette's wrappers.
+
+    They only notice whether an HTTP response has started. Anything else that wraps the server's
+    `send` may do something with each message, and is returned as it is.
+    """
+    send = getattr(websocket, "_send", None)
+    while isinstance(send, FunctionType) and _only_passes_on(send):
+        _, inner = send.__closure__ or ()
+        send = inner.cell_contents
+    return send
+
+
+def is_from(function: Any, module: str) -> bool:
+    """Return whether `function` was written in `module`, so no tracer has replaced it."""
+    code = getattr(function, "__code__", None)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return code is not None and code.co_filename == file
+
+
 def is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
     """Return whether nothing between the server and the route waits for the end of the ASGI call.
 
@@ -70,6 +94,15 @@ def forget_stacks(scope: MutableMapping[str, Any]) -> None:
     """Drop FastAPI's exit stacks, which are empty."""
     for name in STACKS:
         scope.pop(name, None)
+
+
+def _only_passes_on(send: FunctionType) -> bool:
+    calls_nothing_else = not send.__code__.co_names
+    return (
+        is_from(send, _WRAPPER_MODULE)
+        and calls_nothing_else
+        and send.__code__.co_freevars == _WRAPPER_VARIABLES
+    )
 
 
 def _cleans_up_nothing(scope: Mapping[str, Any]) -> bool:

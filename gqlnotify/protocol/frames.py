@@ -81,11 +81,12 @@ class Prefix:
 class Batch:
     """Bodies for many members, and the parts of their frames that these members share."""
 
-    __slots__ = ("_largest", "_parts", "bodies")
+    __slots__ = ("_parts", "bodies", "largest")
 
     def __init__(self, bodies: Sequence[SharedBody]) -> None:
         self.bodies = bodies
-        self._largest = max((len(body.data) for body in bodies), default=0)
+        self.largest = max((len(body.data) for body in bodies), default=0)
+        """The size of the largest body in bytes."""
         self._parts: dict[int, list[bytes]] = {}
 
     def frames(self, prefix: Prefix, compress_above: int = 0) -> bytes:
@@ -93,7 +94,7 @@ class Batch:
 
         Bodies of `compress_above` bytes and more are compressed. 0 compresses none.
         """
-        if 0 < compress_above <= self._largest:
+        if 0 < compress_above <= self.largest:
             return b"".join([self._frame(prefix, body, compress_above) for body in self.bodies])
         # The parts depend only on the prefix's length, which most members share. So a member costs
         # one `join`.

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
+from gqlnotify.connections.uvicorn_frames import uvicorn_frames
 from gqlnotify.deadline import time_limit
 from gqlnotify.observability import metrics
 from gqlnotify.observability.connection_log import ConnectionLog
@@ -48,7 +49,12 @@ class Connection:
         self._frames = frames_of(websocket)
         self._transport = transport_of(websocket, self._frames)
         self.writer = (
-            AsgiWriter(websocket.send_text, self._transport)
+            AsgiWriter(
+                websocket.send_text,
+                self._transport,
+                uvicorn_frames(websocket),
+                compress_above=settings.compress_above,
+            )
             if self._frames is None
             else DirectWriter(self._frames, compress_above=settings.compress_above)
         )

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from gqlnotify.connections.asgi_adapter import socket_transport
 from gqlnotify.connections.peer import Transport, transport_under
+from gqlnotify.connections.uvicorn_frames import UvicornFrames
 from gqlnotify.protocol.frames import Batch, Prefix, text_frame
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent
@@ -165,14 +166,34 @@ class DirectWriter(Writer):
 
 
 class AsgiWriter(Writer):
-    """Sends messages one by one through ASGI, in a background task because `send` may wait."""
+    """Sends messages one by one through ASGI, in a background task because `send` may wait.
+
+    Small messages are written at once as complete frames if the server's class is known, and
+    nothing waits before them.
+    """
+
+    __slots__ = (
+        *("_ahead", "_below_at_once", "_empty", "_frames", "_held", "_more", "_outbox", "_room"),
+        *("_send", "_transport", "closed"),
+    )
 
     def __init__(
-        self, send: Callable[[str], Awaitable[None]], transport: Transport | None = None
+        self,
+        send: Callable[[str], Awaitable[None]],
+        transport: Transport | None = None,
+        frames: UvicornFrames | None = None,
+        *,
+        compress_above: int = 0,
     ) -> None:
         self.closed = False
         self._send = send
         self._transport = transport
+        self._frames = frames
+        # Through ASGI, the server compresses a message.
+        compresses = compress_above > 0 and frames is not None and frames.deflates
+        self._below_at_once = compress_above if compresses else FULL_BYTES
+        # How much was written at once since the background task last ran.
+        self._ahead = 0
         self._outbox: deque[str] = deque()
         self._held = 0
         self._more = LightEvent()
@@ -191,6 +212,24 @@ class AsgiWriter(Writer):
 
     @override
     def write(self, text: str) -> None:
+        if len(text) >= self._below_at_once or not self._write_at_once(text_frame(text.encode())):
+            self._queue(text)
+
+    def _write_at_once(self, frames: bytes) -> bool:
+        """Write `frames` if nothing waits before them; return False if they have to wait.
+
+        After `FULL_BYTES` the background task has to run. So a sender that never waits for anything
+        else does not block the event loop.
+        """
+        ahead = self._ahead + len(frames)
+        if self._frames is None or ahead >= FULL_BYTES or not self._empty.is_set():
+            return False
+        if not self._frames.write(frames):
+            return False
+        self._ahead = ahead
+        return True
+
+    def _queue(self, text: str) -> None:
         self._outbox.append(text)
         self._held += len(text)
         if self._held >= FULL_BYTES:
@@ -204,9 +243,11 @@ class AsgiWriter(Writer):
             return True
         if self.full:
             return False
+        if batch.largest < self._below_at_once and self._write_at_once(batch.frames(prefix)):
+            return True
         start = prefix.text
         for body in batch.bodies:
-            self.write(start + body.text)
+            self._queue(start + body.text)
         return True
 
     @override
@@ -230,6 +271,7 @@ class AsgiWriter(Writer):
                 if not self._outbox:
                     self._empty.set()
                 await self._make_room()
+            self._ahead = 0
             self._more.clear()
             await self._more.wait()
 

@@ -1,7 +1,8 @@
-"""Both ways to send, through ASGI and as frames, under a real server where they need one."""
+"""All ways to send, through ASGI and as frames, under a real server where they need one."""
 
 import asyncio
 import json
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,8 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Opcode
 
+from gqlnotify.connections.asgi_adapter import socket_transport
+from gqlnotify.connections.uvicorn_frames import uvicorn_frames
 from gqlnotify.protocol.frames import Batch, Prefix, SharedBody
 from gqlnotify.server.websocket import WebSocketProtocol
 from gqlnotify.websocket.writer import FULL_BYTES, AsgiWriter, DirectWriter, Writer, frames_of
@@ -26,11 +29,16 @@ TAILS = [
 ]
 
 
-def writer_to(websocket: WebSocket) -> Writer:
+def writer_to(websocket: WebSocket, *, at_once: bool) -> Writer:
     frames = frames_of(websocket)
-    if frames is None:
+    if frames is not None:
+        return DirectWriter(frames, compress_above=1000)
+    if not at_once:
         return AsgiWriter(websocket.send_text)
-    return DirectWriter(frames, compress_above=1000)
+    known = uvicorn_frames(websocket)
+    assert known is not None
+    transport = socket_transport(websocket)
+    return AsgiWriter(websocket.send_text, transport, known, compress_above=1000)
 
 
 def is_full(writer: Writer) -> bool:
@@ -38,13 +46,21 @@ def is_full(writer: Writer) -> bool:
 
 
 async def frames_sent_by(
-    script: Script, protocol: type[asyncio.Protocol], *, offer: str | None = None
+    script: Script,
+    protocol: type[asyncio.Protocol],
+    *,
+    at_once: bool = False,
+    offer: str | None = None,
+    reads: asyncio.Event | None = None,
 ) -> list[Seen]:
-    """Return the frames of an endpoint that runs `script` and closes when that is flushed."""
+    """Return the frames of an endpoint that runs `script` and closes when that is flushed.
+
+    The client begins to read when `reads` is set, if given.
+    """
 
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
-        writer = writer_to(websocket)
+        writer = writer_to(websocket, at_once=at_once)
         work = writer.background()
         background = asyncio.create_task(work) if work is not None else None
         await script(writer)
@@ -58,6 +74,8 @@ async def frames_sent_by(
         running(app, ws=protocol) as address,
         frame_socket(address, path="/", subprotocol=None, offer=offer) as socket,
     ):
+        if reads is not None:
+            await reads.wait()
         return await socket.until_closed()
 
 
@@ -72,10 +90,11 @@ async def send_all_kinds(writer: Writer) -> None:
 
 
 @pytest.mark.processes
-async def test_both_ways_have_the_same_bytes() -> None:
+async def test_all_ways_have_the_same_bytes() -> None:
     direct = await frames_sent_by(send_all_kinds, WebSocketProtocol)
     portable = await frames_sent_by(send_all_kinds, WebSocketsSansIOProtocol)
-    assert direct == portable
+    at_once = await frames_sent_by(send_all_kinds, WebSocketsSansIOProtocol, at_once=True)
+    assert direct == portable == at_once
     assert [frame.opcode for frame in direct] == [Opcode.TEXT] * 10 + [Opcode.CLOSE]
     assert direct[0].data == b"first"
     assert json.loads(direct[1].data) == {"id": 'é"', "n": 0, "text": "é"}
@@ -104,7 +123,67 @@ async def test_a_second_message_is_written_at_the_end_of_the_tick_unless_it_is_f
     assert [frame.data[:1] for frame in frames] == [b"w", b"x", b"y"]
 
 
-# Through ASGI
+# Through ASGI, or at once under uvicorn's own class
+
+
+@pytest.mark.processes
+async def test_uvicorn_compresses_large_messages_between_small_ones_written_at_once() -> None:
+    small, large = TAILS[1:2], TAILS[3:4]
+
+    async def script(writer: Writer) -> None:
+        for bodies in (small, large, small, large):
+            assert writer.push(HEAD, Batch(bodies))
+            await writer.flushed()
+
+    *frames, _ = await frames_sent_by(
+        script, WebSocketsSansIOProtocol, at_once=True, offer="permessage-deflate"
+    )
+    assert [frame.compressed for frame in frames] == [False, True, False, True]
+    # uvicorn's compressor refers to the earlier compressed messages.
+    inflater = zlib.decompressobj(-15)
+    texts = [
+        inflater.decompress(frame.data + b"\x00\x00\xff\xff") if frame.compressed else frame.data
+        for frame in frames
+    ]
+    assert [json.loads(text)["n"] for text in texts] == [1, 3, 1, 3]
+
+
+@pytest.mark.processes
+async def test_a_peer_that_does_not_read_fills_the_writer_and_gets_all_in_order() -> None:
+    stalled = asyncio.Event()
+    count = 0
+
+    async def script(writer: Writer) -> None:
+        nonlocal count
+        while not is_full(writer):
+            writer.write(f"{count} " + "x" * 9_000)
+            count += 1
+            # The transport takes what the kernel does.
+            await asyncio.sleep(0)
+        assert writer.held < 4 * FULL_BYTES
+        stalled.set()
+        await writer.drained()
+        writer.write(f"{count} last")
+
+    *frames, _ = await frames_sent_by(script, WebSocketsSansIOProtocol, at_once=True, reads=stalled)
+    assert [int(frame.data.split()[0]) for frame in frames] == list(range(count + 1))
+
+
+@pytest.mark.processes
+async def test_a_sender_that_waits_for_nothing_else_leaves_the_loop_its_turn() -> None:
+    written = 0
+
+    async def script(writer: Writer) -> None:
+        nonlocal written
+        turn = asyncio.Event()
+        asyncio.get_running_loop().call_soon(turn.set)
+        while not turn.is_set():
+            writer.write("x" * 1000)
+            written += 1000
+            await writer.drained()
+
+    await frames_sent_by(script, WebSocketsSansIOProtocol, at_once=True)
+    assert written <= 3 * FULL_BYTES
 
 
 class Slow:
