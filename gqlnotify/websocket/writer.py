@@ -46,13 +46,13 @@ class Frames(Protocol):
         """Limit what the peer may send, and what is read from it while it does not read."""
 
     def write(self, frame: bytes) -> None:
-        """Send a finished frame. All frames of one tick leave in one write."""
+        """Send a finished frame, at once or in one write with others of this tick."""
 
     async def drained(self) -> None:
         """Wait until the connection is no longer full, or is lost."""
 
     def flush(self) -> None:
-        """Write the frames of this tick now."""
+        """Write the frames that wait for the end of this tick."""
 
     @property
     def readable(self) -> bool:
