@@ -55,8 +55,8 @@ class TickBatcher(OnePerLoop):
     caller.
 
     It also paces the fan-outs of events. A fan-out that took long is followed by a rest. The rest
-    ends when no further fan-out was added for an eighth of that time, at the latest after as long
-    as the last one took. So a busy process sends many events together, and does not fall behind.
+    ends when no further event came for an eighth of that time, at the latest after as long as the
+    last fan-out took. So a busy process sends many events together, and does not fall behind.
     After the rest, the next fan-out begins at once.
     """
 
@@ -71,7 +71,8 @@ class TickBatcher(OnePerLoop):
         self._is_quiet = True
         self._rest = 0.0
         self._rests_until = 0.0
-        self._look: asyncio.TimerHandle | None = None
+        # Not the timer: it refers to the loop, which would then never be freed.
+        self._looks = False
 
     def add(self, waiting: Waiting) -> None:
         """Call `waiting.on_tick()` in the next tick."""
@@ -84,8 +85,12 @@ class TickBatcher(OnePerLoop):
         """Call `waiting.on_tick()` in the next tick, or after the rest of the last fan-out."""
         self._put_off.append(waiting)
         self._is_quiet = False
-        if self._began_at is None and self._look is None:
+        if self._began_at is None and not self._looks:
             self._begin_or_rest()
+
+    def extend_rest(self) -> None:
+        """Note a further event of a fan-out that is put off."""
+        self._is_quiet = False
 
     def _begin_or_rest(self) -> None:
         if self._is_quiet or monotonic() >= self._rests_until:
@@ -97,10 +102,11 @@ class TickBatcher(OnePerLoop):
         self._is_quiet = True
         seconds = max(self._rest * _LOOK_SHARE, _LEAST_LOOK_SECONDS)
         loop = asyncio.get_running_loop()
-        self._look = loop.call_later(seconds, self._look_again, context=Context())
+        loop.call_later(seconds, self._look_again, context=Context())
+        self._looks = True
 
     def _look_again(self) -> None:
-        self._look = None
+        self._looks = False
         if self._began_at is None:
             self._begin_or_rest()
 
@@ -137,7 +143,7 @@ class TickBatcher(OnePerLoop):
             self._fans_out = False
             self._rest = min(took, LONGEST_REST_SECONDS) if took >= _WORTH_A_REST_SECONDS else 0.0
             self._rests_until = now + self._rest
-        if self._put_off and self._look is None:
+        if self._put_off and not self._looks:
             self._begin_or_rest()
 
 

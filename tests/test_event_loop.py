@@ -135,6 +135,21 @@ async def test_a_rest_ends_even_if_events_come_all_the_time(clock: Clock) -> Non
     await wait_until(lambda: len(done) == 1 + added)
 
 
+async def test_further_events_of_a_fan_out_that_rests_extend_its_rest(clock: Clock) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    work = Work(clock, 0.02, done)
+    ticks.add_fan_out(work)
+    await pause(3)
+    ticks.add_fan_out(work)
+    events = 0
+    while len(done) == 1:
+        ticks.extend_rest()
+        events += 1
+        clock.now += 0.0001
+        await asyncio.sleep(0)
+    assert events >= 199
+
+
 async def test_a_short_fan_out_has_no_rest(clock: Clock) -> None:
     ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
     work = Work(clock, 0.001, done)

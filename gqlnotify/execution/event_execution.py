@@ -22,6 +22,7 @@ from typing import Any
 
 from graphql import GraphQLError
 from strawberry import Schema
+from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.graphql import OperationType
 
@@ -100,6 +101,16 @@ class SharedRequest:
     """The key of what is selected, for `Selections.of`."""
 
 
+@dataclass(slots=True)
+class _Extended:
+    """One event, the extensions that run around it, and the task that they may need."""
+
+    event: Event
+    context: ExecutionContext
+    extensions: list[SchemaExtension]
+    task: TaskOnDemand
+
+
 class EventExecution:
     """Executes the events of a shared request.
 
@@ -127,11 +138,13 @@ class EventExecution:
         view_as_everybody()
         try:
             with only_own_cancellation():
-                needs_extensions = self._needs_extensions()
+                extensions = self._schema.get_extensions() if self._extended else []
+                idle = act_on_errors_only(self._schema, extensions)
         except Exception as error:
             return self.failed(event, error)
-        if needs_extensions:
-            return begin(self._guarded(event, self._execute_with_extensions(event)))
+        if not idle:
+            run = self._run(event, extensions)
+            return begin(self._guarded(event, self._execute_with_extensions(run)))
         if self._selection is not None and self._request.projection.takes_all_values:
             known = self._selection.known(event)
             if known is not None:
@@ -160,10 +173,10 @@ class EventExecution:
             return self._finish(event, result)
         return self._conclude(event, result)
 
-    def _needs_extensions(self) -> bool:
-        if not self._extended:
-            return False
-        return not act_on_errors_only(self._schema, self._schema.get_extensions())
+    def _run(self, event: Event, extensions: list[SchemaExtension]) -> _Extended:
+        request = self._request.context
+        context = viewerless(request, request.variables, request.operation_extensions)
+        return _Extended(event, context, extensions, TaskOnDemand())
 
     def failed(self, event: Event, error: Exception) -> EncodedResult:
         """Return the encoded result of an event whose execution failed as a whole."""
@@ -227,16 +240,13 @@ class EventExecution:
             result = event_error(self._executor, error)
         return self._conclude(event, result)
 
-    async def _execute_with_extensions(self, event: Event) -> EncodedResult | None:
+    async def _execute_with_extensions(self, run: _Extended) -> EncodedResult | None:
         """Run Strawberry's extensions around the event, as if it were an operation."""
-        request = self._request.context
-        context = viewerless(request, request.variables, request.operation_extensions)
-        task = TaskOnDemand()
         try:
             with only_own_cancellation():
-                value = self._request.projection.apply(event)
+                value = self._request.projection.apply(run.event)
         except Exception as error:
-            return await self._among_extensions(event, context, error_result(error), task)
+            return await self._among_extensions(run, error_result(error))
         if isinstance(value, Skipped):
             return None
         async with AsyncExitStack() as stack:
@@ -244,45 +254,38 @@ class EventExecution:
                 with only_own_cancellation():
                     made = self._request.event_context(self._request.scope)
                     if is_awaitable(made) or isinstance(made, AbstractAsyncContextManager):
-                        await task
-                    context.context = await stack.enter_async_context(_entered(made))
+                        await run.task
+                    run.context.context = await stack.enter_async_context(_entered(made))
             except Exception as error:
                 value = event_error(self._executor, error)
-            return await self._among_extensions(event, context, value, task)
+            return await self._among_extensions(run, value)
 
-    async def _among_extensions(
-        self, event: Event, context: ExecutionContext, value: Any, task: TaskOnDemand
-    ) -> EncodedResult:
-        extensions = self._schema.get_extensions()
-        if may_wait(self._schema, extensions):
-            await task
-        for extension in extensions:
-            extension.execution_context = context
-        runner = self._schema.create_extensions_runner(context, extensions)
+    async def _among_extensions(self, run: _Extended, value: Any) -> EncodedResult:
+        if may_wait(self._schema, run.extensions):
+            await run.task
+        for extension in run.extensions:
+            extension.execution_context = run.context
+        runner = self._schema.create_extensions_runner(run.context, run.extensions)
         async with runner.operation():
-            result = await self._result_among_extensions(context, runner, value, task)
+            result = await self._result_among_extensions(run, runner, value)
             finished = await finish(
-                self._schema, context, result, runner, quiet=is_expected(result)
+                self._schema, run.context, result, runner, quiet=is_expected(result)
             )
             async with runner.on_stream_result(finished):
-                return self._encoded(event, finished)
+                return self._encoded(run.event, finished)
         raise RuntimeError("A schema extension suppressed an exception")
 
     async def _result_among_extensions(
-        self,
-        context: ExecutionContext,
-        runner: SchemaExtensionsRunner,
-        value: Any,
-        task: TaskOnDemand,
+        self, run: _Extended, runner: SchemaExtensionsRunner, value: Any
     ) -> ExecutionResult:
         if isinstance(value, ExecutionResult):
             return value
         try:
             with only_own_cancellation():
                 async with runner.executing():
-                    result = self._execute_among_resolvers(context, runner, value)
+                    result = self._execute_among_resolvers(run.context, runner, value)
                     if is_awaitable(result):
-                        await task
+                        await run.task
                         result = await result
         except Exception as error:
             return event_error(self._executor, error)
@@ -308,10 +311,9 @@ class EventExecution:
             result = ExecutionResult(data=result.data, errors=result.errors)
         if not result.errors or not self._extended:
             return self._encode_and_log(event, result)
-        request = self._request.context
-        context = viewerless(request, request.variables, request.operation_extensions)
         try:
-            encoded = begin(self._among_extensions(event, context, result, TaskOnDemand()))
+            run = self._run(event, self._schema.get_extensions())
+            encoded = begin(self._among_extensions(run, result))
         except Exception as error:
             return self.failed(event, error)
         assert isinstance(encoded, EncodedResult), "These extensions have plain hooks"

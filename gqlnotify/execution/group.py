@@ -159,7 +159,9 @@ class Group(metrics.Sampled):
     def _wake(self) -> None:
         # At the end of the tick, so that all events of the tick leave together, and outside the
         # publisher's context, which has the publisher as its viewer.
-        if not self._scheduled and not self.ended:
+        if self._scheduled:
+            self._ticks.extend_rest()
+        elif not self.ended:
             self._scheduled = True
             self._ticks.add_fan_out(self)
 
