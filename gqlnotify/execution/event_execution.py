@@ -122,6 +122,7 @@ class EventExecution:
         self._request = request
         self._schema = request.schema
         self._extended = has_extensions(request.schema)
+        self._takes_all_values = request.projection.takes_all_values
         self._executor = _executor(request.schema, request.context)
         assert request.context.graphql_document is not None
         self._selection = request.selections.of(
@@ -136,24 +137,28 @@ class EventExecution:
         Call it in a clean `contextvars` context that is used for this event only.
         """
         view_as_everybody()
+        if not self._extended:
+            return self._begin_alone(event)
         try:
             with only_own_cancellation():
-                extensions = self._schema.get_extensions() if self._extended else []
+                extensions = self._schema.get_extensions()
                 idle = act_on_errors_only(self._schema, extensions)
         except Exception as error:
             return self.failed(event, error)
-        if not idle:
-            run = self._run(event, extensions)
-            return begin(self._guarded(event, self._execute_with_extensions(run)))
-        if self._selection is not None and self._request.projection.takes_all_values:
-            known = self._selection.known(event)
-            if known is not None:
-                return known
-        return self._begin_alone(event)
+        if idle:
+            return self._begin_alone(event)
+        run = self._run(event, extensions)
+        return begin(self._guarded(event, self._execute_with_extensions(run)))
 
     def _begin_alone(
         self, event: Event
     ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
+        """Do the same without extensions."""
+        if self._selection is not None and self._takes_all_values:
+            # It need not even be decoded.
+            known = self._selection.known(event)
+            if known is not None:
+                return known
         try:
             with only_own_cancellation():
                 value = self._request.projection.apply(event)
@@ -191,7 +196,7 @@ class EventExecution:
         """Return the encoded result of a plain selection; None if `value` has to be executed."""
         if self._selection is None:
             return None
-        known = self._selection.known(event)
+        known = None if self._takes_all_values else self._selection.known(event)
         if known is not None:
             return known
         result = self._render_plainly(value)
