@@ -240,7 +240,8 @@ def _all_routes(router: _HasRoutes) -> Iterator[list[BaseRoute] | None]:
         included = getattr(route, "original_router", None)
         if type(route).__module__ == "fastapi.routing" and isinstance(included, APIRouter):
             same = all(
-                getattr(type(included), name) is getattr(APIRouter, name) for name in _ROUTING
+                getattr(type(included), name, None) is getattr(APIRouter, name, None)
+                for name in _ROUTING
             )
             if not same or not vars(included).keys().isdisjoint(_OVERRIDABLE):
                 yield None
@@ -288,7 +289,7 @@ def _plain_layers() -> list[type]:
 def _calls() -> list[Any]:
     """Return the functions that a WebSocket goes through. A tracer may replace one."""
     owners = (FastAPI, Starlette, Router, *_LAYERS)
-    return [*(owner.__call__ for owner in owners), *(getattr(APIRouter, n) for n in _ROUTING)]
+    return [*(owner.__call__ for owner in owners), *(getattr(APIRouter, n, None) for n in _ROUTING)]
 
 
 def _original_calls() -> list[Any] | None:
