@@ -30,7 +30,10 @@ _PASSING = (
 )
 # Kept by the shared executions, their results, the addresses that sent bad tokens, and the tokens
 # that were verified lately.
-_KEPT = {"Batch", "Projection", "Principal", "Rate", "SharedBody"}
+_KEPT = {
+    *("Batch", "Projection", "Principal", "Rate", "SharedBody"),
+    *("Shortcut", "Shortcuts", "_Dependency"),
+}
 
 
 @strawberry.type
