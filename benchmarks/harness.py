@@ -180,7 +180,7 @@ class Session:
         return self.processes[-1]
 
     def enter_room(self, *, different: bool = False, resume: bool = False, number: int = 0) -> None:
-        """Have further connections subscribe to a room where nobody has been.
+        """Have further connections subscribe to a new room.
 
         Each with variables of its own where they are to be `different`; behind the last cursor
         where they are to `resume`. Two load clients that take the same `number` meet there.

@@ -40,15 +40,17 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     raise_limits()
     cores = Cores.of_this_machine()
-    print(f"| path | p99 alone | p99 beside {PEERS} stalled | ratio |\n|---|---|---|---|")
+    print(f"| path | p99 alone | p99 with {PEERS} stalled | ratio |\n|---|---|---|---|")
     for path, name in PATHS.items():
         subject = next(subject for subject in SUBJECTS if subject.name == name)
-        alone, beside = [], []
+        alone, with_stalled = [], []
         for _ in range(rounds):
             alone.append(p99(subject, cores, stalled=0))
-            beside.append(p99(subject, cores, stalled=PEERS))
-            _row(path, alone[-1], beside[-1])
-        _row(f"{path}, median of {rounds}", statistics.median(alone), statistics.median(beside))
+            with_stalled.append(p99(subject, cores, stalled=PEERS))
+            _row(path, alone[-1], with_stalled[-1])
+        _row(
+            f"{path}, median of {rounds}", statistics.median(alone), statistics.median(with_stalled)
+        )
 
 
 def p99(subject: Subject, cores: Cores, *, stalled: int) -> float:
@@ -98,8 +100,11 @@ def _read_until(peer: socket.socket, end: bytes) -> None:
         seen += more
 
 
-def _row(name: str, alone: float, beside: float) -> None:
-    print(f"| {name} | {alone:.2f} ms | {beside:.2f} ms | {beside / alone:.2f} |", flush=True)
+def _row(name: str, alone: float, with_stalled: float) -> None:
+    print(
+        f"| {name} | {alone:.2f} ms | {with_stalled:.2f} ms | {with_stalled / alone:.2f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Subject:
         redis: it needs a Redis.
         checks_tokens: it can be told to.
         publishes_over_websocket: it runs mutations there.
-        needs_tokens: it lets nobody in without one.
+        needs_tokens: it refuses connections without one.
         resumes: clients can come back with a cursor.
         counts_executions: it can tell how often it executed an event.
         tells_stretch: it can tell how long its event loop was busy without a pause.

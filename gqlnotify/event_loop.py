@@ -11,9 +11,12 @@ from weakref import WeakKeyDictionary
 
 from typing_extensions import override
 
-# uvloop writes after the callbacks of a tick. That takes up to four times as long as they do.
+# Executions and writes that follow a slice come on top: with 5,000 subscribers, the longest stretch
+# of the loop was 6.5 ms.
 SLICE_SECONDS = 0.001
+# More would be noticed as a delay, however long a fan-out takes.
 LONGEST_REST_SECONDS = 0.1
+# A shorter fan-out costs less than the wait for others to join it.
 _WORTH_A_REST_SECONDS = 0.002
 _LOOK_SHARE = 1 / 8
 _LEAST_LOOK_SECONDS = 0.001

@@ -44,8 +44,8 @@ _OF_THE_SERVER = frozenset(
     }
 )
 _SAME_FOR_ALL = ("app", "router", "endpoint", "route", "root_path", _HANDLERS)
-_MADE_ANEW = ("path_params", "fastapi")
-_KNOWN = _OF_THE_SERVER.union(_SAME_FOR_ALL, _MADE_ANEW, STACKS)
+_MADE_FOR_EACH = ("path_params", "fastapi")
+_KNOWN = _OF_THE_SERVER.union(_SAME_FOR_ALL, _MADE_FOR_EACH, STACKS)
 # Whether these match depends on nothing but the path.
 _ROUTES = frozenset(
     {
@@ -194,7 +194,7 @@ def _shortcut(scope: Scope) -> Shortcut | None:
         app=app,
         endpoint=endpoint,
         added={name: scope[name] for name in _SAME_FOR_ALL if name in scope},
-        made={name: dict(scope[name]) for name in _MADE_ANEW if name in scope},
+        made={name: dict(scope[name]) for name in _MADE_FOR_EACH if name in scope},
         routes=[(each, list(each)) for each in routes if each is not None],
     )
 

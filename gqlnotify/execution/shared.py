@@ -23,7 +23,6 @@ from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import (
     Documents,
-    has_extensions,
     remembering,
     weigh,
     without_suggestions,
@@ -120,11 +119,6 @@ class Executions:
     def event_schema(self) -> Schema:
         """The application's schema, without suggestions in errors if introspection is disabled."""
         return self._schema if self.limits.introspection else without_suggestions(self._schema)
-
-    @property
-    def extended(self) -> bool:
-        """Whether operations may have extensions."""
-        return has_extensions(self._schema)
 
     def schema(self, asker: Hashable) -> Schema:
         """Return a copy of the schema that uses the document cache and its limits for `asker`.

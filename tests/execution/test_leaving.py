@@ -93,7 +93,7 @@ async def test_a_resolver_that_swallows_its_cancellation_joins_no_group(
             alice.connection.transport.abort()
         await swallowed.wait()
         await wait_until(lambda: not groups(router) and not stage.listens)
-        await stage.say("nobody listens")
+        await stage.say("without a subscriber")
         if how == "complete":
             await alice.is_silent()
 
