@@ -1,8 +1,6 @@
 """The router, a drop-in for `strawberry.fastapi.GraphQLRouter`. It connects all other parts."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property, partial
 from inspect import signature
@@ -10,7 +8,6 @@ from typing import Any
 
 from cross_web import AsyncHTTPRequestAdapter
 from fastapi import Request, Response
-from starlette.types import Lifespan
 from strawberry import Schema
 from strawberry.http import GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
@@ -26,22 +23,18 @@ from gqlnotify.auth import (
     current_viewer,
     find_token,
     may,
-    verifier_from,
     viewing,
 )
-from gqlnotify.auth.attempts import FailedAttempts
 from gqlnotify.callables import plain_result
-from gqlnotify.connections.limits import ConnectionLimits
-from gqlnotify.connections.origin import Refusals, foreign_origin
+from gqlnotify.connections.lifespan import lifespan_of, tell_the_server
+from gqlnotify.connections.origin import foreign_origin
 from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
-from gqlnotify.connections.verified_tokens import VerifiedTokens
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
 from gqlnotify.http.handler import GraphQLOverHTTP, document_id_of, make_part, refusal
 from gqlnotify.http.view import Context, RootValue
 from gqlnotify.observability import tracing
-from gqlnotify.server_settings import ServerSettings
 from gqlnotify.settings import Settings
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.revocation import Revocations
@@ -109,30 +102,22 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             persisted=execution.PersistedOperations.from_settings(settings),
             replay_rate=settings.replay_rate,
         )
-        check = authenticate or verifier_from(settings)
-        if check is not None:
+        if authenticate is not None or settings.names_a_key:
             _refuse_unchecked(self)
             # Revocations are a topic. An application without topics must be able to revoke too.
             topics = topics or TopicManager(settings=settings)
-            topics.guard()
-        revocations = Revocations(topics, settings) if check is not None and topics else None
-        self._gqlnotify = RouterState(
-            settings=settings,
-            connection_limits=ConnectionLimits(
-                max_connections=settings.max_connections,
-                max_per_subject=settings.max_connections_per_subject,
-            ),
-            attempts=FailedAttempts(settings.max_failed_authentications),
-            foreign_origins=Refusals(),
+        self._gqlnotify = state = RouterState.of(
+            topics,
+            settings,
+            authenticate,
+            may,
             subprotocols=SubprotocolRefusals(),
             make_executions=make_executions,
-            authenticate=check,
-            verified=VerifiedTokens.of(settings) if authenticate is None else None,
-            may=may,
-            revocations=revocations,
             detachable=type(self).run is GraphQLRouter.run,
         )
-        self.lifespan_context = _lifespan(settings, topics, revocations, self.lifespan_context)
+        self.lifespan_context = lifespan_of(
+            settings, topics, state.revocations, self.lifespan_context
+        )
 
     # Not a property: a subclass may assign an attribute of this name.
     @cached_property
@@ -143,9 +128,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     @override
     async def run(self, request: Any, context: Any = UNSET, root_value: Any = UNSET) -> Any:
         """Serve one HTTP request or WebSocket. Over HTTP, a required token is checked first."""
-        # Not in the lifespan alone: some servers run none, and Starlette runs none of a mounted
-        # application.
-        _tell_the_server(self._gqlnotify.settings)
+        tell_the_server(self._gqlnotify.settings)
         if self.is_websocket_request(request):
             if self._gqlnotify.authenticate is not None:
                 # Checked again: an application can change these attributes after construction.
@@ -278,23 +261,3 @@ async def _no_context() -> None:
     # Strawberry's default is a plain function, and FastAPI would run it in a thread for each
     # connection.
     return None
-
-
-def _lifespan(
-    settings: Settings,
-    topics: TopicManager | None,
-    revocations: Revocations | None,
-    inner: Lifespan[Any],
-) -> Lifespan[Any]:
-    @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[Any]:
-        _tell_the_server(settings)
-        opened = nullcontext() if topics is None else topics.held_open()
-        async with opened, revocations or nullcontext(), inner(app) as state:
-            yield state
-
-    return lifespan
-
-
-def _tell_the_server(settings: Settings) -> None:
-    ServerSettings.of(asyncio.get_running_loop()).add(settings)

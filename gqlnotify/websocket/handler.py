@@ -6,7 +6,7 @@ The protocol core turns each message into commands. `Session` holds the viewer a
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
@@ -29,11 +29,8 @@ from gqlnotify.errors import (
     InternalError,
     KeysUnavailable,
     NotifyError,
-    PeerSilent,
     RevocationsUnavailable,
     TooManyAttempts,
-    TooManyMessages,
-    TooSlow,
     Unauthenticated,
 )
 from gqlnotify.observability import metrics, tracing
@@ -50,11 +47,10 @@ from gqlnotify.protocol.connection import (
     Stop,
 )
 from gqlnotify.protocol.messages import Json, Subscribe
-from gqlnotify.rate import Rate
-from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.heartbeat import Heartbeat
+from gqlnotify.websocket.lifecycle import Lifecycle
 from gqlnotify.websocket.operations import Operations
-from gqlnotify.websocket.session import Session, closed_by
+from gqlnotify.websocket.session import closed_by
 
 FORBIDDEN = 4403
 INTERNAL_ERROR = 4500
@@ -79,8 +75,10 @@ class View(Protocol):
         """Call the application's hook. It may refuse, or return the payload of the ack."""
 
 
-class GraphQLTransportWSHandler(metrics.Sampled):
+class GraphQLTransportWSHandler(Lifecycle):
     """Serves one socket. Its constructor is the one that Strawberry's views call."""
+
+    internal_error = INTERNAL_ERROR
 
     def __init__(
         self,
@@ -92,19 +90,14 @@ class GraphQLTransportWSHandler(metrics.Sampled):
         connection_init_wait_timeout: timedelta,
         max_subscriptions_per_connection: int | None = None,
     ) -> None:
+        super().__init__(view._gqlnotify, websocket.ws, view.encode_json)
         self._view = view
         self._router = view._gqlnotify
         settings = self._router.settings
         self._context = context
         self._root_value = root_value
         self._schema = schema
-        self._reading = False
         self._leaving = False
-        self._connection = Connection(
-            websocket.ws, view.encode_json, settings, on_slow=self._too_slow
-        )
-        counted = self._connection.limit_frames()
-        self._rate = None if counted else Rate(settings.message_rate, settings.message_burst)
         self._init_timer: Deadline | None = Deadline(
             asyncio.get_running_loop(),
             connection_init_wait_timeout.total_seconds(),
@@ -115,7 +108,6 @@ class GraphQLTransportWSHandler(metrics.Sampled):
             message_max_bytes=settings.message_max_bytes,
             decode=view.decode_json,
         )
-        self._session = Session(self._router, self._connection, self._token_ended)
         self._operations = Operations(
             self._connection, self._protocol, self._execute, self._stream, self._budget
         )
@@ -127,46 +119,16 @@ class GraphQLTransportWSHandler(metrics.Sampled):
             dead=self._peer_is_dead,
         )
 
-    async def handle(self) -> None:
-        """Serve until either side closes, then clean up.
-
-        If the connection can be detached, this returns early and the server keeps it open.
-        """
-        self._connection.on_drain(self._drain)
-        self._connection.open()
-        metrics.watch(self)
-        try:
-            self._router.connection_limits.enter()
-        except ConnectionClosed as full:
-            await self._fail(full)
-            await self._cleanup()
-            return
-        if self._may_detach() and self._connection.detach(self._on_message, self._finish):
-            return
-        self._connection.spawn(self._read(lambda: True))
-        try:
-            await self._connection.ended()
-        finally:
-            await self._finish()
-
+    @override
     def _may_detach(self) -> bool:
         # A subclass that overrides `handle` expects it to return at the connection's end.
         return self._router.detachable and type(self).handle is GraphQLTransportWSHandler.handle
 
-    async def _finish(self) -> None:
-        try:
-            await self._cleanup()
-        finally:
-            # After the cleanup, because a running `connection_init` may still start the watch.
-            self._session.end()
-            self._router.connection_limits.leave()
-
-    async def _cleanup(self) -> None:
-        metrics.unwatch(self)
+    @override
+    def _stop(self) -> None:
         self._heartbeat.stop()
         self._stop_init_timer()
         self._operations.stop_all()
-        await self._connection.clean_up()
 
     def _stop_init_timer(self) -> None:
         if self._init_timer is not None:
@@ -175,40 +137,19 @@ class GraphQLTransportWSHandler(metrics.Sampled):
 
     @override
     def load(self) -> metrics.Load:
-        yield metrics.connections, 1
-        yield metrics.held_bytes, self._connection.held
+        yield from super().load()
         yield from self._operations.load()
 
-    def _on_message(self) -> None:
-        # uvicorn reports the end twice, and after the end there is nothing to read.
-        if not self._reading and not self._connection.is_over:
-            self._reading = True
-            self._connection.spawn(self._read(self._connection.readable))
+    @override
+    def _heard(self) -> None:
+        self._heartbeat.heard()
 
-    async def _read(self, there_is_more: Callable[[], bool]) -> None:
-        try:
-            # Continue while a close frame is being sent: returning would abort it.
-            while there_is_more():
-                await self._connection.room()
-                message = await self._connection.receive()
-                if message is None:
-                    self._connection.end()
-                    return
-                self._heartbeat.heard()
-                await self._execute(self._receive(message))
-        except Exception:
-            logger.exception("A connection failed")
-            await self._fail(ConnectionClosed("Internal server error", code=INTERNAL_ERROR))
-            self._connection.end()
-        finally:
-            self._reading = False
-
-    def _receive(self, message: str | bytes) -> list[Command]:
-        if self._rate is not None and not self._rate.allows(asyncio.get_running_loop().time()):
-            return self._protocol.close(TooManyMessages("Too many messages"))
+    @override
+    async def _received(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
-            return self._protocol.receive_binary()
-        return self._protocol.receive_text(message)
+            await self._execute(self._protocol.receive_binary())
+        else:
+            await self._execute(self._protocol.receive_text(message))
 
     async def _execute(self, commands: Sequence[Command]) -> None:
         for command in commands:
@@ -238,6 +179,7 @@ class GraphQLTransportWSHandler(metrics.Sampled):
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._execute(commands))
 
+    @override
     async def _fail(self, closed: ConnectionClosed) -> None:
         await self._execute(self._protocol.close(closed))
 
@@ -247,16 +189,15 @@ class GraphQLTransportWSHandler(metrics.Sampled):
     def _ping(self) -> None:
         self._soon(self._protocol.ping())
 
-    def _peer_is_dead(self) -> None:
-        self._soon(self._protocol.close(PeerSilent("No pong in time")))
+    @override
+    def _close_soon(self, closed: ConnectionClosed) -> None:
+        self._soon(self._protocol.close(closed))
 
-    def _too_slow(self) -> None:
-        self._soon(self._protocol.close(TooSlow("Nothing was read for too long")))
-
+    @override
     def _token_ended(self, closed: ConnectionClosed) -> None:
         # Stop now: with a slow peer, the close frame may take long.
         self._operations.stop_all()
-        self._soon(self._protocol.close(closed))
+        self._close_soon(closed)
 
     async def _initialise(self, payload: Json) -> None:
         try:
@@ -318,6 +259,7 @@ class GraphQLTransportWSHandler(metrics.Sampled):
     def _budget(self) -> execution.ReplayBudget | None:
         return self._router.executions(self._view.schema).budgets.of(self._session.subject)
 
+    @override
     def _drain(self) -> None:
         self._leaving = True
         self._connection.spawn(self._leave())

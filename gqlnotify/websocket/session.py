@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gqlnotify.auth import Viewer, find_token, renewed, view_as
-from gqlnotify.connections.router_state import RouterState
+from gqlnotify.connections.access import Access
 from gqlnotify.errors import ConnectionClosed, NotifyError, TokenExpired, TokenRevoked
 from gqlnotify.protocol.messages import Json
 from gqlnotify.websocket.connection import Connection
@@ -14,18 +14,18 @@ from gqlnotify.websocket.connection import Connection
 class Session:
     """A connection's viewer and token. Calls `on_end` when the token expires or is revoked."""
 
-    __slots__ = ("_connection", "_expiry", "_on_end", "_router", "_unwatch", "subject", "viewer")
+    __slots__ = ("_access", "_connection", "_expiry", "_on_end", "_unwatch", "subject", "viewer")
 
     def __init__(
         self,
-        router: RouterState,
+        access: Access,
         connection: Connection,
         on_end: Callable[[ConnectionClosed], None],
     ) -> None:
         self.viewer: Viewer | None = None
         self.subject: str | None = None
         """The subject that this connection is counted for; None if it is not counted."""
-        self._router = router
+        self._access = access
         self._connection = connection
         self._on_end = on_end
         self._expiry: asyncio.TimerHandle | None = None
@@ -37,7 +37,7 @@ class Session:
         After that, the calling task runs as the viewer.
 
         Raises:
-            NotifyError: See `RouterState.admit`.
+            NotifyError: See `Access.admit`.
             TokenRevoked: The token has just been revoked.
             ConnectionClosed: The subject has too many connections.
         """
@@ -45,7 +45,7 @@ class Session:
         token = find_token(payload)
         if token is None:
             token = find_token({"authorization": websocket.headers.get("authorization")})
-        self.viewer = await self._router.admit(token, websocket)
+        self.viewer = await self._access.admit(token, websocket)
         view_as(self.viewer)
         self._count()
         self._end_with_the_token()
@@ -56,7 +56,7 @@ class Session:
         Raises:
             NotifyError: The token is refused; the earlier token stays in use.
         """
-        fresh = await self._router.admit(find_token(payload), self._connection.websocket)
+        fresh = await self._access.admit(find_token(payload), self._connection.websocket)
         if fresh is None or self.viewer is None:
             # The router requires no token, so this is an ordinary ping.
             return payload
@@ -69,13 +69,13 @@ class Session:
         """Stop watching the token, and stop counting the connection."""
         self._stop_watching()
         if self.subject is not None:
-            self._router.connection_limits.leave_as(self.subject)
+            self._access.connection_limits.leave_as(self.subject)
 
     def _count(self) -> None:
         # If the peer has already left, the connection would be counted forever.
         if self.viewer is not None and not self._connection.is_over:
             subject = self.viewer.principal.subject
-            self._router.connection_limits.enter_as(subject)
+            self._access.connection_limits.enter_as(subject)
             self.subject = subject
 
     def _end_with_the_token(self) -> None:
@@ -86,7 +86,7 @@ class Session:
             remaining = (expires_at - datetime.now(UTC)).total_seconds()
             self._expiry = self._connection.after(remaining, self._expired)
         self._stop_watching()
-        self._unwatch = self._router.watch(self.viewer, self._revoked)
+        self._unwatch = self._access.watch(self.viewer, self._revoked)
 
     async def _expired(self) -> None:
         self._on_end(closed_by(TokenExpired("The token has expired"), TokenExpired.close_code))

@@ -101,17 +101,17 @@ async def test_a_resolver_that_swallows_its_cancellation_joins_no_group(
 async def test_an_operation_that_ends_while_its_client_completes_it_affects_no_other(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    receive = GraphQLTransportWSHandler._receive
+    received = GraphQLTransportWSHandler._received
 
-    def ending(self: GraphQLTransportWSHandler, message: Any) -> Any:
+    async def ending(self: GraphQLTransportWSHandler, message: Any) -> None:
         if '"complete"' in message:
             # In this tick the group has ended.
             for group in groups(router):
                 if any(getattr(member, "id", None) == "1" for member in group._members):
                     group._end([])
-        return receive(self, message)
+        await received(self, message)
 
-    monkeypatch.setattr(GraphQLTransportWSHandler, "_receive", ending)
+    monkeypatch.setattr(GraphQLTransportWSHandler, "_received", ending)
     router = stage.router()
     async with audience(router, "alice") as (alice,):
         await subscribe_all(router, [alice], TOLD)

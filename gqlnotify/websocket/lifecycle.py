@@ -1,0 +1,156 @@
+"""What every kind of socket does from its first to its last message, whatever it speaks."""
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from starlette.websockets import WebSocket
+from typing_extensions import override
+
+from gqlnotify.connections.access import Access
+from gqlnotify.errors import ConnectionClosed, PeerSilent, TooManyMessages, TooSlow
+from gqlnotify.observability import metrics
+from gqlnotify.rate import Rate
+from gqlnotify.websocket.connection import Connection
+from gqlnotify.websocket.session import Session
+
+logger = logging.getLogger("gqlnotify.transports")
+
+
+class Lifecycle(metrics.Sampled):
+    """Counts a socket, reads its messages, and cleans up. A subclass gives the messages a meaning.
+
+    Args:
+        access: decides who may connect, and counts the connections.
+        websocket: the socket, accepted before `handle` is called.
+        encode: encodes the messages that are objects.
+    """
+
+    internal_error: ClassVar[int]
+    """The code that the socket closes with if the application or the library fails."""
+
+    def __init__(
+        self, access: Access, websocket: WebSocket, encode: Callable[[object], str | bytes]
+    ) -> None:
+        settings = access.settings
+        self._access = access
+        self._reading = False
+        self._connection = Connection(websocket, encode, settings, on_slow=self._too_slow)
+        counted = self._connection.limit_frames()
+        self._rate = None if counted else Rate(settings.message_rate, settings.message_burst)
+        self._session = Session(access, self._connection, self._token_ended)
+
+    @abstractmethod
+    async def _received(self, message: str | bytes) -> None:
+        """Handle one message of the client."""
+
+    @abstractmethod
+    def _close_soon(self, closed: ConnectionClosed) -> None:
+        """Close without waiting for it. The client's messages count no more from now on."""
+
+    @abstractmethod
+    async def _fail(self, closed: ConnectionClosed) -> None:
+        """Close, and return once the close frame is sent."""
+
+    @abstractmethod
+    def _heard(self) -> None:
+        """Note that the client has sent something."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Stop the work and the timers of the subclass, because the socket has ended."""
+
+    @abstractmethod
+    def _drain(self) -> None:
+        """Begin to close, because the server is about to stop."""
+
+    @abstractmethod
+    def _token_ended(self, closed: ConnectionClosed) -> None:
+        """Close, because the token has expired or was revoked."""
+
+    @abstractmethod
+    def _may_detach(self) -> bool:
+        """Return whether `handle` may return before the socket has ended."""
+
+    def _begin(self) -> None:
+        """Begin the work that does not wait for a message. The socket is open and counted."""
+
+    async def handle(self) -> None:
+        """Serve until either side closes, then clean up.
+
+        If the connection can be detached, this returns early and the server keeps it open.
+        """
+        self._connection.on_drain(self._drain)
+        self._connection.open()
+        metrics.watch(self)
+        try:
+            self._access.connection_limits.enter()
+        except ConnectionClosed as full:
+            await self._fail(full)
+            await self._cleanup()
+            return
+        self._begin()
+        if self._may_detach() and self._connection.detach(self._on_message, self._finish):
+            return
+        self._connection.spawn(self._read(lambda: True))
+        try:
+            await self._connection.ended()
+        finally:
+            await self._finish()
+
+    async def _finish(self) -> None:
+        try:
+            await self._cleanup()
+        finally:
+            # After the cleanup, because an admission that still runs may start the watch.
+            self._session.end()
+            self._access.connection_limits.leave()
+
+    async def _cleanup(self) -> None:
+        metrics.unwatch(self)
+        self._stop()
+        await self._connection.clean_up()
+
+    @override
+    def load(self) -> metrics.Load:
+        yield metrics.connections, 1
+        yield metrics.held_bytes, self._connection.held
+
+    def _on_message(self) -> None:
+        # uvicorn reports the end twice, and after the end there is nothing to read.
+        if not self._reading and not self._connection.is_over:
+            self._reading = True
+            self._connection.spawn(self._read(self._connection.readable))
+
+    async def _read(self, there_is_more: Callable[[], bool]) -> None:
+        try:
+            # Continue while a close frame is being sent: returning would abort it.
+            while there_is_more():
+                await self._connection.room()
+                message = await self._connection.receive()
+                if message is None:
+                    self._connection.end()
+                    return
+                self._heard()
+                if self._is_too_fast():
+                    await self._fail(TooManyMessages("Too many messages"))
+                else:
+                    await self._received(message)
+        except Exception:
+            logger.exception("A connection failed")
+            await self._fail(ConnectionClosed("Internal server error", code=self.internal_error))
+            self._connection.end()
+        finally:
+            self._reading = False
+
+    def _is_too_fast(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._rate is not None and not self._rate.allows(now)
+
+    def _too_slow(self) -> None:
+        self._close_soon(TooSlow("Nothing was read for too long"))
+
+    def _peer_is_dead(self) -> None:
+        self._close_soon(PeerSilent("No pong in time"))
