@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := tests/clients
 ROUNDS := 20
+CUTS := 100
 MINUTES := 20
 COMPAT := .venv-compat
 COMPAT_TESTS := $(addprefix tests/,connections execution http server websocket test_drop_in.py test_frameworks.py) $(wildcard tests/test_router*.py)
@@ -11,7 +12,7 @@ SECONDS := 60
 # Most tests wait for other processes: more of them at once than there are cores.
 PROCESSES := 4
 
-.PHONY: help install serve unit test compat chaos rolling soak fuzz conformance bench check fmt cov clean
+.PHONY: help install serve unit test compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -25,8 +26,8 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[all]'
 	@touch $@
 
-$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json
-	npm install --prefix $(CLIENTS) --no-package-lock --no-audit --no-fund --loglevel=error
+%/node_modules/.installed: %/package.json
+	npm install --prefix $* --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
 serve: install  ## Run the task service on http://127.0.0.1:8000
@@ -61,6 +62,9 @@ $(COMPAT)/newest/.installed: pyproject.toml
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
 
+clients: install $(CLIENTS)/node_modules/.installed $(CLIENTS)/matrix/node_modules/.installed  ## See what each client loses (writes the table of docs/clients.md; CUTS=100)
+	$(BIN)/python -m tests.matrix --cuts $(CUTS)
+
 soak: install  ## Have 1000 connections come and go, well and badly, and see what is left (MINUTES=20)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
@@ -91,4 +95,4 @@ fmt: install  ## Format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(COMPAT) $(CLIENTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(COMPAT) $(CLIENTS)/node_modules $(CLIENTS)/matrix/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -79,6 +79,8 @@ class Report:
 class Work(Thread):
     """Repeats something, and counts how often, until it is stopped."""
 
+    pause = _PAUSE
+
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.done = 0
@@ -91,7 +93,7 @@ class Work(Thread):
                 return
             self.do(number)
             self.done = number
-            time.sleep(_PAUSE)
+            time.sleep(self.pause)
 
     def do(self, number: int) -> None:
         """Do it once."""
@@ -158,9 +160,8 @@ def run(restarts: int, *, clients: int, window: float, logs: Path) -> Report:
     with redis_server(persistent=True) as redis, ExitStack() as running:
         # Long enough that a slow machine can't cause a gap.
         broker: dict[str, Any] = {"broker_url": redis.url, "history_length": 20_000}
-        servers = [
-            running.enter_context(_server(logs / name, logs, window, broker)) for name in "ab"
-        ]
+        settings = {"drain_window": window, "max_connections_per_subject": 1000, **broker}
+        servers = [running.enter_context(task_service(logs / name, **settings)) for name in "ab"]
         publisher = Notices(running.enter_context(Publisher(settings=Settings(**broker))))
         tasks = Tasks(servers)
         following = running.enter_context(
@@ -199,14 +200,12 @@ def _restart(server: Server, tasks: Tasks) -> None:
 
 
 @contextmanager
-def _server(
-    directory: Path, logs: Path, window: float, broker: Mapping[str, Any]
-) -> Iterator[Server]:
+def task_service(directory: Path, **settings: object) -> Iterator[Server]:
+    """Run the task service with its log in `directory`, and its database in the folder above."""
     directory.mkdir()
-    settings = {"jwt_secret": SECRET, "database_url": f"sqlite:///{logs}/tasks.db", **broker}
-    settings |= {"drain_window": window, "max_connections_per_subject": 1000}
+    shared = {"jwt_secret": SECRET, "database_url": f"sqlite:///{directory.parent}/tasks.db"}
     program = replace(SERVE, takes_a_free_port=False)
-    with serving("schema.app:app", directory, program=program, **settings) as server:
+    with serving("schema.app:app", directory, program=program, **shared, **settings) as server:
         yield server
 
 

@@ -282,10 +282,14 @@ def event_cursor(server: Server) -> str:
 
 def headers() -> dict[str, str]:
     """Return the headers with a token for all rights."""
-    # Valid for longer than any run.
+    return {"Authorization": f"Bearer {token('chaos')}"}
+
+
+def token(subject: str) -> str:
+    """Return a token for all rights that is valid for longer than any run."""
     claims = {
-        "sub": "chaos",
+        "sub": subject,
         "exp": int(time.time()) + 24 * 3600,
         "topics": {"subscribe": ["*"], "publish": ["*"]},
     }
-    return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"}
+    return str(jwt.encode(claims, SECRET, algorithm="HS256"))

@@ -1,0 +1,20 @@
+import { ApolloClient, gql, InMemoryCache } from '@apollo/client';
+import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
+import { createClient } from 'graphql-ws';
+
+const link = new GraphQLWsLink(
+  createClient({
+    url: `ws://${process.env.SERVER}/graphql`,
+    connectionParams: () => ({ Authorization: `Bearer ${process.env.TOKEN}` }),
+    retryAttempts: Infinity,
+    shouldRetry: () => true,
+  }),
+);
+const client = new ApolloClient({ link, cache: new InMemoryCache() });
+
+client
+  .subscribe({ query: gql`subscription { notifications(topic: "news") { payload } }` })
+  .subscribe({
+    next: (result) => console.log(JSON.stringify(result)),
+    error: (error) => console.error('refused', error),
+  });

@@ -1,0 +1,5 @@
+// What browsers have, for Node 20.
+
+import WebSocket from 'ws';
+
+globalThis.WebSocket ??= WebSocket;

@@ -1,0 +1,20 @@
+import { setTimeout } from 'node:timers/promises';
+
+import { buildHTTPExecutor } from '@graphql-tools/executor-http';
+import { parse } from 'graphql';
+
+const execute = buildHTTPExecutor({
+  endpoint: `http://${process.env.SERVER}/graphql`,
+  headers: { Authorization: `Bearer ${process.env.TOKEN}` },
+});
+
+const document = parse('subscription { notifications(topic: "news") { payload } }');
+// The executor does not subscribe again by itself.
+for (;;) {
+  try {
+    for await (const result of await execute({ document })) console.log(JSON.stringify(result));
+  } catch {
+    // The connection was cut.
+  }
+  await setTimeout(100);
+}

@@ -1,0 +1,1 @@
+"""The table of clients: what real clients lose when connections are cut and servers stop."""
