@@ -32,7 +32,13 @@ from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
-from gqlnotify.http.handler import GraphQLOverHTTP, document_id_of, make_part, refusal
+from gqlnotify.http.handler import (
+    GraphQLOverHTTP,
+    document_id_of,
+    make_part,
+    refusal,
+    tells_position,
+)
 from gqlnotify.http.view import Context, RootValue
 from gqlnotify.observability import tracing
 from gqlnotify.settings import Settings
@@ -175,6 +181,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     allowed=frozenset(transport.allowed_operation_types(allowed)),
                     document_id=document_id_of(request_data),
                     asker=asker_of(current_viewer(), request.client),
+                    last_cursor=request.headers.get("last-event-id") or None,
                 )
                 executions = self._gqlnotify.executions(self.schema)
                 budget = executions.budgets.of(_subject(operation.viewer))
@@ -185,6 +192,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                     root_value=root_value,
                 )
                 parts = execution.unshared(results, budget, make_part(self, transport))
+                if not tells_position(self, transport):
+                    parts = execution.without_positions(parts)
                 return execution.while_valid(parts, operation.viewer, self._gqlnotify.watch)
         with tracing.span("operation", lambda: _span_attributes(request_data)):
             return await super().execute_operation(

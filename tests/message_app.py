@@ -105,6 +105,10 @@ class MessageApp:
                 )
 
             @strawberry.subscription
+            async def none(self) -> AsyncIterator[Message]:
+                return topics.subscribe(MESSAGES, where=lambda message: False)
+
+            @strawberry.subscription
             async def asked_first(self) -> AsyncIterator[Message]:
                 await authorize("subscribe", "elsewhere")
                 return topics.subscribe(MESSAGES)

@@ -1,6 +1,7 @@
 """Executes GraphQL operations. The only package that imports graphql-core.
 
 operation.py      runs one operation and yields its results
+beginning.py      begins a subscription at the position of its client
 documents.py      parses and validates each document once
 limits.py         limits the size of a document
 merging.py        checks whether a document's fields can be merged
@@ -16,6 +17,7 @@ group.py          sends the encoded results of a shared execution to its members
 validity.py       ends a stream without a connection when its token ends
 """
 
+from gqlnotify.execution.beginning import Position
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.event_execution import EventContext, MakeContext
@@ -27,6 +29,7 @@ from gqlnotify.execution.operation import (
     is_subscription,
     stream,
     unshared,
+    without_positions,
 )
 from gqlnotify.execution.persisted import PersistedOperations
 from gqlnotify.execution.pipeline import Ended
@@ -61,6 +64,7 @@ __all__ = [
     "Member",
     "Operation",
     "PersistedOperations",
+    "Position",
     "ReplayBudget",
     "Shareable",
     "SharedExecution",
@@ -76,4 +80,5 @@ __all__ = [
     "unshared",
     "while_valid",
     "without_details",
+    "without_positions",
 ]

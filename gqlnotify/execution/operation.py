@@ -52,6 +52,7 @@ from gqlnotify.errors import (
     ExecutionTimeout,
     NotifyError,
 )
+from gqlnotify.execution.beginning import Position, begin, closed_on_failure
 from gqlnotify.execution.documents import takes_part_in_preparation
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.replay_budget import ReplayBudget
@@ -76,6 +77,10 @@ from gqlnotify.topics.subscription import Subscription, note_unreadable
 
 logger = logging.getLogger("gqlnotify.execution")
 
+# How many events a filter may skip before the client is told its new position. With an old one it
+# could not resume once the history has lost that event.
+SKIPS = 50
+
 ALL_OPERATIONS = frozenset(OperationType)
 AMBIGUOUS = "The document has several operations: operationName must say which one to run"
 
@@ -91,7 +96,7 @@ class Operation:
     """What a client requests, and its viewer.
 
     `document_id` names a persisted document. Documents that have to wait share their turns by
-    `asker`.
+    `asker`. `last_cursor` is that of the client's last event, if the transport knows it.
     """
 
     query: str | None
@@ -102,6 +107,7 @@ class Operation:
     allowed: Iterable[OperationType] = ALL_OPERATIONS
     document_id: str | None = None
     asker: Hashable = None
+    last_cursor: str | None = None
 
 
 async def stream(
@@ -109,9 +115,10 @@ async def stream(
 ) -> AsyncGenerator[Any, None]:
     """Yield the results of `operation`, or a single `Shareable`.
 
-    A query or a mutation has one result. A `PreExecutionError` ends the operation: nothing was
-    executed, or nothing more can be. Iterate this in a separate task, because it sets the task's
-    viewer to the operation's.
+    A query or a mutation has one result. A subscription to a topic that is not shared yields a
+    `Position` before its events. A `PreExecutionError` ends the operation: nothing was executed, or
+    nothing more can be. Iterate this in a separate task, because it sets the task's viewer to the
+    operation's.
     """
     view_as(operation.viewer)
     try:
@@ -137,6 +144,9 @@ async def stream(
                         if isinstance(result, Shareable):
                             shareable = result
                             break
+                        if isinstance(result, Position):
+                            yield result
+                            continue
                         async with run.runner.on_stream_result(result):
                             yield result
     except BaseException:
@@ -174,7 +184,8 @@ async def unshared(
 ) -> AsyncGenerator[Any, None]:
     """Yield the results, and what `make_part` returns for each of a `Shareable`.
 
-    For transports without groups.
+    For transports without groups. It yields a `Position` before the first event, and after every
+    `SKIPS` events that the subscription's filter skips.
     """
     shareable: Shareable | None = None
     try:
@@ -184,14 +195,10 @@ async def unshared(
                     shareable = result
                     break
                 yield result
-        while shareable and (event := await shareable.subscriber.next()):
-            encoded = await shareable.execution.replay(event, budget)
-            if encoded is not None:
-                metrics.deliveries.inc()
-                shareable.execution.count_saved()
-                yield make_part(shareable.execution.marked(encoded, shareable.subscriber.left_out))
-            if encoded is not None and encoded.body is None:
-                return
+        if shareable is not None:
+            async with aclosing(_replayed(shareable, budget)) as replayed:
+                async for each in replayed:
+                    yield make_part(each) if isinstance(each, EncodedResult) else each
     except Exception as error:
         if not isinstance(error, NotifyError | GraphQLError):
             logger.exception("An operation failed")
@@ -199,6 +206,34 @@ async def unshared(
     finally:
         if shareable is not None:
             shareable.subscriber.close()
+
+
+async def without_positions(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Yield the results, but no `Position`. For transports that can't tell it."""
+    async with aclosing(results):
+        async for result in results:
+            if not isinstance(result, Position):
+                yield result
+
+
+async def _replayed(
+    shareable: Shareable, budget: ReplayBudget | None
+) -> AsyncGenerator[EncodedResult | Position, None]:
+    subscriber, execution = shareable.subscriber, shareable.execution
+    yield Position(subscriber.position)
+    skipped = 0
+    while event := await subscriber.next():
+        encoded = await execution.replay(event, budget)
+        if encoded is None:
+            skipped += 1
+            if skipped % SKIPS == 0:
+                yield Position(event.cursor)
+            continue
+        metrics.deliveries.inc()
+        execution.count_saved()
+        yield execution.marked(encoded, subscriber.left_out)
+        if encoded.body is None:
+            return
 
 
 async def is_subscription(
@@ -299,7 +334,14 @@ class _Run:
                 yield await self._finish(PreExecutionError(data=None, errors=source.errors))
                 return
             if isinstance(source, Subscription):
-                shareable = await self._begin(source)
+                with closed_on_failure(source):
+                    asked = self._operation
+                    expired = await begin(source, asked.extensions, asked.last_cursor)
+                    if expired is not None:
+                        yield await self._finish(expired)
+                    shareable = self._share(source)
+                    if shareable is None:
+                        yield Position(source.subscriber.position)
                 if shareable is not None:
                     yield shareable
                     return
@@ -327,15 +369,10 @@ class _Run:
             type_, lambda: tracing.operation(asked.query, asked.operation_name, type_)
         )
 
-    async def _begin(self, source: Subscription[Any]) -> Shareable | None:
-        try:
-            await _start(source, self._operation)
-            if source.per_viewer:
-                return None
-            execution = self._executions.share(self._context, source)
-        except BaseException:
-            source.subscriber.close()
-            raise
+    def _share(self, source: Subscription[Any]) -> Shareable | None:
+        if source.per_viewer:
+            return None
+        execution = self._executions.share(self._context, source)
         return None if execution is None else Shareable(execution, source.subscriber)
 
     def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
@@ -389,15 +426,6 @@ async def _source_stream(
         return CoreResult(None, errors=executor)
     created = create_source_event_stream(executor)
     return await created if isawaitable(created) else created
-
-
-async def _start(subscription: Subscription[Any], operation: Operation) -> None:
-    after = (operation.extensions or {}).get("after")
-    if after is not None and not isinstance(after, str):
-        raise BadUserInput("extensions.after must be a cursor, which is a string")
-    if after is not None:
-        subscription.resume(after)
-    await subscription.start()
 
 
 async def _telling_of(

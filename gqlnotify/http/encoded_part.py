@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from strawberry.types import ExecutionResult
 
+from gqlnotify.event import Cursor
 from gqlnotify.execution import EncodedResult
 from gqlnotify.protocol.frames import SharedBody
 
@@ -22,6 +23,7 @@ class EncodedPart:
     """The JSON text of one part. Strawberry passes it on in place of a result and its response."""
 
     text: str
+    cursor: Cursor
     errors: ClassVar[None] = None
 
 
@@ -64,4 +66,4 @@ class Cut:
             # An encoder may add something else each time, such as the time of day.
             return encoded.result()
         payload = message[len(self._start) : len(message) - len(self._end)].decode()
-        return EncodedPart(f"{self._before}{payload}{self._after}")
+        return EncodedPart(f"{self._before}{payload}{self._after}", encoded.cursor)

@@ -247,8 +247,8 @@ class GraphQLOverHTTP(View[Context, RootValue]):
 
     @override
     async def process_result(self, request: Request, result: Any) -> Any:
-        """Return the response for a result. An `EncodedPart` is its own response."""
-        if isinstance(result, EncodedPart):
+        """Return the response for a result. What a transport encodes itself is its own response."""
+        if isinstance(result, EncodedPart | execution.Position):
             return result
         return await super().process_result(request, result)
 
@@ -329,16 +329,22 @@ def make_part(
     It returns a plain result if the application overrides what Strawberry calls with it.
     """
     wrap = WRAPPERS.get(type(transport))
-    if wrap is None or not _is_own(router, "process_result", "encode_json_string"):
+    if wrap is None or not _takes_parts(router):
         return execution.EncodedResult.result
     cut = Cut.learn(router.encode_json_string, wrap)
     return execution.EncodedResult.result if cut is None else cut.part_of
 
 
-def _is_own(router: Router, *methods: str) -> bool:
+def tells_position(router: Router, transport: HTTPStreamTransport) -> bool:
+    """Return whether `transport` has an event that tells the client where its stream begins."""
+    return type(transport) is ServerSentEvents and _takes_parts(router)
+
+
+def _takes_parts(router: Router) -> bool:
+    """Return whether the application overrides none of the methods that get the parts."""
     return all(
         getattr(getattr(router, name), "__func__", None) is getattr(GraphQLOverHTTP, name)
-        for name in methods
+        for name in ("process_result", "encode_json_string")
     )
 
 

@@ -1,5 +1,6 @@
 """The formats of a stream over HTTP: Server-Sent Events, and multipart."""
 
+import random
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from strawberry.http.streaming import (
 )
 from typing_extensions import override
 
+from gqlnotify.execution import Position
 from gqlnotify.http.encoded_part import EncodedPart
 
 _UNBUFFERED = {
@@ -19,11 +21,33 @@ _UNBUFFERED = {
     "X-Accel-Buffering": "no",
 }
 
+# Milliseconds after which an EventSource reconnects. Browsers wait 3 to 5 seconds by default. Each
+# stream gets a random time, so that the clients of a server that stopped do not all come at once.
+_RETRY = (1000, 3000)
+
 
 class ServerSentEvents(SSETransport):
-    """Ends lines with LF, because some clients split events only at an empty line with LF."""
+    """Gives each event its cursor as its id, so that an `EventSource` resumes after it.
+
+    Lines end with LF, because some clients split events only at an empty line with LF.
+    """
 
     headers: ClassVar[Mapping[str, str]] = {"Content-Type": "text/event-stream", **_UNBUFFERED}
+
+    @override
+    def encode_next(
+        self,
+        response: GraphQLHTTPResponse | EncodedPart | Position,
+        encode_json: Callable[[object], str],
+    ) -> str:
+        if isinstance(response, Position):
+            # An event without data is not dispatched, but its id counts: "Set the last event ID
+            # string of the event source to the value of the last event ID buffer" comes first
+            # (HTML, section 9.2.6).
+            return f"retry: {random.randint(*_RETRY)}\nid: {response.cursor}\n\n"  # noqa: S311
+        cursor = _cursor_of(response)
+        event = super().encode_next(response, encode_json)  # type: ignore[arg-type]
+        return event if cursor is None else f"id: {cursor}\n{event}"
 
     @override
     def encode_event(self, event: str, data: str | None = None) -> str:
@@ -56,6 +80,14 @@ class MultipartSubscription(MultipartSubscriptionTransport):
     def encode_complete(self) -> str:
         """Return what turns the last delimiter into the closing one (RFC 2046, section 5.1.1)."""
         return "--\r\n"
+
+
+def _cursor_of(response: GraphQLHTTPResponse | EncodedPart) -> str | None:
+    if isinstance(response, EncodedPart):
+        return response.cursor
+    cursor = (response.get("extensions") or {}).get("cursor")
+    # An extension of the application's schema may have put something else there.
+    return cursor if isinstance(cursor, str) and cursor.isprintable() else None
 
 
 WRAPPERS: Mapping[type[HTTPStreamTransport], Callable[[object], object]] = {

@@ -39,6 +39,8 @@ class Subscriber:
         self.closed = False
         self.left_out = 0
         """How many events `take_latest` dropped right before the last one that it returned."""
+        self.expired: CursorExpired | None = None
+        """Why `open` began live instead of after its cursor."""
         self._manager = manager
         self._live_topic: LiveTopic | None = None
         self._on_wake = on_wake
@@ -67,8 +69,13 @@ class Subscriber:
         """Whether `open` has joined the topic."""
         return self._live_topic is not None
 
-    async def open(self, after: Cursor | None = None) -> None:
+    async def open(self, after: Cursor | None = None, *, or_live: bool = False) -> None:
         """Join the topic at `after`, or at its current position.
+
+        Args:
+            after: the cursor of the last event that is known.
+            or_live: if the history no longer reaches back to `after`, begin at the current
+                position, and keep the error as `expired`.
 
         Raises:
             CursorExpired: the history no longer reaches back to `after`.
@@ -89,7 +96,7 @@ class Subscriber:
         if self.closed:
             self._manager.leave(self._live_topic, self)
         elif after is not None:
-            await self._replay_from(after)
+            await self._resume(after, or_live)
 
     def fork(
         self, position: Cursor | None = None, *, on_wake: Callable[[], None] | None = None
@@ -216,16 +223,25 @@ class Subscriber:
         assert self._live_topic is not None
         return self._live_topic
 
+    async def _resume(self, after: Cursor, or_live: bool) -> None:
+        joined_at = self.position
+        try:
+            await self._replay_from(after)
+        except CursorExpired as expired:
+            if not or_live:
+                self.close()
+                raise
+            self.expired, self.position = expired, joined_at
+        except BaseException:
+            self.close()
+            raise
+
     async def _replay_from(self, after: Cursor) -> None:
         self.position = after
         live_topic = self._open_topic
         if live_topic.buffer.reaches_back_to(after):
             return
-        try:
-            await self._read()
-        except BaseException:
-            self.close()
-            raise
+        await self._read()
         if self._backlog:
             # The history may hold events that the live path has not delivered yet, or has lost.
             live_topic.deliver(self._backlog[-1])

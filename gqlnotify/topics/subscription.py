@@ -80,6 +80,7 @@ class Subscription(Generic[T]):
         key_of = None if topic.latest_by is None else self.projection.key_of
         self.subscriber = Subscriber(manager, topic.concrete(), key_of=key_of)
         self._after = after
+        self._or_live = False
         self._view = view
         self._viewer = viewer
 
@@ -105,9 +106,12 @@ class Subscription(Generic[T]):
             select=_compose(self.projection.select, select),
         )
 
-    def resume(self, after: Cursor | str) -> None:
-        """Begin after this cursor instead. Call it before the stream starts."""
-        self._after = after
+    def resume(self, after: Cursor | str, *, or_live: bool = False) -> None:
+        """Begin after this cursor instead. Call it before the stream starts.
+
+        With `or_live`, a stream whose cursor has expired begins with the next event.
+        """
+        self._after, self._or_live = after, or_live
 
     async def start(self) -> None:
         """Check the viewer's right and join the topic. The stream misses no event after that.
@@ -129,7 +133,8 @@ class Subscription(Generic[T]):
         viewer = self._viewer or current_viewer()
         await check_right(viewer, "subscribe", self.subscriber.topic, *views)
         self.manager.count_topic(viewer, self.subscriber.topic)
-        await self.subscriber.open(None if self._after is None else Cursor.parse(self._after))
+        after = None if self._after is None else Cursor.parse(self._after)
+        await self.subscriber.open(after, or_live=self._or_live)
 
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""

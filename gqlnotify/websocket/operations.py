@@ -151,6 +151,8 @@ class Operations(Owner, metrics.Sampled):
                     if isinstance(result, execution.Shareable):
                         shareable = result
                         break
+                    if isinstance(result, execution.Position):
+                        continue
                     errors = await self._send_result(operation.id, result)
                     if errors:
                         return errors

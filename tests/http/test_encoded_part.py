@@ -65,7 +65,7 @@ def test_a_part_has_the_bytes_that_its_encoder_gives(
 ) -> None:
     cut = Cut.learn(encode, wrap)
     assert cut is not None
-    assert cut.part_of(encoded(encode, PAYLOAD)) == EncodedPart(encode(wrap(PAYLOAD)))
+    assert cut.part_of(encoded(encode, PAYLOAD)) == EncodedPart(encode(wrap(PAYLOAD)), Cursor(7, 9))
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=["sse", "multipart"])
@@ -168,7 +168,7 @@ class MarkingJson(GraphQLRouter[Any, Any]):
 
 class MarkingFormat(ServerSentEvents):
     def encode_next(self, response: Any, encode_json: Callable[[object], str]) -> str:
-        return super().encode_next({**response, "marked": True}, encode_json)  # type: ignore[typeddict-item]
+        return super().encode_next({**response, "marked": True}, encode_json)  # type: ignore[arg-type]
 
 
 class MarkingStream(GraphQLRouter[Any, Any]):

@@ -1,0 +1,82 @@
+"""Begins a subscription at the position that its client asks for, or knows from before."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from strawberry.types import ExecutionResult
+
+from gqlnotify.errors import BadUserInput, CursorExpired
+from gqlnotify.event import Cursor
+from gqlnotify.execution.results import error_result
+from gqlnotify.observability import metrics
+from gqlnotify.topics.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a subscription is: it has joined its topic, and the next event is after `cursor`."""
+
+    cursor: Cursor
+    # Strawberry asks each part of a stream for its errors.
+    errors: ClassVar[None] = None
+
+
+async def begin(
+    subscription: Subscription[Any],
+    extensions: Mapping[str, Any] | None,
+    last_cursor: str | None,
+) -> ExecutionResult | None:
+    """Start `subscription`. Return what to tell the client before the first event, if anything.
+
+    Args:
+        subscription: what a resolver returned.
+        extensions: those of the operation. It resumes after their `after`.
+        last_cursor: the cursor of the last event that the client has, if its transport knows. It is
+            newer than `after`, which a client repeats unchanged when it reconnects. If it has
+            expired, the subscription begins live and the client gets an error first: such a client
+            can't ask for anything else, and would repeat a refused request forever.
+
+    Raises:
+        BadUserInput: `after` is not a cursor.
+        CursorExpired: the history no longer reaches back to `after`.
+        NotifyError: see `Subscription.start`.
+    """
+    after = (extensions or {}).get("after")
+    if after is not None and not isinstance(after, str):
+        raise BadUserInput("extensions.after must be a cursor, which is a string")
+    if after is not None:
+        subscription.resume(after)
+    unknown = last_cursor is not None and not _resume(subscription, last_cursor)
+    await subscription.start()
+    subscriber = subscription.subscriber
+    return _expired(subscriber.position) if subscriber.expired or unknown else None
+
+
+@contextmanager
+def closed_on_failure(subscription: Subscription[Any]) -> Iterator[None]:
+    """Leave the topic if the block does not end normally."""
+    try:
+        yield
+    except BaseException:
+        subscription.subscriber.close()
+        raise
+
+
+def _resume(subscription: Subscription[Any], last_cursor: str) -> bool:
+    try:
+        subscription.resume(Cursor.parse(last_cursor), or_live=True)
+    except BadUserInput:
+        return False
+    return True
+
+
+def _expired(cursor: Cursor) -> ExecutionResult:
+    metrics.refused(CursorExpired.code)
+    expired = CursorExpired(
+        "The history no longer reaches back to the last event of this client, so it has missed "
+        "events. Fetch the state again; newer events follow"
+    )
+    result = error_result(expired)
+    return ExecutionResult(None, result.errors, {"cursor": str(cursor)})
