@@ -14,6 +14,7 @@ from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.subscription import Subscription
 
 if TYPE_CHECKING:
+    from gqlnotify.plain.router import topic_router
     from gqlnotify.router import GraphQLRouter
     from gqlnotify.topics.publisher import Publisher
 
@@ -34,12 +35,17 @@ __all__ = [
     "escape_segment",
     "is_draining",
     "metrics",
+    "topic_router",
     "unescape_segment",
 ]
 
 
 # Imported on first use: a process that only publishes needs no FastAPI and no Strawberry.
-_ON_DEMAND = {"GraphQLRouter": "gqlnotify.router", "Publisher": "gqlnotify.topics.publisher"}
+_ON_DEMAND = {
+    "GraphQLRouter": "gqlnotify.router",
+    "Publisher": "gqlnotify.topics.publisher",
+    "topic_router": "gqlnotify.plain.router",
+}
 
 
 def __getattr__(name: str) -> Any:

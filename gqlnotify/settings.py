@@ -195,6 +195,11 @@ class Settings(BaseSettings):
         description="Other origins whose pages may open a socket, as JSON; `*` allows all",
     )
 
+    query_token: bool = Field(
+        default=False,
+        description="Take a plain WebSocket's token from `?token=`, which proxies may log",
+    )
+
     max_connections: int = Field(
         default=10_000, gt=0, description="Open sockets and HTTP streams of a process"
     )

@@ -25,7 +25,7 @@ LAYERS = [
     {"execution"},
     {"connections"},
     {"websocket", "http"},
-    {"router"},
+    {"router", "plain"},
     {"server"},
     {"cli"},
     {"__main__"},

@@ -27,6 +27,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "jwks_cache": ("10.5", 10.5),
     "jwks_timeout": ("11.5", 11.5),
     "max_failed_authentications": ("12", 12),
+    "query_token": ("true", True),
     "allowed_origins": ('["https://app.example"]', ("https://app.example",)),
     "max_connections": ("13", 13),
     "max_connections_per_subject": ("14", 14),

@@ -5,6 +5,7 @@ verify the |Origin| field is an origin they expect" (RFC 6455, section 10.2).
 """
 
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -56,6 +57,23 @@ class Origin(NamedTuple):
                 "as in https://example.com"
             )
         return cls(parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme))
+
+
+class AllowedOrigins:
+    """The origins whose pages may open a socket. `*` allows all.
+
+    Raises:
+        ValueError: one of them is not an origin.
+    """
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        self._origins = frozenset(each if each == "*" else Origin.parse(each) for each in origins)
+
+    def __contains__(self, origin: str) -> bool:
+        try:
+            return "*" in self._origins or Origin.parse(origin) in self._origins
+        except ValueError:
+            return False
 
 
 def _is_of(host: str, text: str) -> bool:

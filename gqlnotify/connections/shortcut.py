@@ -175,6 +175,9 @@ class Shortcuts(OnePerLoop):
 
         Nothing may wait for the end of the ASGI call: see `is_unattended`.
         """
+        if scope["path_params"]:
+            # Such a route has many paths, which would fill the table.
+            return
         key = (id(served), scope["path"])
         if key not in self._by_path and len(self._by_path) < _MAX_PATHS:
             self._by_path[key] = _shortcut(scope)
@@ -188,7 +191,7 @@ def _shortcut(scope: Scope) -> Shortcut | None:
         return None
     routes = list(_all_routes(app.router))
     endpoint = _dependency(route.dependant)
-    if scope["path_params"] or endpoint is None or None in routes:
+    if endpoint is None or None in routes:
         return None
     return Shortcut(
         app=app,

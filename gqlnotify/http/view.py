@@ -9,7 +9,7 @@ from strawberry.fastapi import GraphQLRouter
 from strawberry.fastapi.context import CustomContext
 from typing_extensions import TypeVar, override
 
-from gqlnotify.connections.origin import Origin
+from gqlnotify.connections.origin import AllowedOrigins
 
 Context = TypeVar("Context", default=CustomContext)
 RootValue = TypeVar("RootValue", default=None)
@@ -27,17 +27,12 @@ class WithOrigins(GraphQLRouter[Context, RootValue]):
 
     def __init__(self, *args: Any, allowed_origins: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.allowed_origins: Any = frozenset(
-            each if each == "*" else Origin.parse(each) for each in allowed_origins
-        )
+        self.allowed_origins: Any = AllowedOrigins(allowed_origins)
 
     @override
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:
         """Return whether a page of `origin` may open a socket."""
-        try:
-            return "*" in self.allowed_origins or Origin.parse(origin) in self.allowed_origins
-        except ValueError:
-            return False
+        return origin in self.allowed_origins
 
     @override
     async def reject_websocket(self, request: WebSocket) -> WebSocket:

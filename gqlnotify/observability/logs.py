@@ -7,6 +7,7 @@ An application that mounts the router keeps its own logging configuration. It ca
 import logging
 from contextvars import ContextVar
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from typing_extensions import override
 
@@ -35,6 +36,32 @@ class ConnectionIdFilter(logging.Filter):
 def _without_query(argument: object) -> object:
     is_path = isinstance(argument, str) and argument.startswith("/")
     return argument.partition("?")[0] if is_path and isinstance(argument, str) else argument
+
+
+class QueryTokenFilter(logging.Filter):
+    """Removes query strings with a token from the log records of servers."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the arguments of `record`. Every record passes."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(_without_token(each) for each in record.args)
+        return True
+
+
+def hide_query_tokens() -> None:
+    """Keep tokens in addresses out of the logs of uvicorn, whoever configured its logging."""
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, QueryTokenFilter) for each in logger.filters):
+            logger.addFilter(QueryTokenFilter())
+
+
+def _without_token(argument: object) -> object:
+    # Decoded first, because a parameter's name may be percent-encoded too.
+    if isinstance(argument, str) and "token=" in unquote(argument):
+        return argument.partition("?")[0]
+    return argument
 
 
 def log_config(log_format: Literal["text", "json"]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 TEXT = 0x81  # FIN and the opcode of a text frame: RFC 6455, section 5.2
+BINARY = 0x82
 COMPRESSED_TEXT = TEXT | 0x40  # RSV1: RFC 7692, section 6
 # 4 KiB (RFC 7692, section 7.1.2.1). A larger window takes more memory for each connection.
 WINDOW_BITS = 12
@@ -120,6 +121,13 @@ class Batch:
 def text_frame(payload: bytes) -> bytes:
     """Return an unmasked text frame: "A server MUST NOT mask" (RFC 6455, section 5.1)."""
     return _header(TEXT, len(payload)) + payload
+
+
+def message_frame(message: str | bytes) -> bytes:
+    """Return the frame of one message: a text frame for a `str`, else a binary frame."""
+    if isinstance(message, str):
+        return text_frame(message.encode())
+    return _header(BINARY, len(message)) + message
 
 
 def spliced(prefix: Prefix, body: SharedBody) -> bytes:

@@ -45,6 +45,8 @@ RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
 _SLICE_BYTES = 4096
 _MEMORY_LEVEL = 5
+# Longer than the 4 bytes of uvicorn's pings, so that it ignores the pong.
+_PING = b"gqlnotify"
 # No context takeover (RFC 7692, section 7.1.1): a body that is compressed once for all members must
 # not depend on a connection's earlier messages. It also saves 30 kB for each connection.
 _EXTENSIONS = (
@@ -66,7 +68,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     # uses are close together.
     __slots__ = (
         *("_bound", "_collects", "_frames", "_held", "_rate", "_room", "_slice", "_ticks"),
-        *("_has_shortcut", "full", "on_drain"),
+        *("_has_shortcut", "full", "on_drain", "on_frame"),
         *("transport", "close_sent", "conn", "queue", "writable"),
         *("handshake_complete", "scope", "request", "response", "frames"),
     )
@@ -84,6 +86,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         self._rate: Rate | None = None
         self._bound = inf
         self.on_drain: Callable[[], None] | None = None
+        self.on_frame: Callable[[], None] | None = None
         # asyncio's classes would take a fifth of a connection's memory.
         queue: Any = LightQueue()
         writable: Any = LightEvent(is_open=True)
@@ -153,6 +156,12 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         # 6455, section 5.5.1). The close frame may be ours, or uvicorn's answer to the peer's.
         if not self.close_sent and not self.transport.is_closing():
             self.transport.write(data)
+
+    def ping(self) -> None:
+        """Send a ping that uvicorn's own pings do not know of."""
+        if not self.close_sent and not self.transport.is_closing():
+            self.conn.send_ping(_PING)
+            self._write(b"".join(self.conn.data_to_send()))
 
     async def drained(self) -> None:
         """Wait until the connection is no longer full, or is lost."""
@@ -288,6 +297,8 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             self.abort()
         elif self._allows(len(events)):
             super().handle_events()
+            if self.on_frame is not None:
+                self.on_frame()
         else:
             flood = TooManyMessages("Too many messages")
             refused(flood.label)

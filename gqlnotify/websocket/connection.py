@@ -50,7 +50,7 @@ class Connection:
         self._transport = transport_of(websocket, self._frames)
         self.writer = (
             AsgiWriter(
-                websocket.send_text,
+                self._send_through_asgi,
                 self._transport,
                 uvicorn_frames(websocket),
                 compress_above=settings.compress_above,
@@ -71,7 +71,7 @@ class Connection:
             self._log.closed(message.get("code") or _NO_STATUS)
             return None
         text: str | None = message.get("text")
-        return text if text is not None else b""
+        return text if text is not None else bytes(message.get("bytes") or b"")
 
     def open(self) -> None:
         """Start the writer."""
@@ -99,6 +99,16 @@ class Connection:
         """Call `leave` when the server is about to stop, if the server supports that."""
         if self._frames is not None:
             self._frames.on_drain = leave
+
+    def on_frame(self, heard: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `heard` for the peer's frames, pongs included, and return what sends a ping.
+
+        Returns None if the server shows only messages.
+        """
+        if self._frames is None:
+            return None
+        self._frames.on_frame = heard
+        return self._frames.ping
 
     def limit_frames(self) -> bool:
         """Limit the peer's frames; return False if the server shows only whole messages."""
@@ -130,10 +140,20 @@ class Connection:
         text = encoded.decode() if isinstance(encoded, bytes) else encoded
         if not text.isascii():
             text.encode()
+        await self.send_encoded(text)
+
+    async def send_encoded(self, message: str | bytes) -> None:
+        """Send a message as it is, text or binary; wait while the peer is slow to read."""
         if not self.writer.closed:
-            self.writer.write(text)
-            metrics.sent_bytes.inc(len(text))
+            self.writer.write(message)
+            metrics.sent_bytes.inc(len(message))
         await self.drained()
+
+    async def _send_through_asgi(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            await self.websocket.send_text(message)
+        else:
+            await self.websocket.send_bytes(message)
 
     async def drained(self) -> None:
         """Wait while the peer is slow to read."""

@@ -1,6 +1,7 @@
 """What every kind of socket does from its first to its last message, whatever it speaks."""
 
 import asyncio
+import json
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
@@ -25,14 +26,17 @@ class Lifecycle(metrics.Sampled):
     Args:
         access: decides who may connect, and counts the connections.
         websocket: the socket, accepted before `handle` is called.
-        encode: encodes the messages that are objects.
+        encode: encodes messages that are not encoded yet.
     """
 
     internal_error: ClassVar[int]
     """The code that the socket closes with if the application or the library fails."""
 
     def __init__(
-        self, access: Access, websocket: WebSocket, encode: Callable[[object], str | bytes]
+        self,
+        access: Access,
+        websocket: WebSocket,
+        encode: Callable[[object], str | bytes] = json.dumps,
     ) -> None:
         settings = access.settings
         self._access = access

@@ -15,7 +15,7 @@ from typing_extensions import override
 from gqlnotify.connections.asgi_adapter import socket_transport
 from gqlnotify.connections.peer import Transport, transport_under
 from gqlnotify.connections.uvicorn_frames import UvicornFrames
-from gqlnotify.protocol.frames import Batch, Prefix, text_frame
+from gqlnotify.protocol.frames import Batch, Prefix, message_frame
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent
 
@@ -67,6 +67,12 @@ class Frames(Protocol):
     on_drain: Callable[[], None] | None
     """Called when the server is about to stop, if set."""
 
+    on_frame: Callable[[], None] | None
+    """Called when the peer has sent frames, pongs included, if set."""
+
+    def ping(self) -> None:
+        """Send a ping, which the peer's WebSocket library answers with a pong."""
+
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Make the server wait for `task` before it shuts down."""
 
@@ -87,8 +93,8 @@ class Writer(Protocol):
     def held(self) -> int:
         """How many bytes wait for the peer, as far as this process can see."""
 
-    def write(self, text: str) -> None:
-        """Send one message."""
+    def write(self, message: str | bytes) -> None:
+        """Send one message, text or binary."""
 
     def push(self, prefix: Prefix, batch: Batch) -> bool:
         """Send all messages of `batch` with the id of `prefix`. Return False if there is no room.
@@ -139,8 +145,8 @@ class DirectWriter(Writer):
         return self._frames.held
 
     @override
-    def write(self, text: str) -> None:
-        self._frames.write(text_frame(text.encode()))
+    def write(self, message: str | bytes) -> None:
+        self._frames.write(message_frame(message))
 
     @override
     def push(self, prefix: Prefix, batch: Batch) -> bool:
@@ -179,7 +185,7 @@ class AsgiWriter(Writer):
 
     def __init__(
         self,
-        send: Callable[[str], Awaitable[None]],
+        send: Callable[[str | bytes], Awaitable[None]],
         transport: Transport | None = None,
         frames: UvicornFrames | None = None,
         *,
@@ -194,7 +200,7 @@ class AsgiWriter(Writer):
         self._below_at_once = compress_above if compresses else FULL_BYTES
         # How much was written at once since the background task last ran.
         self._ahead = 0
-        self._outbox: deque[str] = deque()
+        self._outbox: deque[str | bytes] = deque()
         self._held = 0
         self._more = LightEvent()
         self._room = LightEvent(is_open=True)
@@ -211,9 +217,10 @@ class AsgiWriter(Writer):
         return self._held + self._below
 
     @override
-    def write(self, text: str) -> None:
-        if len(text) >= self._below_at_once or not self._write_at_once(text_frame(text.encode())):
-            self._queue(text)
+    def write(self, message: str | bytes) -> None:
+        small = len(message) < self._below_at_once
+        if not (small and self._write_at_once(message_frame(message))):
+            self._queue(message)
 
     def _write_at_once(self, frames: bytes) -> bool:
         """Write `frames` if nothing waits before them; return False if they have to wait.
@@ -229,9 +236,9 @@ class AsgiWriter(Writer):
         self._ahead = ahead
         return True
 
-    def _queue(self, text: str) -> None:
-        self._outbox.append(text)
-        self._held += len(text)
+    def _queue(self, message: str | bytes) -> None:
+        self._outbox.append(message)
+        self._held += len(message)
         if self._held >= FULL_BYTES:
             self._room.clear()
         self._empty.clear()
@@ -265,9 +272,9 @@ class AsgiWriter(Writer):
     async def _run(self) -> None:
         while True:
             while self._outbox:
-                text = self._outbox.popleft()
-                await self._send(text)
-                self._held -= len(text)
+                message = self._outbox.popleft()
+                await self._send(message)
+                self._held -= len(message)
                 if not self._outbox:
                     self._empty.set()
                 await self._make_room()

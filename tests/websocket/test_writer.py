@@ -34,11 +34,19 @@ def writer_to(websocket: WebSocket, *, at_once: bool) -> Writer:
     if frames is not None:
         return DirectWriter(frames, compress_above=1000)
     if not at_once:
-        return AsgiWriter(websocket.send_text)
+        return AsgiWriter(sender(websocket))
     known = uvicorn_frames(websocket)
     assert known is not None
     transport = socket_transport(websocket)
-    return AsgiWriter(websocket.send_text, transport, known, compress_above=1000)
+    return AsgiWriter(sender(websocket), transport, known, compress_above=1000)
+
+
+def sender(websocket: WebSocket) -> Callable[[str | bytes], Awaitable[None]]:
+    async def send(message: str | bytes) -> None:
+        assert isinstance(message, str)
+        await websocket.send_text(message)
+
+    return send
 
 
 def is_full(writer: Writer) -> bool:
@@ -190,10 +198,10 @@ class Slow:
     """A server that accepts a message only when the test allows it."""
 
     def __init__(self) -> None:
-        self.taken: list[str] = []
+        self.taken: list[str | bytes] = []
         self.permits = asyncio.Semaphore(0)
 
-    async def send(self, text: str) -> None:
+    async def send(self, text: str | bytes) -> None:
         await self.permits.acquire()
         self.taken.append(text)
 

@@ -1,0 +1,1 @@
+"""Topics over a plain WebSocket, for clients without GraphQL."""

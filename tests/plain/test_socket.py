@@ -1,0 +1,256 @@
+"""A plain WebSocket gets the events of its topic, and publishes to it."""
+
+import json
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from websockets.exceptions import InvalidStatus
+
+from gqlnotify import Principal, TopicManager, errors, topic_router
+from tests.e2e.tokens import token
+from tests.plain.support import BINARY, CLASSES, JSON, App, locked, served
+from tests.servers import running
+from tests.waiting import wait_until
+
+both = pytest.mark.parametrize("ws", CLASSES, ids=["direct", "portable"])
+
+
+@both
+async def test_a_client_gets_events_with_their_cursors(ws: Any) -> None:
+    async with served(ws) as app, app.client() as client:
+        await client.ready()
+        cursor = await app.topics.publish("news", {"text": "é"})
+        assert await client.event() == {"type": "event", "cursor": cursor, "data": {"text": "é"}}
+
+
+@both
+async def test_a_client_resumes_after_a_cursor(ws: Any) -> None:
+    async with served(ws) as app:
+        async with app.client() as client:
+            start = await client.ready()
+            await app.topics.publish("news", 0)
+            seen = (await client.event())["cursor"]
+        for number in range(1, 300):
+            await app.topics.publish("news", number)
+        async with app.client(after=seen) as client:
+            assert await client.ready() == seen
+            assert await client.data(299) == list(range(1, 300))
+            await app.topics.publish("news", 300)
+            assert await client.data(1) == [300]
+        # The position of a client that has seen no event yet serves too.
+        async with app.client(after=start) as client:
+            await client.ready()
+            assert await client.data(301) == list(range(301))
+
+
+async def test_a_cursor_that_has_expired_closes_with_what_to_do() -> None:
+    async with served(history_length=2) as app:
+        first = await app.topics.publish("news", 0)
+        for number in range(10):
+            await app.topics.publish("news", number)
+        async with app.client(after=first) as client:
+            close = await client.closed()
+        assert close.code == 1008
+        assert close.reason.startswith("CURSOR_EXPIRED: Fetch the state, then connect without")
+        async with app.client(after="nonsense") as client:
+            close = await client.closed()
+        assert (close.code, close.reason[:15]) == (1008, "BAD_USER_INPUT:")
+
+
+@both
+async def test_what_a_client_sends_is_published_with_its_subject_as_the_author(ws: Any) -> None:
+    async with locked(ws) as app:
+        async with app.client(token=token("alice")) as alice, app.client(token=token("bob")) as bob:
+            await alice.ready()
+            await bob.ready()
+            for sent in ("hello", '{"text": "hi"}', "5"):
+                await alice.send(sent)
+            events = await bob.data(3)
+            answers = [await alice.receive() for _ in range(6)]
+        assert events == [
+            {"author": "alice", "data": data} for data in ("hello", {"text": "hi"}, 5)
+        ]
+        assert [each["type"] for each in answers].count("published") == 3
+        assert {each["cursor"] for each in answers if each["type"] == "published"} == {
+            each["cursor"] for each in answers if each["type"] == "event"
+        }
+
+
+@both
+async def test_binary_messages_arrive_as_binary_frames_or_as_base64(ws: Any) -> None:
+    content = bytes(range(256)) * 300
+    async with (
+        locked(ws, message_max_bytes=200_000) as app,
+        app.client(token=token("alice"), subprotocols=[BINARY]) as alice,
+        app.client(token=token("bob"), subprotocols=[JSON]) as bob,
+    ):
+        assert alice.connection.subprotocol == BINARY
+        assert bob.connection.subprotocol == JSON
+        await alice.ready()
+        await bob.ready()
+        await bob.send(content)
+        frame = await alice.frame()
+        assert isinstance(frame, bytes)
+        header, _, received = frame.partition(b"\n")
+        assert received == content
+        message = json.loads(header)
+        assert message["data"] == {"author": "bob", "data": {"$binary": len(content)}}
+        received_by_bob = {m["type"]: m for m in [await bob.receive(), await bob.receive()]}
+        assert received_by_bob["published"]["cursor"] == message["cursor"]
+        [encoded] = received_by_bob["event"]["data"]["data"].values()
+        assert len(encoded) == len(content) * 4 // 3
+
+        await bob.send('"text stays text"')
+        assert (await alice.event())["data"] == {"author": "bob", "data": "text stays text"}
+
+
+async def test_a_message_that_is_not_published_gets_an_error_and_the_socket_stays() -> None:
+    reader = token("alice", publish=["other"])
+    async with locked() as app, app.client(token=reader) as client:
+        await client.ready()
+        await client.send("hello")
+        error = await client.receive()
+        assert (error["type"], error["code"]) == ("error", "FORBIDDEN")
+        await app.topics.publish("news", 1)
+        assert await client.data(1) == [1]
+
+
+@pytest.mark.parametrize("message", ["text", "NaN", '"\\ud800"', "[" * 5000 + "]" * 5000])
+async def test_json_that_can_not_be_published_is_refused(message: str) -> None:
+    async with locked() as app, app.client(token=token(), subprotocols=[JSON]) as client:
+        await client.ready()
+        await client.send(message)
+        error = await client.receive()
+        assert (error["type"], error["code"]) == ("error", "BAD_USER_INPUT")
+
+
+async def test_nobody_publishes_where_no_tokens_are_required() -> None:
+    async with served() as app, app.client() as client:
+        await client.ready()
+        await client.send("hello")
+        assert (await client.receive())["code"] == "FORBIDDEN"
+
+
+async def test_the_topics_of_the_library_itself_are_closed() -> None:
+    for serve in (served, locked):
+        async with (
+            serve() as app,
+            app.client("/notifications/gqlnotify.revoked", token=token()) as client,
+        ):
+            close = await client.closed()
+            assert (close.code, close.reason[:10]) == (1008, "FORBIDDEN:")
+
+
+async def test_an_application_publishes_in_its_own_way() -> None:
+    async def publish(topic: str, data: Any, author: str) -> Any:
+        if data == "spam":
+            raise errors.BadUserInput("No spam")
+        if data == "bug":
+            raise ValueError("a secret")
+        return await topics.publish(topic, f"{author}: {data}")
+
+    topics = TopicManager()
+    router = topic_router(
+        topics,
+        publish=publish,
+        authenticate=lambda token, _: Principal(str(token), subscribe=("*",), publish=("*",)),
+    )
+    application = App(topics, FastAPI())
+    application.app.include_router(router)
+    async with (
+        running(application.app) as application.origin,
+        application.client(token="alice") as client,
+    ):
+        await client.ready()
+        await client.send("spam")
+        assert (await client.receive())["message"] == "No spam"
+        await client.send("bug")
+        assert (await client.receive())["message"] == "Internal server error"
+        await client.send("hi")
+        messages = [await client.receive(), await client.receive()]
+        assert "alice: hi" in [message.get("data") for message in messages]
+
+
+@both
+@pytest.mark.parametrize("how", ["include", "mount", "starlette"])
+async def test_it_works_wherever_it_is_mounted(ws: Any, how: str) -> None:
+    app = App.of(prefix="/ws")
+    outer: Any = app.app
+    if how == "mount":
+        outer = FastAPI()
+        outer.mount("/api", app.app)
+    if how == "starlette":
+        outer = Starlette(routes=[Mount("/ws", app=topic_router(app.topics))])
+    path = f"{'/api' if how == 'mount' else ''}/ws/notifications/news"
+    async with running(outer, ws=ws) as app.origin, app.client(path) as client:
+        await client.ready()
+        await app.topics.publish("news", 1)
+        assert await client.data(1) == [1]
+
+
+@both
+async def test_a_message_that_is_too_large_closes(ws: Any) -> None:
+    async with locked(ws, message_max_bytes=1000) as app, app.client(token=token()) as client:
+        await client.ready()
+        await client.send("x" * 1001)
+        assert (await client.closed()).code == 1009
+
+
+@both
+async def test_too_many_messages_close(ws: Any) -> None:
+    async with (
+        locked(ws, message_rate=1, message_burst=5) as app,
+        app.client(token=token(publish=[])) as client,
+    ):
+        await client.ready()
+        for _ in range(5):
+            await client.send("x")
+        for _ in range(5):
+            assert (await client.receive())["code"] == "FORBIDDEN"
+        await client.send("x")
+        assert (await client.closed()).code == 1008
+
+
+@both
+async def test_sockets_are_counted_and_limited(ws: Any) -> None:
+    limits = {"max_connections": 2, "max_connections_per_subject": 1}
+    async with locked(ws, **limits) as app:
+        async with app.client(token=token("alice")) as alice:
+            await alice.ready()
+            async with app.client(token=token("alice")) as second:
+                close = await second.closed()
+                assert (close.code, close.reason) == (1013, "Too many connections of this subject")
+        async with app.client(token=token("alice")) as alice:
+            await alice.ready()
+
+
+async def test_a_page_of_another_origin_gets_no_socket() -> None:
+    async with served(allowed_origins=("https://good.example",)) as app:
+        with pytest.raises(InvalidStatus) as refused:
+            async with app.client(headers={"origin": "https://evil.example"}):
+                pass
+        assert refused.value.response.status_code == 403
+        async with app.client(headers={"origin": "https://good.example"}) as client:
+            await client.ready()
+
+
+async def test_a_silent_peer_is_pinged_and_dropped() -> None:
+    async with (
+        served(CLASSES[0], ping_interval=0.1, ping_timeout=0.3) as app,
+        app.client() as alive,
+        app.client() as dead,
+    ):
+        await alive.ready()
+        await dead.ready()
+        dead.connection.transport.pause_reading()
+        await wait_until(lambda: len(subscribers(app)) == 1)
+        await app.topics.publish("news", 1)
+        assert await alive.data(1) == [1]
+        dead.connection.transport.abort()
+
+
+def subscribers(app: App) -> list[Any]:
+    return [s for topic in app.topics._live_topics.values() for s in topic.subscribers]
