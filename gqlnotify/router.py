@@ -32,6 +32,7 @@ from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
+from gqlnotify.http.cookie import token_in_cookie
 from gqlnotify.http.handler import (
     GraphQLOverHTTP,
     document_id_of,
@@ -70,8 +71,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     Raises:
         ValueError: tokens are required, but the legacy subprotocol or another WebSocket handler
             would not check them; the key does not fit the algorithm; an allowed origin is not an
-            origin; or the file of persisted operations is invalid, or missing
-            although only persisted operations are allowed.
+            origin, or is `*` although a cookie may have the token; or the file of persisted
+            operations is invalid, or missing although only persisted operations are allowed.
         OSError: the file of persisted operations can't be read.
     """
 
@@ -97,6 +98,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             # GraphiQL does not work without introspection.
             arguments.arguments["graphql_ide"] = None
         super().__init__(*arguments.args, **arguments.kwargs)
+        if settings.token_cookie is not None:
+            _refuse_any_page(self, settings.token_cookie)
         make_executions = partial(
             execution.Executions,
             encode=self.encode_json,
@@ -209,10 +212,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     def _check_websocket_origin(self, request: Any) -> bool:
         # Strawberry's method logs each refusal, so any page could fill the log.
         origin = foreign_origin(request.headers)
-        if origin is None:
-            return True
-        allowed = self.is_websocket_origin_allowed(request, origin)
-        if plain_result(allowed, "is_websocket_origin_allowed"):
+        if origin is None or _allows(self, request, origin):
             return True
         self._gqlnotify.foreign_origins.add(origin)
         return False
@@ -229,8 +229,19 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
 async def _http_viewer(router: GraphQLRouter[Any, Any], request: Request) -> Viewer | None:
     if router.should_render_graphql_ide(router.request_adapter_class(request)):
         return None
-    header = request.headers.get("authorization")
-    return await router._gqlnotify.admit(find_token({"authorization": header}), request)
+    token = find_token({"authorization": request.headers.get("authorization")})
+    if token is None:
+        token = token_in_cookie(
+            request,
+            router._gqlnotify.settings.token_cookie,
+            partial(_allows, router, request),
+        )
+    return await router._gqlnotify.admit(token, request)
+
+
+def _allows(router: GraphQLRouter[Any, Any], connection: Any, origin: str) -> bool:
+    allowed = router.is_websocket_origin_allowed(connection, origin)
+    return bool(plain_result(allowed, "is_websocket_origin_allowed"))
 
 
 def _defaults(settings: Settings) -> dict[str, Any]:
@@ -255,6 +266,14 @@ def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:
             f"The graphql_transport_ws_handler_class {handler!r} runs operations without a check "
             f"of the token. Derive it from {GraphQLTransportWSHandler.__module__}."
             f"{GraphQLTransportWSHandler.__name__}, or do not require tokens"
+        )
+
+
+def _refuse_any_page(router: GraphQLRouter[Any, Any], cookie: str) -> None:
+    if "*" in router.allowed_origins:
+        raise ValueError(
+            "With * in GQLNOTIFY_ALLOWED_ORIGINS, every page could use the token that a visitor "
+            f"has in the cookie {cookie!r}. Name the origins, or unset GQLNOTIFY_TOKEN_COOKIE"
         )
 
 

@@ -185,6 +185,11 @@ class Settings(BaseSettings):
         description="How long fetched keys are used before they are fetched again",
     )
     jwks_timeout: float = Field(default=5, gt=0, description="How long fetching the keys may take")
+    token_cookie: str | None = Field(
+        default=None,
+        pattern=r"^[\w.-]+$",
+        description="If set, the cookie with the token of an HTTP request without `Authorization`",
+    )
     max_failed_authentications: int = Field(
         default=20,
         gt=0,

@@ -26,6 +26,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "jwks_url": ("https://keys.example/jwks.json", "https://keys.example/jwks.json"),
     "jwks_cache": ("10.5", 10.5),
     "jwks_timeout": ("11.5", 11.5),
+    "token_cookie": ("session", "session"),
     "max_failed_authentications": ("12", 12),
     "query_token": ("true", True),
     "allowed_origins": ('["https://app.example"]', ("https://app.example",)),
