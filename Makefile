@@ -11,6 +11,8 @@ COMPAT_TESTS := $(addprefix tests/,connections execution http server websocket t
 SECONDS := 60
 # Most tests wait for other processes: more of them at once than there are cores.
 PROCESSES := 4
+# Else each of the hundreds of servers that the tests start would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install serve unit test compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
