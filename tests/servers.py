@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import uvicorn
 from starlette.types import ASGIApp
+from typing_extensions import override
 
 from tests.ports import PortTaken, on_a_free_port
 from tests.waiting import SCALE
@@ -211,6 +212,46 @@ def run_node(script: str, **options: Any) -> Any:
         return json.loads(output)
 
 
+class PromptServer(uvicorn.Server):
+    """Stops at once. uvicorn looks ten times a second whether to stop, and then pauses as long."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stopping.set()
+
+    @override
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self._stopping.wait()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if not await self._is_idle():
+            await super().shutdown(sockets)
+            return
+        for server in self.servers:
+            server.close()
+            await server.wait_closed()
+        await self.lifespan.shutdown()
+
+    async def _is_idle(self) -> bool:
+        state = self.server_state
+        # The event loop needs some turns to see that clients have closed their connections.
+        for _ in range(10):
+            if not state.connections and not state.tasks:
+                return True
+            await asyncio.sleep(0)
+        return False
+
+
 @asynccontextmanager
 async def running(
     application: ASGIApp, *, ws: type[asyncio.Protocol] | Literal["auto"] = "auto", **options: Any
@@ -229,7 +270,7 @@ async def running(
         config = uvicorn.Config(
             application, log_config=None, timeout_graceful_shutdown=2, ws=ws, **options
         )
-        server = uvicorn.Server(config)
+        server = PromptServer(config)
         task = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             async with patience():
@@ -238,5 +279,5 @@ async def running(
                     await asyncio.sleep(0)
             yield f"127.0.0.1:{listening.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.stop()
             await task

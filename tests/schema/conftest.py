@@ -17,6 +17,7 @@ from schema.outbox import Outbox
 from schema.settings import TaskSettings
 from schema.store import TaskStore
 from tests.schema.client import PATIENCE, SECRET, Client
+from tests.servers import PromptServer
 
 
 @pytest.fixture
@@ -44,13 +45,13 @@ async def serving(app: FastAPI, socket: Path) -> AsyncIterator[Client]:
         log_config=None,
         timeout_graceful_shutdown=2,
     )
-    server = uvicorn.Server(config)
+    server = PromptServer(config)
     running = asyncio.create_task(server.serve())
     try:
         await until(lambda: server.started or running.done())
         yield Client(socket)
     finally:
-        server.should_exit = True
+        server.stop()
         await running
 
 
