@@ -3,9 +3,9 @@
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import ndiff
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,8 +53,7 @@ class Client:
         """How many lines of the program by hand are not in the unchanged one."""
         if self.by_hand is None:
             return 0
-        before, after = map(_lines, (self.unchanged, self.by_hand))
-        return sum(line.startswith("+ ") for line in ndiff(before, after))
+        return (_lines(self.by_hand) - _lines(self.unchanged)).total()
 
 
 def command(program: Path) -> Sequence[str]:
@@ -64,8 +63,10 @@ def command(program: Path) -> Sequence[str]:
     return ["node", "--import", str(PROGRAMS / "browser.mjs"), str(program)]
 
 
-def _lines(program: str) -> list[str]:
-    return (PROGRAMS / program).read_text().splitlines()
+def _lines(program: str) -> Counter[str]:
+    """Return the lines of a program, but for their indentation and for those of brackets alone."""
+    lines = map(str.strip, (PROGRAMS / program).read_text().splitlines())
+    return Counter(line for line in lines if re.search(r"\w", line))
 
 
 CLIENTS_OF_THE_TABLE = (

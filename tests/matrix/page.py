@@ -34,19 +34,20 @@ def table(counted: Mapping[str, Tally], plan: Plan, *, today: date) -> str:
         f" {plan.outage:g} s, {plan.restarts} deploys and {plan.restarts} kills of its server,"
         f" and up to {events} events."
     )
+    ran = [c for c in CLIENTS_OF_THE_TABLE if any(p.name in counted for _, p in c.programs)]
     summary = ["client", "version", "works", "unchanged", "with the helper", "by hand"]
     phases = ["unchanged, lost / repeated", *PHASES]
     parts = [
-        [measured],
-        _markdown([summary, *(_summary(c, counted) for c in CLIENTS_OF_THE_TABLE)]),
-        _markdown([phases, *(_phases(c, counted) for c in CLIENTS_OF_THE_TABLE)]),
+        measured,
+        _markdown([summary, *(_summary(c, counted) for c in ran)]),
+        _markdown([phases, *(_phases(c, counted) for c in ran)]),
     ]
-    return "\n".join("\n".join(["", *part, ""]) for part in parts).strip("\n").join("\n\n")
+    return "\n{}\n\n".format("\n\n".join(parts))
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
     head, *others = rows
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others))
 
 
 def _summary(client: Client, counted: Mapping[str, Tally]) -> list[str]:
@@ -55,7 +56,7 @@ def _summary(client: Client, counted: Mapping[str, Tally]) -> list[str]:
     works = _UNKNOWN if unchanged is None else "yes" if unchanged.events else "no"
     by_hand = _effect(tallies.get("by hand"))
     if client.by_hand:
-        by_hand = f"{client.lines_by_hand} lines: {by_hand}"
+        by_hand = f"+{client.lines_by_hand} lines: {by_hand}"
     cells = [works, _effect(unchanged), _effect(tallies.get("helper")), by_hand]
     return [f"[{client.name}](#{client.anchor})", client.version, *cells]
 

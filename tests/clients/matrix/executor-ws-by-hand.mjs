@@ -12,7 +12,7 @@ const execute = buildGraphQLWSExecutor(
 );
 
 const document = parse('subscription { notifications(topic: "news") { payload } }');
-const extensions = {};
+const extensions = { after: null };
 for await (const result of await execute({ document, extensions })) {
   extensions.after = result.extensions.cursor;
   console.log(JSON.stringify(result));

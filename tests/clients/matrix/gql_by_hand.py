@@ -6,11 +6,7 @@ from gql import Client, gql
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
 
-NEWS = gql(
-    """
-    subscription ($after: String) { notifications(topic: "news", after: $after) { payload } }
-    """
-)
+NEWS = gql('subscription { notifications(topic: "news") { payload } }')
 
 
 async def main() -> None:
@@ -18,13 +14,11 @@ async def main() -> None:
         f"ws://{os.environ['SERVER']}/graphql",
         init_payload={"Authorization": f"Bearer {os.environ['TOKEN']}"},
     )
-    after = None
     while True:
-        NEWS.variable_values = {"after": after}
         try:
             async with Client(transport=transport) as session:
                 async for result in session.subscribe(NEWS, get_execution_result=True):
-                    after = (result.extensions or {}).get("cursor", after)
+                    NEWS.extensions = {"after": (result.extensions or {}).get("cursor")}
                     print(json.dumps(result.formatted), flush=True)
         except (TransportError, OSError):
             await asyncio.sleep(0.1)

@@ -7,11 +7,14 @@ const client = createClient({
   shouldRetry: () => true,
 });
 
-client.subscribe(
-  { query: 'subscription { notifications(topic: "news") { payload } }' },
-  {
-    next: (result) => console.log(JSON.stringify(result)),
-    error: (error) => console.error('refused', error),
-    complete() {},
+const payload = {
+  query: 'subscription { notifications(topic: "news") { payload } }',
+};
+
+client.subscribe(payload, {
+  next(result) {
+    console.log(JSON.stringify(result));
   },
-);
+  error: (error) => console.error('refused', error),
+  complete() {},
+});

@@ -1,4 +1,4 @@
-import { Client, fetchExchange, gql } from '@urql/core';
+import { Client, createRequest, fetchExchange, gql } from '@urql/core';
 
 const client = new Client({
   url: `http://${process.env.SERVER}/graphql`,
@@ -8,20 +8,14 @@ const client = new Client({
   fetchOptions: () => ({ headers: { Authorization: `Bearer ${process.env.TOKEN}` } }),
 });
 
-const NEWS = gql`
-  subscription ($after: String) {
-    notifications(topic: "news", after: $after) {
-      payload
-    }
-  }
-`;
+const NEWS = gql`subscription { notifications(topic: "news") { payload } }`;
 let after;
 
 // urql does not subscribe again by itself.
 function follow() {
   const again = () => setTimeout(follow, 100);
   const { unsubscribe } = client
-    .subscription(NEWS, { after })
+    .executeSubscription(createRequest(NEWS, {}, { after }))
     .subscribe(({ data, error, extensions }) => {
       after = extensions?.cursor ?? after;
       if (!error) return console.log(JSON.stringify({ data, extensions }));

@@ -8,11 +8,13 @@ const client = new Client({
   fetchOptions: () => ({ headers: { Authorization: `Bearer ${process.env.TOKEN}` } }),
 });
 
+const NEWS = gql`subscription { notifications(topic: "news") { payload } }`;
+
 // urql does not subscribe again by itself.
 function follow() {
   const again = () => setTimeout(follow, 100);
   const { unsubscribe } = client
-    .subscription(gql`subscription { notifications(topic: "news") { payload } }`, {})
+    .subscription(NEWS, {})
     .subscribe(({ data, error, extensions }) => {
       if (!error) return console.log(JSON.stringify({ data, extensions }));
       unsubscribe();

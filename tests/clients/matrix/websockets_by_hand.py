@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 from typing import Any
+from uuid import uuid4
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -14,6 +15,7 @@ NEWS: dict[str, Any] = {
     "query": 'subscription { notifications(topic: "news") { payload } }',
     "extensions": {},
 }
+ID = str(uuid4())  # the same for each connection
 
 
 async def main() -> None:
@@ -24,7 +26,7 @@ async def main() -> None:
                 message = json.loads(text)
                 match message["type"]:
                     case "connection_ack":
-                        news = {"id": "1", "type": "subscribe", "payload": NEWS}
+                        news = {"id": ID, "type": "subscribe", "payload": NEWS}
                         await socket.send(json.dumps(news))
                     case "ping":
                         await socket.send(json.dumps({**message, "type": "pong"}))

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+from typing import Any
 from uuid import uuid4
 
 from websockets.asyncio.client import connect
@@ -10,7 +11,9 @@ from websockets.typing import Subprotocol
 PROTOCOL = Subprotocol("graphql-transport-ws")
 URL = f"ws://{os.environ['SERVER']}/graphql"
 INIT = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
-NEWS = {"query": 'subscription { notifications(topic: "news") { payload } }'}
+NEWS: dict[str, Any] = {
+    "query": 'subscription { notifications(topic: "news") { payload } }',
+}
 ID = str(uuid4())  # the same for each connection
 
 
