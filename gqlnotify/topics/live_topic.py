@@ -127,11 +127,16 @@ class LiveTopic:
     async def read(self, after: Cursor) -> deque[Event]:
         """Return the page of the history after `after`, for a subscriber the buffer can't serve.
 
+        The buffer keeps a page that ends where it begins. After a restart, all clients resume after
+        about the same cursor, and only the first one reads the history.
+
         Raises:
             CursorExpired: The history does not reach back to `after` either.
             BrokerUnavailable: The broker can't be reached.
         """
-        return deque(await self._broker.read(self.topic, after, PAGE_SIZE))
+        page = await self._broker.read(self.topic, after, PAGE_SIZE)
+        self.buffer.prepend(after, page)
+        return deque(page)
 
     def deliver(self, event: Event) -> None:
         """Take an event from the broker's live path."""

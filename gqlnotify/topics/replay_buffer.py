@@ -10,7 +10,7 @@ epoch also goes through the history, which alone knows where that epoch continue
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from gqlnotify.event import Cursor, Event
@@ -50,6 +50,18 @@ class ReplayBuffer:
             elif not self.reaches_back_to(event.cursor):
                 return False
         return True
+
+    def prepend(self, after: Cursor, events: Sequence[Event]) -> None:
+        """Take the events between `after` and this buffer, if all of them are here and have room.
+
+        `events` follow `after` in the history, and may go on beyond the start of this buffer.
+        """
+        missing = self._before_first.seq - after.seq
+        if not 0 < missing <= min(len(events), self._size - len(self._events)):
+            return
+        if events[missing - 1].cursor == self._before_first:
+            self._events.extendleft(reversed(events[:missing]))
+            self._before_first = after
 
     def restart(self, head: Cursor) -> None:
         """Continue from `head`, after a gap. From now on, earlier positions are `NotBuffered`."""

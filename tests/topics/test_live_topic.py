@@ -436,3 +436,34 @@ async def test_a_possible_gap_in_the_same_tick_does_not_undo_a_cancel() -> None:
     topic.cancel()
     await wait_until(lambda: asyncio.all_tasks() <= before)
     assert broker.reads == 1
+
+
+# clients that resume after the same cursor
+
+
+class CountingReads(MemoryBroker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
+        self.reads += 1
+        return await super().read(topic, after, limit)
+
+
+async def test_only_the_first_that_resumes_from_before_the_buffer_reads_the_history() -> None:
+    broker = CountingReads()
+    async with leaving_nothing(TopicManager(broker)) as manager:
+        cursors = await publish_all(manager, range(6))
+        first = await started(manager.subscribe(NUMBERS, after=cursors[0]))
+        await publish_all(manager, [6])
+        others = [
+            await started(manager.subscribe(NUMBERS, after=after)) for after in cursors[:3] * 2
+        ]
+
+        assert broker.reads == 1
+        assert await take(first, 6) == [1, 2, 3, 4, 5, 6]
+        for begin, stream in zip((1, 2, 3) * 2, others, strict=True):
+            assert await take(stream, 7 - begin) == list(range(begin, 7))
+            await stream.aclose()
+        await first.aclose()

@@ -190,6 +190,42 @@ def test_a_position_of_another_epoch_is_not_buffered_though_its_number_is() -> N
             buffer.after(Cursor(EPOCH + 1, seq))
 
 
+# pages of history from before the buffer
+
+
+def test_a_page_that_ends_where_the_buffer_begins_extends_it_backwards() -> None:
+    buffer = buffer_of(4, holding=[5])
+    buffer.prepend(Cursor(EPOCH, 2), [event(3), event(4), event(5)])
+
+    assert read(buffer, 2) == [3, 4, 5]
+    assert buffer.offer(event(6))
+    assert read(buffer, 2) == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param([event(3)], id="it ends before the buffer"),
+        pytest.param([event(3), event(4, EPOCH + 1)], id="the history has another epoch there"),
+        pytest.param([], id="it is empty"),
+    ],
+)
+def test_a_page_that_does_not_meet_the_buffer_is_not_taken(page: Sequence[Event]) -> None:
+    buffer = buffer_of(4, holding=[5])
+    buffer.prepend(Cursor(EPOCH, 2), page)
+
+    assert not buffer.reaches_back_to(Cursor(EPOCH, 2))
+    assert read(buffer, 4) == [5]
+
+
+def test_a_page_evicts_no_newer_event() -> None:
+    buffer = buffer_of(4, size=3, holding=[5, 6])
+    buffer.prepend(Cursor(EPOCH, 2), [event(3), event(4)])
+
+    assert not buffer.reaches_back_to(Cursor(EPOCH, 2))
+    assert read(buffer, 4) == [5, 6]
+
+
 # a buffer compared with a list
 
 
@@ -216,6 +252,11 @@ class Model:
     def take(self, cursor: Cursor) -> None:
         self.positions = [*self.positions, cursor][-self.size - 1 :]
 
+    def prepend(self, after: Cursor, page: Sequence[Cursor]) -> None:
+        if self.positions[0] in page:
+            longer = [after, *page[: page.index(self.positions[0])], *self.positions]
+            self.positions = longer if len(longer) <= self.size + 1 else self.positions
+
     def after(self, position: Cursor) -> Cursor | str | None:
         if position == self.last:
             return None
@@ -227,12 +268,14 @@ class Model:
 
 EPOCHS = range(1, 5)
 cursors = st.builds(Cursor, st.sampled_from(EPOCHS), st.integers(0, 12))
-# An offer, a restart, or a page of history that overlaps the buffer and continues in new epochs.
+# An offer, a restart, a page of history that overlaps the buffer and continues in new epochs, or a
+# page from before the buffer that may reach it.
 steps = st.one_of(
     st.tuples(st.just("offer"), cursors),
     st.tuples(st.just("next"), st.sampled_from(EPOCHS)),
     st.tuples(st.just("restart"), cursors),
     st.tuples(st.just("extend"), st.integers(0, 4), st.lists(st.sampled_from(EPOCHS), max_size=4)),
+    st.tuples(st.just("prepend"), st.integers(0, 4), st.integers(0, 6)),
 )
 
 
@@ -240,6 +283,14 @@ def page(model: Model, overlap: int, epochs: Sequence[int]) -> list[Cursor]:
     """Return the history after one of the last positions, and then new events of `epochs`."""
     known = model.positions[1:][max(0, len(model.positions) - 1 - overlap) :]
     return [*known, *(Cursor(e, model.last.seq + n) for n, e in enumerate(sorted(epochs), 1))]
+
+
+def earlier_page(model: Model, before: int, size: int) -> tuple[Cursor, list[Cursor]]:
+    """Return a position before the first one, and the page of the history after it."""
+    first = model.positions[0]
+    earlier = [Cursor(first.epoch, seq) for seq in range(max(first.seq - before, 0), first.seq)]
+    after, *following = [*earlier, *model.positions]
+    return after, following[:size]
 
 
 def act(step: tuple[Any, ...], buffer: ReplayBuffer, model: Model) -> None:
@@ -258,6 +309,10 @@ def act(step: tuple[Any, ...], buffer: ReplayBuffer, model: Model) -> None:
             for cursor in events:
                 if cursor.seq > model.last.seq:
                     model.take(cursor)
+        case "prepend", before, size:
+            after, events = earlier_page(model, before, size)
+            buffer.prepend(after, [at(cursor) for cursor in events])
+            model.prepend(after, events)
 
 
 def at(cursor: Cursor) -> Event:
