@@ -1,0 +1,90 @@
+import { gql, type TypedDocumentNode } from '@apollo/client';
+import type { Changes, List } from './useLiveList';
+
+export type Status = 'TODO' | 'DOING' | 'DONE';
+export type Task = { id: string; title: string; status: Status; changedBy: string };
+export type Message = { id: string; author: string; text: string; sentAt: string };
+
+const TASK_FIELDS = gql`
+  fragment TaskFields on Task {
+    id
+    title
+    status
+    changedBy
+  }
+`;
+
+const MESSAGE_FIELDS = gql`
+  fragment MessageFields on Message {
+    id
+    author
+    text
+    sentAt
+  }
+`;
+
+export const TASKS: List<Task> = gql`
+  query Tasks {
+    list: tasks {
+      cursor
+      items {
+        ...TaskFields
+      }
+    }
+  }
+  ${TASK_FIELDS}
+`;
+
+export const TASK_CHANGED: Changes<Task> = gql`
+  subscription TaskChanged($after: String!) {
+    item: taskChanged(after: $after) {
+      ...TaskFields
+    }
+  }
+  ${TASK_FIELDS}
+`;
+
+export const MESSAGES: List<Message> = gql`
+  query Messages {
+    list: messages {
+      cursor
+      items {
+        ...MessageFields
+      }
+    }
+  }
+  ${MESSAGE_FIELDS}
+`;
+
+export const MESSAGE_SENT: Changes<Message> = gql`
+  subscription MessageSent($after: String!) {
+    item: messageSent(after: $after) {
+      ...MessageFields
+    }
+  }
+  ${MESSAGE_FIELDS}
+`;
+
+export const ADD_TASK: TypedDocumentNode<unknown, { id: string; title: string }> = gql`
+  mutation AddTask($id: UUID!, $title: String!) {
+    addTask(id: $id, title: $title) {
+      id
+    }
+  }
+`;
+
+export const MOVE_TASK: TypedDocumentNode<unknown, { id: string; status: Status }> = gql`
+  mutation MoveTask($id: UUID!, $status: Status!) {
+    moveTask(id: $id, status: $status) {
+      id
+    }
+  }
+`;
+
+export const SEND_MESSAGE: TypedDocumentNode<unknown, { id: string; text: string }> = gql`
+  mutation SendMessage($id: UUID!, $text: String!) {
+    sendMessage(id: $id, text: $text) {
+      id
+    }
+  }
+`;

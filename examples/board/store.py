@@ -1,0 +1,116 @@
+"""The tasks, the messages and who is signed in, in SQLite."""
+
+import os
+import secrets
+import sqlite3
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from uuid import UUID
+
+import strawberry
+
+from gqlnotify import errors
+
+LATEST = 100
+"""How many messages a page shows when it opens."""
+
+
+@strawberry.enum
+class Status(Enum):
+    TODO = "todo"
+    DOING = "doing"
+    DONE = "done"
+
+
+@strawberry.type
+class Task:
+    id: UUID
+    title: str
+    status: Status
+    changed_by: str
+
+
+@strawberry.type
+class Message:
+    id: UUID
+    author: str
+    text: str
+    sent_at: datetime
+
+
+FILE = os.environ.get("BOARD_DATABASE") or Path(__file__).with_name("board.db")
+
+database = sqlite3.connect(FILE, check_same_thread=False)
+database.executescript("""
+    CREATE TABLE IF NOT EXISTS session (token TEXT PRIMARY KEY, name TEXT);
+    CREATE TABLE IF NOT EXISTS task (id TEXT PRIMARY KEY, title TEXT, status TEXT, changed_by TEXT);
+    CREATE TABLE IF NOT EXISTS message (id TEXT PRIMARY KEY, author TEXT, text TEXT, sent_at TEXT);
+""")
+
+
+def open_session(name: str) -> str:
+    token = secrets.token_urlsafe()
+    with database:
+        database.execute("INSERT INTO session VALUES (?, ?)", [token, name])
+    return token
+
+
+def name_of(token: object) -> str | None:
+    if not isinstance(token, str):
+        return None
+    row = database.execute("SELECT name FROM session WHERE token = ?", [token]).fetchone()
+    return row and str(row[0])
+
+
+def all_tasks() -> list[Task]:
+    return [_task(*row) for row in database.execute("SELECT * FROM task ORDER BY rowid")]
+
+
+def add_task(id_: UUID, title: str, by: str) -> Task:
+    """Add a task. Adding it again has no effect."""
+    with database:
+        database.execute(
+            "INSERT OR IGNORE INTO task VALUES (?, ?, ?, ?)",
+            [str(id_), title, Status.TODO.value, by],
+        )
+    return _read_task(id_)
+
+
+def move_task(id_: UUID, status: Status, by: str) -> Task:
+    with database:
+        database.execute(
+            "UPDATE task SET status = ?, changed_by = ? WHERE id = ?", [status.value, by, str(id_)]
+        )
+    return _read_task(id_)
+
+
+def latest_messages() -> list[Message]:
+    rows = database.execute("SELECT * FROM message ORDER BY rowid DESC LIMIT ?", [LATEST])
+    return [_message(*row) for row in rows][::-1]
+
+
+def add_message(id_: UUID, text: str, author: str) -> Message:
+    """Add a message. Adding it again has no effect."""
+    with database:
+        database.execute(
+            "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?)",
+            [str(id_), author, text, datetime.now(UTC).isoformat()],
+        )
+    row = database.execute("SELECT * FROM message WHERE id = ?", [str(id_)]).fetchone()
+    return _message(*row)
+
+
+def _read_task(id_: UUID) -> Task:
+    row = database.execute("SELECT * FROM task WHERE id = ?", [str(id_)]).fetchone()
+    if row is None:
+        raise errors.BadUserInput("id: there is no task with this id")
+    return _task(*row)
+
+
+def _task(id_: str, title: str, status: str, changed_by: str) -> Task:
+    return Task(id=UUID(id_), title=title, status=Status(status), changed_by=changed_by)
+
+
+def _message(id_: str, author: str, text: str, sent_at: str) -> Message:
+    return Message(id=UUID(id_), author=author, text=text, sent_at=datetime.fromisoformat(sent_at))

@@ -1,0 +1,89 @@
+"""The API of the task board in examples/board. tests/e2e/test_board_page.py tests its page."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.e2e.raw import open_socket
+from tests.servers import NO_TLS, ROOT, Server, serving
+
+pytestmark = pytest.mark.processes
+
+ADD = "mutation ($id: UUID!, $title: String!) { addTask(id: $id, title: $title) { title } }"
+MOVE = "mutation ($id: UUID!, $status: Status!) { moveTask(id: $id, status: $status) { title } }"
+CHANGES = """subscription ($after: String!) {
+    taskChanged(after: $after) { title status changedBy }
+}"""
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("board")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("BOARD_DATABASE", str(directory / "board.db"))
+        examples = str(ROOT / "examples" / "board")
+        with serving("server:app", directory, "--app-dir", examples) as server:
+            yield server
+
+
+def sign_in(board: Server, name: str) -> Any:
+    answer = httpx.post(f"{board.http}/sign-in", json={"name": name}, verify=NO_TLS)
+    return answer.raise_for_status().json()["token"]
+
+
+def ask(board: Server, token: str, query: str, **variables: object) -> Any:
+    answer = httpx.post(
+        f"{board.http}/graphql",
+        json={"query": query, "variables": variables},
+        headers={"Authorization": f"Bearer {token}"},
+        verify=NO_TLS,
+    )
+    return answer.json()
+
+
+async def test_each_change_of_the_list_is_one_event(board: Server) -> None:
+    token, task = sign_in(board, " Ann "), str(uuid4())
+    cursor = ask(board, token, "{ tasks { cursor } }")["data"]["tasks"]["cursor"]
+    ask(board, token, ADD, id=task, title="Water the plants")
+    ask(board, token, ADD, id=task, title="Water the plants")  # sent again after a cut
+    ask(board, token, MOVE, id=task, status="DOING")
+
+    async with open_socket(board.ws) as socket:
+        await socket.init({"token": token})
+        await socket.subscribe("1", CHANGES, variables={"after": cursor})
+        events = [(await socket.next("1"))["data"]["taskChanged"] for _ in range(2)]
+        await socket.is_silent()
+
+    told = {"title": "Water the plants", "changedBy": "Ann"}
+    assert events == [{**told, "status": "TODO"}, {**told, "status": "DOING"}]
+    listed = ask(board, token, "{ tasks { items { title status changedBy } } }")
+    assert listed["data"]["tasks"]["items"] == [{**told, "status": "DOING"}]
+    assert board.trouble == []
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 41])
+def test_a_name_has_1_to_40_characters(board: Server, name: str) -> None:
+    answer = httpx.post(f"{board.http}/sign-in", json={"name": name}, verify=NO_TLS)
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("document", "variables", "message"),
+    [
+        (ADD, {"title": " "}, "The text must have 1 to 500 characters"),
+        (MOVE, {"status": "DONE"}, "id: there is no task with this id"),
+    ],
+)
+def test_a_change_that_is_refused_says_why(
+    board: Server, document: str, variables: dict[str, str], message: str
+) -> None:
+    answer = ask(board, sign_in(board, "Ann"), document, id=str(uuid4()), **variables)
+    assert [error["message"] for error in answer["errors"]] == [message]
+
+
+def test_nothing_is_shown_without_signing_in(board: Server) -> None:
+    answer = ask(board, "a guess", "{ tasks { cursor } }")
+    assert answer["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
