@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := tests/clients
+BOARD := examples/board
+PORT := 8000
 ROUNDS := 20
 CUTS := 100
 MINUTES := 20
@@ -14,11 +16,11 @@ PROCESSES := 4
 # Else each of the hundreds of servers that the tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve unit test compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
+.PHONY: help install serve example example-test unit test compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed  ## Make .venv with everything that development needs
 
@@ -34,6 +36,20 @@ $(VENV)/.installed: pyproject.toml
 
 serve: install  ## Run the task service on http://127.0.0.1:8000
 	$(BIN)/gqlnotify serve
+
+$(BOARD)/node_modules/.installed: $(BOARD)/package.json
+	npm install --prefix $(BOARD) --no-package-lock --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(BOARD)/dist/index.html: $(BOARD)/node_modules/.installed $(wildcard $(BOARD)/*.html $(BOARD)/*.ts $(BOARD)/src/*)
+	npm run --prefix $(BOARD) build
+
+example: install $(BOARD)/dist/index.html  ## Build the task board of examples/board and serve it (PORT=8000)
+	$(BIN)/uvicorn server:app --app-dir $(BOARD) --port $(PORT) --no-access-log \
+		--ws gqlnotify.server:WebSocketProtocol --timeout-graceful-shutdown 2
+
+example-test: install $(BOARD)/dist/index.html  ## Test the task board in two windows of Chromium
+	$(BIN)/python -m pytest tests/test_example_board.py tests/e2e/test_board_page.py
 
 unit: install  ## Run the tests that start no process and no server, in less than a minute
 	$(BIN)/python -m pytest -m "not processes"
@@ -97,4 +113,5 @@ fmt: install  ## Format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(COMPAT) $(CLIENTS)/node_modules $(CLIENTS)/matrix/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(COMPAT) $(CLIENTS)/node_modules $(CLIENTS)/matrix/node_modules $(BOARD)/node_modules $(BOARD)/dist \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis

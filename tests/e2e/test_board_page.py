@@ -1,0 +1,149 @@
+"""The page of examples/board in two windows: `make example-test` builds the page first."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.chromium import Browser, Window, chromium
+from tests.redis_servers import Link
+from tests.servers import ROOT, Server, patience, serving
+from tests.waiting import wait_until
+
+BOARD = ROOT / "examples" / "board"
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(
+        not (BOARD / "dist").is_dir(), reason="`make example-test` builds the page first"
+    ),
+]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    async with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(params=["memory", "redis"])
+def board(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    monkeypatch.setenv("BOARD_DATABASE", str(tmp_path / "board.db"))
+    in_redis = request.param == "redis"
+    broker_url = request.getfixturevalue("redis_url") if in_redis else "memory://"
+    with serving(
+        "server:app",
+        tmp_path,
+        "--app-dir",
+        str(BOARD),
+        broker_url=broker_url,
+        broker_prefix=tmp_path.name,
+    ) as server:
+        yield server
+
+
+async def enter(browser: Browser, address: str, name: str) -> Window:
+    window = await browser.open_window(address)
+    await window.fill("Your name", name)
+    await shows(window, "[role=status]", "Live")
+    return window
+
+
+async def shows(window: Window, selector: str, *texts: str) -> None:
+    """Wait until the elements that match have these texts, and no others."""
+    async with patience():
+        await wait_until(lambda: _are(window, selector, texts))
+
+
+async def _are(window: Window, selector: str, texts: tuple[str, ...]) -> bool:
+    return tuple(await window.texts(selector)) == texts
+
+
+async def test_each_window_shows_what_the_other_does(browser: Browser, board: Server) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    bob = await enter(browser, board.http, "Bob")
+
+    await ann.fill("New task", "Water the plants")
+    await bob.click("button", "Start: Water the plants")
+    await bob.fill("Message", "The plants are mine")
+
+    for window in (ann, bob):
+        await shows(window, "section[aria-labelledby=column-Doing] .card p", "Water the plants")
+        await shows(window, ".card small", "Bob")
+        await shows(window, ".message p", "The plants are mine")
+
+
+async def test_what_a_window_missed_while_its_line_was_cut_arrives_once(
+    browser: Browser, board: Server
+) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    bob = await enter(browser, board.http, "Bob")
+    await ann.fill("New task", "Seen by both")
+    await shows(bob, ".card p", "Seen by both")
+
+    await bob.click("button", "Cut the line")
+    await shows(bob, "[role=status]", "Offline")
+    await bob.fill("Message", "Written without a line")
+    await shows(bob, ".waiting", "Written without a line waits for the line")
+    await ann.fill("New task", "Missed by Bob")
+    await ann.fill("Message", "Are you there?")
+    await shows(ann, ".message p", "Are you there?")
+    assert await bob.texts(".card p") == ["Seen by both"]
+    await bob.click("button", "Restore the line")
+
+    for window in (ann, bob):
+        await shows(window, "[role=status]", "Live")
+        await shows(window, ".card p", "Seen by both", "Missed by Bob")
+        await shows(window, ".message p", "Are you there?", "Written without a line")
+    await shows(bob, ".waiting")
+
+
+async def test_a_window_follows_again_after_its_network_failed(
+    browser: Browser, board: Server
+) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    with Link(board.port) as link:
+        bob = await enter(browser, f"http://127.0.0.1:{link.port}", "Bob")
+        link.refuse()
+        link.cut()
+        await shows(bob, "[role=status]", "Offline, reconnecting…")
+        await ann.fill("New task", "Missed by Bob")
+        await shows(ann, ".card p", "Missed by Bob")
+        link.accept()
+        await shows(bob, ".card p", "Missed by Bob")
+        await ann.fill("New task", "Seen live")
+        await shows(bob, ".card p", "Missed by Bob", "Seen live")
+
+
+async def test_a_restart_of_the_server_loses_nothing(browser: Browser, board: Server) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    bob = await enter(browser, board.http, "Bob")
+    await bob.click("button", "Cut the line")
+    await shows(bob, "[role=status]", "Offline")
+    await ann.fill("New task", "Before the restart")
+    await ann.fill("Message", "It restarts")
+    await shows(ann, ".message p", "It restarts")
+
+    board.stop()
+    await shows(ann, "[role=status]", "Offline, reconnecting…")
+    board.start()
+    await bob.click("button", "Restore the line")
+    await shows(bob, "[role=status]", "Live")
+    await bob.fill("New task", "After the restart")
+
+    for window in (ann, bob):
+        await shows(window, ".card p", "Before the restart", "After the restart")
+        await shows(window, ".message p", "It restarts")
+
+
+async def test_a_session_that_the_server_does_not_know_asks_for_a_name_again(
+    browser: Browser, board: Server
+) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    await ann.evaluate('sessionStorage.setItem(\'session\', \'{"name": "Ann", "token": "x"}\')')
+    await ann.evaluate("location.reload()")
+    await shows(ann, "button", "Sign in")
