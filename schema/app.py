@@ -6,6 +6,7 @@ used.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
@@ -15,7 +16,8 @@ from strawberry.subscriptions import (
     MULTIPART_SUBSCRIPTION_PROTOCOL,
 )
 
-from gqlnotify import GraphQLRouter, TopicManager
+from gqlnotify import Cursor, GraphQLRouter, TopicManager, topic_router
+from schema.commands import publish_notice
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
@@ -23,6 +25,7 @@ from schema.health import health, metrics_route
 from schema.mutation import Mutation
 from schema.outbox import Outbox
 from schema.query import Query
+from schema.rest import rest
 from schema.settings import TaskSettings
 from schema.store import TaskStore
 from schema.subscription import Subscription
@@ -35,7 +38,7 @@ schema = DiscreetSchema(
 def create_app(
     settings: TaskSettings | None = None, *, topics: TopicManager | None = None
 ) -> FastAPI:
-    """Build the task service, with GraphQL at `/graphql`.
+    """Build the task service: GraphQL at `/graphql`, plain WebSockets at `/ws`, and REST.
 
     Args:
         settings: by default from the environment.
@@ -68,6 +71,10 @@ def create_app(
     async def context() -> Context:
         return Context(store, topics, outbox)
 
+    async def publish(topic: str, data: Any, _author: str) -> Cursor:
+        # The author is the viewer's subject, as in every notification.
+        return Cursor.parse((await publish_notice(await context(), topic, data)).cursor)
+
     # As the router's lifespan, not the application's: the router opens the topics before it and
     # closes them after it, and the outbox publishes from its start to its end.
     graphql = GraphQLRouter(
@@ -84,6 +91,7 @@ def create_app(
         settings=settings,
         lifespan=lifespan,
     )
+    plain = topic_router(topics, beside=graphql, publish=publish)
     # Never None: the settings contain a key, so the router requires tokens.
     assert graphql.revocations is not None
     checks = {
@@ -94,6 +102,8 @@ def create_app(
     }
     app = FastAPI(title="gqlnotify tasks")
     app.include_router(graphql)
+    app.include_router(plain, prefix="/ws")
+    app.include_router(rest(context, plain.admit, body_max_bytes=settings.body_max_bytes))
     app.include_router(health(**checks))
     app.include_router(metrics_route(outbox.measure))
     app.add_api_route("/", lambda: RedirectResponse("/graphql"), include_in_schema=False)

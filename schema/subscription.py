@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import strawberry
 
 from gqlnotify import errors
+from schema.commands import notices
 from schema.context import Info
-from schema.mutation import notices
 from schema.types import TASKS, Notification, TaskEvent, TaskEventKind, documented, given
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from gqlnotify import Publisher, Settings
-from schema.mutation import notices
+from schema.commands import notices
 from schema.types import Notice
 from tests.chaos.participants import PATIENCE, SECRET, event_cursor, headers
 from tests.redis_servers import redis_server, wait_for

@@ -10,10 +10,11 @@ from strawberry.dataloader import DataLoader
 
 from benchmarks.apps.probe import with_probe
 from gqlnotify import Event, GraphQLRouter, TopicManager
+from schema.commands import notices
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
-from schema.mutation import Mutation, notices
+from schema.mutation import Mutation
 from schema.outbox import Outbox
 from schema.query import Query
 from schema.settings import TaskSettings

@@ -12,7 +12,7 @@ from typing import Any
 
 from gqlnotify import Publisher
 from gqlnotify.errors import BrokerUnavailable
-from schema.mutation import notices
+from schema.commands import notices
 from schema.types import Notice
 
 NOTICES = notices("chaos")

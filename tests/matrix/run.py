@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gqlnotify import Publisher, Settings
-from schema.mutation import notices
+from schema.commands import notices
 from schema.types import Notice
 from tests.chaos.audit import Published
 from tests.chaos.participants import Phase
