@@ -3,60 +3,20 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.e2e.conftest import SECRET
+from tests.e2e.proxy import Proxy
 from tests.e2e.tokens import token
-from tests.servers import CLIENTS, ROOT, Server, serving
+from tests.servers import CLIENTS, ROOT, serving
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
 CREATE = "mutation ($title: String!) { createTask(input: {title: $title}) { id } }"
-
-
-class Proxy:
-    """A TCP proxy in front of a server, whose connections can be cut."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
-        proxy = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        try:
-            yield proxy.sockets[0].getsockname()[1]
-        finally:
-            self.cut()
-            proxy.close()
-            await proxy.wait_closed()
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = await asyncio.open_connection("127.0.0.1", self._server.port)
-        self._writers |= {writer, server[1]}
-        await asyncio.gather(_pump(reader, server[1]), _pump(server[0], writer))
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
 
 
 async def test_the_client_of_the_readme_misses_nothing_when_its_connection_is_cut(

@@ -1,0 +1,90 @@
+// Follows a topic with stock clients and the package gqlnotify, and prints each result as a line.
+// Options: clients (keys of `follow`), http and ws (through a proxy), name (of the topic), after, and
+// server (for HTTP requests of `onExpired`, without which a client gets the error).
+
+import { ApolloClient, ApolloLink, gql, HttpLink, InMemoryCache, Observable } from '@apollo/client';
+import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
+import { Client, createRequest, fetchExchange, subscriptionExchange } from '@urql/core';
+import { resumeExchange, resumeLink, retryOptions, withResume } from 'gqlnotify';
+import { createClient } from 'graphql-ws';
+import WebSocket from 'ws';
+
+// Apollo looks for it when a subscription fails, and Node 20 has none.
+globalThis.WebSocket ??= WebSocket;
+
+const { clients, http, ws, name, after, server } = JSON.parse(process.argv[2]);
+const print = (line) => console.log(JSON.stringify(line));
+const retryWait = () => new Promise((done) => setTimeout(done, Math.random() * 200));
+const query = 'subscription ($name: String!) { numbers(name: $name) { value } }';
+const payload = { query, variables: { name }, extensions: { after } };
+
+async function cursor(request) {
+  const body = JSON.stringify({
+    query: 'query ($name: String!) { cursor(name: $name) }',
+    variables: request.variables,
+  });
+  const headers = { 'content-type': 'application/json' };
+  const answer = await fetch(server, { method: 'POST', headers, body });
+  return (await answer.json()).data.cursor;
+}
+
+const options = (client) => ({
+  retryWait,
+  onExpired:
+    server &&
+    (async (request) => {
+      const fresh = await cursor(request);
+      print({ client, refetched: true });
+      return fresh;
+    }),
+});
+
+const connect = () =>
+  createClient({ url: ws, webSocketImpl: WebSocket, ...retryOptions, retryWait });
+
+const sink = (client) => ({
+  next: ({ data }) => print({ client, value: data.numbers.value }),
+  error: (error) => print({ client, error: error.message ?? error }),
+  complete: () => print({ client, complete: true }),
+});
+
+function apollo(name, transport) {
+  const resuming = resumeLink({ ApolloLink, Observable, ...options(name) });
+  const link = ApolloLink.from([resuming, transport]);
+  const client = new ApolloClient({ link, cache: new InMemoryCache() });
+  const { next, error } = sink(name);
+  client.subscribe({ ...payload, query: gql(query) }).subscribe({
+    next: (result) => (result.error ? error(result.error) : next(result)),
+    error,
+  });
+}
+
+function urql(name, transport, fetchSubscriptions) {
+  const exchanges = [resumeExchange(options(name)), transport];
+  const client = new Client({ url: http, exchanges, fetchSubscriptions });
+  const { next, error } = sink(name);
+  const request = createRequest(query, payload.variables, payload.extensions);
+  client
+    .executeSubscription(request)
+    .subscribe((result) => (result.error ? error(result.error) : next(result)));
+}
+
+const follow = {
+  'graphql-ws': (name) => withResume(connect(), options(name)).subscribe(payload, sink(name)),
+  async iterate(name) {
+    const results = withResume(connect(), options(name)).iterate(payload);
+    for await (const result of results) sink(name).next(result);
+  },
+  'Apollo, WebSocket': (name) => apollo(name, new GraphQLWsLink(connect())),
+  'Apollo, multipart': (name) => apollo(name, new HttpLink({ uri: http })),
+  'urql, WebSocket'(name) {
+    const client = connect();
+    const forwardSubscription = (request) => ({
+      subscribe: (sink) => ({ unsubscribe: client.subscribe(request, sink) }),
+    });
+    urql(name, subscriptionExchange({ forwardSubscription }), false);
+  },
+  'urql, SSE': (name) => urql(name, fetchExchange, true),
+};
+
+clients.forEach((name) => follow[name](name));
