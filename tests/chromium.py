@@ -89,8 +89,12 @@ class Window:
         """Type a text into the field once it is there, and press Enter."""
         await self._find("textbox", name, "focus")
         await self.command("Input.insertText", text=text)
-        for kind in ("keyDown", "keyUp"):
-            await self.command("Input.dispatchKeyEvent", type=kind, key="Enter", text="\r")
+        await self._enter()
+
+    async def press(self, role: str, name: str) -> None:
+        """Press Enter on the element once it is there."""
+        await self._find(role, name, "focus")
+        await self._enter()
 
     async def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression."""
@@ -110,6 +114,10 @@ class Window:
         """Return what is visible as a PNG."""
         answer = await self.command("Page.captureScreenshot", format="png")
         return base64.b64decode(answer["data"])
+
+    async def _enter(self) -> None:
+        for kind in ("keyDown", "keyUp"):
+            await self.command("Input.dispatchKeyEvent", type=kind, key="Enter", text="\r")
 
     async def _find(self, role: str, name: str, action: str) -> None:
         found = f"""[...document.querySelectorAll('*')].filter(

@@ -68,11 +68,12 @@ async def test_each_window_shows_what_the_other_does(browser: Browser, board: Se
     bob = await enter(browser, board.http, "Bob")
 
     await ann.fill("New task", "Water the plants")
-    await bob.click("button", "Start: Water the plants")
+    await bob.press("button", "Start: Water the plants")
+    await shows(bob, ":focus p", "Water the plants")
     await bob.fill("Message", "The plants are mine")
 
     for window in (ann, bob):
-        await shows(window, "section[aria-labelledby=column-Doing] .card p", "Water the plants")
+        await shows(window, "section[aria-label=Doing] .card p", "Water the plants")
         await shows(window, ".card small", "Bob")
         await shows(window, ".message p", "The plants are mine")
 

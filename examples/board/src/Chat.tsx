@@ -20,22 +20,22 @@ export function Chat({ me }: { me: string }) {
 }
 
 function Log({ messages, me }: { messages: Message[]; me: string }) {
-  const log = useRef<HTMLOListElement>(null);
+  const log = useRef<HTMLDivElement>(null);
 
   useEffect(() => {
     log.current?.scrollTo({ top: log.current.scrollHeight });
   }, [messages.length]);
 
   return (
-    <ol ref={log} role="log" aria-label="Messages" tabIndex={0}>
+    <div ref={log} className="log" role="log" aria-label="Messages" tabIndex={0}>
       {messages.map(({ id, author, text, sentAt }) => (
-        <li key={id} className={author === me ? 'message mine' : 'message'}>
+        <article key={id} className={author === me ? 'message mine' : 'message'}>
           <p>{text}</p>
           <small>
             {author}, <time dateTime={sentAt}>{time.format(new Date(sentAt))}</time>
           </small>
-        </li>
+        </article>
       ))}
-    </ol>
+    </div>
   );
 }
