@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CLIENTS := tests/clients
 BOARD := examples/board
 PORT := 8000
+GRAPHIQL := clients/graphiql
+ASSETS := gqlnotify/http/assets
 ROUNDS := 20
 CUTS := 100
 MINUTES := 20
@@ -16,7 +18,7 @@ PROCESSES := 4
 # Else each of the hundreds of servers that the tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve example example-test unit test compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
+.PHONY: help install serve graphiql explore example example-test unit test compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -34,8 +36,20 @@ $(VENV)/.installed: pyproject.toml
 	npm install --prefix $* --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# One try: without npm or a network, the service must start all the same, and soon.
+$(ASSETS)/.installed: $(wildcard $(GRAPHIQL)/*.json $(GRAPHIQL)/*.mjs $(GRAPHIQL)/src/*)
+	npm install --prefix $(GRAPHIQL) --no-package-lock --no-audit --no-fund --loglevel=error --fetch-retries=0
+	npm run --prefix $(GRAPHIQL) --silent build -- $(CURDIR)/$(ASSETS)
+	@touch $@
+
+graphiql: $(ASSETS)/.installed  ## Build the page of GraphiQL (needs npm)
+
 serve: install  ## Run the task service on http://127.0.0.1:8000
+	@$(MAKE) --no-print-directory graphiql || echo "GraphiQL is not built. Its page says how to build it."
 	$(BIN)/gqlnotify serve
+
+explore: install graphiql  ## Test the page of GraphiQL in Chromium
+	EXPLORE=1 $(BIN)/python -m pytest tests/explore
 
 $(BOARD)/node_modules/.installed: $(BOARD)/package.json
 	npm install --prefix $(BOARD) --no-package-lock --no-audit --no-fund --loglevel=error
@@ -114,4 +128,5 @@ fmt: install  ## Format the code and mend what ruff can
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) $(COMPAT) $(CLIENTS)/node_modules $(CLIENTS)/matrix/node_modules $(BOARD)/node_modules $(BOARD)/dist \
+		$(GRAPHIQL)/node_modules $(ASSETS) \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis

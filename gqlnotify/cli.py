@@ -473,14 +473,17 @@ def _require_strong_key(settings: Settings, host: str) -> None:
 
 def _greet(address: str, path: str | None, own: Settings | None) -> None:
     """Print the address of GraphiQL. With `own`, whose secret is of this run, print a token too."""
-    if path is not None or own is not None:
-        typer.echo(f"\n  GraphiQL:  {address}{path or ''}\n")
-    if own is not None:
+    if own is None:
+        if path is not None:
+            typer.echo(f"\n  GraphiQL:  {address}{path}\n")
+    else:
         seconds = int(min(DEVELOPER_SECONDS, own.longest_life))
         made = _token(own, "developer", ["*"], ["*"], seconds)
+        # Browsers send no fragment to a server, so the token is in no log.
         typer.echo(
-            "  GQLNOTIFY_JWT_SECRET is not set, so this run has a random secret.\n"
-            "  Paste this into the headers tab of GraphiQL. It opens every topic for a day:\n\n"
+            f"\n  GraphiQL:  {address}{path or ''}#token={made}\n\n"
+            "  GQLNOTIFY_JWT_SECRET is not set, so this run has a random secret. The address has\n"
+            "  a token that opens every topic for a day. Other clients send it as a header:\n\n"
             f'  {{"Authorization": "Bearer {made}"}}\n'
         )
     sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import Any
 
 from cross_web import AsyncHTTPRequestAdapter
 from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
 from strawberry import Schema
 from strawberry.http import GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
@@ -32,6 +33,7 @@ from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
+from gqlnotify.http import graphiql
 from gqlnotify.http.cookie import token_in_cookie
 from gqlnotify.http.handler import (
     GraphQLOverHTTP,
@@ -100,6 +102,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         super().__init__(*arguments.args, **arguments.kwargs)
         if settings.token_cookie is not None:
             _refuse_any_page(self, settings.token_cookie)
+        if self.graphql_ide == "graphiql":
+            graphiql.add_files(self, arguments.arguments.get("path", ""))
         make_executions = partial(
             execution.Executions,
             encode=self.encode_json,
@@ -217,10 +221,18 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         self._gqlnotify.foreign_origins.add(origin)
         return False
 
+    @override
+    async def render_graphql_ide(self, request: Request) -> HTMLResponse:
+        """Return the page of the IDE. GraphiQL is ours, the others are Strawberry's."""
+        changed = type(self).graphql_ide_html is not GraphQLRouter.graphql_ide_html
+        if self.graphql_ide != "graphiql" or changed:
+            return await super().render_graphql_ide(request)
+        return graphiql.page(request)
+
     @property
     @override
     def graphql_ide_html(self) -> str:
-        """The page of GraphiQL, changed to keep no tokens in the browser's storage."""
+        """Strawberry's page, for a subclass that shows it. It keeps no tokens in the browser."""
         # Its history stores headers too, even with `shouldPersistHeaders: false`.
         careful = "shouldPersistHeaders: false, storage: null"
         return super().graphql_ide_html.replace("shouldPersistHeaders: true", careful)

@@ -268,6 +268,7 @@ async def test_only_what_the_service_is_for_can_be_reached_through_the_proxy(
     stub = Stub(200)
     kept_inside = [
         *("/metrics", "/metrics/", "//metrics", "/%6detrics", "/./metrics", "/graphql/../metrics"),
+        "/graphql/graphiql/../../metrics",
         *("/METRICS", "/metrics?/graphql", "/graphql/%2e%2e/metrics", "/graphql;/metrics"),
         *("/readyz", "/docs", "/openapi.json", "http://x/metrics", "http://x//metrics", "*"),
     ]

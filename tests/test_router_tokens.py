@@ -341,12 +341,16 @@ async def test_a_stream_that_was_made_in_a_bare_thread_needs_the_right(field: st
 
 
 @pytest.mark.processes
-async def test_the_page_of_the_ide_needs_no_token_and_keeps_none(message_app: MessageApp) -> None:
+async def test_the_page_of_the_ide_needs_no_token(message_app: MessageApp) -> None:
     async with http(message_app.locked()) as client:
         page = await client.get("/graphql", headers={"accept": "text/html"})
     assert page.status_code == 200
-    assert "shouldPersistHeaders: false" in page.text
-    assert "shouldPersistHeaders: true" not in page.text
+
+
+def test_the_page_that_a_subclass_gets_from_strawberry_keeps_no_token() -> None:
+    html = GraphQLRouter(strawberry.Schema(Query)).graphql_ide_html
+    assert "shouldPersistHeaders: false" in html
+    assert "shouldPersistHeaders: true" not in html
 
 
 @pytest.mark.processes

@@ -269,10 +269,11 @@ def test_serve_without_a_secret_prints_a_token_that_works_and_where_graphiql_is(
     database = {"GQLNOTIFY_DATABASE_URL": f"sqlite:///{tmp_path}/tasks.db"}
     with serving("--port", "0", settings=database) as process:
         greeting = read_until(process, "Application startup complete")
-        address = re.search(r"GraphiQL: +(http://127\.0\.0\.1:\d+/graphql)\n", greeting)
+        address = re.search(r"GraphiQL: +(http://127\.0\.0\.1:\d+/graphql)#token=(\S+)\n", greeting)
         token = re.search(r'"Bearer ([^"]+)"', greeting)
         assert address is not None
         assert token is not None
+        assert address[2] == token[1]
         wait_for_http(address[1])
 
         answers = [
@@ -327,7 +328,7 @@ def test_serve_runs_several_workers_on_a_shared_broker(redis_url: str, tmp_path:
         log = read_until(process, "Application startup complete")
         while log.count("Application startup complete") < 2:
             log += read_until(process, "Application startup complete")
-        address = re.search(r"GraphiQL: +(http://\S+)", log)
+        address = re.search(r"GraphiQL: +(http://[^\s#]+)", log)
         token = re.search(r'"Bearer ([^"]+)"', log)
         assert address is not None
         assert token is not None
@@ -343,7 +344,7 @@ def test_serve_with_reload_keeps_the_secret_that_it_printed(tmp_path: Path) -> N
     (tmp_path / "mine.py").write_text((ROOT / "examples" / "minimal.py").read_text())
     with serving("mine:app", "--port", "0", "--reload", cwd=tmp_path) as process:
         log = read_until(process, "Application startup complete")
-        address = re.search(r"GraphiQL: +(http://\S+)", log)
+        address = re.search(r"GraphiQL: +(http://[^\s#]+)", log)
         token = re.search(r'"Bearer ([^"]+)"', log)
         assert address is not None
         assert token is not None
