@@ -7,6 +7,7 @@ MODULES = {
     "server": {"pythonjsonlogger", "typer", "uvicorn", "websockets"},
     "metrics": {"prometheus_client"},
     "otel": {"opentelemetry"},
+    "client": {"gql", "websockets"},
 }
 """The modules that each extra of `pyproject.toml` installs."""
 

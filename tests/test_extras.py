@@ -21,6 +21,7 @@ PARTS = {
     "server": ("server/", "cli.py", "http_server.py"),
     "metrics": ("observability/prometheus.py",),
     "otel": ("observability/tracing.py",),
+    "client": ("client.py",),
 }
 
 BARE = f"""
@@ -28,7 +29,7 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {MODULES["server"] | MODULES["metrics"]}:
+        if name.partition(".")[0] in {MODULES["server"] | MODULES["metrics"] | MODULES["client"]}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Blocked())
@@ -85,11 +86,18 @@ def test_a_router_works_without_extras_and_metrics_name_what_to_install() -> Non
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("module", ["gqlnotify.server", "gqlnotify.http_server"])
-def test_the_server_names_what_to_install(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "part", "extra"),
+    [
+        ("gqlnotify.server", "gqlnotify.server", "server"),
+        ("gqlnotify.http_server", "gqlnotify.server", "server"),
+        ("gqlnotify.client", "gqlnotify.client", "client"),
+    ],
+)
+def test_a_part_names_what_to_install(module: str, part: str, extra: str) -> None:
     done = run_without_extras(f"import {module}")
 
-    expected = 'MissingExtra: gqlnotify.server needs an extra: pip install "gqlnotify[server]"'
+    expected = f'MissingExtra: {part} needs an extra: pip install "gqlnotify[{extra}]"'
     assert done.stderr.strip().endswith(expected)
 
 

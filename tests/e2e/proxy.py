@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.servers import Server
-
 
 class Proxy:
-    """A TCP proxy in front of a server, whose connections can be cut."""
+    """A TCP proxy in front of the server at a port, whose connections can be cut."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, port: int) -> None:
+        self.port = port
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
@@ -31,7 +29,7 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server = await asyncio.open_connection("127.0.0.1", self._server.port)
+            server = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             writer.transport.abort()
             return

@@ -124,7 +124,7 @@ async def test_each_client_gets_each_event_once_over_cuts_and_a_restart(
 ) -> None:
     with serving(APP, tmp_path, *DIRECT, program=PROGRAM, broker_url=redis_url) as server:
         name = tmp_path.name
-        proxy = Proxy(server)
+        proxy = Proxy(server.port)
         after = await cursor(server, name)
         async with (
             proxy.listening() as port,
@@ -148,7 +148,7 @@ async def test_a_client_whose_cursor_expired_fetches_the_list_and_continues_afte
     project: Path, tmp_path: Path
 ) -> None:
     with serving(APP, tmp_path, *DIRECT, program=PROGRAM, broker_url="memory://") as server:
-        proxy = Proxy(server)
+        proxy = Proxy(server.port)
         after = await cursor(server, "expired")
         options = {"name": "expired", "after": after, "server": f"{server.http}/graphql"}
         async with (

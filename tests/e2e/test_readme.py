@@ -29,7 +29,7 @@ async def test_the_client_of_the_readme_misses_nothing_when_its_connection_is_cu
     database = f"sqlite:///{tmp_path}/tasks.db"
 
     with serving("schema.app:app", tmp_path, jwt_secret=SECRET, database_url=database) as server:
-        proxy = Proxy(server)
+        proxy = Proxy(server.port)
         async with (
             proxy.listening() as port,
             httpx.AsyncClient(headers={"authorization": f"Bearer {bearer}"}) as http,
