@@ -1,6 +1,5 @@
 // Follows a topic with stock clients and the package gqlnotify, and prints each result as a line.
-// Options: clients (keys of `follow`), http and ws (through a proxy), name (of the topic), after, and
-// server (for HTTP requests of `onExpired`, without which a client gets the error).
+// Options: clients (keys of `follow`), http, ws, and after (a cursor).
 
 import { ApolloClient, ApolloLink, gql, HttpLink, InMemoryCache, Observable } from '@apollo/client';
 import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
@@ -12,31 +11,25 @@ import WebSocket from 'ws';
 // Apollo looks for it when a subscription fails, and Node 20 has none.
 globalThis.WebSocket ??= WebSocket;
 
-const { clients, http, ws, name, after, server } = JSON.parse(process.argv[2]);
+const { clients, http, ws, after } = JSON.parse(process.argv[2]);
 const print = (line) => console.log(JSON.stringify(line));
-const retryWait = () => new Promise((done) => setTimeout(done, Math.random() * 200));
-const query = 'subscription ($name: String!) { numbers(name: $name) { value } }';
-const payload = { query, variables: { name }, extensions: { after } };
+const retryWait = () => new Promise((done) => setTimeout(done, Math.random() * 100));
+const payload = { query: 'subscription { numbers { value } }', extensions: { after } };
 
-async function cursor(request) {
-  const body = JSON.stringify({
-    query: 'query ($name: String!) { cursor(name: $name) }',
-    variables: request.variables,
-  });
+async function cursor() {
+  const body = JSON.stringify({ query: '{ cursor }' });
   const headers = { 'content-type': 'application/json' };
-  const answer = await fetch(server, { method: 'POST', headers, body });
+  const answer = await fetch(http, { method: 'POST', headers, body });
   return (await answer.json()).data.cursor;
 }
 
 const options = (client) => ({
   retryWait,
-  onExpired:
-    server &&
-    (async (request) => {
-      const fresh = await cursor(request);
-      print({ client, refetched: true });
-      return fresh;
-    }),
+  async onExpired() {
+    const fresh = await cursor();
+    print({ client, refetched: true });
+    return fresh;
+  },
 });
 
 const connect = () =>
@@ -53,7 +46,7 @@ function apollo(name, transport) {
   const link = ApolloLink.from([resuming, transport]);
   const client = new ApolloClient({ link, cache: new InMemoryCache() });
   const { next, error } = sink(name);
-  client.subscribe({ ...payload, query: gql(query) }).subscribe({
+  client.subscribe({ ...payload, query: gql(payload.query) }).subscribe({
     next: (result) => (result.error ? error(result.error) : next(result)),
     error,
   });
@@ -63,7 +56,7 @@ function urql(name, transport, fetchSubscriptions) {
   const exchanges = [resumeExchange(options(name)), transport];
   const client = new Client({ url: http, exchanges, fetchSubscriptions });
   const { next, error } = sink(name);
-  const request = createRequest(query, payload.variables, payload.extensions);
+  const request = createRequest(payload.query, {}, payload.extensions);
   client
     .executeSubscription(request)
     .subscribe((result) => (result.error ? error(result.error) : next(result)));

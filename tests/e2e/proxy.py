@@ -5,8 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+def port_of(origin: str) -> int:
+    return int(origin.partition(":")[2])
+
+
 class Proxy:
-    """A TCP proxy in front of the server at a port, whose connections can be cut."""
+    """A TCP proxy in front of the server at `port`, whose connections can be cut."""
 
     def __init__(self, port: int) -> None:
         self.port = port

@@ -8,23 +8,19 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.e2e.proxy import Proxy
-from tests.servers import CLIENTS, DIRECT, NO_TLS, ROOT, UVICORN, Server, serving
+from tests.e2e.proxy import Proxy, port_of
+from tests.numbers_app import NumbersApp
+from tests.servers import CLIENTS, ROOT, running
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
-APP = "tests.e2e.streaming:app"
-# While it is down, the proxy looks for it: on a port that the kernel gives to no connection.
-PROGRAM = replace(UVICORN, takes_a_free_port=False)
 STOCK = [
     "graphql-ws",
     "iterate",
@@ -33,7 +29,6 @@ STOCK = [
     "urql, WebSocket",
     "urql, SSE",
 ]
-PUBLISH = "mutation ($name: String!, $value: Int!) { publish(name: $name, value: $value) }"
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +78,14 @@ class Followers:
 
 
 @asynccontextmanager
-async def following(project: Path, proxy: int, **options: Any) -> AsyncIterator[Followers]:
-    address = f"127.0.0.1:{proxy}/graphql"
-    options = {"clients": STOCK, "http": f"http://{address}", "ws": f"ws://{address}", **options}
+async def following(project: Path, port: int, after: str) -> AsyncIterator[Followers]:
+    address = f"127.0.0.1:{port}/graphql"
+    options = {
+        "clients": STOCK,
+        "http": f"http://{address}",
+        "ws": f"ws://{address}",
+        "after": after,
+    }
     process = await asyncio.create_subprocess_exec(
         *("node", "helper.mjs", json.dumps(options)), cwd=project, stdout=subprocess.PIPE
     )
@@ -101,69 +101,56 @@ async def following(project: Path, proxy: int, **options: Any) -> AsyncIterator[
         await reading
 
 
-async def restart(server: Server) -> None:
-    await asyncio.to_thread(server.stop)
-    await asyncio.to_thread(server.start)
-
-
-async def ask(server: Server, document: str, **variables: Any) -> Any:
-    request = {"query": document, "variables": variables}
-    async with httpx.AsyncClient(verify=NO_TLS) as http:
-        answer = (await http.post(f"{server.http}/graphql", json=request)).json()
-    assert "errors" not in answer, answer
-    return answer["data"]
-
-
-async def cursor(server: Server, name: str) -> str:
-    document = "query ($name: String!) { cursor(name: $name) }"
-    return str((await ask(server, document, name=name))["cursor"])
-
-
 async def test_each_client_gets_each_event_once_over_cuts_and_a_restart(
-    project: Path, tmp_path: Path, redis_url: str
+    project: Path, redis_url: str
 ) -> None:
-    with serving(APP, tmp_path, *DIRECT, program=PROGRAM, broker_url=redis_url) as server:
-        name = tmp_path.name
-        proxy = Proxy(server.port)
-        after = await cursor(server, name)
-        async with (
-            proxy.listening() as port,
-            following(project, port, name=name, after=after) as followers,
-        ):
-            await ask(server, PUBLISH, name=name, value=1)
-            await wait_until(lambda: followers.have(1))
-            for value in range(2, 40):
-                await ask(server, PUBLISH, name=name, value=value)
-                if random.random() < 0.3:
-                    proxy.cut()
-                if value == 20:
-                    await restart(server)
-            await ask(server, PUBLISH, name=name, value=40)
-            await wait_until(lambda: followers.have(40))
+    old, new = NumbersApp(redis_url), NumbersApp(redis_url)
+    async with AsyncExitStack() as stack:
+        async with running(old.asgi) as origin:
+            proxy = Proxy(port_of(origin))
+            port = await stack.enter_async_context(proxy.listening())
+            [after] = await old.publish(0)
+            followers = await stack.enter_async_context(following(project, port, after))
+            await publish_and_cut(old, proxy, range(1, 30))
+            await wait_until(lambda: followers.have(29))
+        async with running(new.asgi) as origin:
+            await new.publish(30)
+            proxy.port = port_of(origin)
+            await publish_and_cut(new, proxy, range(31, 60))
+            await wait_until(lambda: followers.have(59))
 
-    assert followers.values == {client: list(range(1, 41)) for client in STOCK}
+    assert followers.values == {client: list(range(1, 60)) for client in STOCK}
+
+
+async def publish_and_cut(app: NumbersApp, proxy: Proxy, values: range) -> None:
+    for value in values:
+        await app.publish(value)
+        await asyncio.sleep(random.random() * 0.02)
+        if random.random() < 0.2:
+            proxy.cut()
 
 
 async def test_a_client_whose_cursor_expired_fetches_the_list_and_continues_after_it(
-    project: Path, tmp_path: Path
+    project: Path,
 ) -> None:
-    with serving(APP, tmp_path, *DIRECT, program=PROGRAM, broker_url="memory://") as server:
-        proxy = Proxy(server.port)
-        after = await cursor(server, "expired")
-        options = {"name": "expired", "after": after, "server": f"{server.http}/graphql"}
-        async with (
-            proxy.listening() as port,
-            following(project, port, **options) as followers,
-        ):
-            await ask(server, PUBLISH, name="expired", value=1)
+    old, new = NumbersApp(), NumbersApp()
+    async with AsyncExitStack() as stack:
+        async with running(old.asgi) as origin:
+            proxy = Proxy(port_of(origin))
+            port = await stack.enter_async_context(proxy.listening())
+            [after] = await old.publish(0)
+            followers = await stack.enter_async_context(following(project, port, after))
+            await old.publish(1)
             await wait_until(lambda: followers.have(1))
-            await restart(server)
+        async with running(new.asgi) as origin:
+            await new.publish(2)
+            proxy.port = port_of(origin)
             await wait_until(lambda: set(followers.refetched) == set(STOCK))
-            for value in (2, 3):
-                await ask(server, PUBLISH, name="expired", value=value)
-            await wait_until(lambda: followers.have(3))
+            await new.publish(3, 4)
+            await wait_until(lambda: followers.have(4))
 
-    assert followers.values == {client: [1, 2, 3] for client in STOCK}
+    # 2 is in the list that was fetched.
+    assert followers.values == {client: [1, 3, 4] for client in STOCK}
     assert sorted(followers.refetched) == sorted(STOCK)
 
 
