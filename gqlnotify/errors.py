@@ -279,6 +279,20 @@ class TooManyStreamsOfSubject(NotifyError):
     http_status = 429
 
 
+class NotReserved(NotifyError):
+    """This process has no reserved stream with the request's token."""
+
+    code = "NOT_RESERVED"
+    http_status = 404
+
+
+class StreamConflict(NotifyError):
+    """A reserved stream is open already, or runs an operation with this id already."""
+
+    code = "STREAM_CONFLICT"
+    http_status = 409
+
+
 class TooManyTopics(NotifyError):
     """The subject has asked for too many new topics, see `new_topics_per_subject`."""
 

@@ -6,12 +6,16 @@ from functools import cached_property, partial
 from inspect import signature
 from typing import Any
 
-from cross_web import AsyncHTTPRequestAdapter
+from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from strawberry import Schema
 from strawberry.http import GraphQLRequestData
-from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
+from strawberry.subscriptions import (
+    GRAPHQL_SSE_PROTOCOL,
+    GRAPHQL_TRANSPORT_WS_PROTOCOL,
+    GRAPHQL_WS_PROTOCOL,
+)
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UNSET
 from typing_extensions import override
@@ -21,7 +25,6 @@ from gqlnotify.auth import (
     Authenticate,
     May,
     Viewer,
-    current_viewer,
     find_token,
     may,
     viewing,
@@ -29,19 +32,16 @@ from gqlnotify.auth import (
 from gqlnotify.callables import plain_result
 from gqlnotify.connections.lifespan import lifespan_of, tell_the_server
 from gqlnotify.connections.origin import foreign_origin
-from gqlnotify.connections.router_state import RouterState, asker_of
+from gqlnotify.connections.reservations import Reservations
+from gqlnotify.connections.router_state import RouterState
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
-from gqlnotify.http import graphiql
+from gqlnotify.http import graphiql, single_connection
 from gqlnotify.http.cookie import token_in_cookie
-from gqlnotify.http.handler import (
-    GraphQLOverHTTP,
-    document_id_of,
-    make_part,
-    refusal,
-    tells_position,
-)
+from gqlnotify.http.handler import GraphQLOverHTTP, refusal
+from gqlnotify.http.parts import parts_of, takes_parts
+from gqlnotify.http.stream_formats import WRAPPERS, ServerSentEvents
 from gqlnotify.http.view import Context, RootValue
 from gqlnotify.observability import tracing
 from gqlnotify.settings import Settings
@@ -100,6 +100,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             # GraphiQL does not work without introspection.
             arguments.arguments["graphql_ide"] = None
         super().__init__(*arguments.args, **arguments.kwargs)
+        if GRAPHQL_SSE_PROTOCOL in self.protocols:
+            _add_methods(self, arguments.arguments.get("path", ""))
         if settings.token_cookie is not None:
             _refuse_any_page(self, settings.token_cookie)
         if self.graphql_ide == "graphiql":
@@ -125,6 +127,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             authenticate,
             may,
             subprotocols=SubprotocolRefusals(),
+            reservations=Reservations(settings),
             make_executions=make_executions,
             detachable=type(self).run is GraphQLRouter.run,
         )
@@ -160,6 +163,12 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         # Strawberry keeps it on the router, where another request replaces it during an `await`.
         self.temporal_response = response
         with viewing(viewer):
+            try:
+                answer = await single_connection.respond(self, request, context, root_value)
+            except (HTTPException, NotifyError) as error:
+                answer = refusal(self, request, error)
+            if answer is not None:
+                return answer
             return await super().run(request, context=context, root_value=root_value)
 
     @override
@@ -179,29 +188,17 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
                 allowed = OperationType.from_http(request_adapter.method)
                 if not self.allow_queries_via_get and request_adapter.method == "GET":
                     allowed = allowed - {OperationType.QUERY}
-                operation = execution.Operation(
-                    query=request_data.query,
-                    operation_name=request_data.operation_name,
-                    variables=request_data.variables,
-                    extensions=request_data.extensions,
-                    viewer=current_viewer(),
-                    allowed=frozenset(transport.allowed_operation_types(allowed)),
-                    document_id=document_id_of(request_data),
-                    asker=asker_of(current_viewer(), request.client),
-                    last_cursor=request.headers.get("last-event-id") or None,
-                )
-                executions = self._gqlnotify.executions(self.schema)
-                budget = executions.budgets.of(_subject(operation.viewer))
-                results = execution.stream(
-                    executions,
-                    operation,
+                parts = parts_of(
+                    self,
+                    request,
+                    request_data,
                     context=context,
                     root_value=root_value,
+                    allowed=transport.allowed_operation_types(allowed),
+                    wrap=WRAPPERS.get(type(transport)),
                 )
-                parts = execution.unshared(results, budget, make_part(self, transport))
-                if not tells_position(self, transport):
-                    parts = execution.without_positions(parts)
-                return execution.while_valid(parts, operation.viewer, self._gqlnotify.watch)
+                tells_position = type(transport) is ServerSentEvents and takes_parts(self)
+                return parts if tells_position else execution.without_positions(parts)
         with tracing.span("operation", lambda: _span_attributes(request_data)):
             return await super().execute_operation(
                 request=request,
@@ -281,16 +278,24 @@ def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:
         )
 
 
+def _add_methods(router: GraphQLRouter[Any, Any], path: str) -> None:
+    """Serve the methods of the single connection mode of GraphQL over SSE."""
+
+    async def serve(request: Request, response: Response) -> Any:
+        router.temporal_response = response
+        return await router.run(request, context=None, root_value=None)
+
+    router.add_api_route(
+        path, serve, methods=single_connection.METHODS, include_in_schema=False, response_model=None
+    )
+
+
 def _refuse_any_page(router: GraphQLRouter[Any, Any], cookie: str) -> None:
     if "*" in router.allowed_origins:
         raise ValueError(
             "With * in GQLNOTIFY_ALLOWED_ORIGINS, every page could use the token that a visitor "
             f"has in the cookie {cookie!r}. Name the origins, or unset GQLNOTIFY_TOKEN_COOKIE"
         )
-
-
-def _subject(viewer: Viewer | None) -> str | None:
-    return None if viewer is None else viewer.principal.subject
 
 
 def _span_attributes(data: GraphQLRequestData | list[GraphQLRequestData]) -> Mapping[str, str]:

@@ -26,6 +26,8 @@ CODES: dict[type[NotifyError], tuple[str, int]] = {
     errors.TooManyOperations: ("TOO_MANY_OPERATIONS", 429),
     errors.TooManyStreams: ("TOO_MANY_CONNECTIONS", 503),
     errors.TooManyStreamsOfSubject: ("TOO_MANY_CONNECTIONS_OF_SUBJECT", 429),
+    errors.NotReserved: ("NOT_RESERVED", 404),
+    errors.StreamConflict: ("STREAM_CONFLICT", 409),
     errors.TooManyTopics: ("TOO_MANY_TOPICS", 429),
     errors.ExtensionsTooBig: ("EXTENSIONS_TOO_BIG", 413),
     errors.TooManyTokens: ("TOO_MANY_TOKENS", 400),

@@ -10,6 +10,7 @@ from strawberry import Schema
 
 from gqlnotify.auth import Viewer
 from gqlnotify.connections.access import Access
+from gqlnotify.connections.reservations import Reservations
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.execution import Cache, Executions
 from gqlnotify.execution.fingerprint import Same
@@ -22,6 +23,7 @@ class RouterState(Access):
     """The access of one router, and what executes its operations."""
 
     subprotocols: SubprotocolRefusals
+    reservations: Reservations
     make_executions: Callable[[Schema], Executions]
     # False if a subclass overrides `run`: it may wait for the end of the call.
     detachable: bool

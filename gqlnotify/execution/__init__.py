@@ -49,7 +49,7 @@ from gqlnotify.execution.shared import (
     Shareable,
     SharedExecution,
 )
-from gqlnotify.execution.validity import while_valid
+from gqlnotify.execution.validity import Watch, while_valid
 
 __all__ = [
     "NOT_JSON",
@@ -68,6 +68,7 @@ __all__ = [
     "ReplayBudget",
     "Shareable",
     "SharedExecution",
+    "Watch",
     "ends_the_operation",
     "error_result",
     "find_document",

@@ -48,7 +48,7 @@ from gqlnotify.errors import (
 )
 from gqlnotify.execution.strawberry_adapter import stream_transports
 from gqlnotify.http.body import bound_body
-from gqlnotify.http.encoded_part import Cut, EncodedPart
+from gqlnotify.http.encoded_part import EncodedPart
 from gqlnotify.http.negotiation import (
     FORM,
     GRAPHQL_RESPONSE,
@@ -59,7 +59,7 @@ from gqlnotify.http.negotiation import (
     stream_quality,
 )
 from gqlnotify.http.stream import Stream
-from gqlnotify.http.stream_formats import WRAPPERS, MultipartSubscription, ServerSentEvents
+from gqlnotify.http.stream_formats import MultipartSubscription, ServerSentEvents
 from gqlnotify.http.view import Context, RootValue, View
 from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.messages import find_document_id, strict_json
@@ -114,11 +114,9 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         """Serve one request. Errors have the media type that the client prefers."""
         try:
             if not self.is_websocket_request(request):
-                bound_body(request, *_body_limit(self, request))
+                bound_to_setting(self, request)
             return await super().run(request, context=context, root_value=root_value)
-        except HTTPException as error:
-            return _error_response(self, request, _status(error), [{"message": error.reason}])
-        except NotifyError as error:
+        except (HTTPException, NotifyError) as error:
             return refusal(self, request, error)
 
     @override
@@ -306,50 +304,43 @@ class GraphQLOverHTTP(View[Context, RootValue]):
         if all(headers != transport.headers for transport in _streams(self)):
             # The rest of a result with `@defer`. Its operation is already running, and ends soon.
             return await super().create_streaming_response(request, stream, sub_response, headers)
-        viewer = current_viewer()
-        return Stream(
+        return stream_response(
+            self,
+            request,
             cast("AsyncGenerator[str, None]", stream()),
-            status_code=sub_response.status_code or 200,
             headers={**sub_response.headers, **headers},
-            connection_limits=self._gqlnotify.connection_limits,
-            subject=None if viewer is None else viewer.principal.subject,
-            refuse=partial(refusal, self, request),
-            send_timeout=self._gqlnotify.settings.send_timeout,
+            status_code=sub_response.status_code or 200,
         )
 
 
 Router = GraphQLOverHTTP[Any, Any]
 
 
-def make_part(
-    router: Router, transport: HTTPStreamTransport
-) -> Callable[[execution.EncodedResult], EncodedPart | ExecutionResult]:
-    """Return the function that makes a part for `transport` from an encoded result.
-
-    It returns a plain result if the application overrides what Strawberry calls with it.
-    """
-    wrap = WRAPPERS.get(type(transport))
-    if wrap is None or not _takes_parts(router):
-        return execution.EncodedResult.result
-    cut = Cut.learn(router.encode_json_string, wrap)
-    return execution.EncodedResult.result if cut is None else cut.part_of
-
-
-def tells_position(router: Router, transport: HTTPStreamTransport) -> bool:
-    """Return whether `transport` has an event that tells the client where its stream begins."""
-    return type(transport) is ServerSentEvents and _takes_parts(router)
-
-
-def _takes_parts(router: Router) -> bool:
-    """Return whether the application overrides none of the methods that get the parts."""
-    return all(
-        getattr(getattr(router, name), "__func__", None) is getattr(GraphQLOverHTTP, name)
-        for name in ("process_result", "encode_json_string")
+def stream_response(
+    router: Router,
+    request: Request,
+    content: AsyncGenerator[str, None],
+    *,
+    headers: Mapping[str, str],
+    status_code: int = 200,
+) -> Response:
+    """Return a response that counts as a connection of the current viewer while it streams."""
+    viewer = current_viewer()
+    return Stream(
+        content,
+        status_code=status_code,
+        headers=headers,
+        connection_limits=router._gqlnotify.connection_limits,
+        subject=None if viewer is None else viewer.principal.subject,
+        refuse=partial(refusal, router, request),
+        send_timeout=router._gqlnotify.settings.send_timeout,
     )
 
 
-def refusal(router: Router, request: Request, error: NotifyError) -> Response:
+def refusal(router: Router, request: Request, error: NotifyError | HTTPException) -> Response:
     """Return the response that refuses a request with `error`, and count it."""
+    if isinstance(error, HTTPException):
+        return _error_response(router, request, _status(error), [{"message": error.reason}])
     refused(error.code)
     if isinstance(error, InternalError):
         logger.error("A request failed", exc_info=error)
@@ -409,7 +400,7 @@ async def _with_their_names(
 def _unencodable(response: Mapping[str, Any]) -> dict[str, Any]:
     """Return the error sent in place of a response, or a part, that is not valid JSON."""
     if "payload" in response:
-        return {"payload": _unencodable(response["payload"])}
+        return {**response, "payload": _unencodable(response["payload"])}
     result = ExecutionResult(response.get("data"), None, response.get("extensions"))
     told = execution.payload_of(execution.unencodable(result))
     return {**told, "hasNext": response["hasNext"]} if "hasNext" in response else told
@@ -474,9 +465,14 @@ def _is_upload(router: Router, media_type: str) -> bool:
     return router.multipart_uploads_enabled and media_type == FORM
 
 
-def _body_limit(router: Router, request: Request) -> tuple[int, str]:
-    """Return how many bytes a body may have, and the name of that setting."""
+def bound_to_setting(router: Router, request: Request) -> None:
+    """Limit the request's body to what the settings allow.
+
+    Raises:
+        BodyTooBig: the `Content-Length` header announces more.
+    """
     settings = router._gqlnotify.settings
     if _is_upload(router, media_type(request.headers.get("content-type"))):
-        return settings.upload_max_bytes, "GQLNOTIFY_UPLOAD_MAX_BYTES"
-    return settings.body_max_bytes, "GQLNOTIFY_BODY_MAX_BYTES"
+        bound_body(request, settings.upload_max_bytes, "GQLNOTIFY_UPLOAD_MAX_BYTES")
+    else:
+        bound_body(request, settings.body_max_bytes, "GQLNOTIFY_BODY_MAX_BYTES")

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gqlnotify import Settings
-from gqlnotify.connections.asgi_adapter import asgi_transport
 from tests.applications import ALL_PROTOCOLS, application
 from tests.e2e.conftest import SECRET
+from tests.e2e.cut_streams import CutStreams
 from tests.e2e.test_compression import program
 from tests.e2e.tokens import token
 from tests.message_app import MESSAGE_TEXTS, MessageApp
@@ -28,34 +27,6 @@ events.addEventListener('next', ({ data }) => tell('next', JSON.parse(data)));
 events.addEventListener('complete', () => events.close());
 setInterval(() => tell('lives'), 50);
 </script>"""
-
-
-class Streams:
-    """Notes with which `Last-Event-ID` streams are opened, and cuts them."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.opened: list[str | None] = []
-        self.positions: asyncio.Queue[None] = asyncio.Queue()
-        self._app = app
-        self._transport: Any = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/graphql":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        self.opened.append(request.headers.get("last-event-id"))
-        self._transport = asgi_transport(receive)
-
-        async def noting(message: Message) -> None:
-            await send(message)
-            if message.get("body", b"").startswith(b"retry: "):
-                self.positions.put_nowait(None)
-
-        await self._app(scope, receive, noting)
-
-    def cut(self) -> None:
-        self._transport.abort()
 
 
 class Page:
@@ -98,7 +69,7 @@ async def test_chromium_resumes_even_before_its_first_event(
     page, app = Page(), application(router)
     app.add_route("/page", page.show)
     app.add_route("/{what}", page.take, methods=["POST"])
-    streams = Streams(app)
+    streams = CutStreams(app)
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     async with (
         asyncio.timeout(2 * PATIENCE),
@@ -115,6 +86,6 @@ async def test_chromium_resumes_even_before_its_first_event(
         for text in ("one", "two"):
             await message_app.say(text)
         assert [await page.text() for _ in range(2)] == ["one", "two"]
-    assert streams.opened[0] is None
-    assert streams.opened[1] is not None
-    assert streams.opened[2] == missed
+    assert streams.last_event_ids[0] is None
+    assert streams.last_event_ids[1] is not None
+    assert streams.last_event_ids[2] == missed

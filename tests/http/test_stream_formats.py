@@ -187,7 +187,7 @@ async def test_an_extension_of_a_schema_can_add_no_line() -> None:
 async def test_a_token_that_expires_ends_the_stream_with_the_reason(
     client: httpx.AsyncClient,
 ) -> None:
-    async with subscribed(client, **bearer(expires_in=1)) as stream:
+    async with subscribed(client, **bearer(expires_in=3)) as stream:
         await stream.block()
         told = await stream.block()
         assert json.loads(told["data"])["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
@@ -200,7 +200,7 @@ async def test_a_multipart_stream_resumes_by_its_extensions(
 ) -> None:
     start = await message_app.say("start")
     await message_app.say("missed")
-    headers = {**MULTIPART, **bearer(expires_in=1)}
+    headers = {**MULTIPART, **bearer(expires_in=3)}
     body = {"query": MESSAGE_TEXTS, "extensions": {"after": start}}
     answer = await client.post("/graphql", json=body, headers=headers)
     missed, ended = parts(answer.text)

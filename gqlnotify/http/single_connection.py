@@ -1,0 +1,221 @@
+"""The single connection mode of GraphQL over SSE: one stream for all operations of a client.
+
+Browsers open at most six connections to a server over HTTP/1.1, and each stream keeps one.
+https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+from strawberry.http import GraphQLRequestData
+from strawberry.http.streaming import SSE_HEARTBEAT_INTERVAL
+from strawberry.types import ExecutionResult
+from strawberry.types.graphql import OperationType
+from typing_extensions import override
+
+from gqlnotify import execution
+from gqlnotify.auth import Viewer, current_viewer
+from gqlnotify.connections.reservations import Reservation
+from gqlnotify.errors import BadUserInput, InternalError, NotReserved, TokenRevoked
+from gqlnotify.execution.strawberry_adapter import stream_transport
+from gqlnotify.http.encoded_part import EncodedPart
+from gqlnotify.http.handler import Router, bound_to_setting, stream_response
+from gqlnotify.http.negotiation import stream_quality
+from gqlnotify.http.parts import parts_of
+from gqlnotify.http.stream_formats import ServerSentEvents
+
+STREAM_HEADER = "x-graphql-event-stream-token"
+METHODS = ["PUT", "DELETE"]
+"""What the router serves in addition to GET and POST."""
+
+_PING = ": ping\n\n"
+
+logger = logging.getLogger("gqlnotify.transports")
+
+
+async def respond(
+    router: Router, request: Request, context: Any, root_value: Any
+) -> Response | None:
+    """Return the response to a request of this mode; None if the request is not of this mode.
+
+    Raises:
+        NotReserved: the process has no stream with the request's token for this subject.
+        StreamConflict: the stream, or an operation with the same id, is already there.
+        TooManyStreams: there are too many reservations.
+        TooManyStreamsOfSubject: the subject has too many reservations.
+        TooManyOperations: the stream has too many operations.
+        BadUserInput: the id of the operation is missing.
+        HTTPException: the body is not a request.
+    """
+    if stream_transport(router, ServerSentEvents.protocol) is None:
+        return None
+    reservations = router._gqlnotify.reservations
+    if request.method == "PUT":
+        reserved = reservations.add(_subject())
+        return Response(reserved.token, status_code=201, media_type="text/plain")
+    token = _token(request)
+    if token is None or (request.method == "GET" and not _opens_a_stream(request)):
+        return None
+    reservation = reservations.find(token, _subject())
+    if request.method == "GET":
+        return _open(router, request, reservation)
+    if request.method == "DELETE":
+        reservation.stop(request.query_params.get("operationId", ""))
+        return Response()
+    bound_to_setting(router, request)
+    return await _accept(router, request, reservation, context, root_value)
+
+
+class OperationEvents(ServerSentEvents):
+    """The events of one operation. Their data has its id."""
+
+    def __init__(self, id_: str) -> None:
+        super().__init__()
+        self._id = id_
+
+    def wrap(self, response: object) -> object:
+        """Return the data of the event for `response`."""
+        return {"id": self._id, "payload": response}
+
+    @override
+    def encode_next(self, response: Any, encode_json: Callable[[object], str]) -> str:
+        # No event has an id: it would be that of all operations, and not of this one.
+        whole = response if isinstance(response, EncodedPart) else self.wrap(response)
+        return self.encode_event("next", encode_json(whole))
+
+    def encode_end(self, encode_json: Callable[[object], str]) -> str:
+        """Return the event that ends the operation."""
+        return self.encode_event("complete", encode_json({"id": self._id}))
+
+
+class Accepted(Response):
+    """Says that an operation was accepted, and lasts until it has ended.
+
+    Until then FastAPI keeps what the operation needs: its dependencies and its background tasks.
+    """
+
+    def __init__(self, operation: "asyncio.Task[None]") -> None:
+        super().__init__(status_code=202)
+        self._operation = operation
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        background, self.background = self.background, None
+        await super().__call__(scope, receive, send)
+        await asyncio.wait({self._operation})
+        if background is not None:
+            await background()
+
+
+def _subject() -> str | None:
+    viewer = current_viewer()
+    return None if viewer is None else viewer.principal.subject
+
+
+def _token(request: Request) -> str | None:
+    """Return the token of a reservation. The parameter counts only where nothing else is asked."""
+    token = request.headers.get(STREAM_HEADER)
+    if token is None and request.method != "POST":
+        token = request.query_params.get("token")
+    if token is None and request.method == "DELETE":
+        raise NotReserved(f"The header {STREAM_HEADER} is missing: it names the reserved stream")
+    return token
+
+
+def _opens_a_stream(request: Request) -> bool:
+    accepts = ServerSentEvents().accepts
+    is_asked = "query" in request.query_params
+    return not is_asked and stream_quality(request.headers.get("accept"), accepts) > 0
+
+
+def _open(router: Router, request: Request, reservation: Reservation) -> Response:
+    reservation.take()
+    is_over = partial(_has_ended, current_viewer(), router._gqlnotify.watch)
+    texts = reservation.texts(_PING, SSE_HEARTBEAT_INTERVAL, is_over)
+    return stream_response(router, request, texts, headers=ServerSentEvents.headers)
+
+
+def _has_ended(viewer: Viewer | None, watch: execution.Watch) -> bool:
+    """Return whether the viewer's token has expired or is revoked."""
+    expires_at = None if viewer is None else viewer.principal.expires_at
+    try:
+        watch(viewer, _nothing)()
+    except TokenRevoked:
+        return True
+    return expires_at is not None and expires_at <= datetime.now(UTC)
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _accept(
+    router: Router, request: Request, reservation: Reservation, context: Any, root_value: Any
+) -> Response:
+    data = await router.parse_http_body(router.request_adapter_class(request))
+    if isinstance(data, list):
+        raise BadUserInput("A reserved stream takes one operation in a request, not a batch")
+    id_ = _take_id(data)
+    events = OperationEvents(id_)
+    parts = parts_of(
+        router,
+        request,
+        data,
+        context=context,
+        root_value=root_value,
+        allowed=OperationType.from_http("POST"),
+        wrap=events.wrap,
+    )
+    texts = _texts(router, request, execution.without_positions(parts), events)
+    return Accepted(reservation.start(id_, texts))
+
+
+def _take_id(data: GraphQLRequestData) -> str:
+    """Remove the id of an operation from its extensions, and return it.
+
+    With it, no two operations would share an execution.
+    """
+    extensions = dict(data.extensions or {})
+    id_ = extensions.pop("operationId", None)
+    if not isinstance(id_, str) or not id_:
+        raise BadUserInput("extensions.operationId must be a string that names the operation")
+    data.extensions = extensions
+    return id_
+
+
+async def _texts(
+    router: Router,
+    request: Request,
+    parts: AsyncGenerator[Any, None],
+    events: OperationEvents,
+) -> AsyncGenerator[str, None]:
+    encode = router.encode_json_string
+    try:
+        async with aclosing(parts):
+            async for part in parts:
+                response = await router.process_result(request, _single(part))
+                yield events.encode_next(response, encode)
+    except Exception:
+        logger.exception("An operation failed")
+        yield events.encode_next(_failed(), encode)
+    yield events.encode_end(encode)
+
+
+def _single(part: Any) -> Any:
+    if isinstance(part, ExecutionResult | EncodedPart):
+        return part
+    return execution.error_result(
+        BadUserInput("Incremental delivery is not supported on a reserved stream")
+    )
+
+
+def _failed() -> Any:
+    failed = execution.error_result(InternalError("An operation failed"))
+    return execution.payload_of(failed)

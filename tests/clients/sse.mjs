@@ -1,0 +1,29 @@
+// Subscribes with graphql-sse as often as asked, resumes after each cut, and prints each result.
+
+import { createClient } from 'graphql-sse';
+import { options, pause, print } from './client.mjs';
+
+const { url, token, query, subscriptions, singleConnection } = options;
+
+const client = createClient({
+  url,
+  singleConnection,
+  headers: () => ({ authorization: `Bearer ${token}` }),
+  retryAttempts: Infinity,
+  retry: () => pause(50),
+});
+
+for (let number = 0; number < subscriptions; number++) {
+  let last;
+  // In the single connection mode the client copies the extensions once, and encodes the copy at
+  // each retry. So `after` is an object that is encoded as the last cursor.
+  const extensions = { after: { toJSON: () => last } };
+  client.subscribe({ query, extensions }, {
+    next(result) {
+      last = result.extensions.cursor;
+      print({ number, data: result.data });
+    },
+    error: (error) => print({ number, error: String(error) }),
+    complete: () => print({ number, complete: true }),
+  });
+}

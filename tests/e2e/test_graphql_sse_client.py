@@ -1,0 +1,63 @@
+"""The npm client graphql-sse, in both of its modes."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from gqlnotify import Settings
+from tests.applications import ALL_PROTOCOLS, application
+from tests.e2e.conftest import SECRET
+from tests.e2e.cut_streams import CutStreams
+from tests.e2e.test_compression import program
+from tests.e2e.tokens import token
+from tests.message_app import MESSAGE_TEXTS, MESSAGES, MessageApp
+from tests.servers import CLIENTS, patience, running
+from tests.waiting import wait_until
+
+TABS = 12
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("single", "streams"), [(False, TABS), (True, 1)])
+async def test_every_subscription_resumes_after_a_cut(
+    message_app: MessageApp, single: bool, streams: int
+) -> None:
+    settings = Settings(jwt_secret=SECRET)  # type: ignore[arg-type]
+    router = message_app.router(settings=settings, subscription_protocols=ALL_PROTOCOLS)
+    app = CutStreams(application(router))
+    limits = router._gqlnotify.connection_limits
+
+    def subscribed() -> bool:
+        topic = message_app.topics._live_topics.get(MESSAGES.name)
+        return topic is not None and len(topic.subscribers) == TABS
+
+    async with patience(), running(app) as origin:
+        options = {
+            "url": f"http://{origin}/graphql",
+            "token": token(),
+            "query": MESSAGE_TEXTS,
+            "subscriptions": TABS,
+            "singleConnection": single,
+        }
+        async with program("node", str(CLIENTS / "sse.mjs"), json.dumps(options)) as node:
+            await wait_until(subscribed)
+            assert limits.connections == streams
+            # After a cut this client reserves a stream for each subscription.
+            for text in ("first", "second"):
+                await wait_until(subscribed)
+                await message_app.say(text)
+                await expect(node, text)
+                app.cut()
+                await wait_until(lambda: not limits.connections)
+                await message_app.say(f"missed after {text}")
+                await expect(node, f"missed after {text}")
+
+
+async def expect(node: asyncio.subprocess.Process, text: str) -> None:
+    """Expect that each subscription gets this message next, and once."""
+    assert node.stdout is not None
+    got: list[Any] = [json.loads(await node.stdout.readline()) for _ in range(TABS)]
+    assert sorted(each["number"] for each in got) == list(range(TABS))
+    assert {each["data"]["messages"]["text"] for each in got} == {text}
