@@ -14,6 +14,7 @@ from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.subscription import Subscription
 
 if TYPE_CHECKING:
+    from gqlnotify.http.cors import add_cors
     from gqlnotify.plain.router import topic_router
     from gqlnotify.router import GraphQLRouter
     from gqlnotify.topics.publisher import Publisher
@@ -29,6 +30,7 @@ __all__ = [
     "Subscription",
     "Topic",
     "TopicManager",
+    "add_cors",
     "authorize",
     "current_principal",
     "errors",
@@ -44,6 +46,7 @@ __all__ = [
 _ON_DEMAND = {
     "GraphQLRouter": "gqlnotify.router",
     "Publisher": "gqlnotify.topics.publisher",
+    "add_cors": "gqlnotify.http.cors",
     "topic_router": "gqlnotify.plain.router",
 }
 

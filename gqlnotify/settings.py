@@ -197,7 +197,8 @@ class Settings(BaseSettings):
     )
     allowed_origins: tuple[str, ...] = Field(
         default=(),
-        description="Other origins whose pages may open a socket, as JSON; `*` allows all",
+        description="Other origins whose pages may open a socket, and send requests where the "
+        "application calls `add_cors`, as JSON; `*` allows all",
     )
 
     query_token: bool = Field(

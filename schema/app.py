@@ -16,7 +16,7 @@ from strawberry.subscriptions import (
     MULTIPART_SUBSCRIPTION_PROTOCOL,
 )
 
-from gqlnotify import Cursor, GraphQLRouter, TopicManager, topic_router
+from gqlnotify import Cursor, GraphQLRouter, TopicManager, add_cors, topic_router
 from schema.commands import publish_notice
 from schema.context import Context
 from schema.database import Database
@@ -100,7 +100,9 @@ def create_app(
         "outbox": outbox.check,
         "revocations": graphql.revocations.ready,
     }
-    app = FastAPI(title="gqlnotify tasks")
+    # No /docs and no /redoc: FastAPI's pages load their scripts from other hosts.
+    app = FastAPI(title="gqlnotify tasks", docs_url=None, redoc_url=None)
+    add_cors(app, settings)
     app.include_router(graphql)
     app.include_router(plain, prefix="/ws")
     app.include_router(rest(context, plain.admit, body_max_bytes=settings.body_max_bytes))

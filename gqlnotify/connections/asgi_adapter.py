@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import Any
 
 from fastapi import Request
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Mount
 from starlette.types import Receive
 from starlette.websockets import WebSocket
@@ -25,6 +26,8 @@ STACKS = ("fastapi_inner_astack", "fastapi_function_astack", "fastapi_middleware
 _MOUNTED = "app_root_path"
 _WRAPPER_MODULE = "starlette._exception_handler"
 _WRAPPER_VARIABLES = ("response_started", "send")
+# For a WebSocket, the middleware for CORS uses only the first of these: the next layer.
+_CALLS_OF_CORS = frozenset({"app", "Headers", "get", "preflight_response", "simple_response"})
 _COST = "Each WebSocket keeps its ASGI call, half of its memory"
 
 logger = logging.getLogger("gqlnotify.transports")
@@ -72,6 +75,22 @@ def is_from(function: Any, module: str) -> bool:
     return code is not None and code.co_filename == file
 
 
+def has_no_middleware(application: Any) -> bool:
+    """Return whether an application has no middleware that does anything with a WebSocket."""
+    added = getattr(application, "user_middleware", None)
+    return added is not None and all(passes_on(each.cls) for each in added)
+
+
+def passes_on(middleware: object) -> bool:
+    """Return whether this class of middleware only calls the next layer for a WebSocket."""
+    if middleware is not CORSMiddleware:
+        return False
+    call: Any = CORSMiddleware.__call__
+    return is_from(call, CORSMiddleware.__module__) and _CALLS_OF_CORS.issuperset(
+        call.__code__.co_names
+    )
+
+
 def is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
     """Return whether nothing between the server and the route waits for the end of the ASGI call.
 
@@ -82,7 +101,7 @@ def is_unattended(scope: Mapping[str, Any], served: Any) -> bool:
     application = scope.get("app")
     return (
         served is application
-        and getattr(application, "user_middleware", None) == []
+        and has_no_middleware(application)
         # A `Mount` may have its own middleware.
         and _MOUNTED not in scope
         and _mounts_are_seen()

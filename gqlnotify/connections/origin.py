@@ -58,6 +58,13 @@ class Origin(NamedTuple):
             )
         return cls(parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme))
 
+    @property
+    def as_header(self) -> str:
+        """The origin as browsers send it: without the port that its scheme has by default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port in {None, _PORTS.get(self.scheme)}
+        return f"{self.scheme}://{host}" + ("" if usual else f":{self.port}")
+
 
 class AllowedOrigins:
     """The origins whose pages may open a socket. `*` allows all.

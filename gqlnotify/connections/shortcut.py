@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from gqlnotify.connections.asgi_adapter import STACKS
+from gqlnotify.connections.asgi_adapter import STACKS, has_no_middleware, passes_on
 from gqlnotify.event_loop import OnePerLoop
 
 _HANDLERS = "starlette.exception_handlers"
@@ -211,14 +211,14 @@ def _is_plain(app: Any) -> bool:
     return (
         type(app) is FastAPI
         and type(app.router) is APIRouter
-        and not app.user_middleware
+        and has_no_middleware(app)
         and not app.dependency_overrides
         and not _is_traced(app)
         and app.router.middleware_stack == app.router.app
         and _calls() == _ORIGINAL_CALLS
         and vars(app).keys().isdisjoint(_OVERRIDABLE)
         and vars(app.router).keys().isdisjoint(_OVERRIDABLE)
-        and _layers(app) == _LAYERS
+        and [each for each in _layers(app) if not passes_on(each)] == _LAYERS
     )
 
 

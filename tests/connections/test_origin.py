@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 
 from gqlnotify import GraphQLRouter, Settings
-from gqlnotify.connections.origin import foreign_origin
+from gqlnotify.connections.origin import Origin, foreign_origin
 from tests.applications import application, schema_of
 from tests.e2e.raw import open_socket
 from tests.servers import running
@@ -38,6 +38,20 @@ def test_a_page_is_foreign_unless_it_came_from_this_host(
     raw = [(b"host", host.encode()), *((b"origin", o.encode()) for o in origins)]
 
     assert (foreign_origin(Headers(raw=raw)) is None) == own
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://Here.example:443/", "https://here.example"),
+        ("http://here.example:8000", "http://here.example:8000"),
+        ("https://here.example:80", "https://here.example:80"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("chrome-extension://abc", "chrome-extension://abc"),
+    ],
+)
+def test_an_origin_is_written_as_browsers_send_it(written: str, sent: str) -> None:
+    assert Origin.parse(written).as_header == sent
 
 
 @pytest.mark.processes

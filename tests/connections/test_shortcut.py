@@ -12,11 +12,12 @@ from fastapi import APIRouter, Depends, FastAPI, Header, WebSocketException
 from fastapi.dependencies.models import Dependant
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Host, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from gqlnotify import GraphQLRouter
+from gqlnotify import GraphQLRouter, Settings, add_cors
 from gqlnotify.connections import shortcut
 from gqlnotify.connections.shortcut import Shortcuts
 from gqlnotify.server.websocket import WebSocketProtocol
@@ -149,6 +150,10 @@ async def nothing(_request: Any) -> Any:
     return None
 
 
+class OwnCors(CORSMiddleware):
+    pass
+
+
 def with_middleware(router: Watching) -> FastAPI:
     app = application(router)
     app.add_middleware(Passing)
@@ -215,12 +220,33 @@ def with_an_override(router: Watching) -> FastAPI:
         with_a_host,
         with_an_override,
         lambda router: application(router, middleware=[Middleware(Passing)]),
+        lambda router: application(router, middleware=[Middleware(OwnCors)]),
+        lambda router: application(
+            router, middleware=[Middleware(CORSMiddleware), Middleware(Passing)]
+        ),
         lambda router: application(router, dependencies=[Depends(by_header)]),
     ],
 )
 async def test_what_the_application_adds_is_not_skipped(build: Callable[[Any], FastAPI]) -> None:
     router = Watching()
     assert not await is_short_after_a_visit(build(router), router)
+
+
+async def test_the_middleware_for_cors_is_skipped_because_it_ignores_websockets() -> None:
+    router = Watching()
+    app = application(router)
+    add_cors(app, Settings(allowed_origins=("https://friend.example",)))
+    assert await is_short_after_a_visit(app, router)
+
+
+async def test_a_patched_middleware_for_cors_is_not_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    router = Watching()
+    app = application(router, middleware=[Middleware(CORSMiddleware)])
+    assert await is_short_after_a_visit(app, router)
+    monkeypatch.setattr(CORSMiddleware, "__call__", Passing.__call__)
+    assert not is_short(app, router.scopes[0])
 
 
 async def test_a_subclass_of_fastapi_is_not_skipped() -> None:

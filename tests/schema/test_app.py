@@ -158,3 +158,26 @@ async def test_a_database_that_can_not_be_opened_says_so_without_its_password(ur
 )
 def test_a_database_url_needs_no_driver(url: str, driver: str) -> None:
     assert async_url(url).get_driver_name() == driver
+
+
+async def test_pages_of_allowed_origins_may_use_all_of_the_service(settings: TaskSettings) -> None:
+    origin = "https://friend.example"
+    allowing = settings.model_copy(update={"allowed_origins": (origin,)})
+    transport = httpx.ASGITransport(create_app(allowing))
+    asking = {"origin": origin, "access-control-request-method": "POST"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks") as http:
+        for path in ("/graphql", "/tasks"):
+            answer = await http.options(path, headers=asking)
+            assert answer.headers["access-control-allow-origin"] == origin
+
+
+async def test_no_page_of_the_service_loads_scripts_from_other_hosts(
+    settings: TaskSettings,
+) -> None:
+    transport = httpx.ASGITransport(create_app(settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://tasks") as http:
+        assert (await http.get("/openapi.json")).status_code == 200
+        for path in ("/docs", "/redoc"):
+            assert (await http.get(path)).status_code == 404
+        page = await http.get("/graphql", headers={"accept": "text/html"})
+    assert "//" not in page.text
