@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
@@ -20,6 +20,8 @@ LONGEST_REST_SECONDS = 0.1
 _WORTH_A_REST_SECONDS = 0.002
 _LOOK_SHARE = 1 / 8
 _LEAST_LOOK_SECONDS = 0.001
+_LONGEST_INTERVAL_SECONDS = 60.0
+_ROUNDS_OF_THE_UNURGENT = 8
 
 logger = logging.getLogger("gqlnotify")
 
@@ -148,6 +150,89 @@ class TickBatcher(OnePerLoop):
             self._rests_until = now + self._rest
         if self._put_off and not self._looks:
             self._begin_or_rest()
+
+
+class Visited(Protocol):
+    """Has something to do some time after it has changed."""
+
+    def on_round(self) -> None:
+        """Do it. This returns at once."""
+
+
+class Rounds(OnePerLoop):
+    """Visits what has changed, at most once per interval, in slices of about `SLICE_SECONDS`.
+
+    Without changes there is no timer.
+    """
+
+    def __init__(self) -> None:
+        self._interval = _LONGEST_INTERVAL_SECONDS
+        self._changed: dict[Visited, None] = {}
+        self._unurgent: dict[Visited, None] = {}
+        self._visiting: OrderedDict[Visited, None] = OrderedDict()
+        self._is_visiting = False
+        self._number = 0
+        self._ended_at = 0.0
+        # Not the timer: it refers to the loop, which would then never be freed.
+        self._scheduled = False
+
+    def at_least_every(self, seconds: float) -> None:
+        """Make the interval at most this long."""
+        self._interval = min(self._interval, seconds)
+
+    def add(self, changed: Visited, *, is_urgent: bool = True) -> None:
+        """Call `changed.on_round()` in the next round, or in some rounds if it is not urgent.
+
+        A call from another `on_round` counts for the current round.
+        """
+        if self._is_visiting:
+            self._visiting[changed] = None
+            return
+        (self._changed if is_urgent else self._unurgent)[changed] = None
+        self._schedule()
+
+    def discard(self, changed: Visited) -> None:
+        """Visit this object no more."""
+        for visited in (self._changed, self._unurgent, self._visiting):
+            visited.pop(changed, None)
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            wait = max(self._ended_at + self._interval - monotonic(), 0)
+            asyncio.get_running_loop().call_later(wait, self._begin, context=Context())
+
+    def _begin(self) -> None:
+        self._number += 1
+        self._visiting, self._changed = OrderedDict(self._changed), {}
+        if self._number % _ROUNDS_OF_THE_UNURGENT == 0:
+            self._visiting.update(self._unurgent)
+            self._unurgent = {}
+        self._visit_some()
+
+    def _visit_some(self) -> None:
+        deadline = monotonic() + SLICE_SECONDS
+        while self._visiting:
+            visited, _ = self._visiting.popitem(last=False)
+            self._visit(visited)
+            if monotonic() >= deadline and self._visiting:
+                _soon(self._visit_some)
+                return
+        self._end()
+
+    def _visit(self, visited: Visited) -> None:
+        self._is_visiting = True
+        try:
+            visited.on_round()
+        except Exception:
+            logger.exception("A visit by the event loop failed")
+        finally:
+            self._is_visiting = False
+
+    def _end(self) -> None:
+        self._ended_at, self._scheduled = monotonic(), False
+        if self._changed or self._unurgent:
+            self._schedule()
 
 
 def _soon(run: Callable[[], None]) -> None:

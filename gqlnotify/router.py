@@ -73,8 +73,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     Raises:
         ValueError: tokens are required, but the legacy subprotocol or another WebSocket handler
             would not check them; the key does not fit the algorithm; an allowed origin is not an
-            origin, or is `*` although a cookie may have the token; or the file of persisted
-            operations is invalid, or missing although only persisted operations are allowed.
+            origin, or is `*` although a cookie may have the token; `auto_resume` is set without
+            tokens; or the file of persisted operations is invalid, or missing although only
+            persisted operations are allowed.
         OSError: the file of persisted operations can't be read.
     """
 
@@ -117,7 +118,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             persisted=execution.PersistedOperations.from_settings(settings),
             replay_rate=settings.replay_rate,
         )
-        if authenticate is not None or settings.names_a_key:
+        requires_tokens = authenticate is not None or settings.names_a_key
+        if requires_tokens:
             _refuse_unchecked(self)
             # Revocations are a topic. An application without topics must be able to revoke too.
             topics = topics or TopicManager(settings=settings)
@@ -130,6 +132,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             reservations=Reservations(settings),
             make_executions=make_executions,
             detachable=type(self).run is GraphQLRouter.run,
+            auto_resume=_resumes(settings, requires_tokens=requires_tokens),
         )
         self.lifespan_context = lifespan_of(
             settings, topics, state.revocations, self.lifespan_context
@@ -261,6 +264,15 @@ def _defaults(settings: Settings) -> dict[str, Any]:
         "max_subscriptions_per_connection": settings.max_operations,
         "allowed_origins": settings.allowed_origins,
     }
+
+
+def _resumes(settings: Settings, *, requires_tokens: bool) -> bool:
+    if settings.auto_resume and not requires_tokens:
+        raise ValueError(
+            "GQLNOTIFY_AUTO_RESUME needs tokens: without a subject, any client could continue the "
+            "operations of another. Require tokens, or leave the setting out"
+        )
+    return requires_tokens and settings.auto_resume is not False
 
 
 def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:

@@ -304,6 +304,21 @@ class Settings(BaseSettings):
         description="Shared messages of at least this size are compressed, once for all; 0: none",
     )
 
+    auto_resume: bool | None = Field(
+        default=None,
+        description="Whether clients resume without sending a cursor; by default if the server "
+        "requires tokens",
+    )
+    auto_resume_seconds: float = Field(
+        default=300, gt=0, description="How long a client may be away to resume without a cursor"
+    )
+    ack_interval: float = Field(
+        default=0.25,
+        gt=0,
+        description="How often a client is asked at most what it has received, and how often "
+        "a process saves the answers",
+    )
+
     event_max_bytes: int = Field(default=128 * 1024, gt=0, description="Size of one encoded event")
     history_length: int = Field(default=1000, gt=0, description="How many events a topic keeps")
     history_seconds: float = Field(

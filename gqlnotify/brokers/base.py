@@ -2,7 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
+from gqlnotify.brokers.memory_positions import MemoryPositions
+from gqlnotify.brokers.positions import Positions
 from gqlnotify.event import Cursor, Event
 
 Deliver = Callable[[Event], None]
@@ -27,6 +30,14 @@ class Broker(ABC):
 
     durable = True
     """Whether histories outlive the process."""
+
+    @cached_property
+    def positions(self) -> Positions:
+        """Where the positions of clients are kept; in this process unless a broker can do better.
+
+        Available once the broker has started.
+        """
+        return MemoryPositions()
 
     @abstractmethod
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:

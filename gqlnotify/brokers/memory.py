@@ -10,6 +10,7 @@ from itertools import islice
 from typing_extensions import override
 
 from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
+from gqlnotify.brokers.memory_positions import MemoryPositions
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
@@ -81,6 +82,7 @@ class MemoryBroker(Broker):
             # or event ids of the test before.
             self._histories.clear()
             self._subscribed.clear()
+            self.positions = MemoryPositions()
         self._loop = loop
         self._deliver = deliver
 

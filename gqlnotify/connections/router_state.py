@@ -27,6 +27,8 @@ class RouterState(Access):
     make_executions: Callable[[Schema], Executions]
     # False if a subclass overrides `run`: it may wait for the end of the call.
     detachable: bool
+    # Whether clients resume without a cursor.
+    auto_resume: bool
     _executions: Cache[Same, Executions] = field(default_factory=lambda: Cache(MAX_SCHEMAS))
 
     def executions(self, schema: Schema) -> Executions:

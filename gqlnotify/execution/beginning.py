@@ -5,12 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from strawberry.types import ExecutionResult
-
 from gqlnotify.errors import BadUserInput, CursorExpired
 from gqlnotify.event import Cursor
-from gqlnotify.execution.results import error_result
-from gqlnotify.observability import metrics
+from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscription import Subscription
 
 
@@ -27,8 +24,9 @@ async def begin(
     subscription: Subscription[Any],
     extensions: Mapping[str, Any] | None,
     last_cursor: str | None,
-) -> ExecutionResult | None:
-    """Start `subscription`. Return what to tell the client before the first event, if anything.
+    resumption: Resumption | None,
+) -> CursorExpired | None:
+    """Start `subscription`. Return the error to tell the client before the first event, if any.
 
     Args:
         subscription: what a resolver returned.
@@ -37,6 +35,8 @@ async def begin(
             newer than `after`, which a client repeats unchanged when it reconnects. If it has
             expired, the subscription begins live and the client gets an error first: such a client
             can't ask for anything else, and would repeat a refused request forever.
+        resumption: finds the position of a client that sends no cursor. An expired one is told in
+            the same way.
 
     Raises:
         BadUserInput: `after` is not a cursor.
@@ -51,7 +51,14 @@ async def begin(
     unknown = last_cursor is not None and not _resume(subscription, last_cursor)
     await subscription.start()
     subscriber = subscription.subscriber
-    return _expired(subscriber.position) if subscriber.expired or unknown else None
+    if resumption is not None and not subscription.has_cursor:
+        await subscription.manager.resumptions.begin(resumption, subscriber)
+    if not (subscriber.expired or unknown):
+        return None
+    return CursorExpired(
+        "The history no longer reaches back to the last event of this client, so it has missed "
+        "events. Fetch the state again; newer events follow"
+    )
 
 
 @contextmanager
@@ -70,13 +77,3 @@ def _resume(subscription: Subscription[Any], last_cursor: str) -> bool:
     except BadUserInput:
         return False
     return True
-
-
-def _expired(cursor: Cursor) -> ExecutionResult:
-    metrics.refused(CursorExpired.code)
-    expired = CursorExpired(
-        "The history no longer reaches back to the last event of this client, so it has missed "
-        "events. Fetch the state again; newer events follow"
-    )
-    result = error_result(expired)
-    return ExecutionResult(None, result.errors, {"cursor": str(cursor)})

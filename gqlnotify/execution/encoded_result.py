@@ -1,7 +1,7 @@
 """The encoded message for one event."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphql import GraphQLError
@@ -12,7 +12,7 @@ from gqlnotify.event import Cursor
 from gqlnotify.protocol.frames import Batch, SharedBody
 
 
-@dataclass(frozen=True)
+@dataclass
 class EncodedResult:
     """The encoded message for one event, and the errors in its result.
 
@@ -22,6 +22,8 @@ class EncodedResult:
     cursor: Cursor
     body: SharedBody | None
     errors: Sequence[GraphQLError] = ()
+    redelivered: "EncodedResult | None" = field(default=None, init=False, compare=False)
+    """The same result for clients that may have received it before; made on first use."""
 
     @cached_property
     def batch(self) -> Batch:

@@ -17,7 +17,7 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
 )
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from graphql import GraphQLError
@@ -349,16 +349,30 @@ class EventExecution:
             body, errors = self._next(result), result.errors or ()
         return EncodedResult(event.cursor, body, errors)
 
-    def marked(self, encoded: EncodedResult, left_out: int) -> EncodedResult:
-        """Return `encoded` with the number of events that were dropped before it, if any were.
+    def marked(self, encoded: EncodedResult, left_out: int, *, redelivered: bool) -> EncodedResult:
+        """Return `encoded` with what only this subscriber has to know about it.
 
-        This encodes the message again, but only slow subscribers need it.
+        `left_out` events were dropped before it, and the client may have received it before.
         """
-        if not left_out or encoded.body is None:
+        if encoded.body is None or not (left_out or redelivered):
             return encoded
+        if left_out:
+            # This encodes the message again, but only slow subscribers need it.
+            return self._with(encoded, left_out, redelivered)
+        if encoded.redelivered is None:
+            # After a restart many clients need the same one.
+            encoded.redelivered = self._with(encoded, 0, redelivered)
+        return encoded.redelivered
+
+    def _with(self, encoded: EncodedResult, left_out: int, redelivered: bool) -> EncodedResult:
+        assert encoded.body is not None
         message = encoded.body.message()
-        message["payload"]["extensions"]["conflated"] = left_out
-        return replace(encoded, body=self._body(message))
+        extensions = message["payload"]["extensions"]
+        if left_out:
+            extensions["conflated"] = left_out
+        if redelivered:
+            extensions["redelivered"] = True
+        return EncodedResult(encoded.cursor, self._body(message), encoded.errors)
 
     def _next(self, result: ExecutionResult) -> SharedBody:
         return self._body({"type": "next", "payload": payload_of(result)})

@@ -19,11 +19,12 @@ from typing_extensions import override
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import InternalError, NotifyError
 from gqlnotify.event import Cursor, Event
-from gqlnotify.event_loop import TickBatcher
+from gqlnotify.event_loop import Rounds, TickBatcher
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.pipeline import Collected, Ended, Execution, Pipeline, body_of
 from gqlnotify.observability import metrics
 from gqlnotify.protocol.frames import Batch
+from gqlnotify.topics.resumption import Progress
 from gqlnotify.topics.subscriber import Subscriber
 
 # How much is pushed to the members before their connections may write.
@@ -38,8 +39,8 @@ logger = logging.getLogger("gqlnotify.execution")
 EncodedResultOf = Callable[[Event, bool], EncodedResult | Execution | None]
 """Begins the execution of an event. The flag says whether to cache its encoded result."""
 
-Marked = Callable[[EncodedResult, int], EncodedResult]
-"""Returns the encoded result with the number of events that were dropped before it."""
+Marked = Callable[[EncodedResult, Subscriber, Event], EncodedResult]
+"""Returns the encoded result of an event with what is special about it for this subscriber."""
 
 Replay = Callable[[Event], Awaitable[EncodedResult | None]]
 """Returns the encoded result of an event for an operation with its own subscriber."""
@@ -61,6 +62,9 @@ class Member(Protocol):
 
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         """Handle the end of the group, because of `errors` if there are any."""
+
+    def on_progress(self) -> None:
+        """Handle that the group has got further since the last call. This returns at once."""
 
 
 class _FanOut:
@@ -102,10 +106,13 @@ class Group(metrics.Sampled):
             self._subscriber, lambda event: encoded_of(event, False), concurrency=concurrency
         )
         self._position = self._subscriber.position
+        self.progress = Progress(self._position)
+        """How far all members have got. A member that joined later may be further."""
         self._members: set[Member] = set()
         self._joining: set[Subscriber] = set()
         loop = asyncio.get_running_loop()
         self._ticks, self._delivery_counter = TickBatcher.of(loop), metrics.DeliveryCounter.of(loop)
+        self._rounds = Rounds.of(loop)
         self._scheduled = False
         self._fan_out: _FanOut | None = None
         self._awaited: Execution | None = None
@@ -136,7 +143,8 @@ class Group(metrics.Sampled):
                 encoded = await replay(event)
                 if encoded is not None:
                     body = body_of(encoded)
-                    await member.send(self._marked(encoded, subscriber.left_out).batch)
+                    subscriber.note_sent()
+                    await member.send(self._marked(encoded, subscriber, event).batch)
                     messages, size = messages + 1, size + len(body.data)
             if self.ended or subscriber.closed:
                 return False
@@ -147,6 +155,13 @@ class Group(metrics.Sampled):
             self._joining.discard(subscriber)
             self._end_if_idle()
 
+    def reached_by(self, member: Member) -> Cursor:
+        """Return the cursor of the last event that `member` got, or that was filtered out."""
+        fan_out = self._fan_out
+        if fan_out is not None and member in fan_out.unserved:
+            return fan_out.before
+        return self._position
+
     def leave(self, member: Member) -> None:
         """Remove `member`."""
         self._members.discard(member)
@@ -154,7 +169,7 @@ class Group(metrics.Sampled):
 
     def _is_reached_by(self, subscriber: Subscriber) -> bool:
         # A subscriber may also be ahead of the group, which wakes it when it gets there.
-        return self.ended or subscriber.position == self._position
+        return self.ended or (subscriber.position == self._position and subscriber.is_past_repeats)
 
     def _wake(self) -> None:
         # At the end of the tick, so that all events of the tick leave together, and outside the
@@ -187,7 +202,7 @@ class Group(metrics.Sampled):
             self._continue()
             return
         self._fan_out = None
-        self._count(fan_out)
+        self._complete(fan_out)
         if fan_out.collected.end is not None:
             self._fail(fan_out.collected.end)
         elif fan_out.collected.is_full:
@@ -243,12 +258,22 @@ class Group(metrics.Sampled):
             self._refilling = None
             self._wake()
 
-    def _count(self, fan_out: _FanOut) -> None:
+    def _complete(self, fan_out: _FanOut) -> None:
+        collected = fan_out.collected
+        if fan_out.before == self._position:
+            return
+        self.progress.reached = self._position
         if fan_out.size:
-            collected = fan_out.collected
+            self.progress.sent = self._position
             self._delivery_counter.add(
                 fan_out.size, len(collected.bodies), collected.size, collected.published_at
             )
+        self._rounds.add(self, is_urgent=bool(fan_out.size))
+
+    def on_round(self) -> None:
+        """Tell the members how far they have got."""
+        for member in self._members:
+            member.on_progress()
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, Ended):

@@ -47,6 +47,7 @@ from gqlnotify.cancellation import (
 )
 from gqlnotify.errors import (
     BadUserInput,
+    CursorExpired,
     EventUnreadable,
     ExecutionCancelled,
     ExecutionTimeout,
@@ -73,6 +74,7 @@ from gqlnotify.execution.strawberry_adapter import (
     prepare,
 )
 from gqlnotify.observability import metrics, tracing
+from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscription import Subscription, note_unreadable
 
 logger = logging.getLogger("gqlnotify.execution")
@@ -96,7 +98,8 @@ class Operation:
     """What a client requests, and its viewer.
 
     `document_id` names a persisted document. Documents that have to wait share their turns by
-    `asker`. `last_cursor` is that of the client's last event, if the transport knows it.
+    `asker`. `last_cursor` is that of the client's last event, if the transport knows it. With
+    `resumption`, a client that sends no cursor continues where it has got to.
     """
 
     query: str | None
@@ -108,6 +111,7 @@ class Operation:
     document_id: str | None = None
     asker: Hashable = None
     last_cursor: str | None = None
+    resumption: Resumption | None = None
 
 
 async def stream(
@@ -231,7 +235,7 @@ async def _replayed(
             continue
         metrics.deliveries.inc()
         execution.count_saved()
-        yield execution.marked(encoded, subscriber.left_out)
+        yield execution.marked(encoded, subscriber, event)
         if encoded.body is None:
             return
 
@@ -336,9 +340,11 @@ class _Run:
             if isinstance(source, Subscription):
                 with closed_on_failure(source):
                     asked = self._operation
-                    expired = await begin(source, asked.extensions, asked.last_cursor)
+                    expired = await begin(
+                        source, asked.extensions, asked.last_cursor, asked.resumption
+                    )
                     if expired is not None:
-                        yield await self._finish(expired)
+                        yield await self._finish(_expired_result(executor, expired, source))
                     shareable = self._share(source)
                     if shareable is None:
                         yield Position(source.subscriber.position)
@@ -428,6 +434,19 @@ async def _source_stream(
     return await created if isawaitable(created) else created
 
 
+def _expired_result(
+    executor: Any, expired: CursorExpired, source: Subscription[Any]
+) -> ExecutionResult:
+    """Return the result that tells of a gap. The operation goes on.
+
+    Its client did not ask for a cursor itself, and could not handle the end of the operation.
+    """
+    metrics.refused(expired.code)
+    result = event_error(executor, expired)
+    result.extensions = {"cursor": str(source.subscriber.position)}
+    return result
+
+
 async def _telling_of(
     unreadable: deque[EventUnreadable], source: AsyncIterable[Any]
 ) -> AsyncGenerator[Any, None]:
@@ -497,7 +516,11 @@ def _failed_to_end(
 
 def _place_of(source: Subscription[Any]) -> dict[str, Any]:
     place: dict[str, Any] = {"cursor": str(source.cursor)}
-    return {**place, "conflated": source.conflated} if source.conflated else place
+    if source.conflated:
+        place["conflated"] = source.conflated
+    if source.redelivered:
+        place["redelivered"] = True
+    return place
 
 
 def _dict(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

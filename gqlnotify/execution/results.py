@@ -14,7 +14,7 @@ from gqlnotify.execution.strawberry_adapter import Executor, collect_root_fields
 NOT_JSON = (TypeError, ValueError, RecursionError)
 """What encoders raise for a value that can't be encoded as JSON."""
 
-_PLACE = {"cursor", "conflated"}
+_PLACE = {"cursor", "conflated", "redelivered"}
 
 
 def error_result(error: Exception) -> PreExecutionError:

@@ -316,9 +316,11 @@ class SharedExecution:
         if not making.cancelled() and making.exception() is None:
             self._remember(making.result())
 
-    def marked(self, encoded: EncodedResult, left_out: int) -> EncodedResult:
-        """Return `encoded` with the number of events that were dropped before it."""
-        return self._execution.marked(encoded, left_out)
+    def marked(self, encoded: EncodedResult, subscriber: Subscriber, event: Event) -> EncodedResult:
+        """Return `encoded` with what is special about `event` for this subscriber."""
+        return self._execution.marked(
+            encoded, subscriber.left_out, redelivered=subscriber.may_repeat(event)
+        )
 
     def _begin(
         self, event: Event

@@ -87,6 +87,12 @@ catch_ups = Counter(
 gaps = Counter(
     "gqlnotify_gaps", "Times that a topic's history did not reach back to a subscriber's position."
 )
+auto_resumes = Counter(
+    "gqlnotify_auto_resumes",
+    "Operations of clients that came back without a cursor: `resumed`, or `expired` if the history "
+    "no longer reached back.",
+    ["outcome"],
+)
 _refusals = Counter(
     "gqlnotify_refusals", "Refused requests and closed connections, by reason.", ["reason"]
 )

@@ -8,7 +8,7 @@
 "Executing operations is allowed only after the server has acknowledged the connection."
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -24,6 +24,7 @@ from gqlnotify.errors import (
     TooManyOperations,
     close_reason,
 )
+from gqlnotify.event import Cursor
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.messages import (
     ConnectionInit,
@@ -35,6 +36,7 @@ from gqlnotify.protocol.messages import (
     Subscribe,
     strict_json,
 )
+from gqlnotify.protocol.pings import Pings
 
 _RENEWAL = "authorization"
 
@@ -92,6 +94,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """The client has received the events of these operations up to these cursors."""
+
+    cursors: Mapping[str, Cursor]
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close the socket. No command follows. `label` is the reason's name in the metrics."""
 
@@ -100,7 +109,7 @@ class Close:
     label: str = field(default="", compare=False)
 
 
-Command = Send | Authenticate | Renew | Start | Refuse | Stop | Close
+Command = Send | Authenticate | Renew | Start | Refuse | Stop | Acknowledge | Close
 
 
 class ServerConnection:
@@ -123,6 +132,7 @@ class ServerConnection:
     ) -> None:
         self.state = State.CONNECTED
         self._active: set[str] = set()
+        self._pings = Pings()
         self._max_operations = max_operations
         self._message_max_bytes = message_max_bytes
         self._decode = decode
@@ -163,9 +173,17 @@ class ServerConnection:
         """Answer the ping that contained a token."""
         return [] if self.state is State.CLOSED else [Send(messages.pong(outcome))]
 
-    def ping(self) -> list[Command]:
-        """Send the client a ping."""
-        return [] if self.state is State.CLOSED else [Send(messages.ping())]
+    @property
+    def awaits_pong(self) -> bool:
+        """Whether the client has not answered a ping yet."""
+        return not self._pings.are_answered
+
+    def ping(self, cursors: Mapping[str, Cursor] | None = None) -> list[Send]:
+        """Send the client a ping. Its pong acknowledges the events up to `cursors`, if any."""
+        if self.state is State.CLOSED:
+            return []
+        payload = None if cursors is None else self._pings.ping(cursors)
+        return [Send(messages.ping(payload))]
 
     def next(self, id_: str, result: Json) -> list[Command]:
         """Send one result, unless the operation has ended."""
@@ -191,8 +209,9 @@ class ServerConnection:
         match message:
             case Ping(payload):
                 return [self._pong(payload)]
-            case Pong():
-                return []
+            case Pong(payload):
+                cursors = self._pings.pong(payload)
+                return [Acknowledge(cursors)] if cursors else []
             case ConnectionInit(payload):
                 return self._initialise(payload)
             case Subscribe():
@@ -239,4 +258,5 @@ class ServerConnection:
         if id_ not in self._active:
             return False
         self._active.remove(id_)
+        self._pings.forget(id_)
         return True

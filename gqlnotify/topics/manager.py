@@ -23,6 +23,7 @@ from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name,
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.settings import Settings
 from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
+from gqlnotify.topics.resumptions import Resumptions
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
 from gqlnotify.topics.topic_budget import TopicBudget
@@ -57,6 +58,7 @@ class TopicManager(metrics.Sampled):
         self._broker = broker or brokers.from_settings(self._settings)
         self._live_topics: dict[str, LiveTopic] = {}
         self._budget = TopicBudget(self._settings.new_topics_per_subject)
+        self.resumptions = Resumptions(self._broker, self._settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
@@ -133,6 +135,8 @@ class TopicManager(metrics.Sampled):
         self._live_topics.clear()
         # A start that is in progress has to finish first, or the broker would stay open.
         async with self._starting:
+            if self._started:
+                await self.resumptions.close()
             self._loop, self._started = None, False
             self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
@@ -314,6 +318,7 @@ class TopicManager(metrics.Sampled):
         # The holders and topics of an event loop that has ended never left.
         self._holders = 0
         self._live_topics.clear()
+        self.resumptions.reset()
 
     async def _start_broker(self) -> None:
         loop = asyncio.get_running_loop()

@@ -15,6 +15,7 @@ from gqlnotify.event import Cursor, Event
 from gqlnotify.topics.conflation import Skipped, conflate
 from gqlnotify.topics.live_topic import LiveTopic
 from gqlnotify.topics.replay_buffer import NotBuffered
+from gqlnotify.topics.resumption import Progress
 
 if TYPE_CHECKING:
     from gqlnotify.topics.manager import TopicManager
@@ -41,6 +42,10 @@ class Subscriber:
         """How many events `take_latest` dropped right before the last one that it returned."""
         self.expired: CursorExpired | None = None
         """Why `open` began live instead of after its cursor."""
+        self.progress: Progress | None = None
+        """If set, `next` notes here that its caller has passed on the previous event."""
+        self.redelivered_until: Cursor | None = None
+        """Events up to this cursor may have been sent to the same client before."""
         self._manager = manager
         self._live_topic: LiveTopic | None = None
         self._on_wake = on_wake
@@ -97,6 +102,31 @@ class Subscriber:
             self._manager.leave(self._live_topic, self)
         elif after is not None:
             await self._resume(after, or_live)
+
+    async def rewind(self, after: Cursor, *, redelivered_until: Cursor) -> CursorExpired | None:
+        """Go back to `after`, because a client comes back without a cursor.
+
+        Returns the error if the history no longer reaches back to `after`. The position then stays
+        the same.
+        """
+        await self._resume(after, or_live=True)
+        if self.expired is None:
+            self.redelivered_until = redelivered_until
+        return self.expired
+
+    def note_sent(self) -> None:
+        """Note that the event at the position is being sent to a client."""
+        if self.progress is not None:
+            self.progress.sent = self.position
+
+    def may_repeat(self, event: Event) -> bool:
+        """Return whether `event` may have been sent to the same client before."""
+        return self.redelivered_until is not None and event.cursor <= self.redelivered_until
+
+    @property
+    def is_past_repeats(self) -> bool:
+        """Whether all further events are new for the client."""
+        return self.redelivered_until is None or self.position >= self.redelivered_until
 
     def fork(
         self, position: Cursor | None = None, *, on_wake: Callable[[], None] | None = None
@@ -160,6 +190,8 @@ class Subscriber:
         Raises:
             CursorExpired: the history no longer reaches back to the position.
         """
+        if self.progress is not None:
+            self.progress.reached = self.position
         while not self.closed and not (until is not None and until()):
             try:
                 event = self.take_latest()

@@ -50,7 +50,8 @@ class Subscription(Generic[T]):
     client gets the error before the generator's next result.
 
     `cursor` is the cursor of the last returned value. `conflated` is the number of events that
-    `latest_by` dropped right before that value.
+    `latest_by` dropped right before that value. `redelivered` says whether the client may have
+    received that value on an earlier connection.
 
     The stream leaves its topic when it is garbage-collected: a `break`, a cancellation or a
     client's disconnect needs no `aclose`.
@@ -75,6 +76,7 @@ class Subscription(Generic[T]):
         self.per_viewer = per_viewer
         self.cursor: Cursor | None = None
         self.conflated = 0
+        self.redelivered = False
         self.yields_unreadable = False
         """Whether the stream yields an `EventUnreadable` for an event that can't be read."""
         key_of = None if topic.latest_by is None else self.projection.key_of
@@ -112,6 +114,11 @@ class Subscription(Generic[T]):
         With `or_live`, a stream whose cursor has expired begins with the next event.
         """
         self._after, self._or_live = after, or_live
+
+    @property
+    def has_cursor(self) -> bool:
+        """Whether the client or the resolver said where to begin."""
+        return self._after is not None
 
     async def start(self) -> None:
         """Check the viewer's right and join the topic. The stream misses no event after that.
@@ -152,6 +159,8 @@ class Subscription(Generic[T]):
                 continue
             if not isinstance(value, Skipped):
                 self.cursor, self.conflated = event.cursor, self.subscriber.left_out
+                self.redelivered = self.subscriber.may_repeat(event)
+                self.subscriber.note_sent()
                 return value  # type: ignore[return-value]  # an error only on request
         raise StopAsyncIteration
 

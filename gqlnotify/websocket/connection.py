@@ -135,19 +135,32 @@ class Connection:
             TypeError: The message can't be encoded as JSON.
             UnicodeEncodeError: It can't be encoded as UTF-8.
         """
+        self.send_now(message)
+        await self.drained()
+
+    def send_now(self, message: object) -> None:
+        """Send `message` as a text frame, even if the peer is slow to read.
+
+        Raises:
+            TypeError: The message can't be encoded as JSON.
+            UnicodeEncodeError: It can't be encoded as UTF-8.
+        """
         encoded = self._encode(message)
         # An application's encoder may return bytes, which would be sent as a binary frame.
         text = encoded.decode() if isinstance(encoded, bytes) else encoded
         if not text.isascii():
             text.encode()
-        await self.send_encoded(text)
+        self._write_message(text)
 
     async def send_encoded(self, message: str | bytes) -> None:
         """Send a message as it is, text or binary; wait while the peer is slow to read."""
+        self._write_message(message)
+        await self.drained()
+
+    def _write_message(self, message: str | bytes) -> None:
         if not self.writer.closed:
             self.writer.write(message)
             metrics.sent_bytes.inc(len(message))
-        await self.drained()
 
     async def _send_through_asgi(self, message: str | bytes) -> None:
         if isinstance(message, str):

@@ -18,6 +18,7 @@ from strawberry.types.unset import UnsetType
 from typing_extensions import override
 
 from gqlnotify import execution
+from gqlnotify.auth import Viewer
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.deadline import Deadline
@@ -36,6 +37,7 @@ from gqlnotify.errors import (
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.connection import (
+    Acknowledge,
     Authenticate,
     Close,
     Command,
@@ -47,12 +49,15 @@ from gqlnotify.protocol.connection import (
     Stop,
 )
 from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.topics.resumption import Resumption
 from gqlnotify.websocket.heartbeat import Heartbeat
 from gqlnotify.websocket.lifecycle import Lifecycle
 from gqlnotify.websocket.operations import Operations
 from gqlnotify.websocket.session import closed_by
 
 FORBIDDEN = 4403
+# How long a stopping server waits for the last pong of each client.
+HAND_OVER_SECONDS = 1.0
 INTERNAL_ERROR = 4500
 _REFUSALS = (Unauthenticated, KeysUnavailable, RevocationsUnavailable, TooManyAttempts)
 
@@ -109,7 +114,12 @@ class GraphQLTransportWSHandler(Lifecycle):
             decode=view.decode_json,
         )
         self._operations = Operations(
-            self._connection, self._protocol, self._execute, self._stream, self._budget
+            self._connection,
+            self._protocol,
+            self._execute,
+            self._stream,
+            self._budget,
+            interval=settings.ack_interval,
         )
         self._heartbeat = Heartbeat(
             interval=settings.ping_interval,
@@ -164,17 +174,22 @@ class GraphQLTransportWSHandler(Lifecycle):
                 case Renew(payload):
                     await self._renew(payload)
                 case Start(operation):
-                    # While draining, ignore it: the client retries at another server.
-                    if not self._leaving:
-                        self._operations.start(operation)
+                    self._start(operation)
                 case Refuse(id_, error):
                     metrics.refused(error.code)
                     await self._connection.send(messages.error(id_, [error.formatted()]))
                 case Stop(id_):
                     self._operations.stop(id_)
+                case Acknowledge(cursors):
+                    self._operations.acknowledgements.acknowledge(cursors)
                 case Close(code, reason, label):
                     metrics.refused(label)
                     await self._connection.close(code, reason)
+
+    def _start(self, operation: Subscribe) -> None:
+        # While draining, ignore it: the client retries at another server.
+        if not self._leaving:
+            self._operations.start(operation, self._resuming)
 
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._execute(commands))
@@ -187,7 +202,7 @@ class GraphQLTransportWSHandler(Lifecycle):
         self._soon(self._protocol.init_timeout())
 
     def _ping(self) -> None:
-        self._soon(self._protocol.ping())
+        self._soon(self._protocol.ping(self._operations.acknowledgements.cursors()))
 
     @override
     def _close_soon(self, closed: ConnectionClosed) -> None:
@@ -240,7 +255,9 @@ class GraphQLTransportWSHandler(Lifecycle):
             answer = {"renewed": False, **InternalError("A renewal failed").formatted()}
         await self._execute(self._protocol.renewed(answer))
 
-    def _stream(self, operation: Subscribe) -> AsyncGenerator[Any, None]:
+    def _stream(
+        self, operation: Subscribe, resumption: Resumption | None
+    ) -> AsyncGenerator[Any, None]:
         return execution.stream(
             self._router.executions(self._view.schema),
             execution.Operation(
@@ -251,6 +268,7 @@ class GraphQLTransportWSHandler(Lifecycle):
                 viewer=self._session.viewer,
                 document_id=operation.document_id,
                 asker=self._asker,
+                resumption=resumption,
             ),
             context=self._context,
             root_value=self._root_value,
@@ -269,6 +287,7 @@ class GraphQLTransportWSHandler(Lifecycle):
         with suppress(TimeoutError):
             async with asyncio.timeout_at(Drain.of(asyncio.get_running_loop()).finish_by):
                 await self._operations.finish(self._is_endless)
+        await self._operations.hand_over(HAND_OVER_SECONDS)
         await self._fail(Draining("The server is about to stop"))
 
     async def _is_endless(self, request: Subscribe) -> bool:
@@ -281,6 +300,11 @@ class GraphQLTransportWSHandler(Lifecycle):
         except NotifyError:
             return False
         return await execution.is_subscription(executions, query, name, self._asker)
+
+    @property
+    def _resuming(self) -> Viewer | None:
+        """The viewer whose operations may be resumed without a cursor."""
+        return self._session.viewer if self._router.auto_resume else None
 
     @property
     def _asker(self) -> Hashable:

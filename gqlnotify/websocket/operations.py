@@ -11,13 +11,16 @@ from strawberry.types import ExecutionResult
 from typing_extensions import override
 
 from gqlnotify import execution
+from gqlnotify.auth import Viewer
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, InternalError, NotifyError
 from gqlnotify.observability import metrics
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.connection import Command, ServerConnection
 from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscriber import Subscriber
+from gqlnotify.websocket.acknowledgements import Acknowledgements
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.shared_operation import Owner, SharedOperation
 
@@ -35,6 +38,7 @@ class Operations(Owner, metrics.Sampled):
         execute: executes the protocol's commands.
         stream: executes an operation.
         budget: returns the subject's replay budget.
+        interval: how often a client is asked what it has received at most, in seconds.
     """
 
     def __init__(
@@ -42,8 +46,9 @@ class Operations(Owner, metrics.Sampled):
         connection: Connection,
         protocol: ServerConnection,
         execute: Callable[[Sequence[Command]], Awaitable[None]],
-        stream: Callable[[Subscribe], AsyncGenerator[Any, None]],
+        stream: Callable[[Subscribe, Resumption | None], AsyncGenerator[Any, None]],
         budget: Callable[[], execution.ReplayBudget | None],
+        interval: float,
     ) -> None:
         self._connection = connection
         self._protocol = protocol
@@ -53,6 +58,9 @@ class Operations(Owner, metrics.Sampled):
         self._budget: execution.ReplayBudget | None = None
         self._running: dict[str, asyncio.Task[None] | SharedOperation] = {}
         self._requests: dict[asyncio.Task[None], Subscribe] = {}
+        self.acknowledgements = Acknowledgements(
+            connection, protocol, self._shared, interval=interval
+        )
 
     @override
     def load(self) -> metrics.Load:
@@ -60,9 +68,10 @@ class Operations(Owner, metrics.Sampled):
         yield metrics.shared_operations, shared
         yield metrics.own_operations, len(self._running) - shared
 
-    def start(self, operation: Subscribe) -> None:
-        """Run `operation` in a task."""
-        task = self._connection.spawn(self._run(operation))
+    def start(self, operation: Subscribe, viewer: Viewer | None) -> None:
+        """Run `operation` in a task. With a viewer, its client may resume it without a cursor."""
+        resumption = self.acknowledgements.begin(operation, viewer)
+        task = self._connection.spawn(self._run(operation, resumption))
         self._running[operation.id] = task
         self._requests[task] = operation
         task.add_done_callback(self._forget)
@@ -75,14 +84,39 @@ class Operations(Owner, metrics.Sampled):
 
     def stop(self, id_: str) -> None:
         """Stop the operation with this id, if it still runs."""
+        self.acknowledgements.drop(id_)
+        self._halt(id_)
+
+    def stop_all(self) -> None:
+        """Stop every operation, because the connection ends. Clients may resume some of them."""
+        for id_ in list(self._running):
+            self._halt(id_)
+        self.acknowledgements.end()
+
+    async def hand_over(self, seconds: float) -> None:
+        """Stop the operations that may be resumed, and wait until the client has their results.
+
+        This takes at most `seconds` for the answer, and again to save it.
+        """
+        for id_ in list(self._running):
+            if self.acknowledgements.find(id_) is not None:
+                self._halt(id_)
+        await self.acknowledgements.hand_over(seconds)
+
+    def _halt(self, id_: str) -> None:
         running = self._running.pop(id_, None)
+        if isinstance(running, SharedOperation):
+            self.acknowledgements.settle(running)
         if running is not None:
             running.cancel()
 
-    def stop_all(self) -> None:
-        """Stop every operation."""
-        for id_ in list(self._running):
-            self.stop(id_)
+    def _shared(self, id_: str) -> SharedOperation | None:
+        running = self._running.get(id_)
+        return running if isinstance(running, SharedOperation) else None
+
+    @override
+    def has_progress(self) -> None:
+        self.acknowledgements.look()
 
     async def finish(self, is_endless: Callable[[Subscribe], Awaitable[bool]]) -> None:
         """Wait for the operations that are not endless, that is, queries and mutations."""
@@ -91,10 +125,10 @@ class Operations(Owner, metrics.Sampled):
         if finite:
             await asyncio.wait(finite)
 
-    async def _run(self, operation: Subscribe) -> None:
+    async def _run(self, operation: Subscribe, resumption: Resumption | None) -> None:
         # Wait before the execution: the result would have to wait anyway, and take memory.
         await self._connection.room()
-        await self._conclude(operation.id, partial(self._answer, operation))
+        await self._conclude(operation.id, partial(self._answer, operation, resumption))
 
     async def _conclude(
         self, id_: str, work: Callable[[], Awaitable[Sequence[Json] | None]]
@@ -118,6 +152,7 @@ class Operations(Owner, metrics.Sampled):
             errors = [InternalError("An operation failed").formatted()]
         if errors is not None and self._runs(id_):
             del self._running[id_]
+            self.acknowledgements.drop(id_)
             await self._send_terminal(id_, errors)
 
     async def _send_terminal(self, id_: str, errors: Sequence[Json]) -> None:
@@ -131,9 +166,11 @@ class Operations(Owner, metrics.Sampled):
             told = InternalError("An error can't be encoded").formatted()
             await self._connection.send(messages.error(id_, [told]))
 
-    async def _answer(self, operation: Subscribe) -> Sequence[Json] | None:
+    async def _answer(
+        self, operation: Subscribe, resumption: Resumption | None
+    ) -> Sequence[Json] | None:
         """Send the results. Return the errors that end them, or None if it has joined a group."""
-        end = await self._send_results(operation)
+        end = await self._send_results(operation, resumption)
         if not isinstance(end, execution.Shareable):
             return end
         if not self._runs(operation.id):
@@ -143,10 +180,12 @@ class Operations(Owner, metrics.Sampled):
         member = SharedOperation(operation.id, end.execution, self._connection, self)
         return await self._join(member, end.subscriber)
 
-    async def _send_results(self, operation: Subscribe) -> Sequence[Json] | execution.Shareable:
+    async def _send_results(
+        self, operation: Subscribe, resumption: Resumption | None
+    ) -> Sequence[Json] | execution.Shareable:
         shareable: execution.Shareable | None = None
         try:
-            async with aclosing(self._stream(operation)) as results:
+            async with aclosing(self._stream(operation, resumption)) as results:
                 async for result in results:
                     if isinstance(result, execution.Shareable):
                         shareable = result
@@ -184,6 +223,7 @@ class Operations(Owner, metrics.Sampled):
             # The operation has ended. Yield to the loop, or a generator that never waits would
             # never be cancelled.
             await asyncio.sleep(0)
+        self.acknowledgements.look()
         return []
 
     async def _join(self, member: SharedOperation, subscriber: Subscriber) -> Sequence[Json] | None:
@@ -193,10 +233,16 @@ class Operations(Owner, metrics.Sampled):
         if member.group is None:
             return []
         self._running[member.id] = member
+        # A cut right after a replay must not repeat all of it.
+        self.acknowledgements.ask()
         return None
 
     @override
     def lagged(self, operation: SharedOperation, subscriber: Subscriber) -> None:
+        resumption = self.acknowledgements.find(operation.id)
+        if resumption is not None:
+            resumption.progress.advance(subscriber.position, subscriber.position)
+            subscriber.progress = resumption.progress
         joining = self._conclude(operation.id, partial(self._join, operation, subscriber))
         task = self._running[operation.id] = self._connection.spawn(joining)
         # A task that is cancelled before its first step never closes the subscriber itself.
@@ -206,6 +252,7 @@ class Operations(Owner, metrics.Sampled):
     def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
         if self._running.get(operation.id) is operation:
             del self._running[operation.id]
+            self.acknowledgements.drop(operation.id)
             self._connection.spawn(self._send_terminal(operation.id, errors))
 
     def _runs(self, id_: str) -> bool:

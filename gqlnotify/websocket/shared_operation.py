@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from gqlnotify.execution import Group, Member, SharedExecution
 from gqlnotify.protocol.frames import Batch, Prefix
+from gqlnotify.topics.resumption import Progress
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.connection import Connection
 
@@ -17,6 +18,9 @@ class Owner(Protocol):
 
     def lagged(self, operation: "SharedOperation", subscriber: Subscriber) -> None:
         """Handle a peer that reads too slowly: rejoin the group with `subscriber`."""
+
+    def has_progress(self) -> None:
+        """Handle that an operation has got further. This returns at once."""
 
     def ended(self, operation: "SharedOperation", errors: Sequence[Mapping[str, Any]]) -> None:
         """Handle the end of the operation, because of `errors` if there are any."""
@@ -47,7 +51,23 @@ class SharedOperation(Member):
     async def send(self, batch: Batch) -> None:
         while not self._writer.push(self._prefix, batch):
             await self._connection.drained()
+        self._owner.has_progress()
         await self._connection.drained()
+
+    @override
+    def on_progress(self) -> None:
+        self._owner.has_progress()
+
+    def report(self, progress: Progress) -> None:
+        """Note in `progress` how far the group has got. This operation may be a little further."""
+        if self.group is not None:
+            progress.advance(self.group.progress.reached, self.group.progress.sent)
+
+    def settle(self, progress: Progress) -> None:
+        """Note in `progress` how far exactly this operation has got."""
+        if self.group is not None:
+            reached = self.group.reached_by(self)
+            progress.advance(reached, reached)
 
     @override
     def lagged(self, subscriber: Subscriber) -> None:

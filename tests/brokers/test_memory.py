@@ -10,12 +10,13 @@ from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import Bounds
 from tests.brokers.contract import ALL, BrokerContract
+from tests.brokers.positions_contract import PositionsContract
 from tests.waiting import wait_until
 
 A_WHILE = 0.05
 
 
-class TestMemoryBroker(BrokerContract):
+class TestMemoryBroker(BrokerContract, PositionsContract):
     async def make(self, *, length: int, seconds: float) -> Broker:
         return MemoryBroker(length=length, seconds=seconds)
 

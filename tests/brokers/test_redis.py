@@ -5,10 +5,11 @@ import pytest
 from gqlnotify.brokers import Broker
 from gqlnotify.brokers.redis import RedisBroker
 from tests.brokers.contract import BrokerContract
+from tests.brokers.positions_contract import PositionsContract
 from tests.redis_servers import RedisServer
 
 
-class TestRedisBroker(BrokerContract):
+class TestRedisBroker(BrokerContract, PositionsContract):
     @pytest.fixture(autouse=True)
     def _server(self, each_redis: RedisServer) -> None:
         self._url = each_redis.url

@@ -117,6 +117,9 @@ class Listener:
         self.group, self.fallen = None, self.fallen + 1
         self.join(subscriber)
 
+    def on_progress(self) -> None:
+        pass
+
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         assert self.errors is None, "ended twice"
         self.group, self.errors = None, errors

@@ -566,7 +566,7 @@ class AnyConversation(RuleBasedStateMachine):
 
     @rule()
     def ping(self) -> None:
-        self.check(self.connection.ping(), Send)
+        self.check([*self.connection.ping()], Send)
 
     @rule(id_=ids | st.text(), result=st.dictionaries(st.text(), json_values, max_size=2))
     def next(self, id_: str, result: dict[str, Any]) -> None:

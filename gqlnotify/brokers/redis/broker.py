@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 from redis.exceptions import ClusterError, NoScriptError
@@ -13,6 +14,7 @@ from typing_extensions import override
 from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.login import Login
+from gqlnotify.brokers.redis.positions import RedisPositions
 from gqlnotify.brokers.redis.probe import Probe
 from gqlnotify.brokers.redis.pubsub import LivePath
 from gqlnotify.brokers.redis.scripts import Call, Names
@@ -77,6 +79,11 @@ class RedisBroker(Broker):
         self._missing: dict[str, float] = {}
         self._session: _Session | None = None
 
+    @cached_property
+    @override
+    def positions(self) -> RedisPositions:
+        return RedisPositions(self._names, self._run)
+
     @override
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
         self._deliver, self._on_possible_gap = deliver, on_possible_gap
@@ -124,21 +131,22 @@ class RedisBroker(Broker):
     @override
     async def head(self, topic: str) -> Cursor:
         call = scripts.head(self._names.script_keys(topic), self._retention.of(topic))
-        async with self._answer() as session:
-            return scripts.parse_cursor(await session.run(call))
+        return scripts.parse_cursor(await self._run(call))
 
     @override
     async def oldest(self, topic: str) -> Cursor:
         call = scripts.oldest(self._names.script_keys(topic), self._retention.of(topic))
-        async with self._answer() as session:
-            return scripts.parse_cursor(await session.run(call))
+        return scripts.parse_cursor(await self._run(call))
 
     @override
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         bounds = self._retention.of(topic)
         call = scripts.read(self._names.script_keys(topic), after, limit, bounds)
+        return scripts.parse_page(topic, await self._run(call))
+
+    async def _run(self, call: Call) -> Any:
         async with self._answer() as session:
-            return scripts.parse_page(topic, await session.run(call))
+            return await session.run(call)
 
     def _received(self, channel: str, data: bytes) -> None:
         topic = self._names.topic(channel)
@@ -237,9 +245,7 @@ class RedisBroker(Broker):
                 await self._begin(topic)
 
     async def _begin(self, topic: str) -> None:
-        call = scripts.begin(self._names.script_keys(topic), self._retention.of(topic))
-        async with self._answer() as session:
-            await session.run(call)
+        await self._run(scripts.begin(self._names.script_keys(topic), self._retention.of(topic)))
 
 
 class _Session:

@@ -7,6 +7,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
+from gqlnotify.brokers.positions import Change, Claim, Position
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import Bounds
@@ -51,18 +52,19 @@ class Call:
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.arguments)
 
 
-def _script(name: str, *, first: str = "") -> Script:
+def _script(*names: str, first: str = "") -> Script:
     folder = files(__package__)
-    parts = (folder / "history.lua", folder / f"{name}.lua")
-    return Script(first + "\n".join(part.read_text() for part in parts))
+    return Script(first + "\n".join((folder / f"{name}.lua").read_text() for name in names))
 
 
 # The line `#!lua` makes Redis refuse the whole script if it is full, read-only or can't save.
 # Without it, a script that has written once may continue to write beyond `maxmemory`. The other
 # scripts do not have the line: they must work on a full Redis, for the topics that exist.
-PUBLISH = _script("publish", first="#!lua\n")
-HEAD, READ, OLDEST = _script("head"), _script("read"), _script("oldest")
-BEGIN = _script("begin")
+PUBLISH = _script("history", "publish", first="#!lua\n")
+HEAD, READ = _script("history", "head"), _script("history", "read")
+OLDEST, BEGIN = _script("history", "oldest"), _script("history", "begin")
+SAVE_POSITIONS = _script("save_positions", first="#!lua\n")
+CLAIM_POSITIONS = _script("claim_positions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,10 @@ class Names:
         """Return the keys that a script takes: its own keys and, except in a cluster, `begun`."""
         begun = () if self.clustered else (f"{self.prefix}:begun",)
         return *self.keys(topic), *begun
+
+    def position(self, key: str) -> str:
+        """Return the key of the positions of one operation."""
+        return f"{self.prefix}:position:{key}"
 
     def topic(self, channel: str) -> str:
         """Return the topic of a channel."""
@@ -121,6 +127,32 @@ def begin(keys: tuple[str, ...], bounds: Bounds) -> Call:
 def read(keys: tuple[str, ...], after: Cursor, limit: int, bounds: Bounds) -> Call:
     """Call read.lua."""
     return Call(READ, keys, (str(after), limit, _milliseconds(bounds)))
+
+
+def save_positions(names: Names, changes: Sequence[Change], seconds: float) -> Call:
+    """Call save_positions.lua."""
+    keys = tuple(names.position(change.key) for change in changes)
+    arguments: list[str | int] = [_lasting(seconds)]
+    for change in changes:
+        arguments += (change.holder, _text(change.position), int(change.proves_life))
+    return Call(SAVE_POSITIONS, keys, tuple(arguments))
+
+
+def claim_positions(names: Names, claims: Sequence[Claim], seconds: float) -> Call:
+    """Call claim_positions.lua."""
+    keys = tuple(names.position(claim.key) for claim in claims)
+    return Call(CLAIM_POSITIONS, keys, (_lasting(seconds), *(claim.holder for claim in claims)))
+
+
+def _text(position: Position | None) -> str:
+    if position is None:
+        return ""
+    cursors = (position.acknowledged, position.sent)
+    return " ".join(cursor for cursor in cursors if cursor is not None)
+
+
+def _lasting(seconds: float) -> int:
+    return max(int(seconds * 1000), 1)
 
 
 def parse_cursor(reply: bytes) -> Cursor:

@@ -1,0 +1,47 @@
+-- Give each new holder the position of the holder that has got least far. Return for each key that
+-- position and that holder, or false if there is none.
+
+local life = ARGV[1]
+
+-- Lua's numbers are exact for cursors: an epoch is in microseconds, below 2^53.
+local function is_before(one, other)
+  local epoch, seq = string.match(one, '^(%d+)-(%d+)')
+  local other_epoch, other_seq = string.match(other, '^(%d+)-(%d+)')
+  if epoch ~= other_epoch then
+    return tonumber(epoch) < tonumber(other_epoch)
+  end
+  return tonumber(seq) < tonumber(other_seq)
+end
+
+local function least(key)
+  local pairs_of_key = redis.call('HGETALL', key)
+  local holder, position
+  for at = 1, #pairs_of_key, 2 do
+    if not position or is_before(pairs_of_key[at + 1], position) then
+      holder, position = pairs_of_key[at], pairs_of_key[at + 1]
+    end
+  end
+  return holder, position
+end
+
+local reply = {}
+for at, key in ipairs(KEYS) do
+  local holder, position = least(key)
+  if holder then
+    local acknowledged = string.match(position, '^%S+')
+    -- A full Redis refuses the first write. Then the client resumes all the same, and its next
+    -- claim finds the same position.
+    local moved = redis.pcall('HSET', key, ARGV[at + 1], acknowledged)
+    if type(moved) ~= 'table' or not moved.err then
+      -- A claim that is made again, because its reply was lost, finds its own holder.
+      if holder ~= ARGV[at + 1] then
+        redis.call('HDEL', key, holder)
+      end
+      redis.call('PEXPIRE', key, life)
+    end
+    reply[at] = { position, holder }
+  else
+    reply[at] = false
+  end
+end
+return reply

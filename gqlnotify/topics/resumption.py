@@ -1,0 +1,178 @@
+"""One operation that can be resumed after a reconnect although its client sends no cursor."""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from hashlib import sha256
+from secrets import token_hex
+from typing import Protocol
+
+from gqlnotify.brokers.positions import Change, Position
+from gqlnotify.event import Cursor
+
+_KEY_CHARACTERS = 32
+
+
+class Progress:
+    """How far the results of an operation have been passed on.
+
+    Attributes:
+        reached: Every event up to this cursor has been passed on, or filtered out.
+        sent: The last event that was passed on.
+    """
+
+    __slots__ = ("reached", "sent")
+
+    def __init__(self, start: Cursor) -> None:
+        self.reached = self.sent = start
+
+    def advance(self, reached: Cursor, sent: Cursor) -> None:
+        """Move forward to these positions, but never back."""
+        self.reached = max(self.reached, reached)
+        self.sent = max(self.sent, sent)
+
+
+class Keeper(Protocol):
+    """Keeps the position of an operation up to date in the broker."""
+
+    def changed(self, resumption: "Resumption") -> None:
+        """Save the changed position soon."""
+
+    def ended(self, resumption: "Resumption") -> None:
+        """Keep the last position for as long as the client may take to come back."""
+
+    def dropped(self, resumption: "Resumption") -> None:
+        """Delete the position."""
+
+    async def flush(self) -> None:
+        """Save all changes now. Returns when they are saved, or when that has failed once."""
+
+
+class _State(Enum):
+    NEW = auto()
+    RUNNING = auto()
+    ENDED = auto()
+    DROPPED = auto()
+
+
+class Resumption:
+    """The run of one operation on one connection. Its client may continue it on another one.
+
+    Args:
+        subject: The subject of the operation's viewer.
+        id_: The id of the operation.
+        identity: What else makes the operation the same after a reconnect, as text.
+        announce: Sends the client a ping with the position of the operation.
+    """
+
+    __slots__ = (
+        *("acknowledged", "holder", "id", "keeper", "key", "progress", "subject"),
+        *("_announce", "_identity", "_is_saved", "_proves_life", "_state"),
+    )
+
+    def __init__(
+        self, subject: str, id_: str, identity: str, announce: Callable[["Resumption"], None]
+    ) -> None:
+        self.subject = subject
+        self.id = id_
+        self.holder = token_hex(8)
+        self.key = ""
+        self.acknowledged = Cursor(0, 0)
+        self.progress = Progress(self.acknowledged)
+        self._identity = identity
+        self._announce = announce
+        self._is_saved = False
+        self._proves_life = False
+        self._state = _State.NEW
+        self.keeper: Keeper | None = None
+
+    def key_for(self, topic: str) -> str:
+        """Return the key of this operation's positions, if it reads `topic`."""
+        text = f"{self.subject}\0{topic}\0{self.id}\0{self._identity}"
+        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_KEY_CHARACTERS]
+
+    def begin(self, keeper: Keeper, acknowledged: Cursor, *, is_saved: bool) -> None:
+        """Begin after `acknowledged`, whose position may be saved already."""
+        self.keeper, self._state = keeper, _State.RUNNING
+        self.acknowledged = acknowledged
+        self._is_saved, self._proves_life = is_saved, not is_saved
+        if is_saved:
+            self._announce(self)
+        else:
+            keeper.changed(self)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the operation has begun and not ended."""
+        return self._state is _State.RUNNING
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the client may be told of its position: a reconnect would then find it."""
+        return self.runs and self._is_saved
+
+    @property
+    def awaits_acknowledgement(self) -> bool:
+        """Whether something was sent that the client has not acknowledged."""
+        return self.progress.sent > self.acknowledged
+
+    def acknowledge(self, cursor: Cursor) -> None:
+        """Note that the client has everything up to `cursor`."""
+        if self.keeper is None or not self.runs:
+            return
+        # Also without progress: the answer shows that the client uses this connection.
+        self.acknowledged = max(self.acknowledged, cursor)
+        self._proves_life = True
+        self.keeper.changed(self)
+
+    def skip(self) -> None:
+        """Move on to what was reached, because nothing was sent up to there."""
+        if self.keeper is not None and self.runs and self.progress.reached > self.acknowledged:
+            self.acknowledged = self.progress.reached
+            self.keeper.changed(self)
+
+    def end(self) -> None:
+        """Note that the connection has ended, so that the client may come back."""
+        if self.keeper is not None and self.runs:
+            self._state = _State.ENDED
+            self.keeper.ended(self)
+
+    def drop(self) -> None:
+        """Note that the operation is over, for the client or for the server."""
+        if self.keeper is not None and self._state in {_State.RUNNING, _State.ENDED}:
+            self._state = _State.DROPPED
+            self.keeper.dropped(self)
+
+    def change(self) -> Change:
+        """Return what to save now."""
+        proves_life, self._proves_life = self._proves_life, False
+        return Change(self.key, self.holder, self._position(), proves_life)
+
+    def saved(self, *, missing: bool) -> None:
+        """Note the outcome of a save."""
+        if missing:
+            # Another connection has claimed the position. If the client still uses this one, its
+            # answer proves it, and the position is saved again.
+            self._announce(self)
+        elif not self._is_saved:
+            self._is_saved = True
+            self._announce(self)
+
+    def save_again(self) -> None:
+        """Save the position, even if the broker has forgotten it."""
+        if self.keeper is not None:
+            self._proves_life = True
+            self.keeper.changed(self)
+
+    def not_saved(self, change: Change) -> None:
+        """Note that a save has failed and will be repeated."""
+        self._proves_life = self._proves_life or change.proves_life
+
+    def _position(self) -> Position | None:
+        match self._state:
+            case _State.DROPPED:
+                return None
+            case _State.ENDED:
+                # An event that is being sent counts as sent.
+                sent = max(self.progress.sent, self.progress.reached, self.acknowledged)
+                return Position(self.acknowledged, sent)
+        return Position(self.acknowledged)

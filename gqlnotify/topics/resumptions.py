@@ -1,0 +1,271 @@
+"""Keeps the positions of clients in the broker, and finds them when a client comes back."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context
+from math import inf
+from time import monotonic
+from typing import NamedTuple
+
+from typing_extensions import override
+
+from gqlnotify.backoff import Backoff
+from gqlnotify.brokers import Broker
+from gqlnotify.brokers.positions import Claim, Claimed
+from gqlnotify.errors import BrokerUnavailable
+from gqlnotify.event import Cursor
+from gqlnotify.observability import metrics
+from gqlnotify.settings import Settings
+from gqlnotify.topics.live_topic import RETRY_SECONDS
+from gqlnotify.topics.resumption import Keeper, Progress, Resumption
+from gqlnotify.topics.subscriber import Subscriber
+
+# How long closing waits until the last positions are saved.
+CLOSE_SECONDS = 2.0
+# How often a running operation saves its position while the broker would keep the last one.
+_RENEWALS = 3
+_LEAST_ENDED = 1000
+# Their preparation must not hold the event loop for long.
+_CHANGES_AT_ONCE = 200
+
+logger = logging.getLogger("gqlnotify.topics")
+
+
+class _Waiting(NamedTuple):
+    """A claim, and the future of the position and of the cursor up to which it may be repeated."""
+
+    claim: Claim
+    topic: str
+    found: "asyncio.Future[tuple[Claimed, Cursor] | None]"
+
+
+class Resumptions(Keeper):
+    """The positions of one `TopicManager`.
+
+    One task talks to the broker. It saves all positions that have changed, at most once per
+    interval, and claims at once what clients who came back are waiting for.
+
+    Args:
+        broker: keeps the positions.
+        settings: say how long, how often and how many.
+    """
+
+    def __init__(self, broker: Broker, settings: Settings) -> None:
+        self._broker = broker
+        self._seconds = settings.auto_resume_seconds
+        self._interval = settings.ack_interval
+        self._max_ended = max(_LEAST_ENDED, settings.max_connections_per_subject)
+        self._running: dict[str, Resumption] = {}
+        self._ended: dict[str, deque[tuple[float, Resumption]]] = {}
+        self._changed: dict[str, Resumption] = {}
+        self._claims: list[_Waiting] = []
+        self._server: str | None = None
+        self._urgent = asyncio.Event()
+        self._flushes: list[asyncio.Future[None]] = []
+        self._saved_at = -inf
+        self._work: asyncio.Task[None] | None = None
+        self._renewal: asyncio.TimerHandle | None = None
+
+    async def begin(self, resumption: Resumption, subscriber: Subscriber) -> None:
+        """Continue where the client has got to, if it comes back; else at the current position.
+
+        `subscriber` has joined its topic. If the history no longer reaches back to the position of
+        the client, the operation begins at the current position, and `subscriber.expired` says so.
+        """
+        resumption.key = resumption.key_for(subscriber.topic)
+        start = subscriber.position
+        found = await self._claim(resumption, subscriber.topic)
+        is_saved = False
+        if found is not None:
+            claimed, until = found
+            is_saved = await self._rewind(subscriber, claimed.position.acknowledged, until)
+        if subscriber.closed:
+            return
+        self._running[resumption.holder] = resumption
+        self._renew_later()
+        resumption.progress = subscriber.progress = Progress(subscriber.position)
+        resumption.begin(self, subscriber.position if is_saved else start, is_saved=is_saved)
+
+    @override
+    def changed(self, resumption: Resumption) -> None:
+        self._changed[resumption.holder] = resumption
+        self._start()
+
+    @override
+    def ended(self, resumption: Resumption) -> None:
+        del self._running[resumption.holder]
+        self._remember(resumption)
+        self.changed(resumption)
+
+    @override
+    def dropped(self, resumption: Resumption) -> None:
+        self._running.pop(resumption.holder, None)
+        self.changed(resumption)
+
+    @override
+    async def flush(self) -> None:
+        """Save all changes now. Returns when they are saved, or when that has failed once."""
+        flushed = asyncio.get_running_loop().create_future()
+        self._flushes.append(flushed)
+        self._hurry()
+        await flushed
+
+    async def close(self) -> None:
+        """Save the last changes, if the broker answers in time, and stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.flush()
+        self.reset()
+
+    def reset(self) -> None:
+        """Stop, and forget everything."""
+        for stopped in (self._work, self._renewal):
+            if stopped is not None:
+                stopped.cancel()
+        self._work = self._renewal = None
+        self._urgent = asyncio.Event()
+        for known in (self._running, self._ended, self._changed, self._claims, self._flushes):
+            known.clear()
+
+    async def _claim(self, resumption: Resumption, topic: str) -> tuple[Claimed, Cursor] | None:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[tuple[Claimed, Cursor] | None] = loop.create_future()
+        claim = Claim(resumption.key, resumption.holder)
+        self._claims.append(_Waiting(claim, topic, found))
+        self._hurry()
+        return await found
+
+    async def _rewind(self, subscriber: Subscriber, after: Cursor, until: Cursor) -> bool:
+        """Move `subscriber` back to where the client has got to. Return whether that worked."""
+        expired = await subscriber.rewind(after, redelivered_until=until)
+        metrics.auto_resumes.labels("expired" if expired else "resumed").inc()
+        return expired is None
+
+    def _remember(self, resumption: Resumption) -> None:
+        """Keep an ended position, but only the latest ones of each subject."""
+        now = monotonic()
+        ended = self._ended.setdefault(resumption.subject, deque())
+        while ended and ended[0][0] <= now:
+            ended.popleft()
+        if len(ended) >= self._max_ended:
+            ended.popleft()[1].drop()
+        ended.append((now + self._seconds, resumption))
+
+    def _hurry(self) -> None:
+        self._urgent.set()
+        self._start()
+
+    def _start(self) -> None:
+        if self._work is None:
+            # Not in the context of the operation that happens to be the first.
+            self._work = asyncio.get_running_loop().create_task(self._run(), context=Context())
+
+    async def _run(self) -> None:
+        backoff = Backoff(*RETRY_SECONDS)
+        while self._changed or self._claims or self._flushes:
+            await self._until_due()
+            try:
+                await self._save()
+                await self._answer_claims()
+            except BrokerUnavailable as error:
+                logger.warning("The positions of clients are not saved yet: %s", error.reason)
+                await asyncio.sleep(backoff.next())
+            else:
+                backoff.reset()
+        self._work = None
+
+    async def _until_due(self) -> None:
+        """Wait until the interval since the last save has passed, or until somebody waits."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._saved_at + self._interval - monotonic()):
+                await self._urgent.wait()
+        self._urgent.clear()
+
+    async def _save(self) -> None:
+        changed, self._changed = self._changed, {}
+        flushes, self._flushes = self._flushes, []
+        self._saved_at = monotonic()
+        try:
+            waiting = list(changed.values())
+            for start in range(0, len(waiting), _CHANGES_AT_ONCE):
+                await self._save_some(waiting[start : start + _CHANGES_AT_ONCE])
+        finally:
+            for flushed in flushes:
+                if not flushed.done():
+                    flushed.set_result(None)
+
+    async def _save_some(self, resumptions: Sequence[Resumption]) -> None:
+        changes = [resumption.change() for resumption in resumptions]
+        try:
+            saved = await self._broker.positions.save(changes, self._seconds)
+        except BaseException:
+            for resumption, change in zip(resumptions, changes, strict=True):
+                resumption.not_saved(change)
+                self._changed.setdefault(resumption.holder, resumption)
+            raise
+        for resumption in resumptions:
+            resumption.saved(missing=resumption.holder in saved.missing)
+        self._look_at(saved.server)
+
+    def _look_at(self, server: str) -> None:
+        """Save everything again if the server may have lost it."""
+        known, self._server = self._server, server
+        if known in {None, server}:
+            return
+        for resumption in self._running.values():
+            resumption.save_again()
+        for ended in self._ended.values():
+            for _, resumption in ended:
+                resumption.save_again()
+
+    async def _answer_claims(self) -> None:
+        waiting = [each for each in self._claims if not each.found.done()]
+        self._claims = waiting
+        if not waiting:
+            return
+        claims = [each.claim for each in waiting]
+        claimed = await self._broker.positions.claim(claims, self._seconds)
+        heads = await self._heads(waiting, claimed)
+        self._claims = self._claims[len(waiting) :]
+        for each, one in zip(waiting, claimed, strict=True):
+            if each.found.done():
+                continue
+            if one is None:
+                each.found.set_result(None)
+                continue
+            each.found.set_result((one, one.position.sent or heads[each.topic]))
+            predecessor = self._running.get(one.predecessor)
+            if predecessor is not None:
+                predecessor.saved(missing=True)
+
+    async def _heads(
+        self, waiting: Sequence[_Waiting], claimed: Sequence[Claimed | None]
+    ) -> Mapping[str, Cursor]:
+        """Return the newest cursors of the topics of which it is not known what was sent."""
+        topics = {
+            each.topic
+            for each, one in zip(waiting, claimed, strict=True)
+            if one is not None and one.position.sent is None
+        }
+        return {topic: await self._broker.head(topic) for topic in topics}
+
+    def _renew_later(self) -> None:
+        if self._renewal is None:
+            loop = asyncio.get_running_loop()
+            seconds = self._seconds / _RENEWALS
+            self._renewal = loop.call_later(seconds, self._renew, context=Context())
+
+    def _renew(self) -> None:
+        self._renewal = None
+        now = monotonic()
+        self._ended = {
+            subject: ended for subject, ended in self._ended.items() if ended[-1][0] > now
+        }
+        self._changed = {**self._running, **self._changed}
+        if self._changed:
+            self._start()
+        if self._running or self._ended:
+            self._renew_later()

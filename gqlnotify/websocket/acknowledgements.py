@@ -1,0 +1,179 @@
+"""What the client of one socket has received, so that it can resume without a cursor.
+
+The server sends a ping with the cursors of the operations, after their events. A client answers
+messages in order, so its pong acknowledges the events before the ping.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from typing_extensions import override
+
+from gqlnotify.auth import Viewer
+from gqlnotify.event import Cursor
+from gqlnotify.event_loop import Rounds, Visited
+from gqlnotify.protocol.connection import ServerConnection
+from gqlnotify.protocol.messages import Subscribe
+from gqlnotify.topics.resumption import Resumption
+from gqlnotify.websocket.connection import Connection
+from gqlnotify.websocket.shared_operation import SharedOperation
+
+# Ids of two clients of one subject must not meet by chance: only random UUIDs (RFC 9562, versions 4
+# and 7). Many clients count their ids from 1.
+_RANDOM_UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
+
+
+class Acknowledgements(Visited):
+    """The operations of one connection that their client may resume.
+
+    Args:
+        connection: sends the pings.
+        protocol: builds the pings, and knows which were answered.
+        shared: returns the operation with an id, if it is a member of a group.
+        interval: how often a client gets such a ping at most, in seconds.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        protocol: ServerConnection,
+        shared: Callable[[str], SharedOperation | None],
+        *,
+        interval: float,
+    ) -> None:
+        self._connection = connection
+        self._protocol = protocol
+        self._shared = shared
+        self._resumptions: dict[str, Resumption] = {}
+        self._rounds = Rounds.of(asyncio.get_running_loop())
+        self._rounds.at_least_every(interval)
+        self._is_due = False
+        self._answered: asyncio.Future[None] | None = None
+
+    def begin(self, operation: Subscribe, viewer: Viewer | None) -> Resumption | None:
+        """Return what lets the client resume `operation`; None if its id can't identify it."""
+        if viewer is None or not _RANDOM_UUID.fullmatch(operation.id):
+            return None
+        try:
+            identity = _identity(operation)
+        except RecursionError:
+            return None
+        subject = viewer.principal.subject
+        resumption = Resumption(subject, operation.id, identity, self._announce)
+        self._resumptions[operation.id] = resumption
+        return resumption
+
+    def look(self) -> None:
+        """Ask the client soon, because something was sent."""
+        if self._resumptions:
+            self._rounds.add(self)
+
+    @override
+    def on_round(self) -> None:
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask for what was sent since the last time, unless the client still owes an answer."""
+        news = self._news()
+        self._is_due = bool(news) and self._protocol.awaits_pong
+        if news and not self._is_due:
+            self._ping(news)
+
+    def cursors(self) -> Mapping[str, Cursor] | None:
+        """Return the cursors for a ping that is sent anyway; None if nothing can be resumed."""
+        return self._news() if self._resumptions else None
+
+    def acknowledge(self, cursors: Mapping[str, Cursor]) -> None:
+        """Note that the client has received the events up to these cursors."""
+        for id_, cursor in cursors.items():
+            resumption = self._resumptions.get(id_)
+            if resumption is not None:
+                resumption.acknowledge(cursor)
+        if self._is_due:
+            self._rounds.add(self)
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def drop(self, id_: str) -> None:
+        """Note that the operation is over: there is nothing to resume."""
+        resumption = self._resumptions.pop(id_, None)
+        if resumption is not None:
+            resumption.drop()
+
+    def settle(self, operation: SharedOperation) -> None:
+        """Note how far `operation` has got, before it leaves its group."""
+        resumption = self._resumptions.get(operation.id)
+        if resumption is not None:
+            operation.settle(resumption.progress)
+
+    def find(self, id_: str) -> Resumption | None:
+        """Return what lets the client resume the operation with this id."""
+        return self._resumptions.get(id_)
+
+    def end(self) -> None:
+        """Note that the connection has ended: its client may come back."""
+        self._rounds.discard(self)
+        resumptions, self._resumptions = self._resumptions, {}
+        for resumption in resumptions.values():
+            resumption.end()
+
+    async def hand_over(self, seconds: float) -> None:
+        """End, but wait for `seconds` at most until the client has answered and that is saved.
+
+        The deliveries must have stopped. If the client answers, another process continues without
+        repeating anything.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while news := self._news():
+                    self._answered = asyncio.get_running_loop().create_future()
+                    self._ping(news)
+                    await self._answered
+        keepers = {each.keeper for each in self._resumptions.values() if each.keeper is not None}
+        self.end()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for keeper in keepers:
+                    await keeper.flush()
+
+    def _news(self) -> dict[str, Cursor]:
+        """Return the cursors that the client has not acknowledged."""
+        news = {}
+        for id_, resumption in self._resumptions.items():
+            shared = self._shared(id_)
+            if shared is not None:
+                shared.report(resumption.progress)
+            if not resumption.is_announced:
+                continue
+            reached = resumption.progress.reached
+            if not resumption.awaits_acknowledgement:
+                resumption.skip()
+            elif reached > resumption.acknowledged:
+                news[id_] = reached
+        return news
+
+    def _announce(self, resumption: Resumption) -> None:
+        # The client's answer shows that it uses this connection.
+        if self._resumptions.get(resumption.id) is resumption:
+            self._ping({resumption.id: resumption.acknowledged})
+
+    def _ping(self, cursors: Mapping[str, Cursor]) -> None:
+        for command in self._protocol.ping(cursors):
+            self._connection.send_now(command.message)
+
+
+def _identity(operation: Subscribe) -> str:
+    return json.dumps(
+        [
+            operation.query,
+            operation.document_id,
+            operation.operation_name,
+            operation.variables or {},
+        ],
+        sort_keys=True,
+    )

@@ -1,0 +1,242 @@
+"""A client that sends no cursor loses nothing when its connection is cut."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from gqlnotify.server.websocket import WebSocketProtocol
+from tests.applications import application
+from tests.message_app import MessageApp
+from tests.servers import running
+from tests.stock_client import StockClient
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.processes
+
+MINE = "subscription { mine }"
+
+
+@pytest.fixture(params=[WebSocketProtocol, "auto"], ids=["direct", "portable"])
+async def server(request: pytest.FixtureRequest, message_app: MessageApp) -> Any:
+    async with running(application(message_app.locked()), ws=request.param) as origin:
+        yield origin
+
+
+async def test_a_client_gets_what_it_missed_and_nothing_that_it_acknowledged(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server):
+        await client.armed()
+        cursor = await message_app.say("before")
+        await client.gets("before")
+        await client.acknowledges(cursor)
+    await message_app.say("missed")
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("live")
+        await client.gets("missed", "live")
+
+
+async def test_an_event_after_the_first_ping_is_not_lost_if_the_line_is_cut_before_it_arrives(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server):
+        await client.armed()
+    await message_app.say("blind")
+    async with client.connected(server):
+        await client.gets("blind")
+
+
+async def test_what_was_sent_and_not_acknowledged_is_sent_again_and_marked(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server):
+        await client.armed()
+        client.answers = False
+        await message_app.say("unsure")
+        await client.gets("unsure")
+    client.answers = True
+    await message_app.say("new")
+    async with client.connected(server):
+        await client.gets("again: unsure", "new")
+
+
+async def test_an_operation_for_each_viewer_is_resumed_too(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient(MINE)
+    async with client.connected(server):
+        await client.armed()
+        client.answers = False
+        await message_app.say("unsure")
+        await client.gets("alice: unsure")
+    client.answers = True
+    await message_app.say("new")
+    async with client.connected(server):
+        await client.gets("again: alice: unsure", "alice: new")
+        cursor = await message_app.say("live")
+        await client.gets("alice: live")
+        await client.acknowledges(cursor)
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("end")
+        await client.gets("alice: end")
+
+
+async def test_a_client_that_was_cut_twice_during_its_replay_loses_nothing(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    texts = [str(n) for n in range(500)]
+    async with client.connected(server):
+        await client.armed()
+    for text in texts:
+        await message_app.say(text)
+    seen: set[str] = set()
+    for _ in range(2):
+        async with client.connected(server):
+            await wait_until(lambda: bool(client.received))
+        seen |= {text.removeprefix("again: ") for text in client.take()}
+    async with client.connected(server):
+        await wait_until(lambda: bool(client.received) and "499" in _last(client))
+        seen |= {text.removeprefix("again: ") for text in client.take()}
+    assert seen == set(texts)
+
+
+def _last(client: StockClient) -> str:
+    return str(client.received[-1]["data"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subject": "bob"},
+        {"document": "subscription { messages { text  } }"},
+        {"payload": {"variables": {"unused": 1}}},
+        {"id": str(uuid4())},
+    ],
+    ids=["subject", "document", "variables", "id"],
+)
+async def test_another_operation_is_not_resumed(
+    server: str, message_app: MessageApp, change: dict[str, Any]
+) -> None:
+    client = StockClient()
+    async with client.connected(server):
+        await client.armed()
+    await message_app.say("missed")
+    vars(client).update(change)
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("live")
+        await client.gets("live")
+
+
+async def test_an_operation_that_its_client_completed_is_not_resumed(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server) as socket:
+        await client.armed()
+        await socket.complete(client.id)
+        await client.is_heard()
+    await message_app.say("missed")
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("live")
+        await client.gets("live")
+
+
+@pytest.mark.parametrize("id_", ["1", "a", str(uuid4()).replace("-4", "-1", 1)])
+async def test_an_id_that_two_clients_may_share_is_not_resumed(
+    server: str, message_app: MessageApp, id_: str
+) -> None:
+    client = StockClient()
+    client.id = id_
+    async with client.connected(server):
+        await wait_until(lambda: message_app.topics._live_topics)
+    await message_app.say("missed")
+    async with client.connected(server):
+        await _say_until_heard(client, message_app)
+        assert "missed" not in client.take()
+    assert client.pings == []
+
+
+async def _say_until_heard(client: StockClient, message_app: MessageApp) -> None:
+    while not client.received:
+        await message_app.say("live")
+        await asyncio.sleep(0.02)
+
+
+async def test_a_cursor_of_its_own_is_what_a_client_resumes_after(
+    server: str, message_app: MessageApp
+) -> None:
+    first = await message_app.say("first")
+    await message_app.say("second")
+    client = StockClient(extensions={"after": first})
+    for _ in range(2):
+        async with client.connected(server):
+            await client.gets("second")
+    assert client.pings == []
+
+
+async def test_a_client_that_was_away_too_long_is_told_and_goes_on_live(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server):
+        await client.armed()
+    for n in range(1001):
+        await message_app.say(str(n))
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("live")
+        await client.gets("CURSOR_EXPIRED", "live")
+        assert client.close_code is None
+
+
+async def test_a_second_connection_with_the_same_id_does_not_hurt_the_first(
+    server: str, message_app: MessageApp
+) -> None:
+    first, second = StockClient(), StockClient()
+    second.id = first.id
+    async with second.connected(server):
+        await second.armed()
+        async with first.connected(server):
+            await first.armed()
+            cursor = await message_app.say("both")
+            for client in (first, second):
+                await client.gets("both")
+                await client.acknowledges(cursor)
+        cursor = await message_app.say("missed by the first")
+        await second.gets("missed by the first")
+        await second.acknowledges(cursor)
+        async with first.connected(server):
+            await wait_until(lambda: bool(first.received))
+            assert first.take()[0].endswith("missed by the first")
+    await message_app.say("missed by the second")
+    async with second.connected(server):
+        await wait_until(lambda: "missed by the second" in str(second.received))
+
+
+async def test_pongs_for_what_was_never_sent_acknowledge_nothing(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server) as socket:
+        await client.armed()
+        client.answers = False
+        cursor = await message_app.say("unsure")
+        await client.gets("unsure")
+        await socket.send({"type": "pong"}, {"type": "pong", "payload": {"gqlnotify": 1}})
+        for number in (0, -1, 99, True, "2", None, 2.0):
+            ours = {"ack": number, "cursors": {client.id: cursor}}
+            await socket.send({"type": "pong", "payload": {"gqlnotify": ours}})
+        await client.is_heard()
+    client.answers = True
+    async with client.connected(server):
+        await client.gets("again: unsure")
