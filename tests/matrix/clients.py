@@ -70,22 +70,48 @@ def _lines(program: str) -> Counter[str]:
 
 
 CLIENTS_OF_THE_TABLE = (
-    Client("graphql-ws", "graphql-ws", "graphql-ws.mjs", by_hand="graphql-ws-by-hand.mjs"),
+    Client(
+        "graphql-ws",
+        "graphql-ws",
+        "graphql-ws.mjs",
+        helper="graphql-ws-helper.mjs",
+        by_hand="graphql-ws-by-hand.mjs",
+    ),
     Client(
         "Apollo Client, WebSocket",
         "@apollo/client",
         "apollo-ws.mjs",
+        helper="apollo-ws-helper.mjs",
         by_hand="apollo-ws-by-hand.mjs",
     ),
     Client(
         "Apollo Client, multipart",
         "@apollo/client",
         "apollo-multipart.mjs",
+        helper="apollo-multipart-helper.mjs",
         by_hand="apollo-multipart-by-hand.mjs",
     ),
-    Client("urql, WebSocket", "@urql/core", "urql-ws.mjs", by_hand="urql-ws-by-hand.mjs"),
-    Client("urql, HTTP", "@urql/core", "urql-http.mjs", by_hand="urql-http-by-hand.mjs"),
-    Client("Relay", "relay-runtime", "relay.mjs", by_hand="relay-by-hand.mjs"),
+    Client(
+        "urql, WebSocket",
+        "@urql/core",
+        "urql-ws.mjs",
+        helper="urql-ws-helper.mjs",
+        by_hand="urql-ws-by-hand.mjs",
+    ),
+    Client(
+        "urql, HTTP",
+        "@urql/core",
+        "urql-http.mjs",
+        helper="urql-http-helper.mjs",
+        by_hand="urql-http-by-hand.mjs",
+    ),
+    Client(
+        "Relay",
+        "relay-runtime",
+        "relay.mjs",
+        helper="relay-helper.mjs",
+        by_hand="relay-by-hand.mjs",
+    ),
     Client(
         "graphql-sse, distinct connections",
         "graphql-sse",
@@ -103,6 +129,7 @@ CLIENTS_OF_THE_TABLE = (
         "graphql-tools, WebSocket",
         "@graphql-tools/executor-graphql-ws",
         "executor-ws.mjs",
+        helper="executor-ws-helper.mjs",
         by_hand="executor-ws-by-hand.mjs",
     ),
     Client(
@@ -111,7 +138,9 @@ CLIENTS_OF_THE_TABLE = (
         "executor-http.mjs",
         by_hand="executor-http-by-hand.mjs",
     ),
-    Client("gql (Python)", "gql", "gql_client.py", by_hand="gql_by_hand.py"),
+    Client(
+        "gql (Python)", "gql", "gql_client.py", helper="gql_helper.py", by_hand="gql_by_hand.py"
+    ),
     Client(
         "websockets (Python)", "websockets", "websockets_client.py", by_hand="websockets_by_hand.py"
     ),
