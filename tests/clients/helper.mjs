@@ -1,25 +1,29 @@
 // Follows a topic with stock clients and the package gqlnotify, and prints each result as a line.
-// Options: clients (keys of `follow`), http, ws, and after (a cursor).
+// Options: clients (keys of `follow`), http, ws, after (a cursor), and with tokens: secret, lifetime (s).
 
 import { ApolloClient, ApolloLink, gql, HttpLink, InMemoryCache, Observable } from '@apollo/client';
+import { SetContextLink } from '@apollo/client/link/context';
 import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { Client, createRequest, fetchExchange, subscriptionExchange } from '@urql/core';
 import { resumeExchange, resumeLink, retryOptions, withResume } from 'gqlnotify';
 import { createClient } from 'graphql-ws';
 import WebSocket from 'ws';
 
+import { options as given, print, token } from './client.mjs';
+
 // Apollo looks for it when a subscription fails, and Node 20 has none.
 globalThis.WebSocket ??= WebSocket;
 
-const { clients, http, ws, after } = JSON.parse(process.argv[2]);
-const print = (line) => console.log(JSON.stringify(line));
+const { clients, http, ws, after, secret, lifetime } = given;
 const retryWait = () => new Promise((done) => setTimeout(done, Math.random() * 100));
 const payload = { query: 'subscription { numbers { value } }', extensions: { after } };
 
+const headers = () => (secret ? { authorization: `Bearer ${token(secret, lifetime)}` } : {});
+
 async function cursor() {
   const body = JSON.stringify({ query: '{ cursor }' });
-  const headers = { 'content-type': 'application/json' };
-  const answer = await fetch(http, { method: 'POST', headers, body });
+  const type = { 'content-type': 'application/json' };
+  const answer = await fetch(http, { method: 'POST', headers: { ...type, ...headers() }, body });
   return (await answer.json()).data.cursor;
 }
 
@@ -33,7 +37,13 @@ const options = (client) => ({
 });
 
 const connect = () =>
-  createClient({ url: ws, webSocketImpl: WebSocket, ...retryOptions, retryWait });
+  createClient({
+    url: ws,
+    webSocketImpl: WebSocket,
+    connectionParams: headers,
+    ...retryOptions,
+    retryWait,
+  });
 
 const sink = (client) => ({
   next: ({ data }) => print({ client, value: data.numbers.value }),
@@ -54,7 +64,12 @@ function apollo(name, transport) {
 
 function urql(name, transport, fetchSubscriptions) {
   const exchanges = [resumeExchange(options(name)), transport];
-  const client = new Client({ url: http, exchanges, fetchSubscriptions });
+  const client = new Client({
+    url: http,
+    exchanges,
+    fetchSubscriptions,
+    fetchOptions: () => ({ headers: headers() }),
+  });
   const { next, error } = sink(name);
   const request = createRequest(payload.query, {}, payload.extensions);
   client
@@ -69,7 +84,10 @@ const follow = {
     for await (const result of results) sink(name).next(result);
   },
   'Apollo, WebSocket': (name) => apollo(name, new GraphQLWsLink(connect())),
-  'Apollo, multipart': (name) => apollo(name, new HttpLink({ uri: http })),
+  'Apollo, multipart'(name) {
+    const authorize = new SetContextLink(() => ({ headers: headers() }));
+    apollo(name, authorize.concat(new HttpLink({ uri: http })));
+  },
   'urql, WebSocket'(name) {
     const client = connect();
     const forwardSubscription = (request) => ({

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import SECRET
 from tests.e2e.proxy import Proxy, port_of
 from tests.numbers_app import NumbersApp
 from tests.servers import CLIENTS, ROOT, running
@@ -43,7 +44,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in (CLIENTS / "node_modules").iterdir():
         if not module.name.startswith("."):
             (project / "node_modules" / module.name).symlink_to(module)
-    shutil.copy(CLIENTS / "helper.mjs", project)
+    for script in ("client.mjs", "helper.mjs"):
+        shutil.copy(CLIENTS / script, project)
     return project
 
 
@@ -78,13 +80,16 @@ class Followers:
 
 
 @asynccontextmanager
-async def following(project: Path, port: int, after: str) -> AsyncIterator[Followers]:
+async def following(
+    project: Path, port: int, after: str, **others: Any
+) -> AsyncIterator[Followers]:
     address = f"127.0.0.1:{port}/graphql"
     options = {
         "clients": STOCK,
         "http": f"http://{address}",
         "ws": f"ws://{address}",
         "after": after,
+        **others,
     }
     process = await asyncio.create_subprocess_exec(
         *("node", "helper.mjs", json.dumps(options)), cwd=project, stdout=subprocess.PIPE
@@ -152,6 +157,23 @@ async def test_a_client_whose_cursor_expired_fetches_the_list_and_continues_afte
     # 2 is in the list that was fetched.
     assert followers.values == {client: [1, 3, 4] for client in STOCK}
     assert sorted(followers.refetched) == sorted(STOCK)
+
+
+async def test_each_client_continues_with_a_fresh_token(project: Path) -> None:
+    app = NumbersApp(jwt_secret=SECRET)
+    async with running(app.asgi) as origin:
+        [after] = await app.publish(0)
+        tokens = {"secret": SECRET, "lifetime": 2}
+        async with following(project, port_of(origin), after, **tokens) as followers:
+            await app.publish(1)
+            await wait_until(lambda: followers.have(1))
+            for value in range(2, 42):
+                await app.publish(value)
+                # Until each token has expired.
+                await asyncio.sleep(0.1)
+            await wait_until(lambda: followers.have(41))
+
+    assert followers.values == {client: list(range(1, 42)) for client in STOCK}
 
 
 def test_the_package_is_commonjs_too_and_small(project: Path) -> None:

@@ -53,6 +53,7 @@ export function follow(position, open, sink, retries = () => false) {
   start();
   return () => {
     if (!waiting) return stop?.();
+    waiting = false;
     attempt += 1;
     sink.complete();
   };

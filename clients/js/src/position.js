@@ -1,13 +1,10 @@
-import { retryWait } from './retry.js';
+import { LONGEST, retryWait } from './retry.js';
 
 // Errors that end an attempt, while a later one, or one at another server, can succeed.
 const PASSING = /UNAVAILABLE$|^TOO_MANY_CONNECTIONS|^TOPICS_CLOSED$/;
-
-function isAtOrBefore(cursor, last = '') {
-  const [epoch, seq] = cursor.split('-');
-  const [lastEpoch, lastSeq] = last.split('-');
-  return epoch === lastEpoch && Number(seq) <= Number(lastSeq);
-}
+// A stream over HTTP ends with its token. The next attempts may have a fresh one.
+const NO_TOKEN = 'UNAUTHENTICATED';
+const ATTEMPTS_WITHOUT_TOKEN = 3;
 
 /** The extensions of the first GraphQL error in what a client reports. */
 function extensionsOf(error) {
@@ -29,6 +26,8 @@ export class Position {
     this.onExpired = onExpired;
     this.wait = wait;
     this.failures = 0;
+    this.failed = 0; // when
+    this.expired = false;
     // Clients serialise this object again at each attempt, so it moves instead of being replaced.
     this.extensions = { ...request.extensions };
   }
@@ -37,10 +36,17 @@ export class Position {
   take({ extensions }) {
     const cursor = extensions?.cursor;
     if (!cursor) return true;
-    if (isAtOrBefore(cursor, this.extensions.after)) return false;
+    if (!this.isNew(cursor)) return false;
     this.extensions.after = cursor;
     this.failures = 0;
+    this.expired = false;
     return true;
+  }
+
+  isNew(cursor) {
+    const [epoch, seq] = cursor.split('-');
+    const [lastEpoch, lastSeq] = (this.extensions.after ?? '').split('-');
+    return epoch !== lastEpoch || Number(seq) > Number(lastSeq);
   }
 
   /**
@@ -50,18 +56,26 @@ export class Position {
   recovery(error, extensions) {
     const { code, cursor = extensions?.cursor } = extensionsOf(error);
     if (code === 'CURSOR_EXPIRED' && this.onExpired) return () => this.expire(cursor);
-    if (PASSING.test(code) && this.extensions.after) return () => this.pause();
+    const ofAnEvent = extensions?.cursor && this.isNew(extensions.cursor);
+    if (this.extensions.after && !ofAnEvent && this.mayPass(code)) return () => this.pause();
+  }
+
+  mayPass(code) {
+    return code === NO_TOKEN ? this.failures < ATTEMPTS_WITHOUT_TOKEN : PASSING.test(code);
   }
 
   /** Wait before an attempt that follows a failure. */
   pause() {
+    // An attempt that lasted did not fail, even if there was no event.
+    if (Date.now() - this.failed > 2 * LONGEST) this.failures = 0;
+    this.failed = Date.now();
     return this.wait(this.failures++);
   }
 
   async expire(fresh) {
-    // The first time at once. If the new cursor is refused too, not in a tight loop.
-    if (this.failures) await this.pause();
-    else this.failures = 1;
+    // Without a wait only once: the new cursor may be refused too.
+    if (this.expired) await this.pause();
+    this.expired = true;
     this.extensions.after = (await this.onExpired(this.request)) ?? fresh;
   }
 }

@@ -1,4 +1,5 @@
-const LONGEST = 30_000;
+/** The longest wait, in milliseconds. */
+export const LONGEST = 30_000;
 
 /**
  * Wait before attempt `number`, counted from 0. The wait is random, so that the clients of a server
