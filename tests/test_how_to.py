@@ -1,5 +1,6 @@
 """The code of the how-to pages runs, and does what the pages say."""
 
+import asyncio
 import json
 import re
 import sys
@@ -9,11 +10,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from gqlnotify import Principal, Settings, TopicManager, errors
-from tests.applications import client_of, http, post, schema_of
+from tests.applications import bearer, client_of, http, post, schema_of
+from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket, open_socket
-from tests.servers import ROOT, running
+from tests.e2e.tokens import token
+from tests.plain.support import plain, subscribers
+from tests.servers import ROOT, patience, running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -261,3 +267,43 @@ async def test_the_text_of_an_internal_error_stays_in_the_log(
         [error] = (await post(client, '{ inStock(article: "pen") }'))["errors"]
     assert error["message"] == "Internal server error"
     assert error["extensions"] == {"code": "INTERNAL_SERVER_ERROR"}
+
+
+@of("plain-websocket")
+async def test_clients_without_graphql_follow_publish_and_have_routes(page: Any) -> None:
+    settings = Settings(jwt_secret=SecretStr(SECRET))
+    page.topics = TopicManager(settings=settings)
+    chat = page.FastAPI()
+    router = page.topic_router(page.topics, settings=settings, publish=page.publish_line)
+    chat.include_router(router, prefix="/ws")
+    async with (
+        running(chat) as origin,
+        plain(f"ws://{origin}/ws/secure/room", token=token("bob")) as bob,
+    ):
+        await bob.ready()
+        await bob.send("hi")
+        await bob.send("5")
+        answers = [await bob.receive() for _ in range(3)]
+        assert [each["message"] for each in answers if each["type"] == "error"] == ["Send a text"]
+        lines = page.follow(f"ws://{origin}/ws/notifications/room", token("ann"))
+        waiting = asyncio.ensure_future(anext(lines))
+        await wait_until(lambda: subscribers(page.topics, "room") == 2)
+        await page.topics.publish(page.Topic("room", page.Line), page.Line("cleo", "hello"))
+        async with patience():
+            assert await waiting == {"author": "cleo", "text": "hello"}
+        await lines.aclose()
+
+
+@of("plain-websocket")
+async def test_a_route_knows_the_subject_of_the_token(page: Any) -> None:
+    settings = Settings(jwt_secret=SecretStr(SECRET))
+    sockets = page.topic_router(TopicManager(settings=settings), settings=settings)
+    page.shop.dependency_overrides[page.sockets.admit] = sockets.admit
+    async with running(page.shop) as origin, client_of(origin) as client:
+        answer = await client.get("/me", headers=bearer(subject="alice"))
+        assert answer.json() == "alice"
+        answer = await client.get("/me")
+        assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (
+            401,
+            "UNAUTHENTICATED",
+        )

@@ -1,6 +1,7 @@
 """A plain WebSocket client, and an application for it."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from websockets.typing import Subprotocol
 from gqlnotify import Settings, TopicManager, topic_router
 from gqlnotify.server import WebSocketProtocol
 from tests.e2e.conftest import SECRET
-from tests.servers import patience, running
+from tests.servers import ROOT, patience, running
 
+PAGE = ROOT / "docs" / "how-to" / "plain-websocket.md"
 JSON, BINARY = "gqlnotify.json", "gqlnotify.binary"
 CLASSES: Any = [WebSocketProtocol, "auto"]
 
@@ -94,6 +96,12 @@ async def served(ws: Any = "auto", **options: Any) -> AsyncIterator[App]:
         yield app
 
 
+def snippets(origin: str) -> list[str]:
+    """Return the JavaScript of the how-to page, for a server at `origin`."""
+    code = re.findall(r"^```js\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    return [each.replace("127.0.0.1:8000", origin) for each in code]
+
+
 def locked(ws: Any = "auto", **options: Any) -> Any:
     """Serve an application that requires tokens."""
     return served(ws, jwt_secret=SECRET, **options)
@@ -118,3 +126,9 @@ async def plain(
         address, additional_headers=sent, subprotocols=offered, proxy=None
     ) as connection:
         yield Plain(connection)
+
+
+def subscribers(topics: TopicManager, name: str = "news") -> int:
+    """Return how many subscribers a topic has."""
+    topic = topics._live_topics.get(name)
+    return 0 if topic is None else len(topic.subscribers)

@@ -1,6 +1,7 @@
 """A plain WebSocket gets the events of its topic, and publishes to it."""
 
 import json
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from gqlnotify import Principal, TopicManager, errors, topic_router
 from tests.e2e.tokens import token
-from tests.plain.support import BINARY, CLASSES, JSON, App, locked, served
+from tests.plain.support import BINARY, CLASSES, JSON, App, locked, served, subscribers
 from tests.servers import running
 from tests.waiting import wait_until
 
@@ -246,11 +247,29 @@ async def test_a_silent_peer_is_pinged_and_dropped() -> None:
         await alive.ready()
         await dead.ready()
         dead.connection.transport.pause_reading()
-        await wait_until(lambda: len(subscribers(app)) == 1)
+        await wait_until(lambda: subscribers(app.topics) == 1)
         await app.topics.publish("news", 1)
         assert await alive.data(1) == [1]
         dead.connection.transport.abort()
 
 
-def subscribers(app: App) -> list[Any]:
-    return [s for topic in app.topics._live_topics.values() for s in topic.subscribers]
+@both
+async def test_a_peer_that_does_not_read_is_dropped_and_hurts_nobody(
+    ws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gqlnotify.websocket.connection.CLOSE_SECONDS", 0.1)
+    # Random, because uvicorn's own class compresses.
+    text = token_hex(50_000)
+    async with (
+        served(ws, send_timeout=0.3) as app,
+        app.client() as reader,
+        app.client() as stuck,
+    ):
+        await reader.ready()
+        await stuck.ready()
+        stuck.connection.transport.pause_reading()
+        for number in range(100):
+            await app.topics.publish("news", {"number": number, "text": text})
+            assert (await reader.event())["data"]["number"] == number
+        await wait_until(lambda: subscribers(app.topics) == 1)
+        stuck.connection.transport.abort()
