@@ -18,7 +18,7 @@ PROCESSES := 4
 # Else each of the hundreds of servers that the tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve graphiql explore example example-test unit test compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
+.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -70,6 +70,10 @@ unit: install  ## Run the tests that start no process and no server, in less tha
 
 test: install $(CLIENTS)/node_modules/.installed  ## Run every test (TEST_PATIENCE=3: with longer deadlines)
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
+compile: install
+	# pytest compiles tests in a way of its own. Without this, each of its processes does it.
+	$(BIN)/python -m pytest --collect-only --quiet >/dev/null
 
 compat: compat-oldest compat-newest  ## Test with the oldest and the newest frameworks
 
