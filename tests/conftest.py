@@ -47,9 +47,13 @@ _processes = _Processes()
 
 
 def pytest_configure() -> None:
-    """Let the processes of the tests take SIGINT: a shell has its background jobs ignore it."""
+    """Prepare this process, and the environment of those that the tests start."""
+    # A shell has its background jobs ignore SIGINT.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Each client of httpx would read all certificate authorities, and no test needs one of them.
+    os.environ.pop("SSL_CERT_FILE", None)
+    os.environ["SSL_CERT_DIR"] = os.devnull
 
 
 def pytest_report_header() -> str:

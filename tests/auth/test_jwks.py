@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from time import time
 from typing import Any
 
@@ -45,9 +46,15 @@ def described(public: str, kid: str | None = "a", algorithm: str = "RS256", **mo
     return {name: value for name, value in members.items() if value is not None}
 
 
+@cache
+def signing(private: str) -> Any:
+    """Return a key for RS256. To load a private key of RSA takes long: OpenSSL checks it."""
+    return jwk.construct(private, "RS256")
+
+
 def rs(private: str = RSA_PRIVATE, kid: Any = "a", **claims: Any) -> str:
     headers = {} if kid is None else {"kid": kid}
-    return jwt.encode({**CLAIMS, **claims}, private, algorithm="RS256", headers=headers)
+    return jwt.encode({**CLAIMS, **claims}, signing(private), algorithm="RS256", headers=headers)
 
 
 class KeyServer:
@@ -221,9 +228,9 @@ async def test_a_key_or_an_address_that_the_token_brings_along_is_not_used() -> 
         by = server.verifier()
         for brought in ({"jwk": described(OTHER_PUBLIC)}, {"jku": evil.url}, {"x5u": evil.url}):
             headers = {"kid": "a", **brought}
-            forged = jwt.encode(CLAIMS, OTHER_PRIVATE, algorithm="RS256", headers=headers)
+            forged = jwt.encode(CLAIMS, signing(OTHER_PRIVATE), algorithm="RS256", headers=headers)
             await assert_refused(forged, by)
-            good = jwt.encode(CLAIMS, RSA_PRIVATE, algorithm="RS256", headers=headers)
+            good = jwt.encode(CLAIMS, signing(RSA_PRIVATE), algorithm="RS256", headers=headers)
             assert (await by.verify(good)).subject == "alice"
         assert evil.requests == 0
 
