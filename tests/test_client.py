@@ -12,7 +12,7 @@ from gql.transport.exceptions import TransportError, TransportQueryError
 from gql.transport.websockets import WebsocketsTransport
 from graphql import ExecutionResult
 
-from gqlnotify.client import resume
+from gqlnotify.client import _Position, resume
 from tests.e2e.conftest import SECRET
 from tests.e2e.proxy import Proxy, port_of
 from tests.e2e.tokens import token
@@ -100,6 +100,16 @@ async def test_without_a_way_to_fetch_again_an_expired_cursor_is_an_error() -> N
             await take(resuming(lambda: client(origin), after="1-1"), until=1)
     assert refused.value.errors is not None
     assert refused.value.errors[0]["extensions"]["code"] == "CURSOR_EXPIRED"
+
+
+def test_known_results_are_those_of_the_same_history_up_to_the_last_one() -> None:
+    position = _Position("5-7")
+
+    def take(cursor: str) -> bool:
+        return position.take(ExecutionResult(data={}, extensions={"cursor": cursor}))
+
+    taken = [take(cursor) for cursor in ("5-6", "5-7", "5-8", "5-8", "6-1", "6-2")]
+    assert taken == [False, False, True, False, True, True]
 
 
 async def test_a_result_with_errors_is_a_result() -> None:

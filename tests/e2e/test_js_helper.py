@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in (CLIENTS / "node_modules").iterdir():
         if not module.name.startswith("."):
             (project / "node_modules" / module.name).symlink_to(module)
-    for script in ("client.mjs", "helper.mjs"):
+    for script in ("client.mjs", "ends.mjs", "helper.mjs"):
         shutil.copy(CLIENTS / script, project)
     return project
 
@@ -174,6 +174,29 @@ async def test_each_client_continues_with_a_fresh_token(project: Path) -> None:
             await wait_until(lambda: followers.have(41))
 
     assert followers.values == {client: list(range(1, 42)) for client in STOCK}
+
+
+async def test_a_subscription_ends_as_it_does_without_the_package(project: Path) -> None:
+    app = NumbersApp()
+    async with running(app.asgi) as origin:
+        after, _ = await app.publish(0, 1)
+        options = json.dumps({"ws": f"ws://{origin}/graphql", "after": after})
+        process = await asyncio.create_subprocess_exec(
+            *("node", "ends.mjs", options), cwd=project, stdout=subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+
+    assert json.loads(output) == {
+        "query": [["next", {"__typename": "Query"}], ["complete", None]],
+        "stopped": [["next", {"numbers": {"value": 1}}], ["complete", None]],
+        "stoppedWhileWaiting": True,
+        "expired": "CURSOR_EXPIRED",
+        "failedToFetch": "Error: offline",
+        "iterated": {"numbers": {"value": 1}},
+        "refused": "CURSOR_EXPIRED",
+        # Known are those of the same history, up to the last one.
+        "taken": [False, False, True, False, True, True],
+    }
 
 
 def test_the_package_is_commonjs_too_and_small(project: Path) -> None:
