@@ -270,6 +270,7 @@ async def test_only_what_the_service_is_for_can_be_reached_through_the_proxy(
         *("/metrics", "/metrics/", "//metrics", "/%6detrics", "/./metrics", "/graphql/../metrics"),
         "/graphql/graphiql/../../metrics",
         *("/METRICS", "/metrics?/graphql", "/graphql/%2e%2e/metrics", "/graphql;/metrics"),
+        *("/ws/../metrics", "/ws/notifications/a/../../metrics", "/publish/../metrics", "/ws/x/y"),
         *("/readyz", "/docs", "/openapi.json", "http://x/metrics", "http://x//metrics", "*"),
     ]
     async with (
@@ -280,7 +281,11 @@ async def test_only_what_the_service_is_for_can_be_reached_through_the_proxy(
             kept_inside, 404
         )
         assert stub.requests == []
-        for path in ("/graphql", "/graphql?query=/metrics", "/healthz", "/", "http://x/graphql"):
+        for path in (
+            *("/graphql", "/graphql?query=/metrics", "/healthz", "/", "http://x/graphql"),
+            *("/ws/notifications/tasks?after=1-1", "/ws/secure/user.ann%40home"),
+            *("/tasks?first=5", "/publish/chat"),
+        ):
             assert await ask_for(proxy, path) == 200
 
 

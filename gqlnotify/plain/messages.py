@@ -1,4 +1,4 @@
-"""The messages of a plain WebSocket. Pure.
+"""The messages of a plain WebSocket.
 
 JSON has no bytes, so a binary payload is the JSON object `{"$binary": "<base64>"}`. A socket that
 speaks `gqlnotify.binary` gets an event with such an object as a binary frame: the JSON of the
@@ -13,9 +13,10 @@ from typing import Any
 
 from gqlnotify.auth import find_token
 from gqlnotify.codec.codec import Unfit, plain_json
-from gqlnotify.errors import BadUserInput, NotifyError
-from gqlnotify.event import Cursor, Event
+from gqlnotify.errors import BadUserInput, EventUnreadable, NotifyError
+from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.protocol.messages import strict_json
+from gqlnotify.topics.projection import Projection
 
 BINARY = "$binary"
 _MARK = json.dumps(BINARY).encode()
@@ -34,13 +35,20 @@ def published(cursor: Cursor) -> str:
 
 
 def refused(error: NotifyError) -> str:
-    """Return the answer to a message of the client that was not published."""
+    """Return the message of an error, which ends nothing."""
     return _json({"type": "error", "message": error.message, **error.extensions})
 
 
 @lru_cache(maxsize=_RECENT)
 def text_of(event: Event) -> str:
-    """Return the message of an event as JSON. The payload is passed on as it was published."""
+    """Return the message of an event as JSON. The payload is passed on as it was published.
+
+    If the payload is not JSON, this is the message of an error.
+    """
+    # Of any type: that of the topic is not known here.
+    value = Projection(Topic(event.topic, object)).apply(event)
+    if isinstance(value, EventUnreadable):
+        return refused(value)
     return _event(event.cursor, event.payload.decode())
 
 
@@ -49,7 +57,10 @@ def frame_of(event: Event) -> str | bytes:
     """Return the message of an event: bytes if it contains a binary payload, else text."""
     if _MARK not in event.payload:
         return text_of(event)
-    value = json.loads(event.payload)
+    try:
+        value = json.loads(event.payload)
+    except ValueError:
+        return text_of(event)
     holders = [value, *value.values()] if isinstance(value, dict) else []
     found = [(holder, content) for holder in holders if (content := _bytes_in(holder)) is not None]
     if len(found) != 1:

@@ -128,6 +128,20 @@ async def test_json_that_can_not_be_published_is_refused(message: str) -> None:
         assert (error["type"], error["code"]) == ("error", "BAD_USER_INPUT")
 
 
+@pytest.mark.parametrize("subprotocol", [JSON, BINARY])
+@pytest.mark.parametrize("payload", [b"no json", b'"$binary"}', b'{"a":"\xff"}'])
+async def test_an_event_that_can_not_be_read_is_told_and_the_next_one_follows(
+    payload: bytes, subprotocol: str
+) -> None:
+    async with served() as app, app.client(subprotocols=[subprotocol]) as client:
+        await client.ready()
+        cursor = await app.topics.publish_bytes("news", payload)
+        await app.topics.publish("news", 1)
+        error = await client.receive()
+        assert (error["code"], error["cursor"]) == ("EVENT_UNREADABLE", cursor)
+        assert await client.data(1) == [1]
+
+
 async def test_nobody_publishes_where_no_tokens_are_required() -> None:
     async with served() as app, app.client() as client:
         await client.ready()
