@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from secrets import token_urlsafe
+from typing import NamedTuple
 
+from gqlnotify.connections.taken_events import TakenEvents
 from gqlnotify.errors import (
     NotReserved,
     StreamConflict,
@@ -17,11 +19,25 @@ from gqlnotify.errors import (
     TooManyStreams,
     TooManyStreamsOfSubject,
 )
+from gqlnotify.event import Cursor
 from gqlnotify.settings import Settings
+from gqlnotify.topics.resumption import Resumption
 
 logger = logging.getLogger("gqlnotify.transports")
 
 _RETRY_AFTER = 5
+
+
+class Text(NamedTuple):
+    """What an operation sends: the text of an event, and its cursor if it has one."""
+
+    text: str
+    cursor: Cursor | None = None
+
+
+class _Operation(NamedTuple):
+    task: "asyncio.Task[None]"
+    resumption: Resumption | None
 
 
 class Reservation:
@@ -46,9 +62,9 @@ class Reservation:
         self.subject = subject
         self._max_operations = max_operations
         self._on_close = on_close
-        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._operations: dict[str, _Operation] = {}
         # Room for one text: an operation waits until the peer takes its results.
-        self._ready: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
+        self._ready: asyncio.Queue[tuple[Text, Resumption | None]] = asyncio.Queue(maxsize=1)
         self._taken = False
         self._closed = False
         self._timer = asyncio.get_running_loop().call_later(timeout, self.close)
@@ -63,8 +79,10 @@ class Reservation:
             raise StreamConflict("This stream is open already: reserve another one with PUT")
         self._taken = True
 
-    def start(self, id_: str, texts: AsyncGenerator[str, None]) -> "asyncio.Task[None]":
-        """Run an operation, and return its task.
+    def start(
+        self, id_: str, texts: AsyncGenerator[Text, None], resumption: Resumption | None
+    ) -> "asyncio.Task[None]":
+        """Run an operation, and return its task. With `resumption` its client may resume it.
 
         Raises:
             StreamConflict: an operation with this id runs.
@@ -77,54 +95,66 @@ class Reservation:
                 f"A stream may carry {self._max_operations} operations; "
                 "GQLNOTIFY_MAX_OPERATIONS sets the limit"
             )
-        task = self._operations[id_] = asyncio.create_task(self._run(texts))
+        task = asyncio.create_task(self._run(texts, resumption))
+        self._operations[id_] = _Operation(task, resumption)
         task.add_done_callback(lambda _: self._operations.pop(id_, None))
         return task
 
     def stop(self, id_: str) -> None:
         """Stop the operation with this id, if it runs."""
-        task = self._operations.get(id_)
-        if task is not None:
-            task.cancel()
+        operation = self._operations.get(id_)
+        if operation is not None:
+            if operation.resumption is not None:
+                operation.resumption.drop()
+            operation.task.cancel()
 
     async def texts(
-        self, idle: str, seconds: float, is_over: Callable[[], bool]
+        self, idle: str, seconds: float, is_over: Callable[[], bool], taken: TakenEvents
     ) -> AsyncGenerator[str, None]:
         """Yield what the operations send, and `idle` after so many seconds without anything.
 
-        Then it also ends, if no operation runs and `is_over()` returns true.
+        Then it also ends, if no operation runs and `is_over()` returns true. It tells `taken` which
+        events were sent.
         """
         self._timer.cancel()
         try:
             while not self._closed:
                 try:
                     async with asyncio.timeout(seconds):
-                        text = await self._ready.get()
+                        sent, resumption = await self._ready.get()
                 except TimeoutError:
                     if not self._operations and is_over():
                         return
-                    text = idle
-                yield text
+                    yield idle
+                    continue
+                yield sent.text
+                if resumption is not None and sent.cursor is not None:
+                    taken.wrote(resumption, sent.cursor)
         finally:
+            taken.close()
             self.close()
 
     def close(self) -> None:
-        """Stop all operations."""
+        """Stop all operations. Clients may resume some of them."""
         if self._closed:
             return
         self._closed = True
         self._timer.cancel()
-        for task in self._operations.values():
+        for task, resumption in self._operations.values():
+            if resumption is not None:
+                resumption.end()
             task.cancel()
         self._on_close(self)
 
-    async def _run(self, texts: AsyncGenerator[str, None]) -> None:
+    async def _run(self, texts: AsyncGenerator[Text, None], resumption: Resumption | None) -> None:
         try:
             async with aclosing(texts):
                 async for text in texts:
-                    await self._ready.put(text)
+                    await self._ready.put((text, resumption))
         except Exception:
             logger.exception("An operation failed")
+        if resumption is not None:
+            resumption.drop()
 
 
 class Reservations:

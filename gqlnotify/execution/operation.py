@@ -235,6 +235,7 @@ async def _replayed(
             continue
         metrics.deliveries.inc()
         execution.count_saved()
+        subscriber.note_sent()
         yield execution.marked(encoded, subscriber, event)
         if encoded.body is None:
             return

@@ -13,6 +13,7 @@ from gqlnotify.auth import current_viewer
 from gqlnotify.connections.router_state import asker_of
 from gqlnotify.http.encoded_part import Cut, EncodedPart
 from gqlnotify.http.handler import GraphQLOverHTTP, Router, document_id_of
+from gqlnotify.topics.resumption import Resumption
 
 Wrap = Callable[[object], object]
 """Returns the object that a stream sends for a response."""
@@ -27,6 +28,7 @@ def parts_of(
     root_value: Any,
     allowed: Iterable[OperationType],
     wrap: Wrap | None,
+    resumption: Resumption | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Execute an operation for the current viewer, and yield its parts while the token is valid.
 
@@ -44,6 +46,7 @@ def parts_of(
         document_id=document_id_of(data),
         asker=asker_of(viewer, request.client),
         last_cursor=request.headers.get("last-event-id") or None,
+        resumption=resumption,
     )
     executions = router._gqlnotify.executions(router.schema)
     budget = executions.budgets.of(None if viewer is None else viewer.principal.subject)

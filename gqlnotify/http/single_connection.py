@@ -22,20 +22,27 @@ from typing_extensions import override
 
 from gqlnotify import execution
 from gqlnotify.auth import Viewer, current_viewer
-from gqlnotify.connections.reservations import Reservation
+from gqlnotify.connections.asgi_adapter import asgi_transport
+from gqlnotify.connections.reservations import Reservation, Text
+from gqlnotify.connections.taken_events import TakenEvents
 from gqlnotify.errors import BadUserInput, InternalError, NotReserved, TokenRevoked
 from gqlnotify.execution.strawberry_adapter import stream_transport
 from gqlnotify.http.encoded_part import EncodedPart
-from gqlnotify.http.handler import Router, bound_to_setting, stream_response
+from gqlnotify.http.handler import Router, bound_to_setting, document_id_of, stream_response
 from gqlnotify.http.negotiation import stream_quality
 from gqlnotify.http.parts import parts_of
-from gqlnotify.http.stream_formats import ServerSentEvents
+from gqlnotify.http.stream_formats import ServerSentEvents, cursor_of
+from gqlnotify.topics.resumption import Resumption
 
 STREAM_HEADER = "x-graphql-event-stream-token"
 METHODS = ["PUT", "DELETE"]
 """What the router serves in addition to GET and POST."""
 
 _PING = ": ping\n\n"
+# A proxy takes bytes that the client may not get. nginx gives up after 60 seconds in which its
+# client has read nothing, and others are similar.
+_PROXY_HEADERS = {"forwarded", "via", "x-forwarded-for", "x-real-ip"}
+_PROXY_SECONDS = 120.0
 
 logger = logging.getLogger("gqlnotify.transports")
 
@@ -138,7 +145,12 @@ def _opens_a_stream(request: Request) -> bool:
 def _open(router: Router, request: Request, reservation: Reservation) -> Response:
     reservation.take()
     is_over = partial(_has_ended, current_viewer(), router._gqlnotify.watch)
-    texts = reservation.texts(_PING, SSE_HEARTBEAT_INTERVAL, is_over)
+    taken = TakenEvents(
+        asgi_transport(request.receive),
+        interval=router._gqlnotify.settings.ack_interval,
+        delay=_PROXY_SECONDS if _PROXY_HEADERS & {*request.headers} else 0,
+    )
+    texts = reservation.texts(_PING, SSE_HEARTBEAT_INTERVAL, is_over, taken)
     return stream_response(router, request, texts, headers=ServerSentEvents.headers)
 
 
@@ -163,7 +175,7 @@ async def _accept(
     if isinstance(data, list):
         raise BadUserInput("A reserved stream takes one operation in a request, not a batch")
     id_ = _take_id(data)
-    events = OperationEvents(id_)
+    events, resumption = OperationEvents(id_), _resumption(router, id_, data)
     parts = parts_of(
         router,
         request,
@@ -172,9 +184,27 @@ async def _accept(
         root_value=root_value,
         allowed=OperationType.from_http("POST"),
         wrap=events.wrap,
+        resumption=resumption,
     )
     texts = _texts(router, request, execution.without_positions(parts), events)
-    return Accepted(reservation.start(id_, texts))
+    return Accepted(reservation.start(id_, texts, resumption))
+
+
+def _resumption(router: Router, id_: str, data: GraphQLRequestData) -> Resumption | None:
+    """Return what lets the client resume an operation although it sends no cursor, if it may.
+
+    graphql-sse keeps the id of an operation when it reconnects, but it acknowledges nothing. So the
+    events that its kernel has taken count as received.
+    """
+    viewer = current_viewer()
+    if viewer is None or not router._gqlnotify.auto_resume:
+        return None
+    identity = (data.query, document_id_of(data), data.operation_name, data.variables or {})
+    return Resumption.of(viewer.principal.subject, id_, identity, _announce_nothing)
+
+
+def _announce_nothing(_resumption: Resumption) -> None:
+    pass
 
 
 def _take_id(data: GraphQLRequestData) -> str:
@@ -195,17 +225,17 @@ async def _texts(
     request: Request,
     parts: AsyncGenerator[Any, None],
     events: OperationEvents,
-) -> AsyncGenerator[str, None]:
+) -> AsyncGenerator[Text, None]:
     encode = router.encode_json_string
     try:
         async with aclosing(parts):
             async for part in parts:
                 response = await router.process_result(request, _single(part))
-                yield events.encode_next(response, encode)
+                yield Text(events.encode_next(response, encode), cursor_of(response))
     except Exception:
         logger.exception("An operation failed")
-        yield events.encode_next(_failed(), encode)
-    yield events.encode_end(encode)
+        yield Text(events.encode_next(_failed(), encode))
+    yield Text(events.encode_end(encode))
 
 
 def _single(part: Any) -> Any:

@@ -12,6 +12,8 @@ from strawberry.http.streaming import (
 )
 from typing_extensions import override
 
+from gqlnotify.errors import BadUserInput
+from gqlnotify.event import Cursor
 from gqlnotify.execution import Position
 from gqlnotify.http.encoded_part import EncodedPart
 
@@ -45,7 +47,7 @@ class ServerSentEvents(SSETransport):
             # string of the event source to the value of the last event ID buffer" comes first
             # (HTML, section 9.2.6).
             return f"retry: {random.randint(*_RETRY)}\nid: {response.cursor}\n\n"  # noqa: S311
-        cursor = _cursor_of(response)
+        cursor = cursor_of(response)
         event = super().encode_next(response, encode_json)  # type: ignore[arg-type]
         return event if cursor is None else f"id: {cursor}\n{event}"
 
@@ -82,12 +84,16 @@ class MultipartSubscription(MultipartSubscriptionTransport):
         return "--\r\n"
 
 
-def _cursor_of(response: GraphQLHTTPResponse | EncodedPart) -> str | None:
+def cursor_of(response: GraphQLHTTPResponse | EncodedPart) -> Cursor | None:
+    """Return the cursor of a response; None if it has none."""
     if isinstance(response, EncodedPart):
         return response.cursor
     cursor = (response.get("extensions") or {}).get("cursor")
-    # An extension of the application's schema may have put something else there.
-    return cursor if isinstance(cursor, str) and cursor.isprintable() else None
+    try:
+        return Cursor.parse(cursor) if isinstance(cursor, str) else None
+    except BadUserInput:
+        # An extension of the application's schema has put something else there.
+        return None
 
 
 WRAPPERS: Mapping[type[HTTPStreamTransport], Callable[[object], object]] = {

@@ -1,15 +1,22 @@
 """One operation that can be resumed after a reconnect although its client sends no cursor."""
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from hashlib import sha256
 from secrets import token_hex
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from gqlnotify.brokers.positions import Change, Position
 from gqlnotify.event import Cursor
 
 _KEY_CHARACTERS = 32
+# Ids of two clients of one subject must not meet by chance: only random UUIDs (RFC 9562, versions 4
+# and 7). Many clients count their ids from 1.
+_RANDOM_UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
 
 
 class Progress:
@@ -84,6 +91,29 @@ class Resumption:
         self._proves_life = False
         self._state = _State.NEW
         self.keeper: Keeper | None = None
+
+    @classmethod
+    def of(
+        cls,
+        subject: str,
+        id_: str,
+        identity: Sequence[Any],
+        announce: Callable[["Resumption"], None],
+    ) -> Self | None:
+        """Return the resumption of an operation; None if its id can't identify it.
+
+        Args:
+            subject: the subject of the operation's viewer.
+            id_: the id of the operation.
+            identity: the document, its names and the variables.
+            announce: see the class.
+        """
+        if not _RANDOM_UUID.fullmatch(id_):
+            return None
+        try:
+            return cls(subject, id_, json.dumps(identity, sort_keys=True), announce)
+        except RecursionError:
+            return None
 
     def key_for(self, topic: str) -> str:
         """Return the key of this operation's positions, if it reads `topic`."""

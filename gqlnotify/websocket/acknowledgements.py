@@ -5,8 +5,6 @@ messages in order, so its pong acknowledges the events before the ping.
 """
 
 import asyncio
-import json
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -20,12 +18,6 @@ from gqlnotify.protocol.messages import Subscribe
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.shared_operation import SharedOperation
-
-# Ids of two clients of one subject must not meet by chance: only random UUIDs (RFC 9562, versions 4
-# and 7). Many clients count their ids from 1.
-_RANDOM_UUID = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
-)
 
 
 class Acknowledgements(Visited):
@@ -57,15 +49,18 @@ class Acknowledgements(Visited):
 
     def begin(self, operation: Subscribe, viewer: Viewer | None) -> Resumption | None:
         """Return what lets the client resume `operation`; None if its id can't identify it."""
-        if viewer is None or not _RANDOM_UUID.fullmatch(operation.id):
+        if viewer is None:
             return None
-        try:
-            identity = _identity(operation)
-        except RecursionError:
-            return None
+        identity = (
+            operation.query,
+            operation.document_id,
+            operation.operation_name,
+            operation.variables or {},
+        )
         subject = viewer.principal.subject
-        resumption = Resumption(subject, operation.id, identity, self._announce)
-        self._resumptions[operation.id] = resumption
+        resumption = Resumption.of(subject, operation.id, identity, self._announce)
+        if resumption is not None:
+            self._resumptions[operation.id] = resumption
         return resumption
 
     def look(self) -> None:
@@ -165,15 +160,3 @@ class Acknowledgements(Visited):
     def _ping(self, cursors: Mapping[str, Cursor]) -> None:
         for command in self._protocol.ping(cursors):
             self._connection.send_now(command.message)
-
-
-def _identity(operation: Subscribe) -> str:
-    return json.dumps(
-        [
-            operation.query,
-            operation.document_id,
-            operation.operation_name,
-            operation.variables or {},
-        ],
-        sort_keys=True,
-    )

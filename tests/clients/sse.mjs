@@ -1,9 +1,10 @@
-// Subscribes with graphql-sse as often as asked, resumes after each cut, and prints each result.
+// Subscribes with graphql-sse as often as asked, and prints each result. Unless it is unchanged, it
+// resumes after its last cursor.
 
 import { createClient } from 'graphql-sse';
 import { options, pause, print } from './client.mjs';
 
-const { url, token, query, subscriptions, singleConnection } = options;
+const { url, token, query, subscriptions, singleConnection, unchanged } = options;
 
 const client = createClient({
   url,
@@ -17,11 +18,11 @@ for (let number = 0; number < subscriptions; number++) {
   let last;
   // In the single connection mode the client copies the extensions once, and encodes the copy at
   // each retry. So `after` is an object that is encoded as the last cursor.
-  const extensions = { after: { toJSON: () => last } };
+  const extensions = unchanged ? undefined : { after: { toJSON: () => last } };
   client.subscribe({ query, extensions }, {
     next(result) {
       last = result.extensions.cursor;
-      print({ number, data: result.data });
+      print({ number, data: result.data, redelivered: result.extensions.redelivered ?? false });
     },
     error: (error) => print({ number, error: String(error) }),
     complete: () => print({ number, complete: true }),

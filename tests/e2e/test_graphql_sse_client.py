@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gqlnotify import Settings
+from gqlnotify.topics.resumption import Resumption
 from tests.applications import ALL_PROTOCOLS, application
 from tests.e2e.conftest import SECRET
 from tests.e2e.cut_streams import CutStreams
@@ -53,6 +54,44 @@ async def test_every_subscription_resumes_after_a_cut(
                 await wait_until(lambda: not limits.connections)
                 await message_app.say(f"missed after {text}")
                 await expect(node, f"missed after {text}")
+
+
+@pytest.mark.processes
+async def test_an_unchanged_client_with_a_single_connection_resumes(
+    message_app: MessageApp,
+) -> None:
+    settings = Settings(jwt_secret=SECRET, ack_interval=0.05)  # type: ignore[arg-type]
+    router = message_app.router(settings=settings, subscription_protocols=ALL_PROTOCOLS)
+    app = CutStreams(application(router))
+    state = router._gqlnotify
+
+    def resumptions() -> list[Resumption]:
+        reserved = state.reservations._by_token.values()
+        found = [each.resumption for one in reserved for each in one._operations.values()]
+        return [each for each in found if each is not None and each.is_announced]
+
+    async with patience(), running(app) as origin:
+        options = {
+            "url": f"http://{origin}/graphql",
+            "token": token(),
+            "query": MESSAGE_TEXTS,
+            "subscriptions": TABS,
+            "singleConnection": True,
+            "unchanged": True,
+        }
+        async with program("node", str(CLIENTS / "sse.mjs"), json.dumps(options)) as node:
+            await wait_until(lambda: len(resumptions()) == TABS)
+            app.cut()
+            await message_app.say("before the first event")
+            await expect(node, "before the first event")
+            cursor = await message_app.say("first")
+            await expect(node, "first")
+            await wait_until(
+                lambda: [each.acknowledged for each in resumptions()] == [cursor] * TABS
+            )
+            app.cut()
+            await message_app.say("missed")
+            await expect(node, "missed")
 
 
 async def expect(node: asyncio.subprocess.Process, text: str) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -274,3 +275,24 @@ async def test_background_tasks_run_after_the_operation(
         events = [await alice.event() for _ in range(3)]
     [told] = [payload for _, id_, payload in events if id_ == "s"]
     assert told["data"] == {"messages": {"text": "later"}}
+
+
+async def test_what_the_peer_did_not_acknowledge_is_sent_again_and_marked(
+    message_app: MessageApp,
+) -> None:
+    locked = router(message_app, ack_interval=3600)
+    async with http(locked) as client:
+        operation = str(uuid4())
+        seen: list[Any] = []
+        for text in ("first", "second"):
+            alice = await reserved(client)
+            async with alice.stream():
+                await alice.run(operation, MESSAGE_TEXTS)
+                await wait_until(lambda: subscribers(message_app) == 1)
+                await message_app.say(text)
+                while not seen or seen[-1]["data"]["messages"]["text"] != text:
+                    seen.append((await alice.event())[2])
+            await wait_until(lambda: not locked._gqlnotify.reservations._by_token)
+    marks = [each["extensions"].get("redelivered", False) for each in seen]
+    assert [each["data"]["messages"]["text"] for each in seen] == ["first", "first", "second"]
+    assert marks == [False, True, False]
