@@ -38,7 +38,8 @@ $(VENV)/.installed: pyproject.toml
 
 # One try: without npm or a network, the service must start all the same, and soon.
 $(ASSETS)/.installed: $(wildcard $(GRAPHIQL)/*.json $(GRAPHIQL)/*.mjs $(GRAPHIQL)/src/*)
-	npm install --prefix $(GRAPHIQL) --no-package-lock --no-audit --no-fund --loglevel=error --fetch-retries=0
+	npm install --prefix $(GRAPHIQL) --no-package-lock --no-audit --no-fund --loglevel=error \
+		--fetch-retries=0 --fetch-timeout=60000
 	npm run --prefix $(GRAPHIQL) --silent build -- $(CURDIR)/$(ASSETS)
 	@touch $@
 

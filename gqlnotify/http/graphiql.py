@@ -40,7 +40,8 @@ _PAGE = """<!doctype html>
 """
 _HEAD = """<link rel="stylesheet" href="{style}">
 <script type="module" src="{script}"></script>"""
-_BODY = """<div id="graphiql">Loading needs JavaScript.</div>"""
+_BODY = """<div id="graphiql"><p class="missing">GraphiQL did not start. It needs JavaScript and the
+files in <code>{folder}</code>. If there is a proxy, let it pass this path.</p></div>"""
 _NOT_BUILT = """<h1>GraphiQL is not built</h1>
 <p>The server works, and any GraphQL client can use it at this address. To use GraphiQL here too,
 run this in a clone of gqlnotify, with npm and network access, and reload the page:</p>
@@ -55,7 +56,7 @@ def page(request: Request) -> HTMLResponse:
     else:
         folder = _folder_of(request)
         head = _HEAD.format(style=folder + style, script=folder + script)
-        html = _PAGE.format(head=head, body=_BODY)
+        html = _PAGE.format(head=head, body=_BODY.format(folder=folder))
     return HTMLResponse(html, headers=_PAGE_HEADERS)
 
 

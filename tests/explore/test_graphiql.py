@@ -69,6 +69,10 @@ async def test_one_page_shows_the_events_of_its_own_mutations(printed: str, page
         await page.until(f"{EVENTS}.length === {number}")
     events = await page.run(EVENTS)
 
+    # What is wrong is underlined, without an image from a `data:` URL.
+    await page.click(".graphiql-query-editor .native-edit-context, .graphiql-query-editor textarea")
+    await page.type("wrong")
+    await page.until("!!document.querySelector('.squiggly-error')")
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3}\n\d+-2\n", events[0])
     assert '"kind":"CREATED"' in events[0]
     assert await page.run(STORED) == [0, 0, ""]

@@ -53,7 +53,7 @@ function makeFetcher(token, introspected) {
   };
 }
 
-function TokenForm({ label, onToken }) {
+function TokenForm({ label, action, onToken }) {
   const submit = (event) => {
     event.preventDefault();
     const { token } = event.target.elements;
@@ -65,7 +65,7 @@ function TokenForm({ label, onToken }) {
     <form className="token" onSubmit={submit} autoComplete="off">
       <input name="token" type="password" placeholder={label} aria-label={label} />
       <button type="submit" className="graphiql-button">
-        Use
+        {action}
       </button>
     </form>
   );
@@ -82,7 +82,7 @@ function Closed({ error, onToken, onRetry }) {
             Paste a token. <code>gqlnotify serve</code> prints an address that contains one, and{' '}
             <code>gqlnotify token</code> makes others. This page keeps it until you leave.
           </p>
-          <TokenForm label="Token" onToken={onToken} />
+          <TokenForm label="Token" action="Open" onToken={onToken} />
         </>
       ) : (
         <button type="button" className="graphiql-button" onClick={onRetry}>
@@ -155,7 +155,7 @@ function Page() {
     >
       <GraphiQL.Logo>
         {error && <span role="alert">{error.message}</span>}
-        <TokenForm label="New token" onToken={changeToken} />
+        <TokenForm label="New token" action="Use" onToken={changeToken} />
       </GraphiQL.Logo>
     </GraphiQL>
   );
