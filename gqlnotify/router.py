@@ -1,5 +1,6 @@
 """The router, a drop-in for `strawberry.fastapi.GraphQLRouter`. It connects all other parts."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property, partial
@@ -30,6 +31,7 @@ from gqlnotify.auth import (
     viewing,
 )
 from gqlnotify.callables import plain_result
+from gqlnotify.connections.handshake_queue import HandshakeQueue
 from gqlnotify.connections.lifespan import lifespan_of, tell_the_server
 from gqlnotify.connections.origin import foreign_origin
 from gqlnotify.connections.reservations import Reservations
@@ -157,6 +159,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             if await self.pick_websocket_subprotocol(request) is None:
                 await self._gqlnotify.subprotocols.refuse(request, self.websocket_subprotocols)
                 return request
+            await HandshakeQueue.of(asyncio.get_running_loop()).turn()
             return await super().run(request, context=context, root_value=root_value)
         response = self.temporal_response
         try:

@@ -1,5 +1,6 @@
 """A router that serves topics over plain WebSockets, for clients without GraphQL."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from gqlnotify.auth import Authenticate, May, Principal, find_token, may, view_as
 from gqlnotify.connections.access import Access
+from gqlnotify.connections.handshake_queue import HandshakeQueue
 from gqlnotify.connections.lifespan import lifespan_of, tell_the_server
 from gqlnotify.connections.origin import AllowedOrigins, foreign_origin
 from gqlnotify.event import Cursor
@@ -107,6 +109,7 @@ def topic_router(
         handshake = Handshake.of(
             websocket.headers, websocket.query_params, websocket.scope["subprotocols"]
         )
+        await HandshakeQueue.of(asyncio.get_running_loop()).turn()
         await websocket.accept(handshake.subprotocol)
         await TopicSocket(
             service, websocket, topic=topic, handshake=handshake, requires_token=requires_token
