@@ -336,6 +336,17 @@ static bool begins(const char *text, const char *end, const char *word) {
     return (size_t)(end - text) >= size && !memcmp(text, word, size);
 }
 
+/* Every stock client answers a ping with its payload. */
+static void answer_ping(struct client *c, const char *type, const char *text, const char *end) {
+    char pong[TEXT_BYTES];
+    size_t size = (size_t)(end - text);
+    if (size >= sizeof pong) fail("too long a ping");
+    memcpy(pong, text, size);
+    pong[size] = 0;
+    memcpy(pong + (type - text), "\"pong\"", 6);
+    send_text(c, pong);
+}
+
 static void on_published(struct client *c, const char *type, const char *text, const char *end) {
     if (begins(type, end, "\"complete\"")) {
         c->unanswered--;
@@ -350,7 +361,7 @@ static void on_message(struct client *c, const char *text, const char *end) {
     const char *type = value_of(text, end, "\"type\"");
     if (!type) fail("a message without a type: %.*s", (int)(end - text), text);
     if (begins(type, end, "\"next\"") && c->role == SUBSCRIBER) return on_next(c, text, end);
-    if (begins(type, end, "\"ping\"")) return send_text(c, "{\"type\":\"pong\"}");
+    if (begins(type, end, "\"ping\"")) return answer_ping(c, type, text, end);
     if (begins(type, end, "\"connection_ack\"") && c->state == INITIALISING) {
         c->state = PINGING;
         return subscribe_and_ping(c);

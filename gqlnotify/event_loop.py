@@ -22,6 +22,8 @@ _LOOK_SHARE = 1 / 8
 _LEAST_LOOK_SECONDS = 0.001
 _LONGEST_INTERVAL_SECONDS = 60.0
 _ROUNDS_OF_THE_UNURGENT = 8
+# What a visit causes, the answer of a client, costs five times as much as the visit.
+_REST_AFTER_A_ROUND = 50
 
 logger = logging.getLogger("gqlnotify")
 
@@ -162,7 +164,8 @@ class Visited(Protocol):
 class Rounds(OnePerLoop):
     """Visits what has changed, at most once per interval, in slices of about `SLICE_SECONDS`.
 
-    Without changes there is no timer.
+    Without changes there is no timer. If a round takes long, because much has changed, the next one
+    comes later, so that all rounds take a fiftieth of the time at most.
     """
 
     def __init__(self) -> None:
@@ -172,7 +175,8 @@ class Rounds(OnePerLoop):
         self._visiting: OrderedDict[Visited, None] = OrderedDict()
         self._is_visiting = False
         self._number = 0
-        self._ended_at = 0.0
+        self._next_at = 0.0
+        self._took = 0.0
         # Not the timer: it refers to the loop, which would then never be freed.
         self._scheduled = False
 
@@ -199,7 +203,7 @@ class Rounds(OnePerLoop):
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            wait = max(self._ended_at + self._interval - monotonic(), 0)
+            wait = max(self._next_at - monotonic(), 0)
             asyncio.get_running_loop().call_later(wait, self._begin, context=Context())
 
     def _begin(self) -> None:
@@ -211,14 +215,17 @@ class Rounds(OnePerLoop):
         self._visit_some()
 
     def _visit_some(self) -> None:
-        deadline = monotonic() + SLICE_SECONDS
+        began = monotonic()
         while self._visiting:
             visited, _ = self._visiting.popitem(last=False)
             self._visit(visited)
-            if monotonic() >= deadline and self._visiting:
-                _soon(self._visit_some)
-                return
-        self._end()
+            if monotonic() >= began + SLICE_SECONDS:
+                break
+        self._took += monotonic() - began
+        if self._visiting:
+            _soon(self._visit_some)
+        else:
+            self._end()
 
     def _visit(self, visited: Visited) -> None:
         self._is_visiting = True
@@ -230,7 +237,8 @@ class Rounds(OnePerLoop):
             self._is_visiting = False
 
     def _end(self) -> None:
-        self._ended_at, self._scheduled = monotonic(), False
+        self._next_at = monotonic() + max(self._interval, self._took * _REST_AFTER_A_ROUND)
+        self._took, self._scheduled = 0.0, False
         if self._changed or self._unurgent:
             self._schedule()
 

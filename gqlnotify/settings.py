@@ -315,8 +315,8 @@ class Settings(BaseSettings):
     ack_interval: float = Field(
         default=0.25,
         gt=0,
-        description="How often a client is asked at most what it has received, and how often "
-        "a process saves the answers",
+        description="Least time between two questions to a client what it has received, and "
+        "between two saves of the answers",
     )
 
     event_max_bytes: int = Field(default=128 * 1024, gt=0, description="Size of one encoded event")

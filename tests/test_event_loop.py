@@ -1,12 +1,13 @@
 """Work that waits for the next tick of its event loop."""
 
 import asyncio
+import time
 from contextvars import ContextVar
 
 import pytest
 
 from gqlnotify import event_loop
-from gqlnotify.event_loop import TickBatcher
+from gqlnotify.event_loop import Rounds, TickBatcher
 from tests.bad_brokers import pause
 from tests.waiting import wait_until
 
@@ -180,3 +181,93 @@ def test_each_loop_has_its_own() -> None:
         return batcher
 
     assert asyncio.run(mine()) is not asyncio.run(mine())
+
+
+class Counted:
+    """Counts its visits, and reports what else has changed."""
+
+    def __init__(self, *more: "Counted") -> None:
+        self.visits = 0
+        self._more = more
+
+    def on_round(self) -> None:
+        self.visits += 1
+        for changed in self._more:
+            Rounds.of(asyncio.get_running_loop()).add(changed)
+
+
+async def test_a_change_is_visited_once_however_often_it_was_reported() -> None:
+    rounds, changed, last = Rounds(), Counted(), Counted()
+    rounds.at_least_every(0.001)
+    for _ in range(3):
+        rounds.add(changed)
+    await wait_until(lambda: changed.visits)
+    rounds.add(last)
+    await wait_until(lambda: last.visits)
+
+    assert changed.visits == 1
+
+
+async def test_what_a_visit_reports_is_visited_in_the_same_round() -> None:
+    rounds, last = Rounds.of(asyncio.get_running_loop()), Counted()
+    rounds.at_least_every(60)
+    rounds.add(Counted(last))
+
+    await wait_until(lambda: last.visits)
+
+
+async def test_a_long_round_leaves_the_event_loop_its_turns() -> None:
+    turns = 0
+
+    class Slow(Counted):
+        def on_round(self) -> None:
+            super().on_round()
+            time.sleep(0.002)
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    rounds, changed = Rounds(), [Slow() for _ in range(5)]
+    for each in changed:
+        rounds.add(each)
+    counting = asyncio.create_task(count())
+    await wait_until(lambda: changed[-1].visits)
+    counting.cancel()
+
+    assert turns >= len(changed)
+
+
+async def test_a_visit_that_fails_does_not_keep_others_from_theirs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Counted):
+        def on_round(self) -> None:
+            raise RuntimeError("broken")
+
+    rounds, other = Rounds(), Counted()
+    rounds.add(Broken())
+    rounds.add(other)
+
+    await wait_until(lambda: other.visits)
+    assert "broken" in caplog.text
+
+
+async def test_what_was_discarded_is_not_visited() -> None:
+    rounds, discarded, last = Rounds(), Counted(), Counted()
+    rounds.add(discarded)
+    rounds.discard(discarded)
+    rounds.add(last)
+
+    await wait_until(lambda: last.visits)
+    assert discarded.visits == 0
+
+
+async def test_what_is_not_urgent_is_visited_too() -> None:
+    rounds, changed = Rounds(), Counted()
+    rounds.at_least_every(0.001)
+    rounds.add(changed, is_urgent=False)
+
+    await wait_until(lambda: changed.visits)
