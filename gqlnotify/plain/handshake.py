@@ -35,14 +35,17 @@ class Handshake:
     def of(
         cls, headers: Mapping[str, str], query: Mapping[str, str], offered: Sequence[str]
     ) -> Self:
-        """Read the handshake. The header `Authorization` precedes the subprotocol and the query."""
+        """Read the handshake. A token in a subprotocol precedes the header `Authorization`.
+
+        A browser may add that header by itself, with a name and a password.
+        """
         tokens = [each[len(_BEARER) :] for each in offered if each.startswith(_BEARER)]
         known = [each for each in offered if each in _SERVED]
         found = find_token({"authorization": headers.get("authorization")})
         return cls(
             subprotocol=known[0] if known else None,
             others=not known and len(offered) > len(tokens),
-            token=found or next(filter(None, tokens), None) or query.get("token") or None,
+            token=next(filter(None, tokens), None) or found or query.get("token") or None,
             has_query_token="token" in query,
             after=query.get("after") or None,
         )

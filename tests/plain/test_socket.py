@@ -1,16 +1,18 @@
 """A plain WebSocket gets the events of its topic, and publishes to it."""
 
+import asyncio
 import json
 from secrets import token_hex
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from websockets.exceptions import InvalidStatus
 
 from gqlnotify import Principal, TopicManager, errors, topic_router
+from gqlnotify.connections.shortcut import Shortcuts
 from tests.e2e.tokens import token
 from tests.plain.support import BINARY, CLASSES, JSON, App, locked, served, subscribers
 from tests.servers import running
@@ -204,6 +206,34 @@ async def test_it_works_wherever_it_is_mounted(ws: Any, how: str) -> None:
         await client.ready()
         await app.topics.publish("news", 1)
         assert await client.data(1) == [1]
+
+
+async def test_dependencies_of_the_application_apply() -> None:
+    def refuse() -> None:
+        raise HTTPException(403)
+
+    topics = TopicManager()
+    app = App(topics, FastAPI())
+    app.app.include_router(topic_router(topics), dependencies=[Depends(refuse)])
+    async with running(app.app) as app.origin:
+        with pytest.raises(InvalidStatus) as refused:
+            async with app.client():
+                pass
+        assert refused.value.response.status_code == 403
+
+
+async def test_a_socket_needs_no_open_call_under_the_class_of_gqlnotify() -> None:
+    async with served(CLASSES[0]) as app, app.client() as client:
+        await client.ready()
+        await wait_until(lambda: not calls())
+        await app.topics.publish("news", 1)
+        assert await client.data(1) == [1]
+    # The paths of topics do not fill the table of shortcuts.
+    assert not Shortcuts.of(asyncio.get_running_loop())._by_path
+
+
+def calls() -> list[Any]:
+    return [task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]
 
 
 @both

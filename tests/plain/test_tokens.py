@@ -35,6 +35,15 @@ async def test_a_token_comes_with_the_handshake(ws: Any, way: str, path: str) ->
         await client.ready()
 
 
+async def test_the_header_that_a_browser_adds_by_itself_hides_no_token() -> None:
+    offered = [JSON, f"bearer.{token()}"]
+    async with (
+        locked() as app,
+        app.client(subprotocols=offered, headers={"authorization": "Basic YTpi"}) as client,
+    ):
+        await client.ready()
+
+
 @both
 @pytest.mark.parametrize("key", ["token", "authorization", "authToken"])
 async def test_a_token_comes_in_the_first_message(ws: Any, key: str) -> None:
