@@ -72,9 +72,10 @@ unit: install  ## Run the tests that start no process and no server, in less tha
 test: install $(CLIENTS)/node_modules/.installed  ## Run every test (TEST_PATIENCE=3: with longer deadlines)
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
+# pytest compiles tests in a way of its own. Without this, each of its processes does it. What can't be
+# collected is shown by `make test`.
 compile: install
-	# pytest compiles tests in a way of its own. Without this, each of its processes does it.
-	$(BIN)/python -m pytest --collect-only --quiet >/dev/null
+	@$(BIN)/python -m pytest --collect-only --quiet >/dev/null || true
 
 compat: compat-oldest compat-newest  ## Test with the oldest and the newest frameworks
 

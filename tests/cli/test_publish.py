@@ -114,9 +114,7 @@ def test_publish_checks_a_topic_of_the_task_service(redis_url: str) -> None:
         ("app.gold", '{"metal": "gold"}', "prices_app:app", "value missing"),
         ("app.silver", '"x"', "prices_app:app", "is not an event of 'app.silver'"),
         ("elsewhere", "7", "prices_app:app", "app.<metal>, app.gold"),
-        ("app.gold", "7", "prices_app", "module:attribute"),
         ("app.gold", "7", "broken_app:app", "broken_app can't be imported: KeyError"),
-        ("app.gold", "7", "no_such_app:app", "There is no module"),
     ],
 )
 def test_publish_refuses_a_value_that_the_topic_of_an_application_can_not_read(
@@ -126,3 +124,15 @@ def test_publish_refuses_a_value_that_the_topic_of_an_application_can_not_read(
     (tmp_path / "broken_app.py").write_text("{}['nothing']")
     arguments = ("publish", name, value, "--app", application)
     assert_fails(run_process(*arguments, settings=on(redis_url), cwd=tmp_path), 2, complaint)
+
+
+@pytest.mark.parametrize(
+    ("application", "complaint"),
+    [("prices_app", "module:attribute"), ("no_such_app:app", "There is no module")],
+)
+def test_publish_refuses_what_is_not_the_name_of_an_application(
+    redis_url: str, application: str, complaint: str
+) -> None:
+    done = run("publish", "app.gold", "7", "--app", application, settings=on(redis_url))
+
+    assert_fails(done, 2, complaint)

@@ -28,7 +28,7 @@ def test_revoke_publishes_what_is_revoked_and_since_when(
 ) -> None:
     with tailing(redis_url, "gqlnotify.revocations") as tail:
         before = time.time()
-        done = run_process("revoke", *arguments, settings=on(redis_url))
+        done = run("revoke", *arguments, settings=on(redis_url))
         line = json.loads(read_until(tail, "\n"))
 
     assert (done.returncode, done.stderr) == (0, "")
