@@ -4,7 +4,9 @@ import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from secrets import token_hex
 
+import httpx
 import pytest
 import strawberry
 from fastapi import FastAPI
@@ -13,22 +15,26 @@ from gqlnotify import GraphQLRouter
 from gqlnotify.http import graphiql
 from tests.applications import Query
 from tests.cli.support import read_until, serving
+from tests.e2e.conftest import SECRET
+from tests.e2e.tokens import token
 from tests.explore.browser import Page, chromium
-from tests.servers import running
+from tests.servers import NO_TLS, SERVE, Server, running
+from tests.servers import serving as server_of
 
 pytestmark = pytest.mark.processes
 
 TABS = "[...document.querySelectorAll('.graphiql-tab-button')].map((tab) => tab.textContent)"
 EVENTS = "[...document.querySelectorAll('.feed-event')].map((event) => event.innerText)"
+STATE = "document.querySelector('.feed-head span')?.textContent"
 EDITOR = "document.querySelector('.graphiql-query-editor .view-lines')?.innerText ?? ''"
 STORED = "[localStorage.length, sessionStorage.length, document.cookie]"
 
 
 @pytest.fixture
 def built() -> None:
-    if not any(graphiql.FOLDER.glob("page-*.js.gz")):
-        assert not os.environ.get("EXPLORE"), "make graphiql builds the page"
-        pytest.skip("GraphiQL is not built: run make explore")
+    if not os.environ.get("EXPLORE"):
+        pytest.skip("make explore builds GraphiQL and runs this")
+    assert any(graphiql.FOLDER.glob("page-*.js.gz")), "make graphiql builds the page"
 
 
 @pytest.fixture
@@ -55,14 +61,14 @@ async def open_tab(page: Page, number: int, document: str) -> None:
 
 @pytest.mark.usefixtures("built")
 async def test_one_page_shows_the_events_of_its_own_mutations(printed: str, page: Page) -> None:
-    address, _, token = printed.partition("#token=")
+    address, _, printed_token = printed.partition("#token=")
     await page.open(printed)
 
     assert await page.until(f"{TABS}.length && {TABS}") == ["Tasks", "TaskEvents", "CreateTask"]
     assert await page.run("location.href") == address
     await open_tab(page, 2, "subscription")
     await page.click(".graphiql-execute-button")
-    await page.until("document.querySelector('.feed-live')?.textContent === 'connected'")
+    await page.until(f"{STATE} === 'connected'")
     await open_tab(page, 3, "mutation")
     for number in (1, 2):
         await page.click(".graphiql-execute-button")
@@ -79,22 +85,58 @@ async def test_one_page_shows_the_events_of_its_own_mutations(printed: str, page
     assert page.complaints == []
     origin = address.removesuffix("/graphql").removeprefix("http")
     assert {url.partition(origin)[0] for url in page.requests} == {"http", "ws"}
-    assert not any(token in url for url in page.requests[1:])
+    assert not any(printed_token in url for url in page.requests[1:])
 
 
 @pytest.mark.usefixtures("built")
 async def test_the_page_asks_for_a_token_and_then_fetches_the_schema(
     printed: str, page: Page
 ) -> None:
-    address, _, token = printed.partition("#token=")
+    address, _, printed_token = printed.partition("#token=")
     await page.open(address)
 
     await page.click("input[name=token]")
-    await page.type(token)
+    await page.type(printed_token)
     await page.click(".closed button")
 
     assert await page.until(f"{TABS}.length && {TABS}") == ["Tasks", "TaskEvents", "CreateTask"]
     assert await page.run(STORED) == [0, 0, ""]
+
+
+@pytest.mark.usefixtures("built")
+async def test_a_restart_of_the_server_loses_no_event(
+    tmp_path: Path, page: Page, redis_url: str
+) -> None:
+    settings = {
+        "jwt_secret": SECRET,
+        "broker_url": redis_url,
+        "broker_prefix": token_hex(8),
+        "database_url": f"sqlite:///{tmp_path}/tasks.db",
+    }
+    with server_of("schema.app:app", tmp_path, program=SERVE, **settings) as server:
+        await page.open(f"{server.http}/graphql#token={token()}")
+        await open_tab(page, 2, "subscription")
+        await page.click(".graphiql-execute-button")
+        await page.until(f"{STATE} === 'connected'")
+        await create(server, "first")
+        await page.until(f"{EVENTS}.length === 1")
+
+        server.stop()
+        await page.until(f"{STATE}?.startsWith('connection lost')")
+        server.start()
+        await create(server, "second")
+
+        await page.until(f"{EVENTS}.length === 2")
+        assert '"title":"second"' in (await page.run(EVENTS))[0]
+
+
+async def create(server: Server, title: str) -> None:
+    query = "mutation ($title: String!) { createTask(input: {title: $title}) { id } }"
+    body = {"query": query, "variables": {"title": title}}
+    async with httpx.AsyncClient(verify=NO_TLS) as http:
+        headers = {"authorization": f"Bearer {token()}"}
+        answer = await http.post(f"{server.http}/graphql", json=body, headers=headers)
+    assert answer.json()["data"]["createTask"]["id"]
 
 
 async def test_without_its_files_the_page_says_what_to_do(

@@ -36,15 +36,21 @@ export function remove(feed) {
   listeners.forEach((listener) => listener());
 }
 
-/** Runs a subscription in the open tab, as the observable that GraphiQL expects. */
+/**
+ * Runs a subscription in the open tab, as the observable that GraphiQL expects. It ignores the results
+ * that come after it has unsubscribed, because another tab was opened.
+ */
 export function feed(name, params, headers) {
   return {
     subscribe(observer) {
       const tab = openTab;
+      let attached = true;
+      const tell = (what, value) => attached && observer[what](value);
       feeds.filter((each) => each.tab === tab).forEach(remove);
-      const started = start({ name, tab }, params, headers, observer);
+      const started = start({ name, tab }, params, headers, tell);
       return {
         unsubscribe() {
+          attached = false;
           // GraphiQL changes the tab only after this call.
           setTimeout(() => openTab === tab && started.stop());
         },
@@ -53,23 +59,23 @@ export function feed(name, params, headers) {
   };
 }
 
-function start({ name, tab }, params, headers, observer) {
+function start({ name, tab }, params, headers, tell) {
   const id = ++newest;
   const end = (text) => update(id, () => ({ state: text, live: false }));
   const unsubscribe = subscribe(params, headers, {
     state: (text) => update(id, (feed) => (feed.live ? { state: text } : {})),
     next(result) {
       update(id, (feed) => ({ events: [event(result), ...feed.events].slice(0, MAX_EVENTS) }));
-      if (openTab === tab) observer.next(result);
+      tell('next', result);
     },
     error(error) {
       const cause = readable(error);
       end(cause[0]?.message ?? String(cause));
-      observer.error(cause);
+      tell('error', cause);
     },
     complete() {
       end('complete');
-      observer.complete();
+      tell('complete');
     },
   });
   const stop = () => {

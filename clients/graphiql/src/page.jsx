@@ -39,15 +39,18 @@ function authorization(token) {
 /** Makes what GraphiQL sends operations with. `introspected` answers its first introspection. */
 function makeFetcher(token, introspected) {
   let first = introspected;
-  return (params, { headers, documentAST } = {}) => {
-    if (params.operationName === 'IntrospectionQuery' && first) {
+  return ({ query, variables, operationName }, { headers } = {}) => {
+    if (operationName === 'IntrospectionQuery' && first) {
       const result = first;
       first = null;
       return result;
     }
-    const sent = { ...authorization(token.current), ...headers };
-    const operation = getOperationAST(documentAST ?? parse(params.query), params.operationName);
-    if (operation?.operation !== 'subscription') return post(params, sent);
+    const sent = () => ({ ...authorization(token.current), ...headers });
+    // Soon after a change of the tab, GraphiQL still knows the name of the operation in the other one.
+    const document = parse(query);
+    const operation = getOperationAST(document, operationName) ?? getOperationAST(document);
+    const params = { query, variables, operationName: operation?.name?.value };
+    if (operation?.operation !== 'subscription') return post(params, sent());
     const [field] = operation.selectionSet.selections;
     return feed(params.operationName ?? field.name?.value ?? 'subscription', params, sent);
   };

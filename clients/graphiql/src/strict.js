@@ -58,7 +58,7 @@ Object.defineProperty(Element.prototype, 'innerHTML', {
 const { insertAdjacentHTML, setAttribute } = Element.prototype;
 Element.prototype.insertAdjacentHTML = function (position, html) {
   insertAdjacentHTML.call(this, position, renamed(html));
-  restyle(position.endsWith('begin') && position.startsWith('after') ? this : this.parentNode);
+  restyle(this.parentNode ?? this);
 };
 Element.prototype.setAttribute = function (name, value) {
   if (name === 'style') this.style.cssText = value;

@@ -1,6 +1,9 @@
 // Sends operations to the address of the page: over HTTP, and subscriptions over a WebSocket.
 import { createClient } from 'graphql-ws';
 
+// For one person who watches: soon, and always the same.
+const RETRY_MS = 2000;
+
 const endpoint = new URL(location.href);
 endpoint.hash = '';
 const socketUrl = new URL(endpoint);
@@ -34,13 +37,17 @@ function parsed(text) {
   }
 }
 
-/** Starts a subscription that resumes after a lost connection. Returns what stops it. */
+/**
+ * Starts a subscription that resumes after a lost connection, and returns what stops it. Each
+ * connection calls `headers`, so that a new token counts.
+ */
 export function subscribe(params, headers, { next, error, complete, state }) {
   const client = createClient({
     url: socketUrl.href,
     connectionParams: headers,
     retryAttempts: Infinity,
     shouldRetry: () => true,
+    retryWait: () => new Promise((resolve) => setTimeout(resolve, RETRY_MS)),
     on: {
       connected: () => state('connected'),
       closed: ({ reason }) => state(reason ? `connection lost (${reason})` : 'connection lost'),
