@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from gqlnotify.auth import find_token
+from gqlnotify.errors import BadUserInput, Unauthenticated
 from gqlnotify.plain.refusals import refusal
 
 JSON = "gqlnotify.json"
@@ -62,8 +63,8 @@ class Handshake:
         """
         if self.has_query_token and not query_token:
             raise refusal(
-                "UNAUTHENTICATED",
+                Unauthenticated.code,
                 "?token= is off here. Use Authorization, or the subprotocol bearer.<token>",
             )
         if self.others:
-            raise refusal("BAD_USER_INPUT", f"Offer the subprotocol {JSON} or {BINARY}, or none")
+            raise refusal(BadUserInput.code, f"Offer the subprotocol {JSON} or {BINARY}, or none")

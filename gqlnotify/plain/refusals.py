@@ -1,6 +1,8 @@
-"""How a refusal closes a plain WebSocket: the code, and a reason that says what to do. Pure."""
+"""What a client is told about an error, and how a refusal closes its socket."""
 
-from gqlnotify.errors import ConnectionClosed, NotifyError
+import logging
+
+from gqlnotify.errors import ConnectionClosed, InternalError, NotifyError
 
 # RFC 6455, section 7.4.1, and the IANA registry for 1013.
 POLICY_VIOLATION = 1008
@@ -14,6 +16,16 @@ _ADVICE = {
     "CURSOR_EXPIRED": "Fetch the state, then connect without after",
     "FORBIDDEN": "Get a token with this right",
 }
+
+logger = logging.getLogger("gqlnotify.transports")
+
+
+def told(error: Exception) -> NotifyError:
+    """Return the error that the client gets. What the server did wrong is logged."""
+    if isinstance(error, NotifyError) and not isinstance(error, InternalError):
+        return error
+    logger.error("A plain WebSocket failed", exc_info=error)
+    return error if isinstance(error, NotifyError) else InternalError("A plain WebSocket failed")
 
 
 def closed_by(error: NotifyError) -> ConnectionClosed:

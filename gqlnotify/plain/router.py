@@ -15,7 +15,8 @@ from gqlnotify.connections.origin import AllowedOrigins, foreign_origin
 from gqlnotify.event import Cursor
 from gqlnotify.observability.logs import hide_query_tokens
 from gqlnotify.plain.handshake import Handshake
-from gqlnotify.plain.socket import Publish, Service, TopicSocket
+from gqlnotify.plain.publishing import Publish
+from gqlnotify.plain.socket import Service, TopicSocket
 from gqlnotify.settings import Settings
 from gqlnotify.topics.manager import TopicManager
 

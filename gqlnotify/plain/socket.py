@@ -1,64 +1,41 @@
 """One plain WebSocket: it gets the events of one topic, and may publish to it."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.websockets import WebSocket
 from typing_extensions import override
 
-from gqlnotify.auth import check_right, viewing
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.access import Access
+from gqlnotify.deadline import time_limit
 from gqlnotify.drain import Drain
 from gqlnotify.errors import (
     ConnectionClosed,
     Draining,
     Forbidden,
-    InternalError,
     MessageTooBig,
-    NotifyError,
     Unauthenticated,
     close_reason,
 )
-from gqlnotify.event import Cursor, Event, Topic, is_reserved
+from gqlnotify.event import Event, Topic, is_reserved
 from gqlnotify.observability import metrics
 from gqlnotify.plain import messages, refusals
 from gqlnotify.plain.handshake import BINARY, Handshake
+from gqlnotify.plain.publishing import Publish, Publishing
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.subscription import Subscription
 from gqlnotify.websocket.heartbeat import Heartbeat
 from gqlnotify.websocket.lifecycle import Lifecycle
 from gqlnotify.websocket.primitives import LightEvent
 
-_TOKEN_MISSING = refusals.refusal(
-    Unauthenticated.code,
-    'Send a token: Authorization, subprotocol bearer.<token>, or first message {"token": ...}',
+_HOW_TO_SEND = (
+    'Send a token: Authorization, subprotocol bearer.<token>, or first message {"token": ...}'
 )
-_NO_TOKENS = refusals.refusal(
-    Unauthenticated.code, "This server checks no tokens. Set GQLNOTIFY_JWT_SECRET on the server"
-)
-
-logger = logging.getLogger("gqlnotify.transports")
-
-
-class Publish(Protocol):
-    """Publishes what a client sends, and returns the cursor of the event."""
-
-    def __call__(self, topic: str, data: Any, author: str, /) -> Awaitable[Cursor]:
-        """Publish.
-
-        Args:
-            topic: the name of the topic, to which the client may publish.
-            data: JSON that the client sent, or `{"$binary": "<base64>"}` for a binary message.
-            author: the subject of the client's token.
-
-        Raises:
-            NotifyError: the message is refused. The client gets the error.
-        """
+_NO_TOKENS = "This server checks no tokens. Set GQLNOTIFY_JWT_SECRET on the server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +79,14 @@ class TopicSocket(Lifecycle):
         self._encode = messages.frame_of if binary else messages.text_of
         self._deliveries = metrics.DeliveryCounter.of(asyncio.get_running_loop())
         self._closing = False
+        # Whether the messages of the client count no more.
         self._leaving = False
         # Open while the next message of the client is expected: its token, or something to publish.
         self._expects = LightEvent()
         self._first: asyncio.Future[str | bytes] | None = None
-        self._publishes_nothing = LightEvent(is_open=True)
+        self._publishing = Publishing(
+            service.publish, topic, only_json=handshake.subprotocol is not None
+        )
         self._work: asyncio.Task[None] | None = None
         self._heartbeat = self._make_heartbeat()
 
@@ -139,17 +119,14 @@ class TopicSocket(Lifecycle):
                     await self._deliver(subscription)
         except ConnectionClosed as closed:
             await self._fail(closed)
-        except NotifyError as error:
-            await self._fail(refusals.closed_by(error))
-        except Exception:
-            logger.exception("A plain WebSocket failed")
-            await self._fail(refusals.closed_by(InternalError("A plain WebSocket failed")))
+        except Exception as error:
+            await self._fail(refusals.closed_by(refusals.told(error)))
 
     def _check_request(self) -> None:
         settings = self._access.settings
         self._handshake.check(query_token=settings.query_token)
         if self._requires_token and self._access.authenticate is None:
-            raise _NO_TOKENS
+            raise refusals.refusal(Unauthenticated.code, _NO_TOKENS)
 
     async def _admit(self) -> None:
         token = self._handshake.token
@@ -164,12 +141,12 @@ class TopicSocket(Lifecycle):
         self._first = asyncio.get_running_loop().create_future()
         self._expects.set()
         try:
-            async with asyncio.timeout(self._access.settings.connection_init_wait):
+            async with time_limit(self._access.settings.connection_init_wait):
                 token = messages.token_in(await self._first)
         except TimeoutError:
             token = None
         if token is None:
-            raise _TOKEN_MISSING
+            raise refusals.refusal(Unauthenticated.code, _HOW_TO_SEND)
         return token
 
     async def _subscribe(self) -> Subscription[Any]:
@@ -210,43 +187,17 @@ class TopicSocket(Lifecycle):
             self._expects.clear()
             if not first.done():
                 first.set_result(message)
-        elif not (self._closing or self._leaving):
-            with self._publishing():
-                await self._connection.send_encoded(await self._publish(message))
+        elif not self._leaving:
+            self._publishing.idle.clear()
+            try:
+                answer = await self._publishing.answer(message, self._session.viewer)
+                await self._connection.send_encoded(answer)
+            finally:
+                self._publishing.idle.set()
 
     def _is_too_big(self, message: str | bytes) -> bool:
         data = message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass")
         return len(data) > self._access.settings.message_max_bytes
-
-    @contextmanager
-    def _publishing(self) -> Iterator[None]:
-        self._publishes_nothing.clear()
-        try:
-            yield
-        finally:
-            self._publishes_nothing.set()
-
-    async def _publish(self, message: str | bytes) -> str:
-        """Publish a message of the client, and return the answer."""
-        try:
-            with only_own_cancellation():
-                return messages.published(await self._published(message))
-        except NotifyError as error:
-            refused = error
-        except Exception:
-            logger.exception("A message of a plain WebSocket was not published")
-            refused = InternalError("A message was not published")
-        metrics.refused(refused.code)
-        return messages.refused(refused)
-
-    async def _published(self, message: str | bytes) -> Cursor:
-        viewer = self._session.viewer
-        if viewer is None:
-            raise Forbidden("This server requires no tokens, so clients may not publish here")
-        data = messages.parse(message, only_json=self._handshake.subprotocol is not None)
-        with viewing(viewer):
-            await check_right(viewer, "publish", self._topic)
-            return await self._service.publish(self._topic, data, viewer.principal.subject)
 
     @override
     def _heard(self) -> None:
@@ -255,20 +206,21 @@ class TopicSocket(Lifecycle):
 
     @override
     def _close_soon(self, closed: ConnectionClosed) -> None:
+        self._leaving = True
         self._connection.spawn(self._fail(closed))
 
     @override
     async def _fail(self, closed: ConnectionClosed) -> None:
         if self._closing:
             return
-        self._closing = True
+        self._closing = self._leaving = True
         metrics.refused(closed.label)
         await self._connection.close(closed.close_code, close_reason(closed.reason))
 
     @override
     def _token_ended(self, closed: ConnectionClosed) -> None:
         # Stop now: with a slow peer, the close frame may take long.
-        if self._work is not None:
+        if self._work is not None and not self._closing:
             self._work.cancel()
         self._close_soon(refusals.token_ended(closed))
 
@@ -290,5 +242,5 @@ class TopicSocket(Lifecycle):
         """Answer the message that is being published, then send the client to another server."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(Drain.of(asyncio.get_running_loop()).finish_by):
-                await self._publishes_nothing.wait()
+                await self._publishing.idle.wait()
         await self._fail(Draining("The server is about to stop. Reconnect with after"))

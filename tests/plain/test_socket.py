@@ -161,12 +161,14 @@ async def test_the_topics_of_the_library_itself_are_closed() -> None:
             assert (close.code, close.reason[:10]) == (1008, "FORBIDDEN:")
 
 
-async def test_an_application_publishes_in_its_own_way() -> None:
+async def test_an_application_publishes_in_its_own_way(caplog: pytest.LogCaptureFixture) -> None:
     async def publish(topic: str, data: Any, author: str) -> Any:
         if data == "spam":
             raise errors.BadUserInput("No spam")
         if data == "bug":
             raise ValueError("a secret")
+        if data == "mistake":
+            raise errors.InternalError("a secret")
         return await topics.publish(topic, f"{author}: {data}")
 
     topics = TopicManager()
@@ -184,11 +186,13 @@ async def test_an_application_publishes_in_its_own_way() -> None:
         await client.ready()
         await client.send("spam")
         assert (await client.receive())["message"] == "No spam"
-        await client.send("bug")
-        assert (await client.receive())["message"] == "Internal server error"
+        for failing in ("bug", "mistake"):
+            await client.send(failing)
+            assert (await client.receive())["message"] == "Internal server error"
         await client.send("hi")
         messages = [await client.receive(), await client.receive()]
         assert "alice: hi" in [message.get("data") for message in messages]
+    assert caplog.text.count("A plain WebSocket failed") == 2
 
 
 @both
