@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from websockets.exceptions import InvalidStatus
 
-from gqlnotify import Principal, TopicManager, errors, topic_router
+from gqlnotify import Principal, Settings, TopicManager, errors, topic_router
 from gqlnotify.connections.shortcut import Shortcuts
+from gqlnotify.drain import Drain
+from tests.e2e.conftest import SECRET
 from tests.e2e.tokens import token
 from tests.plain.support import BINARY, CLASSES, JSON, App, locked, served, subscribers
 from tests.servers import running
@@ -321,3 +324,31 @@ async def test_a_peer_that_does_not_read_is_dropped_and_hurts_nobody(
             assert (await reader.event())["data"]["number"] == number
         await wait_until(lambda: subscribers(app.topics) == 1)
         stuck.connection.transport.abort()
+
+
+async def test_a_message_that_is_being_published_is_answered_before_a_drain_closes() -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def publish(topic: str, data: Any, author: str) -> Any:
+        began.set()
+        await go_on.wait()
+        return await topics.publish(topic, data)
+
+    settings = Settings(jwt_secret=SecretStr(SECRET), drain_window=0)
+    topics = TopicManager(settings=settings)
+    app = App(topics, FastAPI())
+    app.app.include_router(topic_router(topics, publish=publish, settings=settings))
+    server = running(app.app, ws=CLASSES[0])
+    app.origin = await server.__aenter__()
+    async with app.client(token=token()) as client:
+        await client.ready()
+        await client.send("last words")
+        await began.wait()
+        stopping = asyncio.create_task(server.__aexit__(None, None, None))
+        await wait_until(lambda: Drain.of(asyncio.get_running_loop()).begun)
+        await client.send("too late")
+        go_on.set()
+        messages = [await client.receive(), await client.receive()]
+        assert {message["type"] for message in messages} == {"event", "published"}
+        assert (await client.closed()).code == 1012
+    await stopping
