@@ -1,6 +1,7 @@
 """A client that sends no cursor loses nothing when its connection is cut."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -240,3 +241,41 @@ async def test_pongs_for_what_was_never_sent_acknowledge_nothing(
     client.answers = True
     async with client.connected(server):
         await client.gets("again: unsure")
+
+
+async def test_a_server_that_stops_waits_for_the_last_pong_so_nothing_is_repeated(
+    message_app: MessageApp,
+) -> None:
+    client = StockClient()
+    async with AsyncExitStack() as connection:
+        async with running(application(message_app.locked()), ws=WebSocketProtocol) as origin:
+            await connection.enter_async_context(client.connected(origin))
+            await client.armed()
+            await message_app.say("last")
+            await client.gets("last")
+        await wait_until(lambda: client.close_code == 1012)
+    # This process has drained, so its own class takes no more clients.
+    async with running(application(message_app.locked())) as origin:
+        await message_app.say("missed")
+        async with client.connected(origin):
+            await client.gets("missed")
+
+
+async def test_a_client_that_owes_its_last_pong_does_not_hold_up_a_server_that_stops(
+    message_app: MessageApp,
+) -> None:
+    client = StockClient()
+    async with AsyncExitStack() as connection:
+        async with running(application(message_app.locked()), ws=WebSocketProtocol) as origin:
+            await connection.enter_async_context(client.connected(origin))
+            await client.armed()
+            client.answers = False
+            await message_app.say("last")
+            await client.gets("last")
+        await wait_until(lambda: client.close_code == 1012)
+    client.answers = True
+    async with (
+        running(application(message_app.locked())) as origin,
+        client.connected(origin),
+    ):
+        await client.gets("again: last")

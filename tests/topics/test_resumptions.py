@@ -1,0 +1,312 @@
+"""Positions of clients: saved in time, found again, and never lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+
+import pytest
+from typing_extensions import override
+
+from gqlnotify import Settings, Topic, TopicManager
+from gqlnotify.brokers import MemoryBroker
+from gqlnotify.brokers.memory_positions import MemoryPositions
+from gqlnotify.brokers.positions import Change, Claim, Claimed, Position, Saved
+from gqlnotify.brokers.redis import RedisBroker
+from gqlnotify.errors import BrokerUnavailable
+from gqlnotify.topics.resumption import Resumption
+from gqlnotify.topics.subscriber import Subscriber
+from tests.redis_servers import RedisServer, redis_server
+from tests.waiting import wait_until
+
+TOPIC: Topic[str] = Topic("words", str)
+
+
+class Store(MemoryPositions):
+    """Positions in memory that can be out of reach or forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = self.saves_nothing = False
+        self.refusals = 0
+        self.server = "one"
+        self.saves: list[Sequence[Change]] = []
+
+    @override
+    async def save(self, changes: Sequence[Change], seconds: float) -> Saved:
+        if self.down or self.saves_nothing:
+            self.refusals += 1
+            raise BrokerUnavailable("down")
+        self.saves.append(changes)
+        saved = await super().save(changes, seconds)
+        return Saved(saved.missing, self.server)
+
+    @override
+    async def claim(self, claims: Sequence[Claim], seconds: float) -> Sequence[Claimed | None]:
+        if self.down:
+            self.refusals += 1
+            raise BrokerUnavailable("down")
+        return await super().claim(claims, seconds)
+
+    def forget(self) -> None:
+        self._holders.clear()
+        self.server += " again"
+
+
+class Client:
+    """One operation of one client, on one connection."""
+
+    def __init__(self, topics: TopicManager, id_: str = "id", subject: str = "alice") -> None:
+        self.announced = 0
+        self.resumption = Resumption(subject, id_, "the document", self._announce)
+        self.subscriber = Subscriber(topics, TOPIC.concrete())
+        self._topics = topics
+
+    async def connect(self) -> "Client":
+        await self.subscriber.open()
+        await self._topics.resumptions.begin(self.resumption, self.subscriber)
+        return self
+
+    async def armed(self) -> None:
+        await wait_until(lambda: self.announced)
+
+    async def texts(self, count: int) -> list[tuple[bytes, bool]]:
+        """Take events, with whether they are marked as repeats."""
+        taken = []
+        for _ in range(count):
+            event = await self.subscriber.next()
+            assert event is not None
+            self.subscriber.note_sent()
+            taken.append((event.payload, self.subscriber.may_repeat(event)))
+        return taken
+
+    def _announce(self, _resumption: Resumption) -> None:
+        self.announced += 1
+
+
+def settings(**options: object) -> Settings:
+    return Settings(broker_url="memory://", ack_interval=0.01, topic_linger=0, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+async def topics(store: Store) -> AsyncIterator[TopicManager]:
+    broker = MemoryBroker()
+    broker.positions = store
+    topics = TopicManager(broker, settings=settings())
+    async with topics.held_open():
+        yield topics
+
+
+async def test_a_client_is_told_of_its_position_only_once_it_is_saved(
+    topics: TopicManager, store: Store
+) -> None:
+    store.saves_nothing = True
+    client = await Client(topics).connect()
+    await wait_until(lambda: store.refusals)
+    assert client.announced == 0
+
+    store.saves_nothing = False
+    await client.armed()
+    assert store.saves
+
+
+async def test_a_client_that_comes_back_during_an_outage_waits_and_resumes(
+    topics: TopicManager, store: Store
+) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    first.resumption.end()
+    await topics.resumptions.flush()
+    await topics.publish(TOPIC, "missed")
+
+    store.down = True
+    second = Client(topics)
+    connecting = asyncio.create_task(second.connect())
+    await wait_until(lambda: store.refusals)
+    assert not connecting.done()
+    store.down = False
+    await connecting
+    assert await second.texts(1) == [(b'"missed"', False)]
+
+
+async def test_only_what_may_have_been_sent_is_marked(topics: TopicManager) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    for text in ("kept", "unsure"):
+        await topics.publish(TOPIC, text)
+    await first.texts(1)
+    first.resumption.acknowledge(first.subscriber.position)
+    await first.texts(1)
+    first.resumption.end()
+    await topics.publish(TOPIC, "new")
+
+    second = await Client(topics).connect()
+    assert await second.texts(2) == [(b'"unsure"', True), (b'"new"', False)]
+
+
+async def test_after_a_process_was_killed_all_that_it_may_have_sent_is_marked(
+    topics: TopicManager,
+) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    await topics.publish(TOPIC, "unsure")
+
+    # The first one never says how far it has got.
+    second = await Client(topics).connect()
+    await topics.publish(TOPIC, "new")
+    assert await second.texts(2) == [(b'"unsure"', True), (b'"new"', False)]
+
+
+async def test_a_server_that_lost_its_memory_gets_all_positions_again(
+    topics: TopicManager, store: Store
+) -> None:
+    running = await Client(topics, "running").connect()
+    ended = await Client(topics, "ended").connect()
+    for client in (running, ended):
+        await client.armed()
+    ended.resumption.end()
+    await topics.resumptions.flush()
+
+    store.forget()
+    await topics.publish(TOPIC, "missed")
+    await (await Client(topics, "another").connect()).armed()
+    await topics.resumptions.flush()
+
+    for id_ in ("running", "ended"):
+        back = await Client(topics, id_).connect()
+        assert [text for text, _ in await back.texts(1)] == [b'"missed"']
+
+
+async def test_a_client_whose_position_was_claimed_by_another_is_asked_whether_it_is_there(
+    topics: TopicManager,
+) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    await Client(topics).connect()
+
+    await wait_until(lambda: first.announced == 2)
+
+
+async def test_an_operation_that_is_over_has_no_position(topics: TopicManager) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    first.resumption.drop()
+    await topics.publish(TOPIC, "missed")
+
+    second = await Client(topics).connect()
+    await topics.publish(TOPIC, "live")
+    assert await second.texts(1) == [(b'"live"', False)]
+
+
+async def test_positions_of_running_operations_are_kept_longer_than_their_time(
+    store: Store,
+) -> None:
+    broker = MemoryBroker()
+    broker.positions = store
+    topics = TopicManager(broker, settings=settings(auto_resume_seconds=0.3))
+    async with topics.held_open():
+        client = await Client(topics).connect()
+        await client.armed()
+
+        await wait_until(lambda: len(store.saves) >= 4)
+        [change] = store.saves[-1]
+        assert change.position == Position(client.resumption.acknowledged)
+
+
+async def test_a_subject_keeps_a_limited_number_of_ended_positions(store: Store) -> None:
+    broker = MemoryBroker()
+    broker.positions = store
+    topics = TopicManager(broker, settings=settings())
+    async with topics.held_open():
+        for n in range(1002):
+            client = await Client(topics, str(n)).connect()
+            client.resumption.end()
+        await (await Client(topics, "0", "bob").connect()).armed()
+        await topics.resumptions.flush()
+
+        assert len(store._holders) == 1000 + 1
+
+
+async def test_many_changes_are_saved_together(topics: TopicManager, store: Store) -> None:
+    clients = [await Client(topics, str(n)).connect() for n in range(50)]
+    for client in clients:
+        await client.armed()
+    store.saves.clear()
+    await topics.publish(TOPIC, "word")
+    for client in clients:
+        await client.texts(1)
+        client.resumption.acknowledge(client.subscriber.position)
+    await topics.resumptions.flush()
+
+    assert [len(changes) for changes in store.saves] == [50]
+
+
+@pytest.mark.processes
+async def test_another_process_finds_what_this_one_has_saved(own_redis: RedisServer) -> None:
+    one, other = (TopicManager(RedisBroker(own_redis.url), settings=settings()) for _ in range(2))
+    async with one.held_open(), other.held_open():
+        first = await Client(one).connect()
+        await first.armed()
+        for text in ("kept", "unsure"):
+            await one.publish(TOPIC, text)
+        await first.texts(1)
+        first.resumption.acknowledge(first.subscriber.position)
+        await first.texts(1)
+        first.resumption.end()
+        await one.resumptions.flush()
+        await one.publish(TOPIC, "new")
+
+        second = await Client(other).connect()
+        assert await second.texts(2) == [(b'"unsure"', True), (b'"new"', False)]
+
+
+@pytest.mark.processes
+async def test_closing_saves_the_last_positions(own_redis: RedisServer) -> None:
+    one, other = (
+        TopicManager(RedisBroker(own_redis.url), settings=settings(auto_resume_seconds=60))
+        for _ in range(2)
+    )
+    async with other.held_open():
+        async with one.held_open():
+            first = await Client(one).connect()
+            await first.armed()
+            await one.publish(TOPIC, "sent")
+            await first.texts(1)
+            first.resumption.end()
+        await other.publish(TOPIC, "new")
+
+        second = await Client(other).connect()
+        assert await second.texts(2) == [(b'"sent"', True), (b'"new"', False)]
+
+
+@pytest.mark.processes
+async def test_a_restart_of_redis_loses_no_position(own_redis: RedisServer) -> None:
+    topics = TopicManager(RedisBroker(own_redis.url), settings=settings())
+    async with topics.held_open():
+        first = await Client(topics).connect()
+        await first.armed()
+        own_redis.restart()
+        await wait_until(partial(_is_published, topics, "missed"))
+        await (await Client(topics, "another").connect()).armed()
+        await topics.resumptions.flush()
+
+        second = await Client(topics).connect()
+        assert second.subscriber.expired or await second.texts(1)
+
+
+async def _is_published(topics: TopicManager, text: str) -> bool:
+    try:
+        await topics.publish(TOPIC, text, event_id=text)
+    except BrokerUnavailable:
+        return False
+    return True
