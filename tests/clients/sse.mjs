@@ -16,8 +16,7 @@ const client = createClient({
 
 for (let number = 0; number < subscriptions; number++) {
   let last;
-  // In the single connection mode the client copies the extensions once, and encodes the copy at
-  // each retry. So `after` is an object that is encoded as the last cursor.
+  // Encoded at each retry: in the single connection mode the client copies the extensions before.
   const extensions = unchanged ? undefined : { after: { toJSON: () => last } };
   client.subscribe({ query, extensions }, {
     next(result) {

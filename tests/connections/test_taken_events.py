@@ -38,19 +38,19 @@ async def connected() -> tuple[asyncio.Transport, socket.socket]:
 
 async def test_an_event_is_acknowledged_when_the_peer_has_taken_it() -> None:
     transport, peer = await connected()
-    peer.setblocking(False)
-    resumption, loop = Noted(), asyncio.get_running_loop()
+    resumption = Noted()
     taken = TakenEvents(transport, interval=0.01)
     async with patience():
         transport.write(MUCH)
         taken.wrote(resumption, CURSOR)
         await wait_until(lambda: bool(taken._asked))
         assert resumption.noted.empty()
-        while resumption.noted.empty():
-            await loop.sock_recv(peer, 2**20)
+        reader, writer = await asyncio.open_connection(sock=peer)
+        await reader.readexactly(len(MUCH))
         assert await resumption.noted.get() == CURSOR
+        writer.close()
+        await writer.wait_closed()
     transport.abort()
-    peer.close()
 
 
 async def test_what_a_proxy_has_taken_counts_later() -> None:
