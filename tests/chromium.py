@@ -25,6 +25,7 @@ class Browser:
         self._connection = connection
         self._numbers = itertools.count()
         self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._windows: dict[str, Window] = {}
 
     async def command(self, method: str, *, session: str | None = None, **params: Any) -> Any:
         """Send a command and return its result."""
@@ -41,7 +42,7 @@ class Browser:
         context = (await self.command("Target.createBrowserContext"))["browserContextId"]
         target = await self.command(
             "Target.createTarget",
-            url=url,
+            url="about:blank",
             browserContextId=context,
             width=width,
             height=height,
@@ -50,7 +51,11 @@ class Browser:
         attached = await self.command(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
         )
-        return Window(self, attached["sessionId"])
+        session = attached["sessionId"]
+        window = self._windows[session] = Window(self, session)
+        await window.command("Network.enable")
+        await window.command("Page.navigate", url=url)
+        return window
 
     async def read(self) -> None:
         """Hand each answer to its command, until the connection ends."""
@@ -61,8 +66,12 @@ class Browser:
             answer.set_exception(RuntimeError("The browser has ended"))
 
     def _receive(self, message: Any) -> None:
-        answer = self._answers.pop(message.get("id", -1), None)
-        if answer is None or answer.done():
+        if "id" not in message:
+            if window := self._windows.get(message.get("sessionId", "")):
+                window.note(message["method"], message["params"])
+            return
+        answer = self._answers.pop(message["id"])
+        if answer.done():
             return
         if "error" in message:
             answer.set_exception(RuntimeError(message["error"]["message"]))
@@ -71,15 +80,29 @@ class Browser:
 
 
 class Window:
-    """One window. Elements are found by their role and name, as assistive technology finds them."""
+    """One window. Elements are found by their role and name, as assistive technology finds them.
+
+    `received` and `sent` are the JSON messages of its page's WebSockets.
+    """
 
     def __init__(self, browser: Browser, session: str) -> None:
+        self.received: list[Any] = []
+        self.sent: list[Any] = []
         self._browser = browser
         self._session = session
 
     async def command(self, method: str, **params: Any) -> Any:
         """Send a command to this window's page and return its result."""
         return await self._browser.command(method, session=self._session, **params)
+
+    def note(self, event: str, params: Any) -> None:
+        """Note what the page's WebSockets receive and send."""
+        messages = {
+            "Network.webSocketFrameReceived": self.received,
+            "Network.webSocketFrameSent": self.sent,
+        }
+        if event in messages:
+            messages[event].append(json.loads(params["response"]["payloadData"]))
 
     async def click(self, role: str, name: str) -> None:
         """Click the element once it is there."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -43,6 +44,14 @@ def board(
         broker_url=broker_url,
         broker_prefix=tmp_path.name,
     ) as server:
+        yield server
+
+
+@pytest.fixture
+def rarely_asking_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A board whose server does not ask what a page has received, once it follows."""
+    monkeypatch.setenv("BOARD_DATABASE", str(tmp_path / "board.db"))
+    with serving("server:app", tmp_path, "--app-dir", str(BOARD), ack_interval=3600) as server:
         yield server
 
 
@@ -101,6 +110,55 @@ async def test_what_a_window_missed_while_its_line_was_cut_arrives_once(
         await shows(window, ".card p", "Seen by both", "Missed by Bob")
         await shows(window, ".message p", "Are you there?", "Written without a line")
     await shows(bob, ".waiting")
+
+
+def events(window: Window) -> list[Any]:
+    """Return the tasks' and messages' events that the window was sent."""
+    payloads = [message["payload"] for message in window.received if message["type"] == "next"]
+    return [payload for payload in payloads if "item" in payload["data"]]
+
+
+def titles(window: Window) -> list[tuple[str, bool]]:
+    """Return the tasks that the window was sent, and whether they were marked as repeats."""
+    return [
+        (event["data"]["item"]["title"], event["extensions"].get("redelivered", False))
+        for event in events(window)
+    ]
+
+
+def has_acknowledged(window: Window) -> bool:
+    """Return whether the window has answered the ping for all that it was sent."""
+    cursor = events(window)[-1]["extensions"]["cursor"]
+    return any(message["type"] == "pong" and cursor in str(message) for message in window.sent)
+
+
+async def test_the_server_sends_only_what_a_window_missed(browser: Browser, board: Server) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    bob = await enter(browser, board.http, "Bob")
+    await ann.fill("New task", "Seen")
+    await shows(bob, ".card p", "Seen")
+    async with patience():
+        await wait_until(lambda: has_acknowledged(bob))
+    await bob.click("button", "Cut the line")
+    await ann.fill("New task", "Missed")
+    await shows(ann, ".card p", "Seen", "Missed")
+    await bob.click("button", "Restore the line")
+    await shows(bob, ".card p", "Seen", "Missed")
+    assert titles(bob) == [("Seen", False), ("Missed", False)]
+
+
+async def test_an_event_that_is_sent_again_is_shown_once(
+    browser: Browser, rarely_asking_board: Server
+) -> None:
+    ann = await enter(browser, rarely_asking_board.http, "Ann")
+    bob = await enter(browser, rarely_asking_board.http, "Bob")
+    await ann.fill("New task", "Seen")
+    await shows(bob, ".card p", "Seen")
+    await bob.click("button", "Cut the line")
+    await bob.click("button", "Restore the line")
+    await ann.fill("New task", "Seen later")
+    await shows(bob, ".card p", "Seen", "Seen later")
+    assert titles(bob) == [("Seen", False), ("Seen", True), ("Seen later", False)]
 
 
 async def test_a_window_follows_again_after_its_network_failed(
