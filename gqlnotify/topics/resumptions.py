@@ -223,7 +223,8 @@ class Resumptions(Keeper):
 
     async def _answer_claims(self) -> None:
         waiting = [each for each in self._claims if not each.found.done()]
-        self._claims = waiting
+        # A list of its own: others may come while the broker answers.
+        self._claims = list(waiting)
         if not waiting:
             return
         claims = [each.claim for each in waiting]

@@ -173,6 +173,31 @@ async def _say_until_heard(client: StockClient, message_app: MessageApp) -> None
         await asyncio.sleep(0.02)
 
 
+async def test_a_client_that_comes_while_the_broker_looks_for_another_is_answered_too(
+    server: str, message_app: MessageApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resumptions = message_app.topics.resumptions
+    positions = resumptions._broker.positions
+    claim = positions.claim
+    asked = asyncio.Event()
+    answered = asyncio.Event()
+
+    async def claim_slowly(*arguments: Any) -> Any:
+        asked.set()
+        await answered.wait()
+        return await claim(*arguments)
+
+    monkeypatch.setattr(positions, "claim", claim_slowly)
+    first, second = StockClient(), StockClient()
+    async with first.connected(server):
+        await asked.wait()
+        async with second.connected(server):
+            await wait_until(lambda: len(resumptions._claims) == 2)
+            answered.set()
+            await first.armed()
+            await second.armed()
+
+
 async def test_a_cursor_of_its_own_is_what_a_client_resumes_after(
     server: str, message_app: MessageApp
 ) -> None:
