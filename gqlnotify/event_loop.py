@@ -139,19 +139,21 @@ class TickBatcher(OnePerLoop):
                 break
 
     def _settle(self) -> None:
-        if self._waiting:
-            self._run()
-            return
         assert self._began_at is not None
         now = monotonic()
         took = now - self._began_at
-        self._began_at, self._scheduled = None, False
+        self._began_at = None
+        # What waits now is for the next tick. If it prolonged this one, clients that replay in each
+        # turn would put off the next fan-out for seconds.
+        self._scheduled = goes_on = bool(self._waiting)
         if self._fans_out:
             self._fans_out = False
             self._rest = min(took, LONGEST_REST_SECONDS) if took >= _WORTH_A_REST_SECONDS else 0.0
             self._rests_until = now + self._rest
         if self._put_off and not self._looks:
             self._begin_or_rest()
+        if goes_on:
+            self._run()
 
 
 class Visited(Protocol):

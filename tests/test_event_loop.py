@@ -174,6 +174,18 @@ async def test_other_work_does_not_end_a_rest(clock: Clock) -> None:
     await wait_until(lambda: done == [fan_out, other, fan_out])
 
 
+async def test_other_work_in_every_turn_does_not_put_off_a_fan_out(clock: Clock) -> None:
+    ticks, done = TickBatcher.of(asyncio.get_running_loop()), list[object]()
+    fan_out, other = Work(clock, 0, done), Work(clock, 0, done)
+    ticks.add(other)
+    await asyncio.sleep(0)
+    ticks.add_fan_out(fan_out)
+    for _ in range(10):
+        ticks.add(other)
+        await asyncio.sleep(0)
+    assert fan_out in done
+
+
 def test_each_loop_has_its_own() -> None:
     async def mine() -> TickBatcher:
         batcher = TickBatcher.of(asyncio.get_running_loop())
