@@ -65,7 +65,8 @@ def add_files(router: APIRouter, path: str) -> None:
 
     # The application's path may have parameters too, so this one has a name of its own.
     @router.get(path.rstrip("/") + "/graphiql/{graphiql_file}", include_in_schema=False)
-    async def handle_graphiql_file(request: Request, graphiql_file: str) -> Response:
+    def handle_graphiql_file(request: Request, graphiql_file: str) -> Response:
+        # In a thread: it reads, and for some clients decompresses, up to half a megabyte.
         return _file(graphiql_file, request.headers.get("accept-encoding", ""))
 
 

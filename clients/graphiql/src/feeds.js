@@ -100,7 +100,7 @@ function event(result) {
 }
 
 function content(data) {
-  const fields = Object.values(data);
+  const fields = Object.values(data ?? {});
   return fields.length === 1 ? fields[0] : data;
 }
 

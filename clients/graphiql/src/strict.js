@@ -35,6 +35,7 @@ const createElement = document.createElement.bind(document);
 document.createElement = (name, options) =>
   createElement(name === 'style' ? 'adopted-style' : name, options);
 
+// Only within tags: the text of an editor may contain `style=` too.
 function renamed(html) {
   return String(html).replace(/<[^>]*>/g, (tag) => tag.replace(/\sstyle="/g, ' data-style="'));
 }
