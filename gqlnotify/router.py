@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any
 
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
-from fastapi import Request, Response
+from fastapi import Request, Response, WebSocket
 from fastapi.responses import HTMLResponse
 from strawberry import Schema
 from strawberry.http import GraphQLRequestData
@@ -36,6 +36,7 @@ from gqlnotify.connections.lifespan import lifespan_of, tell_the_server
 from gqlnotify.connections.origin import foreign_origin
 from gqlnotify.connections.reservations import Reservations
 from gqlnotify.connections.router_state import RouterState
+from gqlnotify.connections.session_cookie import begin_session
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
@@ -75,9 +76,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
     Raises:
         ValueError: tokens are required, but the legacy subprotocol or another WebSocket handler
             would not check them; the key does not fit the algorithm; an allowed origin is not an
-            origin, or is `*` although a cookie may have the token; `auto_resume` is set without
-            tokens; or the file of persisted operations is invalid, or missing although only
-            persisted operations are allowed.
+            origin, or is `*` although a cookie may have the token; `auto_resume` is set, but no
+            client has a subject or a session; sessions are set, but every client has a subject; or
+            the file of persisted operations is invalid, or missing although only persisted
+            operations are allowed.
         OSError: the file of persisted operations can't be read.
     """
 
@@ -216,6 +218,16 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             )
 
     @override
+    async def create_websocket_response(
+        self, request: WebSocket, subprotocol: str | None
+    ) -> WebSocket:
+        """Accept the WebSocket. If the settings say so, give an anonymous browser a session."""
+        if not self._gqlnotify.settings.anonymous_sessions:
+            return await super().create_websocket_response(request, subprotocol)
+        await request.accept(subprotocol, begin_session(request))
+        return request
+
+    @override
     def _check_websocket_origin(self, request: Any) -> bool:
         # Strawberry's method logs each refusal, so any page could fill the log.
         origin = foreign_origin(request.headers)
@@ -270,12 +282,19 @@ def _defaults(settings: Settings) -> dict[str, Any]:
 
 
 def _resumes(settings: Settings, *, requires_tokens: bool) -> bool:
-    if settings.auto_resume and not requires_tokens:
+    if requires_tokens and settings.anonymous_sessions:
         raise ValueError(
-            "GQLNOTIFY_AUTO_RESUME needs tokens: without a subject, any client could continue the "
-            "operations of another. Require tokens, or leave the setting out"
+            "GQLNOTIFY_ANONYMOUS_SESSIONS has no effect if tokens are required, because every "
+            "client has a subject. Leave it out"
         )
-    return requires_tokens and settings.auto_resume is not False
+    knows_clients = requires_tokens or settings.anonymous_sessions
+    if settings.auto_resume and not knows_clients:
+        raise ValueError(
+            "GQLNOTIFY_AUTO_RESUME needs to know the clients: without a subject, any client could "
+            "continue the operations of another. Require tokens, set GQLNOTIFY_ANONYMOUS_SESSIONS, "
+            "or leave the setting out"
+        )
+    return knows_clients and settings.auto_resume is not False
 
 
 def _refuse_unchecked(router: GraphQLRouter[Any, Any]) -> None:

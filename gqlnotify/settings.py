@@ -307,7 +307,11 @@ class Settings(BaseSettings):
     auto_resume: bool | None = Field(
         default=None,
         description="Whether clients resume without sending a cursor; by default if the server "
-        "requires tokens",
+        "requires tokens or has anonymous sessions",
+    )
+    anonymous_sessions: bool = Field(
+        default=False,
+        description="Tell browsers without tokens apart by a cookie, so that they resume too",
     )
     auto_resume_seconds: float = Field(
         default=300, gt=0, description="How long a client may be away to resume without a cursor"

@@ -61,6 +61,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "outcome_cache_bytes": ("7", 7),
     "compress_above": ("8", 8),
     "auto_resume": ("true", True),
+    "anonymous_sessions": ("true", True),
     "auto_resume_seconds": ("6.5", 6.5),
     "ack_interval": ("0.5", 0.5),
     "event_max_bytes": ("6", 6),

@@ -10,7 +10,6 @@ from contextlib import suppress
 
 from typing_extensions import override
 
-from gqlnotify.auth import Viewer
 from gqlnotify.event import Cursor
 from gqlnotify.event_loop import Rounds, Visited
 from gqlnotify.protocol.connection import ServerConnection
@@ -47,9 +46,9 @@ class Acknowledgements(Visited):
         self._is_due = False
         self._answered: asyncio.Future[None] | None = None
 
-    def begin(self, operation: Subscribe, viewer: Viewer | None) -> Resumption | None:
+    def begin(self, operation: Subscribe, subject: str | None) -> Resumption | None:
         """Return what lets the client resume `operation`; None if its id can't identify it."""
-        if viewer is None:
+        if subject is None:
             return None
         identity = (
             operation.query,
@@ -57,7 +56,6 @@ class Acknowledgements(Visited):
             operation.operation_name,
             operation.variables or {},
         )
-        subject = viewer.principal.subject
         resumption = Resumption.of(subject, operation.id, identity, self._announce)
         if resumption is not None:
             self._resumptions[operation.id] = resumption

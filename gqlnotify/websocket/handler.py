@@ -18,9 +18,9 @@ from strawberry.types.unset import UnsetType
 from typing_extensions import override
 
 from gqlnotify import execution
-from gqlnotify.auth import Viewer
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.router_state import RouterState, asker_of
+from gqlnotify.connections.session_cookie import find_session
 from gqlnotify.deadline import Deadline
 from gqlnotify.drain import Drain
 from gqlnotify.errors import (
@@ -189,7 +189,7 @@ class GraphQLTransportWSHandler(Lifecycle):
     def _start(self, operation: Subscribe) -> None:
         # While draining, ignore it: the client retries at another server.
         if not self._leaving:
-            self._operations.start(operation, self._resuming)
+            self._operations.start(operation, self._resuming_subject())
 
     def _soon(self, commands: Sequence[Command]) -> None:
         self._connection.spawn(self._execute(commands))
@@ -301,10 +301,13 @@ class GraphQLTransportWSHandler(Lifecycle):
             return False
         return await execution.is_subscription(executions, query, name, self._asker)
 
-    @property
-    def _resuming(self) -> Viewer | None:
-        """The viewer whose operations may be resumed without a cursor."""
-        return self._session.viewer if self._router.auto_resume else None
+    def _resuming_subject(self) -> str | None:
+        """Return whose operations may be resumed without a cursor; None if they may not be."""
+        if not self._router.auto_resume:
+            return None
+        if self._session.viewer is not None:
+            return self._session.viewer.principal.subject
+        return find_session(self._connection.websocket)
 
     @property
     def _asker(self) -> Hashable:

@@ -11,7 +11,6 @@ from strawberry.types import ExecutionResult
 from typing_extensions import override
 
 from gqlnotify import execution
-from gqlnotify.auth import Viewer
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, InternalError, NotifyError
 from gqlnotify.observability import metrics
@@ -68,9 +67,9 @@ class Operations(Owner, metrics.Sampled):
         yield metrics.shared_operations, shared
         yield metrics.own_operations, len(self._running) - shared
 
-    def start(self, operation: Subscribe, viewer: Viewer | None) -> None:
-        """Run `operation` in a task. With a viewer, its client may resume it without a cursor."""
-        resumption = self.acknowledgements.begin(operation, viewer)
+    def start(self, operation: Subscribe, subject: str | None) -> None:
+        """Run `operation` in a task. With a subject, its client may resume it without a cursor."""
+        resumption = self.acknowledgements.begin(operation, subject)
         task = self._connection.spawn(self._run(operation, resumption))
         self._running[operation.id] = task
         self._requests[task] = operation
