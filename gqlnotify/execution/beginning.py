@@ -35,8 +35,8 @@ async def begin(
             newer than `after`, which a client repeats unchanged when it reconnects. If it has
             expired, the subscription begins live and the client gets an error first: such a client
             can't ask for anything else, and would repeat a refused request forever.
-        resumption: finds the position of a client that sends no cursor. An expired one is told in
-            the same way.
+        resumption: finds the position of a client that sends no cursor in `extensions`. For the
+            same reason it is newer than an argument. An expired one is told in the same way.
 
     Raises:
         BadUserInput: `after` is not a cursor.
@@ -51,7 +51,7 @@ async def begin(
     unknown = last_cursor is not None and not _resume(subscription, last_cursor)
     await subscription.start()
     subscriber = subscription.subscriber
-    if resumption is not None and not subscription.has_cursor:
+    if resumption is not None and after is None:
         await subscription.manager.resumptions.begin(resumption, subscriber)
     if not (subscriber.expired or unknown):
         return None

@@ -270,6 +270,7 @@ class Subscriber:
 
     async def _replay_from(self, after: Cursor) -> None:
         self.position = after
+        self._backlog.clear()
         live_topic = self._open_topic
         if live_topic.buffer.reaches_back_to(after):
             return

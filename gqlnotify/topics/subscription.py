@@ -115,11 +115,6 @@ class Subscription(Generic[T]):
         """
         self._after, self._or_live = after, or_live
 
-    @property
-    def has_cursor(self) -> bool:
-        """Whether the client or the resolver said where to begin."""
-        return self._after is not None
-
     async def start(self) -> None:
         """Check the viewer's right and join the topic. The stream misses no event after that.
 

@@ -173,6 +173,25 @@ async def _say_until_heard(client: StockClient, message_app: MessageApp) -> None
         await asyncio.sleep(0.02)
 
 
+async def test_a_client_that_began_after_a_cursor_resumes_where_it_acknowledged(
+    server: str, message_app: MessageApp
+) -> None:
+    listed = await message_app.say("listed")
+    cursor = await message_app.say("since then")
+    client = StockClient(
+        "subscription ($after: String) { messages(after: $after) { text } }",
+        variables={"after": listed},
+    )
+    async with client.connected(server):
+        await client.gets("since then")
+        await client.acknowledges(cursor)
+    await message_app.say("missed")
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("live")
+        await client.gets("missed", "live")
+
+
 async def test_a_client_that_comes_while_the_broker_looks_for_another_is_answered_too(
     server: str, message_app: MessageApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
