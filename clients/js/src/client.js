@@ -1,7 +1,7 @@
 import { follow } from './follow.js';
 import { Position } from './position.js';
 
-/** Return a client of graphql-ws whose subscriptions resume. See `index.d.ts`. */
+/** Return a client of graphql-ws or graphql-sse whose subscriptions resume. See `index.d.ts`. */
 export function withResume(client, options) {
   function subscribe(payload, sink) {
     const position = new Position(payload, options);

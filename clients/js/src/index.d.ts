@@ -38,8 +38,8 @@ interface Sink {
 }
 
 /**
- * Return a client of graphql-ws whose subscriptions resume: each result arrives exactly once, however
- * often the connection is lost. Create the client with `retryOptions`.
+ * Return a client of graphql-ws or graphql-sse whose subscriptions resume: each result arrives exactly
+ * once, however often the connection is lost. Create the client of graphql-ws with `retryOptions`.
  */
 export declare function withResume<
   Client extends { subscribe(payload: any, sink: any): () => void },
