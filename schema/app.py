@@ -17,6 +17,7 @@ from strawberry.subscriptions import (
 )
 
 from gqlnotify import Cursor, GraphQLRouter, TopicManager, add_cors, topic_router
+from schema.api_page import api_page
 from schema.commands import publish_notice
 from schema.context import Context
 from schema.database import Database
@@ -32,6 +33,12 @@ from schema.subscription import Subscription
 
 schema = DiscreetSchema(
     query=Query, mutation=Mutation, subscription=Subscription, extensions=[Discretion]
+)
+
+_DESCRIPTION = (
+    "Tasks and notifications, over REST and GraphQL. Send a token in the header Authorization: "
+    "Bearer <token>. Events arrive over a WebSocket at /ws/notifications/{topic}, also those of "
+    "the topic tasks."
 )
 
 
@@ -100,12 +107,18 @@ def create_app(
         "outbox": outbox.check,
         "revocations": graphql.revocations.ready,
     }
-    # No /docs and no /redoc: FastAPI's pages load their scripts from other hosts.
-    app = FastAPI(title="gqlnotify tasks", docs_url=None, redoc_url=None)
+    # FastAPI's own pages load their scripts from other hosts.
+    app = FastAPI(
+        title="gqlnotify tasks",
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
     add_cors(app, settings)
     app.include_router(graphql)
     app.include_router(plain, prefix="/ws")
     app.include_router(rest(context, plain.admit, body_max_bytes=settings.body_max_bytes))
+    app.include_router(api_page(app))
     app.include_router(health(**checks))
     app.include_router(metrics_route(outbox.measure))
     app.add_api_route("/", lambda: RedirectResponse("/graphql"), include_in_schema=False)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from pydantic import Field
 from typing_extensions import override
 
 from gqlnotify import errors
@@ -34,18 +35,20 @@ class NewTask:
 
 @dataclass
 class TaskPage:
-    """Tasks in the order of their creation.
-
-    Attributes:
-        tasks: the tasks.
-        next: pass it as `after` to get the next page; null on the last page.
-        event_cursor: pass it as `after` to `/ws/notifications/tasks`, to get all changes since
-            this list.
-    """
+    """Tasks in the order of their creation."""
 
     tasks: list[Task]
-    next: str | None
-    event_cursor: str
+    next: Annotated[
+        str | None,
+        Field(description="Pass it as after to get the next page; null on the last page."),
+    ]
+    event_cursor: Annotated[
+        str,
+        Field(
+            description="Pass it as after to /ws/notifications/tasks, to get all changes since "
+            "this list."
+        ),
+    ]
 
 
 def rest(

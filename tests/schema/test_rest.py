@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from schema.api_page import render
 from schema.app import create_app
 from schema.settings import TaskSettings
 from tests.applications import client_of
@@ -146,9 +147,35 @@ async def test_events_of_tasks_that_never_happened_can_not_be_published(origin: 
         assert (await bob.receive())["code"] == "FORBIDDEN"
 
 
-async def test_the_routes_are_in_the_page_of_openapi(http: httpx.AsyncClient) -> None:
-    page = (await http.get("/openapi.json")).json()
-    assert {"/tasks", "/publish/{topic}"} <= set(page["paths"])
-    assert set(page["paths"]["/tasks"]) == {"get", "post"}
-    assert page["paths"]["/tasks"]["post"]["security"] == [{"HTTPBearer": []}]
-    assert "created_by" in page["components"]["schemas"]["Task"]["properties"]
+async def test_the_routes_are_in_the_description_and_on_its_page(http: httpx.AsyncClient) -> None:
+    api = (await http.get("/openapi.json")).json()
+    assert {"/tasks", "/publish/{topic}"} <= set(api["paths"])
+    assert set(api["paths"]["/tasks"]) == {"get", "post"}
+    assert api["paths"]["/tasks"]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "created_by" in api["components"]["schemas"]["Task"]["properties"]
+
+    page = (await http.get("/docs")).text
+    for shown in ("GET /tasks", "POST /tasks", "POST /publish/{topic}", 'id="Task"', "event_id"):
+        assert shown in page
+    assert "<script" not in page
+
+
+def test_a_description_can_not_add_to_the_page() -> None:
+    evil = "<script>"
+    parameter = {"name": evil, "in": "query", "description": evil, "schema": {"enum": [evil]}}
+    api = {
+        "info": {"title": evil},
+        "paths": {
+            f"/{evil}": {
+                "get": {
+                    "description": evil,
+                    "parameters": [parameter],
+                    "responses": {},
+                }
+            }
+        },
+        "components": {"schemas": {evil: {"description": evil, "properties": {evil: {}}}}},
+    }
+    page = render(api)
+    assert evil not in page
+    assert page.count("&lt;script&gt;") == 11
