@@ -26,7 +26,7 @@ export class Position {
     this.onExpired = onExpired;
     this.wait = wait;
     this.failures = 0;
-    this.failed = 0; // when
+    this.failedAt = 0;
     this.expired = false;
     // Clients serialise this object again at each attempt, so it moves instead of being replaced.
     this.extensions = { ...request.extensions };
@@ -67,8 +67,8 @@ export class Position {
   /** Wait before an attempt that follows a failure. */
   pause() {
     // An attempt that lasted did not fail, even if there was no event.
-    if (Date.now() - this.failed > 2 * LONGEST) this.failures = 0;
-    this.failed = Date.now();
+    if (Date.now() - this.failedAt > 2 * LONGEST) this.failures = 0;
+    this.failedAt = Date.now();
     return this.wait(this.failures++);
   }
 
