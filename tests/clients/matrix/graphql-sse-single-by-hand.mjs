@@ -8,13 +8,13 @@ const client = createClient({
 });
 
 const payload = {
-  query: 'subscription { notifications(topic: "news") { payload } }',
-  extensions: {},
+  query: `subscription ($after: String) { notifications(topic: "news", after: $after) { payload } }`,
+  variables: {},
 };
 
 client.subscribe(payload, {
   next(result) {
-    payload.extensions.after = result.extensions.cursor;
+    payload.variables.after = result.extensions.cursor;
     console.log(JSON.stringify(result));
   },
   error: (error) => console.error('refused', error),
