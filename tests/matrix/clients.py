@@ -24,6 +24,8 @@ class Client:
     unchanged: str
     helper: str | None = None
     by_hand: str | None = None
+    resumes: bool = True
+    """Whether it loses nothing unchanged."""
 
     @property
     def programs(self) -> Iterator[tuple[str, Path]]:
@@ -90,6 +92,7 @@ CLIENTS_OF_THE_TABLE = (
         "apollo-multipart.mjs",
         helper="apollo-multipart-helper.mjs",
         by_hand="apollo-multipart-by-hand.mjs",
+        resumes=False,
     ),
     Client(
         "urql, WebSocket",
@@ -104,6 +107,7 @@ CLIENTS_OF_THE_TABLE = (
         "urql-http.mjs",
         helper="urql-http-helper.mjs",
         by_hand="urql-http-by-hand.mjs",
+        resumes=False,
     ),
     Client(
         "Relay",
@@ -118,6 +122,7 @@ CLIENTS_OF_THE_TABLE = (
         "graphql-sse-distinct.mjs",
         helper="graphql-sse-distinct-helper.mjs",
         by_hand="graphql-sse-distinct-by-hand.mjs",
+        resumes=False,
     ),
     Client(
         "graphql-sse, single connection",
@@ -125,6 +130,7 @@ CLIENTS_OF_THE_TABLE = (
         "graphql-sse-single.mjs",
         helper="graphql-sse-single-helper.mjs",
         by_hand="graphql-sse-single-by-hand.mjs",
+        resumes=False,
     ),
     Client("EventSource", "eventsource", "eventsource.mjs"),
     Client(
@@ -139,9 +145,15 @@ CLIENTS_OF_THE_TABLE = (
         "@graphql-tools/executor-http",
         "executor-http.mjs",
         by_hand="executor-http-by-hand.mjs",
+        resumes=False,
     ),
     Client(
-        "gql (Python)", "gql", "gql_client.py", helper="gql_helper.py", by_hand="gql_by_hand.py"
+        "gql (Python)",
+        "gql",
+        "gql_client.py",
+        helper="gql_helper.py",
+        by_hand="gql_by_hand.py",
+        resumes=False,
     ),
     Client(
         "websockets (Python)", "websockets", "websockets_client.py", by_hand="websockets_by_hand.py"

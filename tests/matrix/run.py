@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from tests.servers import Server
 from tests.waiting import SCALE
 
 PHASES = ("cuts", "outage", "deploys", "kills")
-_CUTS, _OUTAGE, _DEPLOYS, _KILLS = range(len(PHASES))
 
 _TOPIC = notices("news")
 _COMES_BACK = 30 * SCALE
@@ -128,6 +127,7 @@ def _cut_one(stage: Stage, follower: Follower, cuts: int) -> None:
 
 
 def _fail(stage: Stage, plan: Plan) -> None:
+    stage.lead_to(stage.servers[0])
     for follower in stage.followers:
         follower.link.refuse()
         follower.cut()
@@ -137,29 +137,21 @@ def _fail(stage: Stage, plan: Plan) -> None:
 
 
 def _deploy(stage: Stage, plan: Plan) -> None:
-    _restart(stage, plan.restarts, signal.SIGTERM)
+    _restart(stage, range(plan.restarts), signal.SIGTERM)
 
 
 def _kill(stage: Stage, plan: Plan) -> None:
-    _restart(stage, plan.restarts, signal.SIGKILL)
+    _restart(stage, range(plan.restarts, 2 * plan.restarts), signal.SIGKILL)
 
 
-def _restart(stage: Stage, times: int, how: int) -> None:
-    for turn in range(times):
+def _restart(stage: Stage, turns: Iterable[int], how: int) -> None:
+    """Stop the server that the programs use, while new connections lead to the other one."""
+    for turn in turns:
         server, other = stage.servers[turn % 2], stage.servers[1 - turn % 2]
-        if turn == 0:
-            _move(stage, server)
         stage.lead_to(other)
         server.stop(how)
         stage.each(stage.wait_until_live)
         server.start()
-
-
-def _move(stage: Stage, server: Server) -> None:
-    stage.lead_to(server)
-    for follower in stage.active:
-        follower.cut()
-    stage.each(stage.wait_until_live)
 
 
 _HAPPENINGS = (_cut, _fail, _deploy, _kill)
@@ -181,16 +173,24 @@ def _staged(programs: Mapping[str, Sequence[Path]], logs: Path) -> Iterator[Stag
         broker: dict[str, Any] = {"broker_url": redis.url, "history_length": 20_000}
         servers = [running.enter_context(task_service(logs / name, **broker)) for name in "ab"]
         news = News(running.enter_context(Publisher(settings=Settings(**broker))), phase)
-        followers = []
-        for name, files in programs.items():
-            for number, file in enumerate(files):
-                link = running.enter_context(Link(servers[0].port))
-                follower = Follower(
-                    file, name=f"{name}#{number}", link=link, phase=phase, logs=logs
-                )
-                follower.start()
-                running.callback(follower.stop)
-                followers.append(follower)
+        followers = [
+            running.enter_context(_following(file, f"{name}#{number}", servers[0], phase, logs))
+            for name, files in programs.items()
+            for number, file in enumerate(files)
+        ]
         news.start()
         running.callback(news.stop)
         yield Stage(phase, servers, news, followers)
+
+
+@contextmanager
+def _following(
+    program: Path, name: str, server: Server, phase: Phase, logs: Path
+) -> Iterator[Follower]:
+    with Link(server.port) as link:
+        follower = Follower(program, name=name, link=link, phase=phase, logs=logs)
+        follower.start()
+        try:
+            yield follower
+        finally:
+            follower.stop()
