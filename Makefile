@@ -102,6 +102,7 @@ chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn a
 
 clients: install $(CLIENTS)/node_modules/.installed $(CLIENTS)/matrix/node_modules/.installed  ## See what each client loses (writes the table of docs/clients.md; CUTS=100)
 	$(BIN)/python -m tests.matrix --cuts $(CUTS)
+	$(BIN)/python -m tests.matrix.blind
 
 soak: install  ## Have 1000 connections come and go, well and badly, and see what is left (MINUTES=20)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)

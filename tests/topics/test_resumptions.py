@@ -16,7 +16,7 @@ from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscriber import Subscriber
 from tests.redis_servers import RedisServer, redis_server
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 TOPIC: Topic[str] = Topic("words", str)
 
@@ -28,6 +28,9 @@ class Store(MemoryPositions):
         super().__init__()
         self.down = self.saves_nothing = False
         self.refusals = 0
+        self.claimed = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.server = "one"
         self.saves: list[Sequence[Change]] = []
 
@@ -45,6 +48,8 @@ class Store(MemoryPositions):
         if self.down:
             self.refusals += 1
             raise BrokerUnavailable("down")
+        self.claimed += 1
+        await self.answers.wait()
         return await super().claim(claims, seconds)
 
     def forget(self) -> None:
@@ -137,6 +142,22 @@ async def test_a_client_that_comes_back_during_an_outage_waits_and_resumes(
     store.down = False
     await connecting
     assert await second.texts(1) == [(b'"missed"', False)]
+
+
+async def test_a_client_that_comes_while_the_broker_looks_for_another_begins_too(
+    topics: TopicManager, store: Store
+) -> None:
+    store.answers.clear()
+    one, two = (Client(topics, id_) for id_ in ("one", "two"))
+    first = asyncio.create_task(one.connect())
+    await wait_until(lambda: store.claimed)
+    second = asyncio.create_task(two.connect())
+    await wait_until(lambda: two.resumption.key)
+    store.answers.set()
+
+    await asyncio.wait_for(asyncio.gather(first, second), PATIENCE)
+    for client in (one, two):
+        await client.armed()
 
 
 async def test_only_what_may_have_been_sent_is_marked(topics: TopicManager) -> None:
