@@ -1,7 +1,6 @@
 """Headless Chromium for tests: windows of people who share nothing, driven as people do."""
 
 import asyncio
-import base64
 import itertools
 import json
 import os
@@ -37,15 +36,13 @@ class Browser:
         await self._connection.send(json.dumps(message))
         return await answer
 
-    async def open_window(self, url: str, *, width: int = 1280, height: int = 800) -> "Window":
+    async def open_window(self, url: str) -> "Window":
         """Open a page in a window with storage of its own."""
         context = (await self.command("Target.createBrowserContext"))["browserContextId"]
         target = await self.command(
             "Target.createTarget",
             url="about:blank",
             browserContextId=context,
-            width=width,
-            height=height,
             newWindow=True,
         )
         attached = await self.command(
@@ -132,11 +129,6 @@ class Window:
         elements = f"document.querySelectorAll({json.dumps(selector)})"
         texts: list[str] = await self.evaluate(f"Array.from({elements}, e => e.innerText)")
         return texts
-
-    async def screenshot(self) -> bytes:
-        """Return what is visible as a PNG."""
-        answer = await self.command("Page.captureScreenshot", format="png")
-        return base64.b64decode(answer["data"])
 
     async def _enter(self) -> None:
         for kind in ("keyDown", "keyUp"):

@@ -17,7 +17,7 @@ export class Line {
     this.client = createClient({
       url: '/graphql',
       connectionParams: { token },
-      // By default it gives up after five attempts, and when the server is away.
+      // By default it gives up after five attempts, and at once if the server can't be reached.
       retryAttempts: Infinity,
       shouldRetry: () => true,
       retryWait: async (retries) => {

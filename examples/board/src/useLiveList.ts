@@ -25,7 +25,7 @@ export function useLiveList<T extends Item>(list: List<T>, changes: Changes<T>) 
         complete
           ? { list: { ...previousData.list, items: merge(previousData.list.items, subscriptionData.data.item) } }
           : undefined,
-      // Such as: the server no longer has what this page missed.
+      // For example, the server no longer has what this page missed.
       onError: () => void refetch().catch(() => {}),
     });
   }, [after, changes, refetch, subscribeToMore]);
@@ -33,7 +33,7 @@ export function useLiveList<T extends Item>(list: List<T>, changes: Changes<T>) 
   return { items: data?.list.items ?? [], error };
 }
 
-/** Put an item in by its id. An item that the server sends again changes nothing. */
+/** Put an item in by its id, so that one that the server sends again is not there twice. */
 function merge<T extends Item>(items: T[], item: T): T[] {
   const isKnown = items.some(({ id }) => id === item.id);
   return isKnown ? items.map((known) => (known.id === item.id ? item : known)) : [...items, item];
