@@ -50,7 +50,8 @@ class TakenEvents:
         is_old = now >= self._asked_at + self._delay
         if self._asked and is_old and taken(transport) >= self._all_bytes:
             for resumption, cursor in self._asked.items():
-                resumption.acknowledge(cursor)
+                # The kernel still takes bytes when the client already uses another connection.
+                resumption.acknowledge(cursor, by_client=False)
             self._asked = {}
         if self._written and not self._asked:
             self._asked, self._written = self._written, {}

@@ -38,6 +38,7 @@ STREAM_HEADER = "x-graphql-event-stream-token"
 METHODS = ["PUT", "DELETE"]
 """What the router serves in addition to GET and POST."""
 
+_MAX_ID = 256
 _PING = ": ping\n\n"
 # A proxy takes bytes that the client may not get. nginx gives up after 60 seconds in which its
 # client has read nothing, and others are similar.
@@ -214,8 +215,10 @@ def _take_id(data: GraphQLRequestData) -> str:
     """
     extensions = dict(data.extensions or {})
     id_ = extensions.pop("operationId", None)
-    if not isinstance(id_, str) or not id_:
-        raise BadUserInput("extensions.operationId must be a string that names the operation")
+    if not isinstance(id_, str) or not 0 < len(id_) <= _MAX_ID:
+        raise BadUserInput(
+            f"extensions.operationId must name the operation, with 1 to {_MAX_ID} characters"
+        )
     data.extensions = extensions
     return id_
 

@@ -145,13 +145,15 @@ class Resumption:
         """Whether something was sent that the client has not acknowledged."""
         return self.progress.sent > self.acknowledged
 
-    def acknowledge(self, cursor: Cursor) -> None:
-        """Note that the client has everything up to `cursor`."""
+    def acknowledge(self, cursor: Cursor, *, by_client: bool = True) -> None:
+        """Note that the client has everything up to `cursor`.
+
+        If the client itself says so, also without progress, it uses this connection.
+        """
         if self.keeper is None or not self.runs:
             return
-        # Also without progress: the answer shows that the client uses this connection.
         self.acknowledged = max(self.acknowledged, cursor)
-        self._proves_life = True
+        self._proves_life = self._proves_life or by_client
         self.keeper.changed(self)
 
     def skip(self) -> None:

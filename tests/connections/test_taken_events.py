@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from typing_extensions import override
 
 from gqlnotify import Cursor
 from gqlnotify.connections.taken_events import TakenEvents
@@ -23,7 +24,9 @@ class Noted(Resumption):
         super().__init__("alice", "id", "", lambda _: None)
         self.noted: asyncio.Queue[Cursor] = asyncio.Queue()
 
-    def acknowledge(self, cursor: Cursor) -> None:
+    @override
+    def acknowledge(self, cursor: Cursor, *, by_client: bool = True) -> None:
+        assert not by_client
         self.noted.put_nowait(cursor)
 
 

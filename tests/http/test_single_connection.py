@@ -158,6 +158,7 @@ async def test_a_request_needs_an_operation_id_and_a_reserved_stream(
     alice = await reserved(client)
     assert refusal(await alice.run(None, "{ me }")) == (400, "BAD_USER_INPUT")
     assert refusal(await alice.run("", "{ me }")) == (400, "BAD_USER_INPUT")
+    assert refusal(await alice.run("x" * 257, "{ me }")) == (400, "BAD_USER_INPUT")
     deleted = await client.delete("/graphql?operationId=s", headers=bearer())
     assert refusal(deleted) == (404, "NOT_RESERVED")
     unknown = await client.get(
