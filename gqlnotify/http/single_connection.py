@@ -39,6 +39,8 @@ METHODS = ["PUT", "DELETE"]
 """What the router serves in addition to GET and POST."""
 
 _MAX_ID = 256
+# How many times the kernel is asked in each `ack_interval`.
+_LOOKS = 5
 _PING = ": ping\n\n"
 # A proxy takes bytes that the client may not get. nginx gives up after 60 seconds in which its
 # client has read nothing, and others are similar.
@@ -148,7 +150,8 @@ def _open(router: Router, request: Request, reservation: Reservation) -> Respons
     is_over = partial(_has_ended, current_viewer(), router._gqlnotify.watch)
     taken = TakenEvents(
         asgi_transport(request.receive),
-        interval=router._gqlnotify.settings.ack_interval,
+        # A cut soon after a reconnect must not repeat what that one has replayed.
+        interval=router._gqlnotify.settings.ack_interval / _LOOKS,
         delay=_PROXY_SECONDS if _PROXY_HEADERS & {*request.headers} else 0,
     )
     texts = reservation.texts(_PING, SSE_HEARTBEAT_INTERVAL, is_over, taken)
