@@ -47,6 +47,8 @@ class MemoryPositions(Positions):
             return None
         predecessor = min(holders, key=lambda holder: holders[holder].acknowledged)
         position = holders.pop(predecessor)
+        if holders:
+            position = Position(position.acknowledged)
         holders[claim.holder] = Position(position.acknowledged)
         self._keep(claim.key, holders, now + seconds)
         return Claimed(position, predecessor)

@@ -76,9 +76,10 @@ class Positions(ABC):
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Sequence[Claimed | None]:
         """Give each new holder the position of an earlier one; None if there is none.
 
-        Of several earlier holders, this takes the one that has got least far. Its position is
-        deleted, and the new holder has it, with `sent` unknown. So each position is taken once, and
-        a process that is killed right after this loses none.
+        Of several earlier holders, this takes the one that has got least far. What was sent is then
+        unknown, because the others may have sent more. The position is deleted, and the new holder
+        has it, with `sent` unknown. So each position is taken once, and a process that is killed
+        right after this loses none.
 
         Raises:
             BrokerUnavailable: It is unknown which positions were taken over.

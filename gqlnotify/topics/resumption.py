@@ -166,6 +166,8 @@ class Resumption:
         """Note that the connection has ended, so that the client may come back."""
         if self.keeper is not None and self.runs:
             self._state = _State.ENDED
+            # If another connection has claimed the position, it stays with that one.
+            self._proves_life = not self._is_saved
             self.keeper.ended(self)
 
     def drop(self) -> None:

@@ -68,6 +68,14 @@ class PositionsContract:
 
         assert await self._claim(broker, key, "new") == Claimed(Position(cursor(9)), "behind")
 
+    async def test_what_was_sent_is_unknown_if_there_are_several_holders(
+        self, broker: Broker, key: str
+    ) -> None:
+        await self._save(broker, key, "ended", Position(cursor(3), cursor(4)))
+        await self._save(broker, key, "running", Position(cursor(5)))
+
+        assert await self._claim(broker, key, "new") == Claimed(Position(cursor(3)), "ended")
+
     async def test_a_position_that_was_taken_over_is_not_saved_without_a_proof(
         self, broker: Broker, key: str
     ) -> None:

@@ -22,12 +22,14 @@ class Published:
 class Arrival:
     """What a client got, and in which phase: an event, or a gap if it has no number.
 
-    `cursor` is that of the event, or the one from which the client continues after the gap.
+    `cursor` is that of the event, or the one from which the client continues after the gap. A
+    client that `begins` without a cursor does not get what was published before.
     """
 
     phase: int
     number: int | None
     cursor: str | None = None
+    begins: bool = False
 
 
 @dataclass
@@ -78,7 +80,7 @@ class _Ledger:
         self._counts: dict[int, Counts] = {}
 
     def gap(self, arrival: Arrival) -> None:
-        self._in(arrival.phase).gaps += 1
+        self._in(arrival.phase).gaps += not arrival.begins
         self._gap = arrival
 
     def event(self, arrival: Arrival, number: int) -> None:

@@ -200,7 +200,10 @@ class Tasks:
 
 
 class Clients(Lines):
-    """A process of several graphql-ws clients, each of which follows every stream."""
+    """A process of several graphql-ws clients, each of which follows every stream.
+
+    Every other client is unchanged, and resumes without a cursor.
+    """
 
     def __init__(
         self,
@@ -269,7 +272,10 @@ class Clients(Lines):
             self.broken.append(f"client {at[0]}, {at[1]}: {line['broken']}")
             return
         number = line.get("number")
-        self.arrivals[at].append(Arrival(self._phase.number, number, line.get("cursor")))
+        arrival = Arrival(
+            self._phase.number, number, line.get("cursor"), begins=line.get("begins", False)
+        )
+        self.arrivals[at].append(arrival)
         if number is not None:
             self._newest[at] = max(self._newest[at], number)
 

@@ -39,3 +39,9 @@ def test_events_in_an_announced_gap_are_not_lost() -> None:
     counts = audit(PUBLISHED, [*of(0, 1), gap, *of(4)])[0]
 
     assert (counts.whole, counts.gaps, counts.delivered) == (True, 1, 3)
+
+
+def test_what_was_published_before_a_client_began_is_not_lost() -> None:
+    counts = audit(PUBLISHED, [Arrival(0, None, begins=True), *of(2, 3, 4)])[0]
+
+    assert (counts.whole, counts.gaps, counts.delivered) == (True, 0, 3)

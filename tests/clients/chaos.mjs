@@ -1,4 +1,5 @@
-// Follows the task service with several clients that resume, each time at another server. Prints a
+// Follows the task service with several clients that resume, each time at another server. Every other
+// client is unchanged: it knows nothing of cursors, and leaves out marked repeats. Prints a
 // line for each result, and ends when its stdin ends. A line on stdin is a list of clients whose
 // sockets are cut, "restless" (cut one after the other until the next line) or "spread" (every
 // client connects to its first server again).
@@ -74,6 +75,32 @@ function follow(client, number, name) {
   subscribe();
 }
 
+function followUnchanged(client, number, name) {
+  const stream = streams[name];
+  const say = (line) => print({ client: number, stream: name, ...line });
+  const seen = new Set();
+  const subscribe = () =>
+    client.subscribe({ query: stream.document, variables: stream.variables }, {
+      next({ data, errors, extensions }) {
+        if (errors?.[0].extensions?.code === 'CURSOR_EXPIRED') return say({ gap: true, cursor: extensions.cursor });
+        if (errors) return say({ broken: errors });
+        const event = stream.number(data);
+        if (seen.size === 0) say({ begins: true });
+        if (extensions.redelivered && seen.has(event)) return;
+        seen.add(event);
+        say({ number: event, cursor: extensions.cursor });
+      },
+      error(error) {
+        const code = Array.isArray(error) ? error[0].extensions?.code : undefined;
+        if (code !== 'CURSOR_EXPIRED') return say({ broken: code ?? String(error.code ?? error) });
+        say({ gap: true });
+        subscribe();
+      },
+      complete: () => say({ broken: 'complete' }),
+    });
+  subscribe();
+}
+
 function start(number) {
   const one = { turns: inTurn(number) };
   let server;
@@ -88,7 +115,8 @@ function start(number) {
     },
     connectionParams: () => ({ Authorization: `Bearer ${bearer()}` }),
   });
-  Object.keys(streams).forEach((name) => follow(client, number, name));
+  const followed = number % 2 ? followUnchanged : follow;
+  Object.keys(streams).forEach((name) => followed(client, number, name));
   // In any state: before the handshake or the ack, during a replay or live events.
   one.cut = () => state.socket?.terminate();
   return one;

@@ -218,6 +218,28 @@ async def test_a_client_whose_position_was_claimed_by_another_is_asked_whether_i
     await wait_until(lambda: first.announced == 2)
 
 
+async def test_a_connection_that_ends_late_leaves_the_position_to_the_next_one(
+    topics: TopicManager,
+) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    await topics.publish(TOPIC, "both")
+    await first.texts(1)
+    first.resumption.acknowledge(first.subscriber.position)
+    second = await Client(topics).connect()
+    await topics.resumptions.flush()
+    await topics.publish(TOPIC, "only the second")
+    assert [text for text, _ in await second.texts(2)][-1] == b'"only the second"'
+    second.resumption.acknowledge(second.subscriber.position)
+    first.resumption.end()
+    await topics.resumptions.flush()
+
+    third = await Client(topics).connect()
+    await topics.publish(TOPIC, "new")
+    repeats = [text for text, marked in await third.texts(2) if not marked]
+    assert repeats == [b'"new"']
+
+
 async def test_an_operation_that_is_over_has_no_position(topics: TopicManager) -> None:
     first = await Client(topics).connect()
     await first.armed()

@@ -13,6 +13,7 @@ local function is_before(one, other)
   return tonumber(seq) < tonumber(other_seq)
 end
 
+-- Return the holder that has got least far, its position, and the cursor in it that is acknowledged.
 local function least(key)
   local pairs_of_key = redis.call('HGETALL', key)
   local holder, position
@@ -21,14 +22,17 @@ local function least(key)
       holder, position = pairs_of_key[at], pairs_of_key[at + 1]
     end
   end
-  return holder, position
+  local acknowledged = position and string.match(position, '^%S+')
+  if #pairs_of_key > 2 then
+    position = acknowledged
+  end
+  return holder, position, acknowledged
 end
 
 local reply = {}
 for at, key in ipairs(KEYS) do
-  local holder, position = least(key)
+  local holder, position, acknowledged = least(key)
   if holder then
-    local acknowledged = string.match(position, '^%S+')
     -- A full Redis refuses the first write. Then the client resumes all the same, and its next
     -- claim finds the same position.
     local moved = redis.pcall('HSET', key, ARGV[at + 1], acknowledged)
