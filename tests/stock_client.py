@@ -24,6 +24,7 @@ class StockClient:
         self.document, self.subject, self.payload = document, subject, payload
         self.received: list[dict[str, Any]] = []
         self.pings: list[dict[str, Any]] = []
+        self.errors: list[dict[str, Any]] = []
         self.close_code: int | None = None
         self.answers = True
         self.last_pong: dict[str, Any] | None = None
@@ -89,6 +90,8 @@ class StockClient:
                     self.pings.append(message["payload"]["gqlnotify"])
                 if self.answers:
                     await socket.send({**message, "type": "pong"})
+            case "error":
+                self.errors += message["payload"]
             case "pong":
                 self.last_pong = message.get("payload")
 

@@ -49,16 +49,30 @@ async def begin(
     if after is not None:
         subscription.resume(after)
     unknown = last_cursor is not None and not _resume(subscription, last_cursor)
-    await subscription.start()
-    subscriber = subscription.subscriber
-    if resumption is not None and after is None:
-        await subscription.manager.resumptions.begin(resumption, subscriber)
-    if not (subscriber.expired or unknown):
+    if resumption is None or after is not None:
+        await subscription.start()
+    else:
+        await _start_or_continue(subscription, resumption, or_live=last_cursor is not None)
+    if not (subscription.subscriber.expired or unknown):
         return None
     return CursorExpired(
         "The history no longer reaches back to the last event of this client, so it has missed "
         "events. Fetch the state again; newer events follow"
     )
+
+
+async def _start_or_continue(
+    subscription: Subscription[Any], resumption: Resumption, *, or_live: bool
+) -> None:
+    """Start, but where the client has got to if it comes back. Then its argument may be too old."""
+    resumptions, subscriber = subscription.manager.resumptions, subscription.subscriber
+    await subscription.start(or_live=True)
+    if subscriber.closed:
+        return
+    comes_back = await resumptions.find(resumption, subscriber)
+    if subscriber.expired and not (comes_back or or_live):
+        raise subscriber.expired
+    resumptions.begin(resumption, subscriber)
 
 
 @contextmanager

@@ -69,25 +69,31 @@ class Resumptions(Keeper):
         self._work: asyncio.Task[None] | None = None
         self._renewal: asyncio.TimerHandle | None = None
 
-    async def begin(self, resumption: Resumption, subscriber: Subscriber) -> None:
-        """Continue where the client has got to, if it comes back; else at the current position.
+    async def find(self, resumption: Resumption, subscriber: Subscriber) -> bool:
+        """Return whether the client comes back. If so, move `subscriber` to where it has got to.
 
-        `subscriber` has joined its topic. If the history no longer reaches back to the position of
-        the client, the operation begins at the current position, and `subscriber.expired` says so.
+        `subscriber` has joined its topic. If the history no longer reaches back to there, the
+        position stays the same, and `subscriber.expired` says so.
         """
         resumption.key = resumption.key_for(subscriber.topic)
-        start = subscriber.position
         found = await self._claim(resumption, subscriber.topic)
-        is_saved = False
-        if found is not None:
-            claimed, until = found
-            is_saved = await self._rewind(subscriber, claimed.position.acknowledged, until)
+        if found is None:
+            return False
+        claimed, until = found
+        expired = await subscriber.rewind(claimed.position.acknowledged, redelivered_until=until)
+        metrics.auto_resumes.labels("expired" if expired else "resumed").inc()
+        return True
+
+    def begin(self, resumption: Resumption, subscriber: Subscriber) -> None:
+        """Begin to keep the position of the operation, which is that of `subscriber`."""
         if subscriber.closed:
             return
         self._running[resumption.holder] = resumption
         self._renew_later()
         resumption.progress = subscriber.progress = Progress(subscriber.position)
-        resumption.begin(self, subscriber.position if is_saved else start, is_saved=is_saved)
+        # After a claim, the broker has the position already.
+        is_saved = subscriber.redelivered_until is not None
+        resumption.begin(self, subscriber.position, is_saved=is_saved)
 
     @override
     def changed(self, resumption: Resumption) -> None:
@@ -137,12 +143,6 @@ class Resumptions(Keeper):
         self._claims.append(_Waiting(claim, topic, found))
         self._hurry()
         return await found
-
-    async def _rewind(self, subscriber: Subscriber, after: Cursor, until: Cursor) -> bool:
-        """Move `subscriber` back to where the client has got to. Return whether that worked."""
-        expired = await subscriber.rewind(after, redelivered_until=until)
-        metrics.auto_resumes.labels("expired" if expired else "resumed").inc()
-        return expired is None
 
     def _remember(self, resumption: Resumption) -> None:
         """Keep an ended position, but only the latest ones of each subject."""

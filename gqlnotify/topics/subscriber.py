@@ -256,7 +256,7 @@ class Subscriber:
         return self._live_topic
 
     async def _resume(self, after: Cursor, or_live: bool) -> None:
-        joined_at = self.position
+        joined_at, self.expired = self.position, None
         try:
             await self._replay_from(after)
         except CursorExpired as expired:

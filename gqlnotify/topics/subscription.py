@@ -115,10 +115,11 @@ class Subscription(Generic[T]):
         """
         self._after, self._or_live = after, or_live
 
-    async def start(self) -> None:
+    async def start(self, *, or_live: bool = False) -> None:
         """Check the viewer's right and join the topic. The stream misses no event after that.
 
         Iterating starts the stream too. An explicit start separates a refusal from a later failure.
+        With `or_live`, a stream whose cursor has expired begins with the next event.
 
         Raises:
             Forbidden: The viewer has no right to the topic.
@@ -136,7 +137,7 @@ class Subscription(Generic[T]):
         await check_right(viewer, "subscribe", self.subscriber.topic, *views)
         self.manager.count_topic(viewer, self.subscriber.topic)
         after = None if self._after is None else Cursor.parse(self._after)
-        await self.subscriber.open(after, or_live=self._or_live)
+        await self.subscriber.open(after, or_live=or_live or self._or_live)
 
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""

@@ -138,9 +138,7 @@ class Acknowledgements(Visited):
         """Return the cursors that the client has not acknowledged."""
         news = {}
         for id_, resumption in self._resumptions.items():
-            shared = self._shared(id_)
-            if shared is not None:
-                shared.report(resumption.progress)
+            self._report(resumption)
             if not resumption.is_announced:
                 continue
             reached = resumption.progress.reached
@@ -150,10 +148,17 @@ class Acknowledgements(Visited):
                 news[id_] = reached
         return news
 
+    def _report(self, resumption: Resumption) -> None:
+        shared = self._shared(resumption.id)
+        if shared is not None:
+            shared.report(resumption.progress)
+
     def _announce(self, resumption: Resumption) -> None:
         # The client's answer shows that it uses this connection.
         if self._resumptions.get(resumption.id) is resumption:
-            self._ping({resumption.id: resumption.acknowledged})
+            self._report(resumption)
+            reached = max(resumption.progress.reached, resumption.acknowledged)
+            self._ping({resumption.id: reached})
 
     def _ping(self, cursors: Mapping[str, Cursor]) -> None:
         for command in self._protocol.ping(cursors):
