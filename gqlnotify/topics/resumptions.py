@@ -66,6 +66,7 @@ class Resumptions(Keeper):
         self._urgent = asyncio.Event()
         self._flushes: list[asyncio.Future[None]] = []
         self._saved_at = -inf
+        self._wait = self._interval
         self._work: asyncio.Task[None] | None = None
         self._renewal: asyncio.TimerHandle | None = None
 
@@ -168,28 +169,46 @@ class Resumptions(Keeper):
         while self._changed or self._claims or self._flushes:
             await self._until_due()
             try:
-                await self._save()
-                await self._answer_claims()
+                await self._save_and_answer()
             except BrokerUnavailable as error:
                 logger.warning("The positions of clients are not saved yet: %s", error.reason)
-                await asyncio.sleep(backoff.next())
+                self._wait = backoff.next()
+            except Exception as error:
+                logger.exception("The positions of clients can't be kept")
+                self._refuse_claims(error)
+                self._wait = backoff.next()
             else:
                 backoff.reset()
+                self._wait = self._interval
         self._work = None
 
+    async def _save_and_answer(self) -> None:
+        try:
+            # First, so that a client that comes back finds the latest position of this process.
+            if self._wait <= self._interval or monotonic() >= self._saved_at + self._wait:
+                await self._save()
+        finally:
+            # A full Redis saves nothing, but it answers.
+            await self._answer_claims()
+
+    def _refuse_claims(self, error: Exception) -> None:
+        claims, self._claims = self._claims, []
+        for each in claims:
+            if not each.found.done():
+                each.found.set_exception(error)
+
     async def _until_due(self) -> None:
-        """Wait until the interval since the last save has passed, or until somebody waits."""
+        """Wait until the next save may begin, or until a client waits."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._saved_at + self._interval - monotonic()):
+            async with asyncio.timeout(self._saved_at + self._wait - monotonic()):
                 await self._urgent.wait()
         self._urgent.clear()
 
     async def _save(self) -> None:
-        changed, self._changed = self._changed, {}
         flushes, self._flushes = self._flushes, []
         self._saved_at = monotonic()
         try:
-            waiting = list(changed.values())
+            waiting = list(self._changed.values())
             for start in range(0, len(waiting), _CHANGES_AT_ONCE):
                 await self._save_some(waiting[start : start + _CHANGES_AT_ONCE])
         finally:
@@ -199,6 +218,8 @@ class Resumptions(Keeper):
 
     async def _save_some(self, resumptions: Sequence[Resumption]) -> None:
         changes = [resumption.change() for resumption in resumptions]
+        for resumption in resumptions:
+            self._changed.pop(resumption.holder, None)
         try:
             saved = await self._broker.positions.save(changes, self._seconds)
         except BaseException:

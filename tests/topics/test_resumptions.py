@@ -29,6 +29,7 @@ class Store(MemoryPositions):
         super().__init__()
         self.down = self.saves_nothing = False
         self.refusals = 0
+        self.fault: Exception | None = None
         self.claimed = 0
         self.answers = asyncio.Event()
         self.answers.set()
@@ -49,6 +50,8 @@ class Store(MemoryPositions):
         if self.down:
             self.refusals += 1
             raise BrokerUnavailable("down")
+        if self.fault is not None:
+            raise self.fault
         self.claimed += 1
         await self.answers.wait()
         return await super().claim(claims, seconds)
@@ -228,6 +231,30 @@ async def test_the_end_of_a_connection_proves_no_life(topics: TopicManager) -> N
     client.resumption.end()
 
     assert not client.resumption.change().proves_life
+
+
+async def test_a_fault_of_the_broker_fails_one_operation_and_not_all_later_ones(
+    topics: TopicManager, store: Store
+) -> None:
+    store.fault = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        await Client(topics).connect()
+
+    store.fault = None
+    await (await Client(topics).connect()).armed()
+
+
+async def test_more_changes_than_fit_into_one_save_outlive_an_outage(
+    topics: TopicManager, store: Store
+) -> None:
+    store.saves_nothing = True
+    clients = [await Client(topics, str(n)).connect() for n in range(450)]
+    refusals = store.refusals
+    await wait_until(lambda: store.refusals > refusals)
+
+    store.saves_nothing = False
+    for client in clients:
+        await client.armed()
 
 
 async def test_an_operation_that_is_over_has_no_position(topics: TopicManager) -> None:
