@@ -26,10 +26,11 @@ async function round(number, topic) {
       async ping(received, payload) {
         if (blind || !received || !payload?.gqlnotify) return;
         blind = true;
-        if (number % 2) state.socket.terminate();
-        else state.socket.pause();
+        const { socket } = state;
+        if (number % 2) socket.terminate();
+        else socket.pause();
         await publish(topic, number);
-        state.socket.terminate();
+        socket.terminate();
       },
     },
   });
