@@ -42,7 +42,7 @@ class MessageApp:
 
     def __init__(self, **options: Any) -> None:  # noqa: C901 - a schema, whose fields need `topics`
         topics = self.topics = TopicManager(
-            settings=Settings(broker_url="memory://", topic_linger=0)
+            settings=Settings(broker_url="memory://", topic_linger=0, ack_interval=0.02)
         )
 
         @strawberry.type
@@ -122,7 +122,7 @@ class MessageApp:
         return GraphQLRouter(self.schema, topics=self.topics, **options)
 
     def locked(self, **options: Any) -> GraphQLRouter[Any, Any]:
-        settings = Settings(jwt_secret=SECRET)  # type: ignore[arg-type]
+        settings = Settings(jwt_secret=SECRET, ack_interval=0.02)  # type: ignore[arg-type]
         return self.router(settings=settings, **options)
 
 

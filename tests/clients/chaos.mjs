@@ -79,14 +79,19 @@ function followUnchanged(client, number, name) {
   const stream = streams[name];
   const say = (line) => print({ client: number, stream: name, ...line });
   const seen = new Set();
+  let first;
   const subscribe = () =>
     client.subscribe({ query: stream.document, variables: stream.variables }, {
       next({ data, errors, extensions }) {
         if (errors?.[0].extensions?.code === 'CURSOR_EXPIRED') return say({ gap: true, cursor: extensions.cursor });
         if (errors) return say({ broken: errors });
         const event = stream.number(data);
-        if (seen.size === 0) say({ begins: true });
-        if (extensions.redelivered && seen.has(event)) return;
+        const place = Number(extensions.cursor.split('-')[1]);
+        if (seen.size === 0) {
+          say({ begins: true });
+          first = place;
+        }
+        if (extensions.redelivered && (seen.has(event) || place < first)) return;
         seen.add(event);
         say({ number: event, cursor: extensions.cursor });
       },

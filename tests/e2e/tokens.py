@@ -14,7 +14,8 @@ def token(
     *,
     subscribe: Sequence[str] = ("*",),
     publish: Sequence[str] = ("*",),
-    expires_in: float = 600,
+    # Longer than a run of all tests: some tokens are made when the tests are collected.
+    expires_in: float = 3600,
     secret: str = SECRET,
     **claims: Any,
 ) -> str:

@@ -32,7 +32,7 @@ _PASSING = (
 # that were verified lately.
 _KEPT = {
     *("Batch", "Projection", "Principal", "Rate", "SharedBody"),
-    *("Shortcut", "Shortcuts", "_Dependency"),
+    *("HandshakeQueue", "Shortcut", "Shortcuts", "_Dependency"),
 }
 
 
