@@ -130,7 +130,6 @@ CLIENTS_OF_THE_TABLE = (
         "graphql-sse-single.mjs",
         helper="graphql-sse-single-helper.mjs",
         by_hand="graphql-sse-single-by-hand.mjs",
-        resumes=False,
     ),
     Client("EventSource", "eventsource", "eventsource.mjs"),
     Client(
