@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from gqlnotify.brokers.positions import Change, Claim, Claimed, Position, Positions, Saved
+from gqlnotify.brokers.positions import Answer, Change, Claim, Claimed, Position, Positions, Saved
 
 _SWEEP_EVERY = 256
+_SERVER = "memory"
 
 
 class MemoryPositions(Positions):
@@ -23,12 +24,12 @@ class MemoryPositions(Positions):
         now = time.monotonic()
         missing = {change.holder for change in changes if not self._save(change, now, seconds)}
         self._sweep_sometimes(now)
-        return Saved(frozenset(missing), "memory")
+        return Saved(frozenset(missing), _SERVER)
 
     @override
-    async def claim(self, claims: Sequence[Claim], seconds: float) -> Sequence[Claimed | None]:
+    async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
         now = time.monotonic()
-        return [self._claim(claim, now, seconds) for claim in claims]
+        return Answer([self._claim(claim, now, seconds) for claim in claims], _SERVER)
 
     def _save(self, change: Change, now: float, seconds: float) -> bool:
         holders = self._alive(change.key, now)
@@ -44,6 +45,7 @@ class MemoryPositions(Positions):
     def _claim(self, claim: Claim, now: float, seconds: float) -> Claimed | None:
         holders = self._alive(claim.key, now)
         if not holders:
+            self._keep(claim.key, {claim.holder: Position(claim.start)}, now + seconds)
             return None
         predecessor = min(holders, key=lambda holder: holders[holder].acknowledged)
         position = holders.pop(predecessor)

@@ -47,10 +47,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A new holder of a key, which takes over the position of an earlier one."""
+    """A new holder of a key, which takes over the position of an earlier one or has `start`."""
 
     key: str
     holder: str
+    start: Cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,10 @@ class Positions(ABC):
         """
 
     @abstractmethod
-    async def claim(self, claims: Sequence[Claim], seconds: float) -> Sequence[Claimed | None]:
-        """Give each new holder the position of an earlier one; None if there is none.
+    async def claim(self, claims: Sequence[Claim], seconds: float) -> "Answer":
+        """Give each new holder the position of an earlier one, or None and its own start.
 
+        In both cases the new holder is saved for `seconds`.
         Of several earlier holders, this takes the one that has got least far. What was sent is then
         unknown, because the others may have sent more. The position is deleted, and the new holder
         has it, with `sent` unknown. So each position is taken once, and a process that is killed
@@ -87,6 +89,19 @@ class Positions(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of `Positions.claim`.
+
+    Attributes:
+        claimed: What each claim has taken over.
+        server: See `Saved`.
+    """
+
+    claimed: Sequence[Claimed | None]
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """The outcome of `Positions.save`.
 
@@ -94,7 +109,7 @@ class Saved:
         missing: The holders whose positions were not saved, because another holder has claimed
             them.
         server: Identifies the server's memory. If it differs from the last time, the server may
-            have lost positions.
+            have lost positions. Empty if several servers have answered.
     """
 
     missing: frozenset[str]

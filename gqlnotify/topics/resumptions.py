@@ -77,7 +77,8 @@ class Resumptions(Keeper):
         position stays the same, and `subscriber.expired` says so.
         """
         resumption.key = resumption.key_for(subscriber.topic)
-        found = await self._claim(resumption, subscriber.topic)
+        claim = Claim(resumption.key, resumption.holder, subscriber.position)
+        found = await self._claim(claim, subscriber.topic)
         if found is None:
             return False
         claimed, until = found
@@ -92,9 +93,8 @@ class Resumptions(Keeper):
         self._running[resumption.holder] = resumption
         self._renew_later()
         resumption.progress = subscriber.progress = Progress(subscriber.position)
-        # After a claim, the broker has the position already.
-        is_saved = subscriber.redelivered_until is not None
-        resumption.begin(self, subscriber.position, is_saved=is_saved)
+        # The claim has saved the position, unless that has expired.
+        resumption.begin(self, subscriber.position, is_saved=subscriber.expired is None)
 
     @override
     def changed(self, resumption: Resumption) -> None:
@@ -137,10 +137,9 @@ class Resumptions(Keeper):
         for known in (self._running, self._ended, self._changed, self._claims, self._flushes):
             known.clear()
 
-    async def _claim(self, resumption: Resumption, topic: str) -> tuple[Claimed, Cursor] | None:
+    async def _claim(self, claim: Claim, topic: str) -> tuple[Claimed, Cursor] | None:
         loop = asyncio.get_running_loop()
         found: asyncio.Future[tuple[Claimed, Cursor] | None] = loop.create_future()
-        claim = Claim(resumption.key, resumption.holder)
         self._claims.append(_Waiting(claim, topic, found))
         self._hurry()
         return await found
@@ -231,16 +230,17 @@ class Resumptions(Keeper):
             resumption.saved(missing=resumption.holder in saved.missing)
         self._look_at(saved.server)
 
-    def _look_at(self, server: str) -> None:
-        """Save everything again if the server may have lost it."""
+    def _look_at(self, server: str) -> bool:
+        """Save everything again if the server may have lost it. Return whether it may."""
         known, self._server = self._server, server
         if known in {None, server}:
-            return
+            return False
         for resumption in self._running.values():
             resumption.save_again()
         for ended in self._ended.values():
             for _, resumption in ended:
                 resumption.save_again()
+        return True
 
     async def _answer_claims(self) -> None:
         waiting = [each for each in self._claims if not each.found.done()]
@@ -249,7 +249,11 @@ class Resumptions(Keeper):
         if not waiting:
             return
         claims = [each.claim for each in waiting]
-        claimed = await self._broker.positions.claim(claims, self._seconds)
+        answer = await self._broker.positions.claim(claims, self._seconds)
+        if self._look_at(answer.server):
+            # The next turn saves what this server does not have, and claims again.
+            return
+        claimed = answer.claimed
         heads = await self._heads(waiting, claimed)
         self._claims = self._claims[len(waiting) :]
         for each, one in zip(waiting, claimed, strict=True):

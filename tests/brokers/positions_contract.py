@@ -18,6 +18,9 @@ def cursor(seq: int) -> Cursor:
     return Cursor(1795700028547000, seq)
 
 
+START = cursor(7)
+
+
 class PositionsContract:
     @pytest.fixture
     def key(self) -> str:
@@ -35,6 +38,13 @@ class PositionsContract:
         self, broker: Broker, key: str
     ) -> None:
         assert await self._claim(broker, key, "first") is None
+
+    async def test_a_holder_without_a_predecessor_has_its_own_start(
+        self, broker: Broker, key: str
+    ) -> None:
+        await self._claim(broker, key, "first")
+
+        assert await self._claim(broker, key, "second") == Claimed(Position(START), "first")
 
     async def test_a_position_is_taken_over_and_not_lost_by_a_claim(
         self, broker: Broker, key: str
@@ -99,8 +109,8 @@ class PositionsContract:
         await broker.positions.save([Change(key, "first", Position(cursor(3)), True)], BRIEF)
 
         async def is_forgotten() -> bool:
-            [claimed] = await broker.positions.claim([Claim(key, "second")], BRIEF)
-            return claimed is None
+            answer = await broker.positions.claim([Claim(key, "second", START)], BRIEF)
+            return answer.claimed == [None]
 
         await wait_until(is_forgotten)
 
@@ -112,10 +122,11 @@ class PositionsContract:
             Change(key, "first", Position(cursor(n + 1)), n % 2 == 0) for n, key in enumerate(keys)
         ]
         saved = await broker.positions.save(changes, LONG)
-        claimed = await broker.positions.claim([Claim(key, "second") for key in keys], LONG)
+        answer = await broker.positions.claim([Claim(key, "second", START) for key in keys], LONG)
 
         assert saved.missing == {"first"}
-        assert [one and one.position.acknowledged.seq for one in claimed] == [
+        assert saved.server == answer.server
+        assert [one and one.position.acknowledged.seq for one in answer.claimed] == [
             n + 1 if n % 2 == 0 else None for n in range(450)
         ]
 
@@ -132,5 +143,6 @@ class PositionsContract:
         return (await broker.positions.save(changes, LONG)).missing
 
     async def _claim(self, broker: Broker, key: str, holder: str) -> Claimed | None:
-        [claimed] = await broker.positions.claim([Claim(key, holder)], LONG)
+        answer = await broker.positions.claim([Claim(key, holder, START)], LONG)
+        [claimed] = answer.claimed
         return claimed

@@ -11,7 +11,7 @@ from typing_extensions import override
 from gqlnotify import Settings, Topic, TopicManager
 from gqlnotify.brokers import MemoryBroker
 from gqlnotify.brokers.memory_positions import MemoryPositions
-from gqlnotify.brokers.positions import Change, Claim, Claimed, Position, Saved
+from gqlnotify.brokers.positions import Answer, Change, Claim, Position, Saved
 from gqlnotify.brokers.redis import RedisBroker
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.topics.resumption import Resumption
@@ -46,7 +46,7 @@ class Store(MemoryPositions):
         return Saved(saved.missing, self.server)
 
     @override
-    async def claim(self, claims: Sequence[Claim], seconds: float) -> Sequence[Claimed | None]:
+    async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
         if self.down:
             self.refusals += 1
             raise BrokerUnavailable("down")
@@ -54,7 +54,8 @@ class Store(MemoryPositions):
             raise self.fault
         self.claimed += 1
         await self.answers.wait()
-        return await super().claim(claims, seconds)
+        answer = await super().claim(claims, seconds)
+        return Answer(answer.claimed, self.server)
 
     def forget(self) -> None:
         self._holders.clear()
@@ -120,14 +121,25 @@ async def topics(store: Store) -> AsyncIterator[TopicManager]:
 async def test_a_client_is_told_of_its_position_only_once_it_is_saved(
     topics: TopicManager, store: Store
 ) -> None:
-    store.saves_nothing = True
-    client = await Client(topics).connect()
+    store.down = True
+    client = Client(topics)
+    connecting = asyncio.create_task(client.connect())
     await wait_until(lambda: store.refusals)
     assert client.announced == 0
 
-    store.saves_nothing = False
-    await client.armed()
-    assert store.saves
+    store.down = False
+    await connecting
+    assert client.announced == 1
+    assert client.resumption.key in store._holders
+
+
+async def test_a_connection_that_was_cut_at_once_leaves_its_start(topics: TopicManager) -> None:
+    first = await Client(topics).connect()
+    first.resumption.end()
+    await topics.publish(TOPIC, "missed")
+
+    second = await Client(topics).connect()
+    assert await second.texts(1) == [(b'"missed"', False)]
 
 
 async def test_a_client_that_comes_back_during_an_outage_waits_and_resumes(
@@ -249,12 +261,12 @@ async def test_more_changes_than_fit_into_one_save_outlive_an_outage(
 ) -> None:
     store.saves_nothing = True
     clients = [await Client(topics, str(n)).connect() for n in range(450)]
-    refusals = store.refusals
-    await wait_until(lambda: store.refusals > refusals)
+    for client in clients:
+        client.resumption.acknowledge(client.subscriber.position)
+    await wait_until(lambda: store.refusals)
 
     store.saves_nothing = False
-    for client in clients:
-        await client.armed()
+    await wait_until(lambda: sum(map(len, store.saves)) == len(clients))
 
 
 async def test_an_operation_that_is_over_has_no_position(topics: TopicManager) -> None:

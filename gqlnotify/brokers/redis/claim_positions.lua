@@ -1,5 +1,5 @@
--- Give each new holder the position of the holder that has got least far. Return for each key that
--- position and that holder, or false if there is none.
+-- Give each new holder the position of the holder that has got least far, or its own start. Return the
+-- server, and for each key that position and that holder, or false if there is none.
 
 local life = ARGV[1]
 
@@ -29,23 +29,26 @@ local function least(key)
   return holder, position, acknowledged
 end
 
-local reply = {}
-for at, key in ipairs(KEYS) do
-  local holder, position, acknowledged = least(key)
-  if holder then
-    -- A full Redis refuses the first write. Then the client resumes all the same, and its next
-    -- claim finds the same position.
-    local moved = redis.pcall('HSET', key, ARGV[at + 1], acknowledged)
-    if type(moved) ~= 'table' or not moved.err then
-      -- A claim that is made again, because its reply was lost, finds its own holder.
-      if holder ~= ARGV[at + 1] then
-        redis.call('HDEL', key, holder)
-      end
-      redis.call('PEXPIRE', key, life)
-    end
-    reply[at] = { position, holder }
-  else
-    reply[at] = false
+-- A full Redis refuses the first write. Then the client resumes all the same, and its next claim finds
+-- the same position.
+local function save(key, holder, position)
+  local saved = redis.pcall('HSET', key, holder, position)
+  if type(saved) == 'table' and saved.err then
+    return false
   end
+  redis.call('PEXPIRE', key, life)
+  return true
+end
+
+local reply = { string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') }
+for at, key in ipairs(KEYS) do
+  local new_holder, start = ARGV[at * 2], ARGV[at * 2 + 1]
+  local holder, position, acknowledged = least(key)
+  local saved = save(key, new_holder, acknowledged or start)
+  -- A claim that is made again, because its reply was lost, finds its own holder.
+  if holder and saved and holder ~= new_holder then
+    redis.call('HDEL', key, holder)
+  end
+  reply[at + 1] = holder and { position, holder } or false
 end
 return reply

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from gqlnotify.brokers.positions import Change, Claim, Claimed, Position, Positions, Saved
+from gqlnotify.brokers.positions import Answer, Change, Claim, Claimed, Position, Positions, Saved
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.scripts import Call, Names
 
@@ -32,14 +32,15 @@ class RedisPositions(Positions):
             scripts.save_positions(self._names, part, seconds) for part in self._parts(changes)
         )
         missing = {holder.decode() for _, *holders in replies for holder in holders}
-        return Saved(frozenset(missing), ",".join(sorted({str(reply[0]) for reply in replies})))
+        return Saved(frozenset(missing), _server(replies))
 
     @override
-    async def claim(self, claims: Sequence[Claim], seconds: float) -> Sequence[Claimed | None]:
+    async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
         replies = await self._run_all(
             scripts.claim_positions(self._names, part, seconds) for part in self._parts(claims)
         )
-        return [_claimed(reply) for replies_of_part in replies for reply in replies_of_part]
+        claimed = [_claimed(each) for _, *of_part in replies for each in of_part]
+        return Answer(claimed, _server(replies))
 
     def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         # The keys are in different hash slots, and a script of a cluster can use only one.
@@ -48,6 +49,12 @@ class RedisPositions(Positions):
 
     async def _run_all(self, calls: Iterator[Call]) -> list[Any]:
         return await asyncio.gather(*map(self._run, calls))
+
+
+def _server(replies: Sequence[Any]) -> str:
+    # A cluster's keys are on several servers, and a part of them says nothing about the others.
+    servers = {reply[0].decode() for reply in replies}
+    return servers.pop() if len(servers) == 1 else ""
 
 
 def _claimed(reply: Sequence[bytes] | None) -> Claimed | None:

@@ -141,7 +141,8 @@ def save_positions(names: Names, changes: Sequence[Change], seconds: float) -> C
 def claim_positions(names: Names, claims: Sequence[Claim], seconds: float) -> Call:
     """Call claim_positions.lua."""
     keys = tuple(names.position(claim.key) for claim in claims)
-    return Call(CLAIM_POSITIONS, keys, (_lasting(seconds), *(claim.holder for claim in claims)))
+    holders = (each for claim in claims for each in (claim.holder, claim.start))
+    return Call(CLAIM_POSITIONS, keys, (_lasting(seconds), *holders))
 
 
 def _text(position: Position | None) -> str:
