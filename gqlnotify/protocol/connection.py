@@ -210,8 +210,10 @@ class ServerConnection:
             case Ping(payload):
                 return [self._pong(payload)]
             case Pong(payload):
+                awaited = self.awaits_pong
                 cursors = self._pings.pong(payload)
-                return [Acknowledge(cursors)] if cursors else []
+                # Even without cursors: the next question waits for the answer.
+                return [Acknowledge(cursors)] if awaited else []
             case ConnectionInit(payload):
                 return self._initialise(payload)
             case Subscribe():

@@ -11,6 +11,7 @@ from gqlnotify.event import Cursor
 from gqlnotify.protocol.messages import Json
 
 _MEMBER = "gqlnotify"
+_MAX_UNANSWERED = 1000
 
 
 class Pings:
@@ -32,6 +33,10 @@ class Pings:
     def ping(self, cursors: Mapping[str, Cursor]) -> Json:
         """Return the payload of the next ping. `cursors` has the position of each operation id."""
         self._count += 1
+        if len(self._unanswered) >= _MAX_UNANSWERED:
+            # Then a pong without a payload may mean a ping that is forgotten.
+            del self._unanswered[0]
+            self._trusts_bare_pongs = False
         self._unanswered.append((self._count, dict(cursors)))
         return {_MEMBER: {"ack": self._count, "cursors": cursors}}
 

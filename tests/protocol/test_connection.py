@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gqlnotify.errors import ConnectionClosed, InvalidMessage, PeerSilent
 from gqlnotify.protocol.connection import (
+    Acknowledge,
     Authenticate,
     Close,
     Command,
@@ -600,3 +601,13 @@ class AnyConversation(RuleBasedStateMachine):
 
 TestAnyConversation = AnyConversation.TestCase
 TestAnyConversation.settings = settings(stateful_step_count=30)
+
+
+def test_the_pong_of_a_ping_without_cursors_is_told_because_the_next_question_waits_for_it(
+    running: ServerConnection,
+) -> None:
+    [ping] = running.ping({})
+    pong = message("pong", payload=ping.message["payload"])
+
+    assert running.receive_text(pong) == [Acknowledge({})]
+    assert running.receive_text(pong) == []

@@ -90,3 +90,12 @@ def test_an_operation_that_has_ended_is_not_acknowledged() -> None:
     pings.forget("a")
 
     assert pings.pong(ping) == {"b": FIRST}
+
+
+def test_a_client_that_never_answers_makes_the_server_remember_a_limited_number_of_pings() -> None:
+    pings = Pings()
+    payloads = [pings.ping({str(n): Cursor(1, n)}) for n in range(1001)]
+
+    assert pings.pong(None) == {}, "this pong may answer the ping that was forgotten"
+    assert pings.pong(payloads[0]) == {}
+    assert len(pings.pong(payloads[-1])) == 1000
