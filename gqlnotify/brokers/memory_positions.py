@@ -8,7 +8,7 @@ from typing_extensions import override
 from gqlnotify.brokers.positions import Answer, Change, Claim, Claimed, Position, Positions, Saved
 
 _SWEEP_EVERY = 256
-_SERVER = "memory"
+_SERVERS = frozenset({"memory"})
 
 
 class MemoryPositions(Positions):
@@ -24,12 +24,12 @@ class MemoryPositions(Positions):
         now = time.monotonic()
         missing = {change.holder for change in changes if not self._save(change, now, seconds)}
         self._sweep_sometimes(now)
-        return Saved(frozenset(missing), _SERVER)
+        return Saved(frozenset(missing), _SERVERS)
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
         now = time.monotonic()
-        return Answer([self._claim(claim, now, seconds) for claim in claims], _SERVER)
+        return Answer([self._claim(claim, now, seconds) for claim in claims], _SERVERS)
 
     def _save(self, change: Change, now: float, seconds: float) -> bool:
         holders = self._alive(change.key, now)

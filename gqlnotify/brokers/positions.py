@@ -94,11 +94,11 @@ class Answer:
 
     Attributes:
         claimed: What each claim has taken over.
-        server: See `Saved`.
+        servers: See `Saved`.
     """
 
     claimed: Sequence[Claimed | None]
-    server: str
+    servers: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ class Saved:
     Attributes:
         missing: The holders whose positions were not saved, because another holder has claimed
             them.
-        server: Identifies the server's memory. If it differs from the last time, the server may
-            have lost positions. Empty if several servers have answered.
+        servers: Identifies the memory of each server that took part. If one is new, it may have
+            lost positions.
     """
 
     missing: frozenset[str]
-    server: str
+    servers: frozenset[str]

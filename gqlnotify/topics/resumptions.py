@@ -62,7 +62,7 @@ class Resumptions(Keeper):
         self._ended: dict[str, deque[tuple[float, Resumption]]] = {}
         self._changed: dict[str, Resumption] = {}
         self._claims: list[_Waiting] = []
-        self._server: str | None = None
+        self._servers: frozenset[str] = frozenset()
         self._urgent = asyncio.Event()
         self._flushes: list[asyncio.Future[None]] = []
         self._saved_at = -inf
@@ -228,12 +228,13 @@ class Resumptions(Keeper):
             raise
         for resumption in resumptions:
             resumption.saved(missing=resumption.holder in saved.missing)
-        self._look_at(saved.server)
+        self._look_at(saved.servers)
 
-    def _look_at(self, server: str) -> bool:
-        """Save everything again if the server may have lost it. Return whether it may."""
-        known, self._server = self._server, server
-        if known in {None, server}:
+    def _look_at(self, servers: frozenset[str]) -> bool:
+        """Save everything again if a server may have lost it. Return whether one may."""
+        # In a cluster, each save reaches other servers.
+        known, self._servers = self._servers, self._servers | servers
+        if not known or servers <= known:
             return False
         for resumption in self._running.values():
             resumption.save_again()
@@ -250,7 +251,7 @@ class Resumptions(Keeper):
             return
         claims = [each.claim for each in waiting]
         answer = await self._broker.positions.claim(claims, self._seconds)
-        if self._look_at(answer.server):
+        if self._look_at(answer.servers):
             # The next turn saves what this server does not have, and claims again.
             return
         claimed = answer.claimed

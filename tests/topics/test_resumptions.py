@@ -43,7 +43,7 @@ class Store(MemoryPositions):
             raise BrokerUnavailable("down")
         self.saves.append(changes)
         saved = await super().save(changes, seconds)
-        return Saved(saved.missing, self.server)
+        return Saved(saved.missing, frozenset({self.server}))
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
@@ -233,6 +233,21 @@ async def test_a_client_whose_position_was_claimed_by_another_is_asked_whether_i
     await Client(topics).connect()
 
     await wait_until(lambda: first.announced == 2)
+
+async def test_saves_that_reach_other_servers_of_a_cluster_save_nothing_again(
+    topics: TopicManager, store: Store
+) -> None:
+    clients = [await Client(topics, str(n)).connect() for n in range(3)]
+    for store.server in ("one", "two", "one", "two"):
+        clients[0].resumption.acknowledge(clients[0].subscriber.position)
+        await topics.resumptions.flush()
+    # Only the first save that reached a server could not know that it had lost nothing.
+    store.saves.clear()
+    for store.server in ("one", "two"):
+        clients[0].resumption.acknowledge(clients[0].subscriber.position)
+        await topics.resumptions.flush()
+    assert [len(changes) for changes in store.saves] == [1, 1]
+
 
 
 async def test_the_end_of_a_connection_proves_no_life(topics: TopicManager) -> None:

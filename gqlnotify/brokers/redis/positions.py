@@ -32,7 +32,7 @@ class RedisPositions(Positions):
             scripts.save_positions(self._names, part, seconds) for part in self._parts(changes)
         )
         missing = {holder.decode() for _, *holders in replies for holder in holders}
-        return Saved(frozenset(missing), _server(replies))
+        return Saved(frozenset(missing), _servers(replies))
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
@@ -40,7 +40,7 @@ class RedisPositions(Positions):
             scripts.claim_positions(self._names, part, seconds) for part in self._parts(claims)
         )
         claimed = [_claimed(each) for _, *of_part in replies for each in of_part]
-        return Answer(claimed, _server(replies))
+        return Answer(claimed, _servers(replies))
 
     def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         # The keys are in different hash slots, and a script of a cluster can use only one.
@@ -51,10 +51,8 @@ class RedisPositions(Positions):
         return await asyncio.gather(*map(self._run, calls))
 
 
-def _server(replies: Sequence[Any]) -> str:
-    # A cluster's keys are on several servers, and a part of them says nothing about the others.
-    servers = {reply[0].decode() for reply in replies}
-    return servers.pop() if len(servers) == 1 else ""
+def _servers(replies: Sequence[Any]) -> frozenset[str]:
+    return frozenset(reply[0].decode() for reply in replies)
 
 
 def _claimed(reply: Sequence[bytes] | None) -> Claimed | None:
