@@ -67,12 +67,13 @@ class Resumption:
     Args:
         subject: The subject of the operation's viewer.
         id_: The id of the operation.
-        identity: What else makes the operation the same after a reconnect, as text.
+        identity: What else makes the operation the same after a reconnect, as text. Only its hash
+            is kept, because a document and its variables may be large.
         announce: Sends the client a ping with the position of the operation.
     """
 
     __slots__ = (
-        *("acknowledged", "holder", "id", "keeper", "key", "progress", "subject"),
+        *("acknowledged", "expired_at", "holder", "id", "keeper", "key", "progress", "subject"),
         *("_announce", "_identity", "_is_saved", "_proves_life", "_state"),
     )
 
@@ -84,8 +85,10 @@ class Resumption:
         self.holder = token_hex(8)
         self.key = ""
         self.acknowledged = Cursor(0, 0)
+        self.expired_at: Cursor | None = None
+        """Where the client has got to, if the history no longer reaches back to there."""
         self.progress = Progress(self.acknowledged)
-        self._identity = identity
+        self._identity = _hash(identity)
         self._announce = announce
         self._is_saved = False
         self._proves_life = False
@@ -118,7 +121,7 @@ class Resumption:
     def key_for(self, topic: str) -> str:
         """Return the key of this operation's positions, if it reads `topic`."""
         text = f"{self.subject}\0{topic}\0{self.id}\0{self._identity}"
-        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_KEY_CHARACTERS]
+        return _hash(text)[:_KEY_CHARACTERS]
 
     def begin(self, keeper: Keeper, acknowledged: Cursor, *, is_saved: bool) -> None:
         """Begin after `acknowledged`, whose position may be saved already."""
@@ -168,6 +171,8 @@ class Resumption:
             self._state = _State.ENDED
             # If another connection has claimed the position, it stays with that one.
             self._proves_life = not self._is_saved
+            # The position is kept for minutes, and must not keep the connection in memory.
+            self._announce = _to_nobody
             self.keeper.ended(self)
 
     def drop(self) -> None:
@@ -210,3 +215,11 @@ class Resumption:
                 sent = max(self.progress.sent, self.progress.reached, self.acknowledged)
                 return Position(self.acknowledged, sent)
         return Position(self.acknowledged)
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _to_nobody(_resumption: Resumption) -> None:
+    """Announce nothing, because the connection has ended."""

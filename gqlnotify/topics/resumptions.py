@@ -82,7 +82,9 @@ class Resumptions(Keeper):
         if found is None:
             return False
         claimed, until = found
-        expired = await subscriber.rewind(claimed.position.acknowledged, redelivered_until=until)
+        acknowledged = claimed.position.acknowledged
+        expired = await subscriber.rewind(acknowledged, redelivered_until=until)
+        resumption.expired_at = acknowledged if expired else None
         metrics.auto_resumes.labels("expired" if expired else "resumed").inc()
         return True
 
@@ -92,9 +94,13 @@ class Resumptions(Keeper):
             return
         self._running[resumption.holder] = resumption
         self._renew_later()
-        resumption.progress = subscriber.progress = Progress(subscriber.position)
-        # The claim has saved the position, unless that has expired.
-        resumption.begin(self, subscriber.position, is_saved=subscriber.expired is None)
+        start = subscriber.position
+        if resumption.expired_at is not None:
+            # Until the client has acknowledged what tells it so, it must be told again.
+            start = min(start, resumption.expired_at)
+        resumption.progress = subscriber.progress = Progress(start)
+        subscriber.note_sent()
+        resumption.begin(self, start)
 
     @override
     def changed(self, resumption: Resumption) -> None:
@@ -125,6 +131,10 @@ class Resumptions(Keeper):
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.flush()
+        for each in self._claims:
+            # Its subscriber is closed.
+            if not each.found.done():
+                each.found.set_result(None)
         self.reset()
 
     def reset(self) -> None:
@@ -133,6 +143,9 @@ class Resumptions(Keeper):
             if stopped is not None:
                 stopped.cancel()
         self._work = self._renewal = None
+        for resumption in self._running.values():
+            # Its connection may end later.
+            resumption.keeper = None
         self._urgent = asyncio.Event()
         for known in (self._running, self._ended, self._changed, self._claims, self._flushes):
             known.clear()

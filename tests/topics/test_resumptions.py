@@ -1,9 +1,13 @@
 """Positions of clients: saved in time, found again, and never lost."""
 
 import asyncio
+import gc
+import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from uuid import uuid4
 
 import pytest
 from typing_extensions import override
@@ -89,6 +93,11 @@ class Client:
             self.subscriber.note_sent()
             taken.append((event.payload, self.subscriber.may_repeat(event)))
         return taken
+
+    def cut(self) -> None:
+        """End the connection."""
+        self.resumption.end()
+        self.subscriber.close()
 
     def _announce(self, _resumption: Resumption) -> None:
         self.announced += 1
@@ -225,15 +234,6 @@ async def test_a_server_that_lost_its_memory_gets_all_positions_again(
         assert [text for text, _ in await back.texts(1)] == [b'"missed"']
 
 
-async def test_a_client_whose_position_was_claimed_by_another_is_asked_whether_it_is_there(
-    topics: TopicManager,
-) -> None:
-    first = await Client(topics).connect()
-    await first.armed()
-    await Client(topics).connect()
-
-    await wait_until(lambda: first.announced == 2)
-
 async def test_saves_that_reach_other_servers_of_a_cluster_save_nothing_again(
     topics: TopicManager, store: Store
 ) -> None:
@@ -249,6 +249,15 @@ async def test_saves_that_reach_other_servers_of_a_cluster_save_nothing_again(
     assert [len(changes) for changes in store.saves] == [1, 1]
 
 
+async def test_a_client_whose_position_was_claimed_by_another_is_asked_whether_it_is_there(
+    topics: TopicManager,
+) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    await Client(topics).connect()
+
+    await wait_until(lambda: first.announced == 2)
+
 
 async def test_the_end_of_a_connection_proves_no_life(topics: TopicManager) -> None:
     # Another process may have claimed the position before this one notices the end.
@@ -258,6 +267,81 @@ async def test_the_end_of_a_connection_proves_no_life(topics: TopicManager) -> N
     client.resumption.end()
 
     assert not client.resumption.change().proves_life
+
+
+async def test_a_client_that_may_not_know_that_its_position_has_expired_is_told_again(
+    topics: TopicManager,
+) -> None:
+    first = await Client(topics).connect()
+    await first.armed()
+    first.cut()
+    for n in range(1001):
+        await topics.publish(TOPIC, str(n))
+
+    for _ in range(2):
+        unsure = await Client(topics).connect()
+        assert unsure.subscriber.expired
+        unsure.cut()
+    told = await Client(topics).connect()
+    told.resumption.acknowledge(told.subscriber.position)
+    told.cut()
+    await topics.publish(TOPIC, "missed")
+    last = await Client(topics).connect()
+    assert await last.texts(1) == [(b'"missed"', False)]
+
+
+async def test_an_ended_position_does_not_keep_its_connection_in_memory(
+    topics: TopicManager,
+) -> None:
+    client = await Client(topics).connect()
+    await client.armed()
+    resumption, connection = client.resumption, weakref.ref(client)
+    client.cut()
+    await topics.resumptions.flush()
+
+    del client
+    gc.collect()
+    assert connection() is None
+    assert resumption.change().position is not None
+
+
+def test_a_position_does_not_keep_its_document_and_variables_in_memory() -> None:
+    variables = {"text": "x" * 100_000}
+    tracemalloc.start()
+    try:
+        kept = [Resumption.of("alice", str(uuid4()), [variables], print) for _ in range(20)]
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert all(kept)
+
+
+async def test_closing_does_not_leave_a_client_waiting_for_its_position(store: Store) -> None:
+    broker = MemoryBroker()
+    broker.positions = store
+    topics = TopicManager(broker, settings=settings())
+    await topics.start()
+    store.down = True
+    connecting = asyncio.create_task(Client(topics).connect())
+    await wait_until(lambda: store.refusals)
+
+    await topics.close()
+    await asyncio.wait_for(connecting, PATIENCE)
+
+
+async def test_a_connection_may_end_after_its_topics_were_closed(store: Store) -> None:
+    broker = MemoryBroker()
+    broker.positions = store
+    topics = TopicManager(broker, settings=settings())
+    await topics.start()
+    client = await Client(topics).connect()
+    await client.armed()
+    await topics.close()
+    saves = len(store.saves)
+
+    client.cut()
+    await asyncio.sleep(0)
+    assert len(store.saves) == saves
 
 
 async def test_a_fault_of_the_broker_fails_one_operation_and_not_all_later_ones(

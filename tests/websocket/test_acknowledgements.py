@@ -244,6 +244,20 @@ async def test_a_client_that_was_away_too_long_is_told_and_goes_on_live(
         assert client.close_code is None
 
 
+async def test_a_client_that_is_cut_before_it_answers_is_told_again_that_it_was_away_too_long(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server):
+        await client.armed()
+    for n in range(1001):
+        await message_app.say(str(n))
+    client.answers = False
+    for _ in range(2):
+        async with client.connected(server):
+            await client.gets("CURSOR_EXPIRED")
+
+
 async def test_a_second_connection_with_the_same_id_does_not_hurt_the_first(
     server: str, message_app: MessageApp
 ) -> None:
