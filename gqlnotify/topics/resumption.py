@@ -74,7 +74,7 @@ class Resumption:
 
     __slots__ = (
         *("acknowledged", "expired_at", "holder", "id", "keeper", "key", "progress", "subject"),
-        *("_announce", "_identity", "_is_saved", "_proves_life", "_state"),
+        *("_announce", "_identity", "_proves_life", "_state"),
     )
 
     def __init__(
@@ -90,7 +90,6 @@ class Resumption:
         self.progress = Progress(self.acknowledged)
         self._identity = _hash(identity)
         self._announce = announce
-        self._is_saved = False
         self._proves_life = False
         self._state = _State.NEW
         self.keeper: Keeper | None = None
@@ -123,25 +122,16 @@ class Resumption:
         text = f"{self.subject}\0{topic}\0{self.id}\0{self._identity}"
         return _hash(text)[:_KEY_CHARACTERS]
 
-    def begin(self, keeper: Keeper, acknowledged: Cursor, *, is_saved: bool) -> None:
-        """Begin after `acknowledged`, whose position may be saved already."""
+    def begin(self, keeper: Keeper, acknowledged: Cursor) -> None:
+        """Begin after `acknowledged`, and tell the client. Its claim has saved this position."""
         self.keeper, self._state = keeper, _State.RUNNING
         self.acknowledged = acknowledged
-        self._is_saved, self._proves_life = is_saved, not is_saved
-        if is_saved:
-            self._announce(self)
-        else:
-            keeper.changed(self)
+        self._announce(self)
 
     @property
     def runs(self) -> bool:
         """Whether the operation has begun and not ended."""
         return self._state is _State.RUNNING
-
-    @property
-    def is_announced(self) -> bool:
-        """Whether the client may be told of its position: a reconnect would then find it."""
-        return self.runs and self._is_saved
 
     @property
     def awaits_acknowledgement(self) -> bool:
@@ -170,7 +160,7 @@ class Resumption:
         if self.keeper is not None and self.runs:
             self._state = _State.ENDED
             # If another connection has claimed the position, it stays with that one.
-            self._proves_life = not self._is_saved
+            self._proves_life = False
             # The position is kept for minutes, and must not keep the connection in memory.
             self._announce = _to_nobody
             self.keeper.ended(self)
@@ -186,15 +176,9 @@ class Resumption:
         proves_life, self._proves_life = self._proves_life, False
         return Change(self.key, self.holder, self._position(), proves_life)
 
-    def saved(self, *, missing: bool) -> None:
-        """Note the outcome of a save."""
-        if missing:
-            # Another connection has claimed the position. If the client still uses this one, its
-            # answer proves it, and the position is saved again.
-            self._announce(self)
-        elif not self._is_saved:
-            self._is_saved = True
-            self._announce(self)
+    def claimed_by_another(self) -> None:
+        """Ask the client whether it uses this connection: its answer saves the position again."""
+        self._announce(self)
 
     def save_again(self) -> None:
         """Save the position, even if the broker has forgotten it."""

@@ -240,7 +240,8 @@ class Resumptions(Keeper):
                 self._changed.setdefault(resumption.holder, resumption)
             raise
         for resumption in resumptions:
-            resumption.saved(missing=resumption.holder in saved.missing)
+            if resumption.holder in saved.missing:
+                resumption.claimed_by_another()
         self._look_at(saved.servers)
 
     def _look_at(self, servers: frozenset[str]) -> bool:
@@ -279,7 +280,7 @@ class Resumptions(Keeper):
             each.found.set_result((one, one.position.sent or heads[each.topic]))
             predecessor = self._running.get(one.predecessor)
             if predecessor is not None:
-                predecessor.saved(missing=True)
+                predecessor.claimed_by_another()
 
     async def _heads(
         self, waiting: Sequence[_Waiting], claimed: Sequence[Claimed | None]

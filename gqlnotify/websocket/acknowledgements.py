@@ -139,7 +139,7 @@ class Acknowledgements(Visited):
         news = {}
         for id_, resumption in self._resumptions.items():
             self._report(resumption)
-            if not resumption.is_announced:
+            if not resumption.runs:
                 continue
             reached = resumption.progress.reached
             if not resumption.awaits_acknowledgement:

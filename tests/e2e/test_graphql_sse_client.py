@@ -60,7 +60,7 @@ async def test_an_unchanged_client_with_a_single_connection_resumes(
     def resumptions() -> list[Resumption]:
         reserved = state.reservations._by_token.values()
         found = [each.resumption for one in reserved for each in one._operations.values()]
-        return [each for each in found if each is not None and each.is_announced]
+        return [each for each in found if each is not None and each.runs]
 
     async with patience(), running(app) as origin:
         options = {

@@ -59,7 +59,7 @@ class Store(MemoryPositions):
         self.claimed += 1
         await self.answers.wait()
         answer = await super().claim(claims, seconds)
-        return Answer(answer.claimed, self.server)
+        return Answer(answer.claimed, frozenset({self.server}))
 
     def forget(self) -> None:
         self._holders.clear()
@@ -482,3 +482,19 @@ async def _is_published(topics: TopicManager, text: str) -> bool:
     except BrokerUnavailable:
         return False
     return True
+
+
+@pytest.mark.processes
+async def test_positions_outlive_that_redis_is_flushed(own_redis: RedisServer) -> None:
+    topics = TopicManager(RedisBroker(own_redis.url), settings=settings())
+    async with topics.held_open():
+        first = await Client(topics).connect()
+        await first.armed()
+        first.resumption.end()
+        await topics.resumptions.flush()
+        own_redis.ask("FLUSHALL")
+        await topics.publish(TOPIC, "missed")
+
+        second = await Client(topics).connect()
+        with suppress(CursorExpired):
+            assert second.subscriber.expired or await second.texts(1)

@@ -1,7 +1,5 @@
--- Give each new holder the position of the holder that has got least far, or its own start. Return the
--- server, and for each key that position and that holder, or false if there is none.
-
-local life = ARGV[1]
+-- Give each new holder the position of the holder that has got least far, or its own start. Return
+-- what identifies the server's memory, and for each key that position and that holder, or false.
 
 -- Lua's numbers are exact for cursors: an epoch is in microseconds, below 2^53.
 local function is_before(one, other)
@@ -40,9 +38,9 @@ local function save(key, holder, position)
   return true
 end
 
-local reply = { string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') }
-for at, key in ipairs(KEYS) do
-  local new_holder, start = ARGV[at * 2], ARGV[at * 2 + 1]
+local reply = { memory() }
+for at, key in ipairs(keys) do
+  local new_holder, start = ARGV[at * 2 + 1], ARGV[at * 2 + 2]
   local holder, position, acknowledged = least(key)
   local saved = save(key, new_holder, acknowledged or start)
   -- A claim that is made again, because its reply was lost, finds its own holder.

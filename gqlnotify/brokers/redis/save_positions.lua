@@ -1,12 +1,9 @@
--- Save the positions of holders. Each key is a hash from holders to `<acknowledged> <sent>`, without
--- the second cursor if it is not known. Return the server, and the holders that were not saved
--- because another holder has claimed their position.
+-- Save the positions of holders. Return what identifies the server's memory, and the holders that were
+-- not saved because another holder has claimed their position.
 
-local life = ARGV[1]
-local reply = { string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') }
-
-for at, key in ipairs(KEYS) do
-  local holder, position, proves_life = ARGV[at * 3 - 1], ARGV[at * 3], ARGV[at * 3 + 1]
+local reply = { memory() }
+for at, key in ipairs(keys) do
+  local holder, position, proves_life = ARGV[at * 3], ARGV[at * 3 + 1], ARGV[at * 3 + 2]
   if position == '' then
     redis.call('HDEL', key, holder)
   elseif proves_life == '1' or redis.call('HEXISTS', key, holder) == 1 then

@@ -1,6 +1,6 @@
 """The scripts' arguments and replies, and the names of keys. Pure: no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
@@ -63,8 +63,8 @@ def _script(*names: str, first: str = "") -> Script:
 PUBLISH = _script("history", "publish", first="#!lua\n")
 HEAD, READ = _script("history", "head"), _script("history", "read")
 OLDEST, BEGIN = _script("history", "oldest"), _script("history", "begin")
-SAVE_POSITIONS = _script("save_positions", first="#!lua\n")
-CLAIM_POSITIONS = _script("claim_positions")
+SAVE_POSITIONS = _script("positions", "save_positions", first="#!lua\n")
+CLAIM_POSITIONS = _script("positions", "claim_positions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,10 @@ class Names:
         begun = () if self.clustered else (f"{self.prefix}:begun",)
         return *self.keys(topic), *begun
 
-    def position(self, key: str) -> str:
-        """Return the key of the positions of one operation."""
-        return f"{self.prefix}:position:{key}"
+    def positions(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Return the keys of positions and, except in a cluster, the marker."""
+        marker = () if self.clustered else (f"{self.prefix}:positions",)
+        return *(f"{self.prefix}:position:{key}" for key in keys), *marker
 
     def topic(self, channel: str) -> str:
         """Return the topic of a channel."""
@@ -131,8 +132,8 @@ def read(keys: tuple[str, ...], after: Cursor, limit: int, bounds: Bounds) -> Ca
 
 def save_positions(names: Names, changes: Sequence[Change], seconds: float) -> Call:
     """Call save_positions.lua."""
-    keys = tuple(names.position(change.key) for change in changes)
-    arguments: list[str | int] = [_lasting(seconds)]
+    keys = names.positions(change.key for change in changes)
+    arguments: list[str | int] = [_lasting(seconds), int(not names.clustered)]
     for change in changes:
         arguments += (change.holder, _text(change.position), int(change.proves_life))
     return Call(SAVE_POSITIONS, keys, tuple(arguments))
@@ -140,9 +141,9 @@ def save_positions(names: Names, changes: Sequence[Change], seconds: float) -> C
 
 def claim_positions(names: Names, claims: Sequence[Claim], seconds: float) -> Call:
     """Call claim_positions.lua."""
-    keys = tuple(names.position(claim.key) for claim in claims)
+    keys = names.positions(claim.key for claim in claims)
     holders = (each for claim in claims for each in (claim.holder, claim.start))
-    return Call(CLAIM_POSITIONS, keys, (_lasting(seconds), *holders))
+    return Call(CLAIM_POSITIONS, keys, (_lasting(seconds), int(not names.clustered), *holders))
 
 
 def _text(position: Position | None) -> str:
