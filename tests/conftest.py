@@ -21,11 +21,8 @@ _FRAMEWORKS = ("fastapi", "starlette", "strawberry-graphql", "graphql-core", "uv
 _STARTING_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
 hypothesis.settings.register_profile("dev", max_examples=25, deadline=None)
-hypothesis.settings.register_profile("ci", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
-hypothesis.settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
-)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 class _Processes:
