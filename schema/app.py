@@ -98,7 +98,7 @@ def create_app(
         settings=settings,
         lifespan=lifespan,
     )
-    plain = topic_router(topics, beside=graphql, publish=publish)
+    plain = topic_router(topics, graphql=graphql, publish=publish)
     # Never None: the settings contain a key, so the router requires tokens.
     assert graphql.revocations is not None
     checks = {

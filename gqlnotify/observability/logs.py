@@ -50,7 +50,7 @@ class QueryTokenFilter(logging.Filter):
 
 
 def hide_query_tokens() -> None:
-    """Keep tokens in addresses out of the logs of uvicorn, whoever configured its logging."""
+    """Keep tokens in addresses out of the logs of uvicorn, however its logging is configured."""
     for name in ("uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
         if not any(isinstance(each, QueryTokenFilter) for each in logger.filters):

@@ -55,7 +55,7 @@ def topic_router(
     topics: TopicManager,
     *,
     publish: Publish | None = None,
-    beside: HasAccess | None = None,
+    graphql: HasAccess | None = None,
     settings: Settings | None = None,
     authenticate: Authenticate | None = None,
     may: May = may,
@@ -72,25 +72,25 @@ def topic_router(
         publish: publishes what a client sends. By default the event is the JSON object
             `{"author": <subject>, "data": <what the client sent>}`. Pass your own function if your
             topics have types.
-        beside: a `GraphQLRouter` whose settings, hooks and limits apply. The connections of both
+        graphql: a `GraphQLRouter` whose settings, hooks and limits apply. The connections of both
             count together.
-        settings: without `beside`, the limits and the key for tokens; by default from the
+        settings: without `graphql`, the limits and the key for tokens; by default from the
             environment.
-        authenticate: without `beside`, replaces the check of the token. See `GraphQLRouter`.
-        may: without `beside`, replaces the decision about rights. See `GraphQLRouter`.
+        authenticate: without `graphql`, replaces the check of the token. See `GraphQLRouter`.
+        may: without `graphql`, replaces the decision about rights. See `GraphQLRouter`.
 
     Raises:
         ValueError: the key does not fit the algorithm, an allowed origin is not an origin, or
-            `beside` was passed together with settings or hooks.
+            `graphql` was passed together with settings or hooks.
     """
-    if beside is None:
+    if graphql is None:
         settings = settings or Settings()
         access = Access.of(topics, settings, authenticate, may)
         revocations = access.revocations
     else:
         _refuse_both(settings=settings, authenticate=authenticate)
         # The other router's lifespan follows the revocations.
-        access, revocations = beside._gqlnotify, None
+        access, revocations = graphql._gqlnotify, None
     hide_query_tokens()
     router = TopicRouter()
     router._gqlnotify = access
@@ -130,7 +130,7 @@ def topic_router(
 def _refuse_both(**arguments: Any) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
-        raise ValueError(f"topic_router takes {' and '.join(given)} from the router in `beside`")
+        raise ValueError(f"topic_router takes {' and '.join(given)} from the router in `graphql`")
 
 
 def _publisher(topics: TopicManager) -> Publish:

@@ -160,7 +160,7 @@ async def test_both_routers_count_the_connections_of_a_subject_together() -> Non
     graphql = GraphQLRouter(schema_of(), topics=topics, settings=settings)
     app = App(topics, FastAPI())
     app.app.include_router(graphql, prefix="/graphql")
-    app.app.include_router(topic_router(topics, beside=graphql))
+    app.app.include_router(topic_router(topics, graphql=graphql))
     async with running(app.app) as app.origin, app.client(token=token("alice")) as client:
         await client.ready()
         assert graphql._gqlnotify.connection_limits.connections == 1
@@ -170,8 +170,8 @@ async def test_both_routers_count_the_connections_of_a_subject_together() -> Non
 
 async def test_settings_and_another_router_are_not_mixed() -> None:
     graphql = GraphQLRouter(schema_of())
-    with pytest.raises(ValueError, match="settings from the router in `beside`"):
-        topic_router(TopicManager(), beside=graphql, settings=Settings())
+    with pytest.raises(ValueError, match="settings from the router in `graphql`"):
+        topic_router(TopicManager(), graphql=graphql, settings=Settings())
 
 
 async def test_a_hook_may_know_the_client_without_a_token() -> None:

@@ -305,38 +305,40 @@ async def test_a_server_that_stops_waits_for_the_last_pong_so_nothing_is_repeate
     message_app: MessageApp,
 ) -> None:
     client = StockClient()
-    async with AsyncExitStack() as connection:
-        async with running(application(message_app.locked()), ws=WebSocketProtocol) as origin:
-            await connection.enter_async_context(client.connected(origin))
-            await client.armed()
-            await message_app.say("last")
-            await client.gets("last")
-        await wait_until(lambda: client.close_code == 1012)
+    await _gets_the_last_event_of_a_server_that_stops(client, message_app)
+    await message_app.say("missed")
     # This process has drained, so its own class takes no more clients.
-    async with running(application(message_app.locked())) as origin:
-        await message_app.say("missed")
-        async with client.connected(origin):
-            await client.gets("missed")
+    async with (
+        running(application(message_app.locked())) as origin,
+        client.connected(origin),
+    ):
+        await client.gets("missed")
 
 
 async def test_a_client_that_owes_its_last_pong_does_not_hold_up_a_server_that_stops(
     message_app: MessageApp,
 ) -> None:
     client = StockClient()
-    async with AsyncExitStack() as connection:
-        async with running(application(message_app.locked()), ws=WebSocketProtocol) as origin:
-            await connection.enter_async_context(client.connected(origin))
-            await client.armed()
-            client.answers = False
-            await message_app.say("last")
-            await client.gets("last")
-        await wait_until(lambda: client.close_code == 1012)
+    await _gets_the_last_event_of_a_server_that_stops(client, message_app, answers=False)
     client.answers = True
     async with (
         running(application(message_app.locked())) as origin,
         client.connected(origin),
     ):
         await client.gets("again: last")
+
+
+async def _gets_the_last_event_of_a_server_that_stops(
+    client: StockClient, message_app: MessageApp, *, answers: bool = True
+) -> None:
+    async with AsyncExitStack() as connection:
+        async with running(application(message_app.locked()), ws=WebSocketProtocol) as origin:
+            await connection.enter_async_context(client.connected(origin))
+            await client.armed()
+            client.answers = answers
+            await message_app.say("last")
+            await client.gets("last")
+        await wait_until(lambda: client.close_code == 1012)
 
 
 async def test_an_argument_that_has_left_the_history_does_not_keep_a_client_from_resuming(
