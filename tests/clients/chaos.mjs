@@ -75,6 +75,13 @@ function follow(client, number, name) {
   subscribe();
 }
 
+/** Compares two cursors: numbers start from 1 again after Redis has lost its history, in a new epoch. */
+function isBefore(one, other) {
+  const [epoch, number] = one.split('-').map(Number);
+  const [otherEpoch, otherNumber] = other.split('-').map(Number);
+  return epoch === otherEpoch ? number < otherNumber : epoch < otherEpoch;
+}
+
 function followUnchanged(client, number, name) {
   const stream = streams[name];
   const say = (line) => print({ client: number, stream: name, ...line });
@@ -86,12 +93,11 @@ function followUnchanged(client, number, name) {
         if (errors?.[0].extensions?.code === 'CURSOR_EXPIRED') return say({ gap: true, cursor: extensions.cursor });
         if (errors) return say({ broken: errors });
         const event = stream.number(data);
-        const place = Number(extensions.cursor.split('-')[1]);
         if (seen.size === 0) {
           say({ begins: true });
-          first = place;
+          first = extensions.cursor;
         }
-        if (extensions.redelivered && (seen.has(event) || place < first)) return;
+        if (extensions.redelivered && (seen.has(event) || isBefore(extensions.cursor, first))) return;
         seen.add(event);
         say({ number: event, cursor: extensions.cursor });
       },
