@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Response
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIWebSocketRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -46,15 +46,9 @@ _OF_THE_SERVER = frozenset(
 _SAME_FOR_ALL = ("app", "router", "endpoint", "route", "root_path", _HANDLERS)
 _MADE_FOR_EACH = ("path_params", "fastapi")
 _KNOWN = _OF_THE_SERVER.union(_SAME_FOR_ALL, _MADE_FOR_EACH, STACKS)
-# Whether these match depends on nothing but the path.
-_ROUTES = frozenset(
-    {
-        "starlette.routing.Route",
-        "starlette.routing.WebSocketRoute",
-        "starlette.routing.Mount",
-        "fastapi.routing.APIRoute",
-        "fastapi.routing.APIWebSocketRoute",
-    }
+# By these, nothing but the path decides if a route matches a WebSocket.
+_MATCHES = frozenset(
+    route.matches for route in (Route, WebSocketRoute, Mount, APIRoute, APIWebSocketRoute)
 )
 # What `FastAPI.__call__` does for a WebSocket: telemetry, and what is in the scope.
 _CALLS = frozenset(
@@ -249,8 +243,14 @@ def _all_routes(router: _HasRoutes) -> Iterator[list[BaseRoute] | None]:
             if not same or not vars(included).keys().isdisjoint(_OVERRIDABLE):
                 yield None
             yield from _all_routes(included)
-        elif f"{type(route).__module__}.{type(route).__name__}" not in _ROUTES:
+        elif not _matches_by_path(route):
             yield None
+
+
+def _matches_by_path(route: BaseRoute) -> bool:
+    # A class of an application may handle requests in its own way, as long as it does not choose
+    # them in its own way.
+    return type(route).matches in _MATCHES and "matches" not in vars(route)
 
 
 def _dependency(dependant: Dependant, seen: set[Any] | None = None) -> _Dependency | None:

@@ -1,19 +1,24 @@
 """A handshake skips FastAPI's layers only if none of them has anything to do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 import strawberry
 from fastapi import APIRouter, Depends, FastAPI, Header, WebSocketException
 from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Host, Route, WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Host, Match, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -21,7 +26,10 @@ from gqlnotify import GraphQLRouter, Settings, add_cors
 from gqlnotify.connections import shortcut
 from gqlnotify.connections.shortcut import Shortcuts
 from gqlnotify.server.websocket import WebSocketProtocol
+from schema.app import create_app
+from schema.settings import TaskSettings
 from tests.e2e.raw import open_socket
+from tests.schema.client import SECRET, token
 from tests.servers import running
 
 pytestmark = [
@@ -140,6 +148,16 @@ class OwnRouter(APIRouter):
 class OwnRoute(Route):
     """Might match by the headers."""
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope)
+
+
+class CheckedRoute(APIRoute):
+    """Does something before each request, as FastAPI's documentation shows."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return super().get_route_handler()
+
 
 class Running(Watching):
     async def run(self, request: Any, context: Any = None, root_value: Any = None) -> Any:
@@ -195,6 +213,15 @@ def with_a_route_of_its_own(router: Watching) -> FastAPI:
     return app
 
 
+def with_a_patched_route(router: Watching) -> FastAPI:
+    app = FastAPI()
+    route = Route("/other", nothing)
+    route.matches = lambda scope: Route.matches(route, scope)  # type: ignore[method-assign]
+    app.router.routes.append(route)
+    app.include_router(router)
+    return app
+
+
 def with_a_host(router: Watching) -> FastAPI:
     app = FastAPI()
     app.router.routes.append(Host("other.example", app=Starlette()))
@@ -217,6 +244,7 @@ def with_an_override(router: Watching) -> FastAPI:
         with_a_router_of_its_own,
         with_middleware_on_the_router,
         with_a_route_of_its_own,
+        with_a_patched_route,
         with_a_host,
         with_an_override,
         lambda router: application(router, middleware=[Middleware(Passing)]),
@@ -230,6 +258,20 @@ def with_an_override(router: Watching) -> FastAPI:
 async def test_what_the_application_adds_is_not_skipped(build: Callable[[Any], FastAPI]) -> None:
     router = Watching()
     assert not await is_short_after_a_visit(build(router), router)
+
+
+async def test_a_route_class_that_only_handles_requests_leaves_the_shortcut_open() -> None:
+    router, checked = Watching(), APIRouter(route_class=CheckedRoute)
+    checked.add_api_route("/checked", nothing)
+    assert await is_short_after_a_visit(application(checked, router), router)
+
+
+async def test_the_task_service_has_a_shortcut(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/tasks.db"
+    app = create_app(TaskSettings(jwt_secret=SecretStr(SECRET), database_url=database))
+    async with served(app) as origin, open_socket(origin) as socket:
+        await socket.init({"Authorization": f"Bearer {token()}"})
+        assert is_short(app, {"path": "/graphql"})
 
 
 async def test_the_middleware_for_cors_is_skipped_because_it_ignores_websockets() -> None:
