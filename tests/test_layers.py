@@ -10,7 +10,17 @@ import gqlnotify
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"backoff", "callables", "cancellation", "codec", "deadline", "drain", "errors", "event"}
+    {
+        "backoff",
+        "callables",
+        "cancellation",
+        "clock",
+        "codec",
+        "deadline",
+        "drain",
+        "errors",
+        "event",
+    }
     | {
         "event_loop",
         "extras",

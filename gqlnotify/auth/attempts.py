@@ -4,11 +4,11 @@ A signature can't be guessed. The limit bounds the work of refusing tokens, and 
 """
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 
+from gqlnotify import clock
 from gqlnotify.errors import TooManyAttempts
 from gqlnotify.rate import Rate
 
@@ -38,7 +38,7 @@ class FailedAttempts:
         limit: int,
         *,
         max_addresses: int = MAX_ADDRESSES,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = clock.monotonic,
     ) -> None:
         self._limit = limit
         self._max_addresses = max_addresses

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import logging
-import time
 from typing import Any
 
 import httpx
 from jose.backends.base import Key
 from typing_extensions import override
 
+from gqlnotify import clock
 from gqlnotify.auth.keys import key_from_jwk
 from gqlnotify.errors import KeysUnavailable, Unauthenticated
 from gqlnotify.settings import is_loopback
@@ -86,11 +86,11 @@ class KeySet:
         return fitting[0] if len(fitting) == 1 else None
 
     def _is_stale(self) -> bool:
-        return self._keys is None or time.monotonic() - self._fetched_at > self._cache
+        return self._keys is None or clock.monotonic() - self._fetched_at > self._cache
 
     async def _fetch(self, *, wait: bool) -> None:
         if not self._is_fetching():
-            if time.monotonic() - self._tried_at < self._again:
+            if clock.monotonic() - self._tried_at < self._again:
                 return
             self._fetching = asyncio.create_task(self._refresh())
         if wait and self._fetching is not None:
@@ -114,9 +114,9 @@ class KeySet:
             reason = str(error) or type(error).__name__
             logger.warning("Could not fetch keys from %s: %s", self._url.host, reason)
         else:
-            self._keys, self._fetched_at, self._failing = keys, time.monotonic(), False
+            self._keys, self._fetched_at, self._failing = keys, clock.monotonic(), False
         finally:
-            self._tried_at = time.monotonic()
+            self._tried_at = clock.monotonic()
 
     async def _read(self) -> bytes:
         # No compression: a small response must not expand to a huge one. No redirects: only the

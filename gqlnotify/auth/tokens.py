@@ -1,7 +1,6 @@
 """Verifies tokens with python-jose, and signs tokens for tools and tests."""
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jose import jwt
 from jose.backends.base import Key
 
+from gqlnotify import clock
 from gqlnotify.auth.keys import LEAST_SECRET_BYTES, fitting_key
 from gqlnotify.auth.principal import Principal, principal_from
 from gqlnotify.errors import NotifyError, TokenExpired, TokenNotYetValid, Unauthenticated
@@ -107,7 +107,7 @@ class Rules:
         if self.require_exp and "exp" not in claims:
             raise Unauthenticated("The token is not valid")
         principal = principal_from(claims)
-        self._check_times(claims, time.time())
+        self._check_times(claims, clock.now())
         return principal
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> None:

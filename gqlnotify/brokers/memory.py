@@ -1,7 +1,6 @@
 """The in-process broker. The history of a topic is a bounded queue, lost when the process ends."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from itertools import islice
 
 from typing_extensions import override
 
+from gqlnotify import clock
 from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.brokers.memory_positions import MemoryPositions
 from gqlnotify.errors import CursorExpired
@@ -98,11 +98,11 @@ class MemoryBroker(Broker):
 
     @override
     async def publish(self, topic: str, payload: bytes, *, event_id: str | None = None) -> Cursor:
-        now = time.monotonic()
+        now = clock.monotonic()
         history = self._history(topic, now)
         if event_id is not None and event_id in history.by_id:
             return history.by_id[event_id]
-        event = Event(topic, history.head.next(), payload, event_id, time.time())
+        event = Event(topic, history.head.next(), payload, event_id, clock.now())
         history.append(event, now)
         if len(history.events) > history.bounds.length:
             history.drop_oldest()
@@ -118,22 +118,22 @@ class MemoryBroker(Broker):
     async def unsubscribe(self, topic: str) -> None:
         self._subscribed.discard(topic)
         if topic in self._histories:
-            self._histories[topic].touched = time.monotonic()
+            self._histories[topic].touched = clock.monotonic()
 
     @override
     async def head(self, topic: str) -> Cursor:
-        return self._history(topic, time.monotonic()).head
+        return self._history(topic, clock.monotonic()).head
 
     @override
     async def oldest(self, topic: str) -> Cursor:
-        history = self._history(topic, time.monotonic())
+        history = self._history(topic, clock.monotonic())
         return Cursor(history.head.epoch, history.before_first)
 
     @override
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         if topic not in self._histories:
             raise CursorExpired(f"{topic!r} has no history")
-        history = self._history(topic, time.monotonic())
+        history = self._history(topic, clock.monotonic())
         if after.epoch != history.head.epoch:
             raise CursorExpired(f"This cursor is from an earlier history of {topic!r}")
         if not history.before_first <= after.seq <= history.head.seq:
@@ -172,5 +172,5 @@ class MemoryBroker(Broker):
 
     def _new_epoch(self) -> int:
         # Never the same number twice: a cursor of one topic must not be valid for another.
-        self._last_epoch = max(int(time.time() * 1000), self._last_epoch + 1)
+        self._last_epoch = max(int(clock.now() * 1000), self._last_epoch + 1)
         return self._last_epoch

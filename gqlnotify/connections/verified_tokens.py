@@ -1,12 +1,12 @@
 """A cache of verified tokens: their next use needs no check of the signature."""
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from math import inf
 from typing import Any
 
+from gqlnotify import clock
 from gqlnotify.auth import Principal
 from gqlnotify.execution.cache import Cache
 from gqlnotify.settings import Settings
@@ -33,7 +33,7 @@ class VerifiedTokens:
         *,
         seconds: float = inf,
         max_bytes: int = MAX_BYTES,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = clock.now,
     ) -> None:
         self._seconds = seconds
         self._now = now

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
+from gqlnotify import clock
 from gqlnotify.auth import Viewer
 from gqlnotify.errors import TokenExpired, TokenRevoked
 from gqlnotify.execution.results import error_result
@@ -83,7 +83,7 @@ class _Validity:
 
     def _remaining(self) -> float | None:
         expires_at = None if self._viewer is None else self._viewer.principal.expires_at
-        return None if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()
+        return None if expires_at is None else (expires_at - clock.utc_now()).total_seconds()
 
 
 def _expired() -> TokenExpired:

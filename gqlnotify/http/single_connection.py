@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 from typing_extensions import override
 
-from gqlnotify import execution
+from gqlnotify import clock, execution
 from gqlnotify.auth import Viewer, current_viewer
 from gqlnotify.connections.asgi_adapter import asgi_transport
 from gqlnotify.connections.reservations import Reservation, Text
@@ -165,7 +164,7 @@ def _has_ended(viewer: Viewer | None, watch: execution.Watch) -> bool:
         watch(viewer, _nothing)()
     except TokenRevoked:
         return True
-    return expires_at is not None and expires_at <= datetime.now(UTC)
+    return expires_at is not None and expires_at <= clock.utc_now()
 
 
 def _nothing() -> None:

@@ -7,13 +7,13 @@ each process on a machine serves the metrics of all of them.
 
 import asyncio
 import os
-import time
 from collections import Counter as Sums
 from collections.abc import Iterator, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
+from gqlnotify import clock
 from gqlnotify.event_loop import OnePerLoop
 from gqlnotify.extras import MissingExtra
 from gqlnotify.observability.prometheus import DIRECTORY, Counter, Gauge, Histogram, exposition
@@ -140,7 +140,7 @@ class DeliveryCounter(OnePerLoop):
     def _count(self) -> None:
         delivered(self._messages, self._size)
         executions_saved.inc(self._saved)
-        now = time.time()
+        now = clock.now()
         for then in self._published_at:
             # The clock of the broker's machine may be ahead of ours.
             publish_to_write.observe(max(now - then, 0.0))

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
+from gqlnotify import clock
 from gqlnotify.auth import Principal, viewing
 from gqlnotify.errors import (
     BrokerUnavailable,
@@ -54,7 +54,7 @@ class Revocation(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
-    at: float = Field(default_factory=time.time, allow_inf_nan=False)
+    at: float = Field(default_factory=clock.now, allow_inf_nan=False)
     subject: str | None = Field(default=None, min_length=1)
     token_id: str | None = Field(
         default=None, min_length=1, validation_alias="tokenId", serialization_alias="tokenId"
@@ -81,7 +81,7 @@ class Revoked:
         now: The clock, in seconds since 1970.
     """
 
-    def __init__(self, longest: float, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, longest: float, *, now: Callable[[], float] = clock.now) -> None:
         self._longest = longest
         self._now = now
         # Subject -> the time of its revocation; token id -> the end of its revocation.
@@ -244,7 +244,7 @@ class Revocations(metrics.Sampled):
             BrokerUnavailable: Nothing was revoked, or it is unknown whether it was.
         """
         revocation = Revocation(subject=subject, token_id=token_id, until=expires_at)
-        if expires_at is not None and expires_at + CLOCK_SKEW < time.time():
+        if expires_at is not None and expires_at + CLOCK_SKEW < clock.now():
             raise ValueError("expires_at has passed: it is the token's exp, in seconds since 1970")
         if not self._topics.durable:
             logger.warning(
@@ -411,6 +411,6 @@ class Revocations(metrics.Sampled):
 def _outlives(principal: Principal, longest: float) -> bool:
     if principal.expires_at is None:
         return False
-    latest = time.time() + CLOCK_SKEW
+    latest = clock.now() + CLOCK_SKEW
     born = latest if principal.issued_at is None else min(principal.issued_at, latest)
     return principal.expires_at.timestamp() > born + longest

@@ -1,11 +1,11 @@
 """Limits the new topics that a subject may ask for. Pure, except for the clock."""
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from gqlnotify import clock
 from gqlnotify.errors import TooManyTopics
 from gqlnotify.observability import metrics
 from gqlnotify.rate import Rate
@@ -32,7 +32,7 @@ class TopicBudget:
         limit: int,
         *,
         max_known: int = MAX_KNOWN,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = clock.monotonic,
     ) -> None:
         self._limit = limit
         self._max_known = max_known

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 
+from gqlnotify import clock
 from gqlnotify.auth import Viewer, find_token, renewed, view_as
 from gqlnotify.connections.access import Access
 from gqlnotify.errors import ConnectionClosed, NotifyError, TokenExpired, TokenRevoked
@@ -83,7 +83,7 @@ class Session:
             self._expiry.cancel()
         expires_at = None if self.viewer is None else self.viewer.principal.expires_at
         if expires_at is not None:
-            remaining = (expires_at - datetime.now(UTC)).total_seconds()
+            remaining = (expires_at - clock.utc_now()).total_seconds()
             self._expiry = self._connection.after(remaining, self._expired)
         self._stop_watching()
         self._unwatch = self._access.watch(self.viewer, self._revoked)

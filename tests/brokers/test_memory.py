@@ -126,7 +126,7 @@ async def test_a_topic_is_kept_for_a_while_after_its_last_subscriber_left() -> N
 async def test_a_clock_that_stands_still_makes_no_epoch_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gqlnotify.brokers.memory.time.time", lambda: 1.0)
+    monkeypatch.setattr("gqlnotify.clock.time.time", lambda: 1.0)
     broker = MemoryBroker()
 
     assert [await broker.head(t) for t in "abc"] == [Cursor(1000 + n, 0) for n in range(3)]

@@ -268,7 +268,7 @@ async def test_topics_of_the_same_name_in_two_managers_are_different(
 ) -> None:
     # Both histories begin at the same time, so their cursors are the same.
     now = time()
-    monkeypatch.setattr("gqlnotify.brokers.memory.time.time", lambda: now)
+    monkeypatch.setattr("gqlnotify.clock.time.time", lambda: now)
     settings = Settings(broker_url="memory://", topic_linger=0)
     managers = {"alice": TopicManager(settings=settings), "bob": TopicManager(settings=settings)}
     stage.choose = lambda info: managers[name_of(info)].subscribe(stage.notes)
