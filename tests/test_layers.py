@@ -38,7 +38,8 @@ LAYERS = [
     {"websocket", "http"},
     {"router", "plain"},
     {"server"},
-    {"cli"},
+    {"cli", "testing"},
+    {"pytest_plugin"},
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

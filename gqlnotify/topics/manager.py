@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 from typing_extensions import override
 
@@ -41,6 +42,9 @@ class TopicManager(metrics.Sampled):
     shows at startup, and closes it at shutdown.
     """
 
+    known: ClassVar["WeakSet[TopicManager]"] = WeakSet()
+    """The managers of this process, for tests."""
+
     def __init__(self, broker: Broker | None = None, *, settings: Settings | None = None) -> None:
         """Use `broker`, or create the one that the settings (or the environment) name.
 
@@ -65,6 +69,7 @@ class TopicManager(metrics.Sampled):
         self._closed_in: asyncio.AbstractEventLoop | None = None
         self._holders = 0
         self._guarded = False
+        self.known.add(self)
 
     def guard(self) -> None:
         """Refuse `publish_sync` from threads that have no viewer in their context.
@@ -77,6 +82,38 @@ class TopicManager(metrics.Sampled):
     def durable(self) -> bool:
         """Whether the topics outlive this process."""
         return self._broker.durable
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the manager was made with."""
+        return self._settings
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the manager has started, in an event loop that runs."""
+        return self._started and self._loop is not None and self._loop.is_running()
+
+    @property
+    def readers(self) -> Mapping[str, int]:
+        """How many subscribers each topic has in this process."""
+        return {name: len(topic.subscribers) for name, topic in self._live_topics.items()}
+
+    def exchange_broker(self, broker: Broker) -> Broker:
+        """Use `broker` from the next start on, and return the former one. For tests.
+
+        Raises:
+            RuntimeError: The manager is running.
+        """
+        if self.is_running:
+            raise RuntimeError("A running TopicManager can't exchange its broker: close it first")
+        if self._loop is not None and not self._loop.is_closed():
+            self._end_subscriptions()
+        self._live_topics.clear()
+        self.resumptions.reset()
+        former, self._broker = self._broker, broker
+        self.resumptions = Resumptions(broker, self._settings)
+        self._loop, self._started, self._closed_in = None, False, None
+        return former
 
     async def start(self) -> None:
         """Connect to the broker, if it is not connected yet. This also reopens a closed manager.
@@ -128,11 +165,7 @@ class TopicManager(metrics.Sampled):
         may still publish.
         """
         metrics.unwatch(self)
-        for live_topic in list(self._live_topics.values()):
-            for subscriber in list(live_topic.subscribers):
-                subscriber.close()
-            live_topic.cancel()
-        self._live_topics.clear()
+        self._end_subscriptions()
         # A start that is in progress has to finish first, or the broker would stay open.
         async with self._starting:
             if self._started:
@@ -140,6 +173,13 @@ class TopicManager(metrics.Sampled):
             self._loop, self._started = None, False
             self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
+
+    def _end_subscriptions(self) -> None:
+        for live_topic in list(self._live_topics.values()):
+            for subscriber in list(live_topic.subscribers):
+                subscriber.close()
+            live_topic.cancel()
+        self._live_topics.clear()
 
     async def check(self) -> None:
         """Check that the broker accepts and delivers events. Use this in a readiness probe.

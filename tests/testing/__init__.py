@@ -1,0 +1,1 @@
+"""The test kit, tested as its users use it."""
