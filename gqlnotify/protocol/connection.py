@@ -182,8 +182,10 @@ class ServerConnection:
         """Send the client a ping. Its pong acknowledges the events up to `cursors`, if any."""
         if self.state is State.CLOSED:
             return []
-        payload = None if cursors is None else self._pings.ping(cursors)
-        return [Send(messages.ping(payload))]
+        if cursors is None:
+            self._pings.plain_ping()
+            return [Send(messages.ping())]
+        return [Send(messages.ping(self._pings.ping(cursors)))]
 
     def next(self, id_: str, result: Json) -> list[Command]:
         """Send one result, unless the operation has ended."""

@@ -17,11 +17,12 @@ _MAX_UNANSWERED = 1000
 class Pings:
     """The pings of one connection that were not answered yet."""
 
-    __slots__ = ("_count", "_echoes", "_trusts_bare_pongs", "_unanswered")
+    __slots__ = ("_count", "_echoes", "_plain", "_trusts_bare_pongs", "_unanswered")
 
     def __init__(self) -> None:
         self._count = 0
         self._unanswered: list[tuple[int, dict[str, Cursor]]] = []
+        self._plain = 0
         self._echoes = False
         self._trusts_bare_pongs = True
 
@@ -39,6 +40,10 @@ class Pings:
             self._trusts_bare_pongs = False
         self._unanswered.append((self._count, dict(cursors)))
         return {_MEMBER: {"ack": self._count, "cursors": cursors}}
+
+    def plain_ping(self) -> None:
+        """Note a ping without cursors. Its pong has no payload and acknowledges nothing."""
+        self._plain += 1
 
     def pong(self, payload: Json | None) -> Mapping[str, Cursor]:
         """Return what a pong acknowledges. It is what our ping said, never what the pong says."""
@@ -65,6 +70,9 @@ class Pings:
         return number
 
     def _oldest(self) -> int:
+        if self._plain:
+            self._plain -= 1
+            return 0
         if not self._unanswered:
             # "The Pong message can be sent at any time": this client does so without a ping.
             self._trusts_bare_pongs = False

@@ -84,6 +84,15 @@ def test_a_client_that_sends_pongs_without_a_ping_acknowledges_nothing_with_them
     assert pings.pong(None) == {}
 
 
+def test_a_pong_that_answers_a_plain_ping_is_not_unasked() -> None:
+    pings = Pings()
+    pings.plain_ping()
+    assert pings.pong(None) == {}
+    pings.ping({"a": FIRST})
+
+    assert pings.pong(None) == {"a": FIRST}
+
+
 def test_an_operation_that_has_ended_is_not_acknowledged() -> None:
     pings = Pings()
     ping = pings.ping({"a": FIRST, "b": FIRST})
