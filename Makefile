@@ -18,7 +18,7 @@ PROCESSES := 4
 # Else each of the hundreds of servers that the tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos clients rolling soak fuzz conformance bench check fmt cov clean
+.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos clients rolling soak fuzz conformance conformance-resume bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -117,6 +117,11 @@ fuzz: install  ## Send what no honest client does, and count what comes of it (S
 
 conformance: install  ## Run all of Autobahn's cases against our WebSocket class and uvicorn's own
 	$(BIN)/python -m tests.conformance
+
+conformance-resume: install  ## Check a server against docs/spec.md (URL, TOKEN, OTHER_TOKEN, CONTRACT, CHECKS, JSON=1)
+	$(BIN)/python -m tests.conformance.resume $(if $(URL),--url '$(URL)') $(if $(CONTRACT),--contract '$(CONTRACT)') \
+		$(if $(TOKEN),--token '$(TOKEN)') $(if $(OTHER_TOKEN),--other-token '$(OTHER_TOKEN)') \
+		$(if $(BROKER),--broker '$(BROKER)') $(if $(CHECKS),--checks $(CHECKS)) $(if $(JSON),--json)
 
 bench: install  ## Measure this server and others side by side (writes benchmarks/RESULTS.md)
 	$(BIN)/python -m benchmarks

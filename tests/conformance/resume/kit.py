@@ -1,0 +1,217 @@
+"""What a check works with: streams of events to publish to, and clients of each transport."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.conformance.resume.contract import Contract, Viewer, filled
+from tests.conformance.resume.results import Failure, Result, Results, Skip, expect
+from tests.conformance.resume.single_connection import SharedStream, shared_stream
+from tests.conformance.resume.streams import EVENT_STREAM, MULTIPART, Events, Parts, reading
+from tests.conformance.resume.websocket import Socket, open_socket
+
+_BETWEEN_PROBES = 0.05
+
+
+class Topic:
+    """A stream of events. If the contract has a topic, each check has one of its own."""
+
+    def __init__(self, kit: "Kit") -> None:
+        self._kit = kit
+        self._name = f"conformance-{uuid4().hex[:12]}"
+        self._published: list[str] = []
+
+    def payload(self, after: Any = None, **more: Any) -> dict[str, Any]:
+        """Return the request of a subscription."""
+        request = filled(self._kit.contract.subscription, topic=self._name)
+        return {**request, **({} if after is None else {"extensions": {"after": after}}), **more}
+
+    async def publish(self) -> str:
+        """Publish an event, and return the value by which it is recognised."""
+        value = f"{self._name}-{len(self._published) + 1}"
+        self._published.append(value)
+        await self._kit.publish(topic=self._name, value=value)
+        return value
+
+    def told(self, results: Iterable[Result]) -> list[str]:
+        """Return what each result says: the event's value, or the code of an error.
+
+        That of an event that the client may have received before begins with `again: `.
+        """
+        return [self._told(each) for each in results]
+
+    def _told(self, result: Result) -> str:
+        value = next((text for text in result.values if text in self._published), None)
+        if value is None:
+            return ", ".join(map(str, result.codes)) or f"no event: {dict(result.payload)}"
+        return f"again: {value}" if result.is_marked else value
+
+    async def heard(self, results: Results) -> Result:
+        """Publish until `results` gets it: the subscription has begun. Return the last result."""
+        probing = asyncio.create_task(self._probe())
+        try:
+            await results.next("the first event of a new subscription")
+        finally:
+            probing.cancel()
+            await asyncio.wait([probing])
+        return (await results.until(await self.publish()))[-1]
+
+    async def _probe(self) -> None:
+        while True:
+            await self.publish()
+            await asyncio.sleep(_BETWEEN_PROBES)
+
+
+class Kit:
+    """The server under test, and how to reach it.
+
+    Args:
+        contract: what is known about the server.
+        patience: how long anything may take, in seconds.
+        settle: how long the server may take to notice that a connection was cut, in seconds.
+    """
+
+    def __init__(self, contract: Contract, *, patience: float = 10, settle: float = 0.1) -> None:
+        self.contract = contract
+        self.patience = patience
+        self.settle = settle
+        self.http = httpx.AsyncClient(
+            headers=contract.viewer.headers,
+            timeout=patience,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None),
+            # Each client would read all certificate authorities.
+            verify=contract.url.startswith("https:"),
+        )
+        self._expired: asyncio.Task[tuple[Topic, str]] | None = None
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self._expired is not None:
+            self._expired.cancel()
+            await asyncio.wait([self._expired])
+        await self.http.aclose()
+
+    def topic(self) -> Topic:
+        """Return a stream of events for one check."""
+        return Topic(self)
+
+    async def publish(self, **values: str) -> None:
+        """Publish one event.
+
+        Raises:
+            Failure: the server refuses it.
+        """
+        request = filled(self.contract.publish, url=self.contract.url, **values)
+        if "query" in request:
+            request = {"json": request}
+        url, method = request.pop("url", self.contract.url), request.pop("method", "POST")
+        try:
+            answer = await self.http.request(method, url, **request)
+        except httpx.HTTPError as error:
+            raise Failure("an answer to the request that publishes", repr(error)) from None
+        refused = not answer.is_success or '"errors"' in answer.text
+        expect(not refused, "an event is published", f"{answer.status_code}: {answer.text[:300]}")
+
+    def socket(self, viewer: Viewer | None = None) -> AbstractAsyncContextManager[Socket]:
+        """Connect over WebSocket."""
+        return open_socket(self.contract, viewer or self.contract.viewer, self.patience)
+
+    async def stop(self) -> None:
+        """Ask the server to stop, with the contract's command."""
+        assert self.contract.stop is not None
+        process = await asyncio.create_subprocess_exec(*self.contract.stop)
+        expect(await process.wait() == 0, "the command `stop` succeeds", self.contract.stop)
+
+    async def pause(self) -> None:
+        """Give the server time to notice that a connection has ended."""
+        await asyncio.sleep(self.settle)
+
+    @asynccontextmanager
+    async def events(
+        self, payload: Mapping[str, Any], *, last_event_id: str | None = None
+    ) -> AsyncIterator[Events]:
+        """Subscribe as an `EventSource` does: with GET. Extensions are sent with POST."""
+        headers = {"accept": EVENT_STREAM}
+        if last_event_id is not None:
+            headers["last-event-id"] = last_event_id
+        if "extensions" in payload:
+            request = self._request("POST", headers, json=payload)
+        else:
+            request = self._request("GET", headers, params=_parameters(payload))
+        events = Events(self.patience)
+        async with reading(self.http, request, events, EVENT_STREAM):
+            yield events
+
+    @asynccontextmanager
+    async def parts(self, payload: Mapping[str, Any]) -> AsyncIterator[Parts]:
+        """Subscribe with a multipart response."""
+        request = self._request("POST", {"accept": MULTIPART}, json=payload)
+        parts = Parts(self.patience)
+        async with reading(self.http, request, parts, "multipart/mixed"):
+            yield parts
+
+    def shared_stream(self) -> AbstractAsyncContextManager[SharedStream]:
+        """Reserve a stream of the single connection mode, and open it."""
+        return shared_stream(self.http, self.contract.url, self.patience)
+
+    def subscribed(
+        self, transport: str, payload: Mapping[str, Any]
+    ) -> AbstractAsyncContextManager[Results]:
+        """Subscribe over any transport."""
+        ways: Mapping[str, Callable[..., AbstractAsyncContextManager[Results]]] = {
+            "websocket": self._over_websocket,
+            "sse": self.events,
+            "multipart": self.parts,
+            "single-connection": self._over_shared_stream,
+        }
+        return ways[transport](payload)
+
+    @asynccontextmanager
+    async def _over_websocket(self, payload: Mapping[str, Any]) -> AsyncIterator[Results]:
+        async with self.socket() as socket:
+            yield await socket.subscribe(payload)
+
+    @asynccontextmanager
+    async def _over_shared_stream(self, payload: Mapping[str, Any]) -> AsyncIterator[Results]:
+        async with self.shared_stream() as stream:
+            yield await stream.subscribe(payload)
+
+    async def expired(self) -> tuple[Topic, str]:
+        """Return a cursor that has expired, and its topic. All checks share one.
+
+        Raises:
+            Skip: the contract does not say how many events that takes.
+        """
+        if self.contract.expires_after is None:
+            raise Skip("the contract has no `expires_after`")
+        if self._expired is None:
+            self._expired = asyncio.create_task(self._expire(self.contract.expires_after))
+        return await asyncio.shield(self._expired)
+
+    async def _expire(self, count: int) -> tuple[Topic, str]:
+        topic = self.topic()
+        transport = min(self.contract.transports)
+        async with self.subscribed(transport, topic.payload()) as results:
+            old = await topic.heard(results)
+        for _ in range(count):
+            await topic.publish()
+        return topic, str(old.cursor)
+
+    def _request(self, method: str, headers: Mapping[str, str], **content: Any) -> httpx.Request:
+        timeout = httpx.Timeout(self.patience, read=None)
+        return self.http.build_request(
+            method, self.contract.url, headers=headers, timeout=timeout, **content
+        )
+
+
+def _parameters(payload: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in payload.items()
+    }
