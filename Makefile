@@ -10,6 +10,7 @@ ASSETS := gqlnotify/http/assets
 ROUNDS := 20
 CUTS := 100
 MINUTES := 20
+SEEDS := 1000
 COMPAT := .venv-compat
 COMPAT_TESTS := $(addprefix tests/,connections execution http server websocket test_drop_in.py test_frameworks.py) $(wildcard tests/test_router*.py)
 SECONDS := 60
@@ -18,7 +19,7 @@ PROCESSES := 4
 # Else each of the hundreds of servers that the tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos clients rolling soak fuzz conformance conformance-resume bench check fmt cov clean
+.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos simulate clients rolling soak fuzz conformance conformance-resume bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -99,6 +100,9 @@ $(COMPAT)/newest/.installed: pyproject.toml
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+simulate: install  ## Run processes, Redis and clients in virtual time, with faults from each seed (SEEDS=1000)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 clients: install $(CLIENTS)/node_modules/.installed $(CLIENTS)/matrix/node_modules/.installed  ## See what each client loses (writes the table of docs/clients.md; CUTS=100)
 	$(BIN)/python -m tests.matrix --cuts $(CUTS)

@@ -5,15 +5,16 @@ messages in order, so its pong acknowledges the events before the ping.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from typing_extensions import override
 
+from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor
 from gqlnotify.event_loop import Rounds, Visited
 from gqlnotify.protocol.connection import ServerConnection
-from gqlnotify.protocol.messages import Subscribe
+from gqlnotify.protocol.messages import Json, Subscribe
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.shared_operation import SharedOperation
@@ -98,6 +99,19 @@ class Acknowledgements(Visited):
         if resumption is not None:
             resumption.drop()
 
+    def conclude(self, id_: str, errors: Sequence[Json]) -> None:
+        """Note that the operation ends with these errors.
+
+        If they say that events are missing, the position stays. The connection may be lost before
+        they arrive. The client then comes back and is told again.
+        """
+        resumption = self._resumptions.get(id_)
+        if resumption is not None and any(map(_tells_a_gap, errors)):
+            del self._resumptions[id_]
+            resumption.end()
+        else:
+            self.drop(id_)
+
     def settle(self, operation: SharedOperation) -> None:
         """Note how far `operation` has got, before it leaves its group."""
         resumption = self._resumptions.get(operation.id)
@@ -163,3 +177,8 @@ class Acknowledgements(Visited):
     def _ping(self, cursors: Mapping[str, Cursor]) -> None:
         for command in self._protocol.ping(cursors):
             self._connection.send_now(command.message)
+
+
+def _tells_a_gap(error: Json) -> bool:
+    extensions = error.get("extensions")
+    return isinstance(extensions, dict) and extensions.get("code") == CursorExpired.code

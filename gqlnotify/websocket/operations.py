@@ -151,7 +151,7 @@ class Operations(Owner, metrics.Sampled):
             errors = [InternalError("An operation failed").formatted()]
         if errors is not None and self._runs(id_):
             del self._running[id_]
-            self.acknowledgements.drop(id_)
+            self.acknowledgements.conclude(id_, errors)
             await self._send_terminal(id_, errors)
 
     async def _send_terminal(self, id_: str, errors: Sequence[Json]) -> None:
@@ -251,7 +251,7 @@ class Operations(Owner, metrics.Sampled):
     def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
         if self._running.get(operation.id) is operation:
             del self._running[operation.id]
-            self.acknowledgements.drop(operation.id)
+            self.acknowledgements.conclude(operation.id, errors)
             self._connection.spawn(self._send_terminal(operation.id, errors))
 
     def _runs(self, id_: str) -> bool:

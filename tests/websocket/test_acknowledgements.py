@@ -258,6 +258,21 @@ async def test_a_client_that_is_cut_before_it_answers_is_told_again_that_it_was_
             await client.gets("CURSOR_EXPIRED")
 
 
+async def test_a_client_whose_stream_ended_at_a_gap_is_told_again_when_it_comes_back(
+    server: str, message_app: MessageApp
+) -> None:
+    client = StockClient()
+    async with client.connected(server):
+        await client.armed()
+        # The history is lost, and another one begins.
+        message_app.topics._broker._histories.clear()  # type: ignore[attr-defined]
+        await message_app.say("after the gap")
+        await wait_until(lambda: client.errors)
+    # As if the connection had been lost before the error arrived.
+    async with client.connected(server):
+        await client.gets("CURSOR_EXPIRED")
+
+
 async def test_a_second_connection_with_the_same_id_does_not_hurt_the_first(
     server: str, message_app: MessageApp
 ) -> None:

@@ -1,0 +1,85 @@
+"""The application that every simulated process serves: rooms with numbered messages.
+
+The schema is made once. Its resolvers use the topics of the process whose event loop runs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import strawberry
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, current_principal
+from tests.e2e.conftest import SECRET
+
+
+@strawberry.type
+class Message:
+    number: int
+
+
+ROOMS = Topic("rooms.<name>", Message)
+NAMES = ("red", "blue")
+
+
+def room(name: str) -> Topic[Message]:
+    return ROOMS(name=name)
+
+
+def _topics() -> TopicManager:
+    loop: Any = asyncio.get_running_loop()
+    topics: TopicManager = loop.topics
+    return topics
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    async def cursor(self, name: str) -> str:
+        return await _topics().cursor(room(name))
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def shared(self, name: str) -> AsyncIterator[Message]:
+        return _topics().subscribe(room(name))
+
+    @strawberry.subscription
+    async def mine(self, name: str) -> AsyncIterator[str]:
+        return (
+            _topics()
+            .subscribe(room(name), per_viewer=True)
+            .map(lambda message, event: f"{current_principal().subject} {message.number}")
+        )
+
+
+DOCUMENTS = {
+    "shared": "subscription ($name: String!) { shared(name: $name) { number } }",
+    "mine": "subscription ($name: String!) { mine(name: $name) }",
+}
+CURSOR = "query ($name: String!) { cursor(name: $name) }"
+SCHEMA = strawberry.Schema(Query, subscription=Subscription)
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(
+        broker_url="redis://simulated",
+        broker_timeout=2,
+        broker_wait=60,
+        jwt_secret=SecretStr(SECRET),
+        ping_interval=5,
+        ping_timeout=5,
+        ack_interval=0.5,
+        drain_window=1,
+        **changes,
+    )
+
+
+def create_app(settings: Settings) -> tuple[FastAPI, TopicManager]:
+    topics = TopicManager(settings=settings)
+    app = FastAPI()
+    app.include_router(GraphQLRouter(SCHEMA, topics=topics, settings=settings), prefix="/graphql")
+    return app, topics

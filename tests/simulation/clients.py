@@ -1,0 +1,278 @@
+"""Simulated clients. Each follows one operation over all of its connections, until it stops."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from tests.e2e.tokens import token
+from tests.simulation.application import CURSOR, DOCUMENTS
+from tests.simulation.determinism import CLOCK
+from tests.simulation.history import Began, Entry, Got, Told
+from tests.simulation.network import End, Link
+from tests.simulation.process import Process
+from tests.simulation.world import SimulatedLoop, World
+
+_LATENCY = (1e-4, 2e-2)
+_RETRY_SECONDS = (0.05, 1.5)
+_PATIENCE_SECONDS = 15.0
+GOING_AWAY = 1012
+_URI = parse_uri("ws://simulated/graphql")
+
+
+class Closed(Exception):
+    """The connection has ended."""
+
+
+class Socket:
+    """A WebSocket to a process: the client's half of it, an `asyncio.Protocol`."""
+
+    def __init__(self) -> None:
+        self.transport: End
+        self._protocol = ClientProtocol(
+            _URI, subprotocols=[Subprotocol("graphql-transport-ws")], max_size=None
+        )
+        self._inbox: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._is_open = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: End) -> None:
+        self.transport = transport
+
+    async def open(self) -> None:
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        await self._is_open
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Response):
+                self._answered(event)
+            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                self._inbox.put_nowait(json.loads(bytes(event.data)))
+        self._flush()
+
+    def _answered(self, response: Response) -> None:
+        if not self._is_open.done() and response.status_code == 101:
+            self._is_open.set_result(None)
+
+    def send(self, message: dict[str, Any]) -> None:
+        with suppress(Exception):
+            self._protocol.send_text(json.dumps(message).encode())
+            self._flush()
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next message.
+
+        Raises:
+            Closed: The connection has ended.
+        """
+        message = await self._inbox.get()
+        if message is None:
+            raise Closed
+        return message
+
+    @property
+    def close_code(self) -> int | None:
+        close = self._protocol.close_rcvd
+        return None if close is None else close.code
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            else:
+                self.transport.close()
+
+    def eof_received(self) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inbox.put_nowait(None)
+        if not self._is_open.done():
+            self._is_open.set_exception(Closed())
+
+
+class Client:
+    """A client of one operation.
+
+    Args:
+        world, loop: Where it runs.
+        name: Its name and its subject.
+        room: What it follows.
+        kind: The field that it subscribes to.
+        resumes: Whether it sends cursors. If not, it is a stock client: it keeps the id of its
+            operation and echoes pings.
+        processes: Returns the processes that it may connect to.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        loop: SimulatedLoop,
+        name: str,
+        *,
+        room: str,
+        kind: str,
+        resumes: bool,
+        processes: Callable[[], list[Process]],
+    ) -> None:
+        self.name, self.room, self.kind, self.resumes = name, room, kind, resumes
+        self.log: list[Entry] = []
+        self.link: Link | None = None
+        self.socket: Socket | None = None
+        self.stopped = False
+        self.failures: list[str] = []
+        self._world, self._loop, self._processes = world, loop, processes
+        self._id = str(uuid4())
+        self._cursor: str | None = None
+        self._armed = False
+        self._process: Process | None = None
+        self.task = loop.start(self._run())
+        # A bug of this client must not look like a client that waits.
+        self.task.add_done_callback(lambda task: task.result())
+
+    def stop(self) -> None:
+        """End the operation and the connection."""
+        self.stopped = True
+        if self.socket is not None:
+            self.socket.send({"id": self._id, "type": "complete"})
+            self.socket.transport.close()
+
+    async def _run(self) -> None:
+        while not self.stopped:
+            with suppress(Closed, TimeoutError):
+                await self._connect()
+            if self.socket is not None:
+                self._note(f"is closed with {self.socket.close_code}")
+                if self.socket.close_code == GOING_AWAY:
+                    self._world.saw("a socket was closed with 1012")
+                self.socket.transport.close()
+            self.socket = None
+            await asyncio.sleep(self._world.random.uniform(*_RETRY_SECONDS))
+
+    async def _connect(self) -> None:
+        ready = [process for process in self._processes() if process.serving]
+        if not ready:
+            return
+        self._notice_amnesia()
+        self._process = self._world.random.choice(ready)
+        self.link = Link(self._world, _LATENCY, self.name)
+        self.socket = socket = Socket()
+        self.link.connect(self._loop, socket)
+        if not self._process.accept(self.link):
+            raise Closed
+        self._note(f"connects to {self._process.name}")
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await socket.open()
+            self._send("connection_init", {"token": token(self.name)})
+            while (await socket.receive())["type"] != "connection_ack":
+                pass
+            await self._subscribe()
+        while True:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._handle(await socket.receive())
+
+    def _notice_amnesia(self) -> None:
+        """Note if nobody can know the position: its process has ended, and Redis lost it."""
+        process = self._process
+        if self._armed and not self.resumes and process is not None and process.has_lost_positions:
+            self._note("is known by nobody")
+            self.log.append(Told(CLOCK.now, ends=True))
+            self._armed = False
+
+    async def _fetch(self) -> None:
+        """Read the state again: here, only the cursor that belongs to it."""
+        self._send("subscribe", {"query": CURSOR, "variables": {"name": self.room}}, id="state")
+        assert self.socket is not None
+        while self._cursor is None:
+            match await self.socket.receive():
+                case {"id": "state", "type": "next", "payload": {"data": {"cursor": str(cursor)}}}:
+                    self._cursor = cursor
+                    self._began(cursor)
+                case {"id": "state", "type": "error" | "complete" | "next"}:
+                    raise Closed
+                case {"type": "ping"} as message:
+                    self._pong(message)
+
+    async def _subscribe(self) -> None:
+        if self._armed:
+            self._world.saw("a client resumed")
+        if self.resumes and self._cursor is None:
+            await self._fetch()
+        payload: dict[str, Any] = {
+            "query": DOCUMENTS[self.kind],
+            "variables": {"name": self.room},
+        }
+        if self.resumes:
+            payload["extensions"] = {"after": self._cursor}
+        self._send("subscribe", payload, id=self._id)
+
+    async def _handle(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"type": "next", "payload": payload}:
+                self._next(payload)
+            case {"type": "ping"}:
+                self._pong(message)
+            case {"type": "error", "payload": [{"extensions": {"code": "CURSOR_EXPIRED"}}, *_]}:
+                # The operation is over. The application begins another one.
+                self._told(ends=True)
+                self._id = str(uuid4())
+                await self._subscribe()
+            case {"id": id_, "type": "error" | "complete"} if id_ == self._id:
+                self.failures.append(f"{self.name} got {message}")
+                raise Closed
+
+    def _next(self, payload: dict[str, Any]) -> None:
+        extensions = payload.get("extensions") or {}
+        if "errors" in payload:
+            [error] = payload["errors"]
+            if error["extensions"]["code"] != "CURSOR_EXPIRED":
+                self.failures.append(f"{self.name} got {error}")
+                return
+            self._told(ends=False)
+            return
+        [value] = payload["data"].values()
+        number = value["number"] if isinstance(value, dict) else int(str(value).split()[-1])
+        self._cursor = extensions["cursor"]
+        again = bool(extensions.get("redelivered"))
+        if again:
+            self._world.saw("a client got a repeat that was marked")
+        self._note(f"gets {number} at {self._cursor}{' again' if again else ''}")
+        payload_bytes = json.dumps({"number": number}, separators=(",", ":")).encode()
+        self.log.append(Got(self._cursor, payload_bytes, again, CLOCK.now))
+
+    def _pong(self, message: dict[str, Any]) -> None:
+        cursors = message.get("payload", {}).get("gqlnotify", {}).get("cursors", {})
+        if not self._armed and self._id in cursors:
+            self._began(cursors[self._id])
+        assert self.socket is not None
+        self.socket.send({**message, "type": "pong"})
+
+    def _began(self, cursor: str) -> None:
+        self._note(f"begins after {cursor}")
+        self.log.append(Began(cursor, CLOCK.now))
+        self._armed = True
+
+    def _told(self, *, ends: bool) -> None:
+        self._note(f"is told that it missed events{', by an error' if ends else ''}")
+        how = "by an error" if ends else "in its stream"
+        self._world.saw(f"a client was told of a gap {how}")
+        self.log.append(Told(CLOCK.now, ends))
+        self._cursor, self._armed = None, not ends
+
+    def _send(self, type_: str, payload: Any, **more: Any) -> None:
+        assert self.socket is not None
+        self.socket.send({"type": type_, "payload": payload, **more})
+
+    def _note(self, what: str) -> None:
+        self._world.note(self.name, what)

@@ -1,0 +1,143 @@
+"""The faults of a simulation: a plan that follows from the seed, and that can be made shorter."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.run import Simulation
+
+_FIRST_AT, _MOST = 3.0, 8
+_PAUSE_SECONDS = (0.01, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        at: When it happens, in seconds.
+        kind: The name of the function below.
+        target: Which process or client it hits, modulo their number.
+        size: How bad it is, from 0 to 1.
+    """
+
+    at: float
+    kind: str
+    target: int
+    size: float
+
+    def happen(self, simulation: "Simulation") -> None:
+        """Do it."""
+        _KINDS[self.kind](simulation, self)
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.target}, {self.size:.2f}) at {self.at:.3f}"
+
+
+def plan(choices: random.Random) -> Sequence[Fault]:
+    """Return the faults of a seed. Some come at once, others after a while."""
+    at, faults = _FIRST_AT, []
+    for _ in range(choices.randint(1, _MOST)):
+        at += choices.choice([0.0, 0.01, 0.3, 2.0, 8.0]) * choices.random()
+        kind = choices.choice(list(_KINDS))
+        faults.append(Fault(at, kind, choices.randrange(6), choices.random()))
+    return faults
+
+
+def cut_client(simulation: "Simulation", fault: Fault) -> None:
+    link = simulation.clients[fault.target % len(simulation.clients)].link
+    if link is not None:
+        link.cut()
+
+
+def silence_client(simulation: "Simulation", fault: Fault) -> None:
+    link = simulation.clients[fault.target % len(simulation.clients)].link
+    if link is not None:
+        link.silent = True
+
+
+def cut_redis(simulation: "Simulation", fault: Fault) -> None:
+    simulation.processes[fault.target % len(simulation.processes)].redis.cut()
+
+
+def silence_redis(simulation: "Simulation", fault: Fault) -> None:
+    link = simulation.processes[fault.target % len(simulation.processes)].redis
+    link.silent = True
+
+    def speak() -> None:
+        link.silent = False
+        link.cut()
+
+    simulation.loop.later(8 * fault.size, speak)
+
+
+def disturb_the_live_path(simulation: "Simulation", fault: Fault) -> None:
+    redis = simulation.redis
+    redis.drop_rate, redis.repeat_rate, redis.reorders = fault.size, 0.2, fault.target % 2 == 0
+
+    def calm() -> None:
+        redis.drop_rate = redis.repeat_rate = 0
+        redis.reorders = False
+
+    simulation.loop.later(5, calm)
+
+
+def flush(simulation: "Simulation", fault: Fault) -> None:
+    simulation.redis.flush()
+
+
+def restart_redis(simulation: "Simulation", fault: Fault) -> None:
+    if simulation.redis.up:
+        simulation.redis.restart(lose=0, seconds=0.01 + 5 * fault.size)
+
+
+def fail_over(simulation: "Simulation", fault: Fault) -> None:
+    if simulation.redis.up:
+        simulation.redis.restart(lose=1 + fault.target * 2, seconds=0.01 + fault.size)
+
+
+def kill(simulation: "Simulation", fault: Fault) -> None:
+    at = fault.target % len(simulation.processes)
+    process = simulation.processes[at]
+    if not process.ended:
+        process.kill()
+        simulation.loop.later(5 * fault.size, simulation.restart_process, at)
+
+
+def deploy(simulation: "Simulation", fault: Fault) -> None:
+    at = fault.target % len(simulation.processes)
+    process = simulation.processes[at]
+    if process.serving:
+        process.stop()
+        simulation.restart_process(at)
+
+
+def pause(simulation: "Simulation", fault: Fault) -> None:
+    loop = simulation.processes[fault.target % len(simulation.processes)].loop
+    low, high = _PAUSE_SECONDS
+    loop.paused_until = simulation.loop.time() + low + (high - low) * fault.size
+
+
+def jump_clock(simulation: "Simulation", fault: Fault) -> None:
+    loop = simulation.processes[fault.target % len(simulation.processes)].loop
+    loop.skew += (fault.size - 0.5) * 600
+
+
+_KINDS = {
+    function.__name__: function
+    for function in (
+        cut_client,
+        silence_client,
+        cut_redis,
+        silence_redis,
+        disturb_the_live_path,
+        flush,
+        restart_redis,
+        fail_over,
+        kill,
+        deploy,
+        pause,
+    )
+}

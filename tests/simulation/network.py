@@ -1,0 +1,156 @@
+"""TCP connections between two loops: bytes arrive in order, late, or not at all."""
+
+from typing import Any, Protocol
+
+from tests.simulation.world import SimulatedLoop, World
+
+_HIGH_WATER = 64 * 1024
+_IN_FLIGHT = 256 * 1024
+"""What the kernels on both sides hold. More waits in the sender's transport."""
+_LEAST_GAP = 1e-7
+
+
+class Receiver(Protocol):
+    """The part of `asyncio.Protocol` that gets what arrives."""
+
+    def connection_made(self, transport: Any) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def eof_received(self) -> Any: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class Link:
+    """A connection. `latency` are the least and most seconds that data takes."""
+
+    def __init__(self, world: World, latency: tuple[float, float], name: str) -> None:
+        self.world, self.latency, self.name = world, latency, name
+        self.silent = False
+        """Whether it is half-open: nothing arrives, and nobody is told."""
+        self.ends: list[End] = []
+
+    def connect(self, loop: SimulatedLoop, receiver: Receiver) -> "End":
+        """Add an end."""
+        end = End(self, loop, receiver)
+        self.ends.append(end)
+        return end
+
+    def delay(self) -> float:
+        return self.world.random.uniform(*self.latency)
+
+    def cut(self) -> None:
+        """Reset the connection. Both sides notice."""
+        for end in self.ends:
+            end.later(end.lost, ConnectionResetError("cut"))
+
+
+class End:
+    """One side of a link: the transport of its receiver."""
+
+    def __init__(self, link: Link, loop: SimulatedLoop, receiver: Receiver) -> None:
+        self.link, self._loop, self._receiver = link, loop, receiver
+        self._arrives_at = 0.0
+        self._waiting: list[bytes] = []
+        self._unread: list[bytes | None] = []
+        self._in_flight = 0
+        self._closing = self._gone = self._reading_paused = self._full = False
+        receiver.connection_made(self)
+
+    # What asyncio's transports offer.
+
+    def write(self, data: bytes) -> None:
+        if not self._closing and data:
+            self._waiting.append(bytes(data))
+            self._send()
+            if not self._full and self.get_write_buffer_size() > _HIGH_WATER:
+                self._full = True
+                self._receiver.pause_writing()
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._send()
+
+    def abort(self) -> None:
+        self._closing = True
+        self.link.cut()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None:
+        self._reading_paused = True
+
+    def resume_reading(self) -> None:
+        self._reading_paused = False
+        self._loop.later(0, self._read)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._waiting))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("192.0.2.1", 1) if name == "peername" else default
+
+    def get_protocol(self) -> Any:
+        return self._receiver
+
+    # What happens on the way.
+
+    def later(self, what: Any, *args: Any) -> None:
+        """Do this at the receiver of this end, after the data that is on its way to it."""
+        at = max(self._loop.time() + self.link.delay(), self._arrives_at + _LEAST_GAP)
+        self._arrives_at = at
+        self._loop.later(at - self._loop.time(), what, *args)
+
+    @property
+    def _peer(self) -> "End":
+        return self.link.ends[1] if self.link.ends[0] is self else self.link.ends[0]
+
+    def _send(self) -> None:
+        while self._waiting and self._in_flight < _IN_FLIGHT:
+            data = self._waiting.pop(0)
+            self._in_flight += len(data)
+            self._peer.later(self._peer._arrived, data)
+        if self._closing and not self._waiting:
+            self._peer.later(self._peer._arrived, None)
+            self.later(self.lost, None)
+
+    def _arrived(self, data: bytes | None) -> None:
+        # None is the end of the stream.
+        if not self.link.silent and not self._gone:
+            self._unread.append(data)
+            self._read()
+
+    def _read(self) -> None:
+        while self._unread and not self._reading_paused and not self._gone:
+            data = self._unread.pop(0)
+            if data is None:
+                self.lost(None)
+                return
+            self._peer.later(self._peer._taken, len(data))
+            self._receiver.data_received(data)
+
+    def _taken(self, size: int) -> None:
+        if self._gone or self.link.silent:
+            return
+        self._in_flight -= size
+        if self._waiting:
+            self._send()
+        if self._full and not self._waiting:
+            self._full = False
+            self._receiver.resume_writing()
+
+    def lost(self, error: Exception | None) -> None:
+        """Tell the receiver, once."""
+        if not self._gone:
+            if self.link.silent:
+                self.link.world.saw("a half-open connection was noticed")
+            self._gone = self._closing = True
+            self._receiver.connection_lost(error)

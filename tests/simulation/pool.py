@@ -1,0 +1,51 @@
+"""Runs many seeds, each in a fork of this process, so that all begin with the same memory."""
+
+import gc
+import os
+import pickle
+import select
+from collections.abc import Iterable, Iterator
+
+from tests.simulation.run import Case, Outcome, simulate
+
+
+def outcomes(cases: Iterable[Case], processes: int = 1) -> Iterator[Outcome]:
+    """Run the cases, `processes` at a time, and yield what came of each."""
+    gc.collect()
+    gc.freeze()
+    waiting = iter(cases)
+    running: dict[int, bytearray] = {}
+    while True:
+        while len(running) < processes and (case := next(waiting, None)) is not None:
+            running[_fork(case)] = bytearray()
+        if not running:
+            return
+        for pipe in select.select(list(running), [], [])[0]:
+            data = os.read(pipe, 1 << 20)
+            running[pipe] += data
+            if not data:
+                os.close(pipe)
+                os.wait()
+                yield pickle.loads(running.pop(pipe))
+
+
+def shrunk(failed: Outcome) -> Outcome:
+    """Return an outcome that fails too, from which no fault can be left out."""
+    kept = list(range(len(failed.faults)) if failed.case.kept is None else failed.case.kept)
+    for fault in list(kept):
+        fewer = tuple(each for each in kept if each != fault)
+        [outcome] = outcomes([Case(failed.case.seed, fewer)])
+        if outcome.violations:
+            kept.remove(fault)
+            failed = outcome
+    return failed
+
+
+def _fork(case: Case) -> int:
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        with os.fdopen(writing, "wb") as pipe:
+            pickle.dump(simulate(case), pipe)
+        os._exit(0)
+    os.close(writing)
+    return reading

@@ -1,0 +1,115 @@
+"""A server process: uvicorn's part, our WebSocket class and the application."""
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from gqlnotify import TopicManager
+from gqlnotify.brokers.redis import broker
+from gqlnotify.drain import Drain
+from gqlnotify.server.websocket import MARGIN_SECONDS, WebSocketProtocol
+from gqlnotify.settings import Settings
+from tests.simulation.application import Message, create_app, room
+from tests.simulation.network import Link
+from tests.simulation.redis_server import ModelServers, RedisLink, RedisServer
+from tests.simulation.world import World
+
+# How long a process takes at most to save positions again that Redis has lost.
+_SAVED_AGAIN_SECONDS = 6.0
+
+
+def _connect(*_address: Any) -> ModelServers:
+    loop: Any = asyncio.get_running_loop()
+    return ModelServers(loop.redis)
+
+
+vars(broker)["connect"] = _connect
+
+
+class Process:
+    """One process, from its start until it is killed or has stopped."""
+
+    def __init__(self, world: World, redis: RedisServer, name: str, settings: Settings) -> None:
+        self.world, self.name, self.settings = world, name, settings
+        self.loop: Any = world.loop(name)
+        self.redis = RedisLink(redis, self.loop)
+        vars(self.loop)["redis"] = self.redis
+        self.serving = self.ended = False
+        self._redis_server, self._ended_at = redis, inf
+        self.links: list[Link] = []
+        self.topics: TopicManager
+        self._state = ServerState()
+        self._stop: asyncio.Event
+        self._running = self.loop.start(self._run())
+
+    async def _run(self) -> None:
+        app, self.topics = create_app(self.settings)
+        vars(self.loop)["topics"] = self.topics
+        self._config = Config(app, ws=WebSocketProtocol, log_config=None, ws_ping_interval=None)
+        self._config.load()
+        self._stop = asyncio.Event()
+        try:
+            async with app.router.lifespan_context(app):
+                self.serving = True
+                self.world.note(self.name, "serves")
+                await self._stop.wait()
+                self.serving = False
+                await self._shut_down()
+        finally:
+            self.serving = False
+        self.world.note(self.name, "has stopped")
+        self._leave()
+
+    async def _shut_down(self) -> None:
+        drained = Drain.of(self.loop).begin(self.settings.drain_window, MARGIN_SECONDS)
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        await drained
+        while self._state.tasks:
+            await asyncio.wait(self._state.tasks)
+
+    def accept(self, link: Link) -> bool:
+        """Take a new connection. Return False if this process does not listen."""
+        if not self.serving:
+            return False
+        protocol = WebSocketProtocol(self._config, self._state, {}, _loop=self.loop)
+        self.links.append(link)
+        link.connect(self.loop, protocol)
+        return True
+
+    def stop(self) -> None:
+        """Stop as on SIGTERM: drain, then end the lifespan."""
+        self.world.note(self.name, "gets SIGTERM")
+        self.loop.later(0, self._stop.set)
+
+    def kill(self) -> None:
+        """Stop between two turns, as on SIGKILL."""
+        self.world.note(self.name, "is killed")
+        self._leave()
+
+    @property
+    def has_lost_positions(self) -> bool:
+        """Whether it has ended, and Redis lost data after or shortly before that.
+
+        docs/guarantees.md does not promise that both together are survived.
+        """
+        return self._redis_server.lost_at > self._ended_at - _SAVED_AGAIN_SECONDS
+
+    def _leave(self) -> None:
+        self.serving, self.ended = False, True
+        self._ended_at = self.loop.time()
+        self.world.stop(self.loop)
+        self.redis.cut()
+        for link in self.links:
+            link.cut()
+
+    def publish(self, name: str, number: int, done: Callable[[bool], None]) -> None:
+        """Publish in this process. `done` gets whether that has succeeded, unless it is killed."""
+        message = Message(number=number)
+        publishing = self.topics.publish(room(name), message, event_id=str(number))
+        task = self.loop.start(publishing)
+        task.add_done_callback(lambda task: done(task.exception() is None))

@@ -1,0 +1,399 @@
+"""A Redis server that loses what the seed says, and the connections that processes have to it.
+
+`ModelServers` takes the place of `gqlnotify.brokers.redis.topology.Servers`, so everything above it
+is the real code: the broker, its retries and deadlines, Pub/Sub and the scripts.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+from redis.exceptions import ResponseError as RedisResponseError
+from typing_extensions import override
+
+from gqlnotify.brokers.redis import scripts
+from gqlnotify.brokers.redis.topology import Servers
+from tests.simulation.determinism import CLOCK, EPOCH
+from tests.simulation.history import Truth
+from tests.simulation.redis_memory import (
+    Commands,
+    Interpreter,
+    Memory,
+    Reply,
+    ResponseError,
+    script_texts,
+)
+from tests.simulation.world import SimulatedLoop, World
+
+_LATENCY = (1e-4, 3e-3)
+_ROOMS = "gqlnotify:{rooms."
+Command = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A command that was executed, and what it saw of the server."""
+
+    command: Command
+    us: int
+    replication_id: str
+
+
+class RedisServer:
+    """One server. A failover makes it its own replica, which lacks the newest commands."""
+
+    def __init__(self, world: World, truth: Truth) -> None:
+        self.world, self.truth = world, truth
+        self.loop = world.loop("redis")
+        self.up = True
+        self.lost_at = -inf
+        """When it last lost data."""
+        self.drop_rate = self.repeat_rate = 0.0
+        self.reorders = False
+        self.lines: list[Line] = []
+        self.calls: dict[asyncio.Future[Reply], RedisLink] = {}
+        self._interpreter = Interpreter()
+        self._memory = Memory()
+        self._log: list[Logged] = []
+        self._known_scripts: set[str] = set()
+        self._replication_id = self._new_id()
+
+    # Faults.
+
+    def flush(self) -> None:
+        """Forget all data, as FLUSHALL does."""
+        if not self.up:
+            return
+        self.world.note("redis", "FLUSHALL")
+        self.lost_at = CLOCK.now
+        self.execute((b"FLUSHALL",))
+        self.truth.forgotten()
+
+    def restart(self, *, lose: int, seconds: float) -> None:
+        """Go down, lose the newest commands, and come back."""
+        self.world.note("redis", f"down for {seconds:.3f} s, loses {lose} commands")
+        self.up = False
+        if lose:
+            self.lost_at = CLOCK.now
+        self.disconnect()
+        self._log = self._log[: len(self._log) - lose]
+        self._replay()
+        self.loop.later(seconds, self._come_back)
+
+    def disconnect(self) -> None:
+        """End all connections."""
+        for line in list(self.lines):
+            line.break_soon()
+        for reply, link in list(self.calls.items()):
+            link.fail_soon(reply)
+
+    def _come_back(self) -> None:
+        self.world.note("redis", "up")
+        self._replication_id = self._new_id()
+        self._known_scripts.clear()
+        self.up = True
+
+    def _replay(self) -> None:
+        self._memory = Memory()
+        for logged in self._log:
+            self._run(logged, lambda _channel, _message: None)
+        self.truth.lost_all_but(self._cursors())
+
+    def _new_id(self) -> str:
+        return f"{self.world.random.getrandbits(160):040x}"
+
+    # Commands.
+
+    def execute(self, command: Command) -> Reply:
+        """Execute a command now.
+
+        Raises:
+            RedisResponseError: The server refuses it.
+        """
+        name = command[0].decode()
+        if name == "EVALSHA" and command[1].decode() not in self._known_scripts:
+            raise NoScriptError("No matching script. Please use EVAL.")
+        if name == "EVAL":
+            command = self._learn(command)
+        us = int((EPOCH + CLOCK.now) * 1_000_000)
+        logged = Logged(command, us, self._replication_id)
+        self._log.append(logged)
+        try:
+            reply = self._run(logged, self._send)
+        except ResponseError as error:
+            raise RedisResponseError(str(error)) from error
+        self._note_event(command, reply)
+        return reply
+
+    def _learn(self, command: Command) -> Command:
+        [sha] = [sha for sha, text in script_texts().items() if text.encode() == command[1]]
+        self._known_scripts.add(sha)
+        return (b"EVALSHA", sha.encode(), *command[2:])
+
+    def _run(self, logged: Logged, send: Callable[[bytes, bytes], None]) -> Reply:
+        commands = Commands(self._memory, logged.us, logged.replication_id, send)
+        name, *arguments = logged.command
+        if name != b"EVALSHA":
+            return commands.run(name.decode(), *arguments)
+        text, count = script_texts()[arguments[0].decode()], int(arguments[1])
+        keys, rest = arguments[2 : 2 + count], arguments[2 + count :]
+        return self._interpreter.run(text, commands, keys, rest)
+
+    def _note_event(self, command: Command, reply: Reply) -> None:
+        if command[0] == b"EVALSHA" and command[1].decode() == scripts.PUBLISH.sha:
+            topic, payload = command[3].decode(), command[3 + int(command[2])]
+            if not topic.startswith(_ROOMS):
+                return
+            if self.truth.appended(topic, reply.decode(), payload, CLOCK.now):
+                self.world.note("redis", f"{topic} {reply.decode()} {payload.decode()[:40]}")
+            else:
+                self.world.saw("an event was published by two processes")
+
+    def _cursors(self) -> set[tuple[str, str]]:
+        return {
+            (key.decode(), f"{ms}-{seq}")
+            for key, stream in self._memory.keys.items()
+            if hasattr(stream, "entries")
+            for (ms, seq), _ in stream.entries
+        }
+
+    def _send(self, channel: bytes, message: bytes) -> None:
+        for line in self.lines:
+            if channel in line.channels:
+                line.publish(channel, message)
+
+
+class RedisLink:
+    """How one process reaches the server."""
+
+    def __init__(self, server: RedisServer, loop: SimulatedLoop) -> None:
+        self.server, self.loop = server, loop
+        self.silent = False
+        """Whether nothing arrives in either direction, and nobody is told."""
+
+    def delay(self) -> float:
+        return self.server.world.random.uniform(*_LATENCY)
+
+    def cut(self) -> None:
+        """End all connections of this process."""
+        for line in [line for line in self.server.lines if line.link is self]:
+            line.break_soon()
+        for reply in [reply for reply, link in self.server.calls.items() if link is self]:
+            self.fail_soon(reply)
+
+    async def request(self, *command: Any) -> Reply:
+        """Send a command and wait for its reply."""
+        encoded = tuple(_encoded(each) for each in command)
+        if not self.server.up:
+            await asyncio.sleep(self.delay())
+            raise RedisConnectionError("Connection refused")
+        reply: asyncio.Future[Reply] = self.loop.create_future()
+        self.server.calls[reply] = self
+        if not self.silent:
+            self.server.loop.later(self.delay(), self._arrived, encoded, reply)
+        try:
+            return await reply
+        finally:
+            self.server.calls.pop(reply, None)
+
+    def fail_soon(self, reply: "asyncio.Future[Reply]") -> None:
+        """Tell the caller that its connection was lost. The command may have been executed."""
+        self.server.calls.pop(reply, None)
+        self.loop.later(self.delay(), _fail, reply, RedisConnectionError("Connection lost"))
+
+    def _arrived(self, command: Command, reply: "asyncio.Future[Reply]") -> None:
+        if self.silent or reply not in self.server.calls:
+            return
+        try:
+            answer = self.server.execute(command)
+        except RedisResponseError as error:
+            self._answer(_fail, reply, error)
+        else:
+            self._answer(_succeed, reply, answer)
+
+    def _answer(self, how: Callable[..., None], *arguments: Any) -> None:
+        if not self.silent:
+            self.loop.later(self.delay(), how, *arguments)
+
+
+class Line:
+    """One Pub/Sub connection, with the part of redis-py's interface that the library uses."""
+
+    socket_timeout: float | None = None
+
+    def __init__(self, link: RedisLink) -> None:
+        self.link = link
+        self.channels: set[bytes] = set()
+        self._server = link.server
+        self._inbox: deque[Any] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._broken = False
+        self._arrives_at = 0.0
+
+    async def connect(self) -> None:
+        await asyncio.sleep(self.link.delay())
+        if self.link.silent:
+            await asyncio.get_running_loop().create_future()
+        if not self._server.up:
+            raise RedisConnectionError("Connection refused")
+        self._server.lines.append(self)
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        self._broken = True
+        if self in self._server.lines:
+            self._server.lines.remove(self)
+
+    def pack_commands(self, commands: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        return list(commands)
+
+    async def send_packed_command(
+        self, commands: Sequence[tuple[str, ...]], check_health: bool = True
+    ) -> None:
+        self._require_whole()
+        for command in commands:
+            if not self.link.silent:
+                self._in_order(self._server.loop, self._take, command)
+
+    async def send_command(self, *command: str, check_health: bool = True) -> None:
+        await self.send_packed_command([command])
+
+    async def read_response(self, **_options: Any) -> Any:
+        while not self._inbox:
+            self._require_whole()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._inbox.popleft()
+
+    def break_soon(self) -> None:
+        """End the connection. Messages on their way are lost."""
+        if self in self._server.lines:
+            self._server.lines.remove(self)
+        self.link.loop.later(self.link.delay(), self._break)
+
+    def publish(self, channel: bytes, message: bytes) -> None:
+        """Send a message, unless the live path loses it."""
+        chance, server = self._server.world.random.random(), self._server
+        if chance < server.drop_rate:
+            server.world.note("redis", f"drops a message to {self.link.loop.name}")
+            return
+        for _ in range(2 if chance > 1 - server.repeat_rate else 1):
+            self._push([b"message", channel, message], in_order=not server.reorders)
+
+    def _take(self, command: tuple[str, ...]) -> None:
+        name, *names = command
+        if name == "PING":
+            self._push(b"PONG")
+        for channel in map(str.encode, names):
+            (self.channels.add if name == "SUBSCRIBE" else self.channels.discard)(channel)
+            self._push([name.lower().encode(), channel, 1])
+
+    def _push(self, reply: Any, *, in_order: bool = True) -> None:
+        if self.link.silent:
+            return
+        if in_order:
+            self._in_order(self.link.loop, self._arrived, reply)
+        else:
+            self.link.loop.later(self.link.delay() * 20, self._arrived, reply)
+
+    def _in_order(self, loop: SimulatedLoop, do: Callable[..., None], argument: Any) -> None:
+        self._arrives_at = max(CLOCK.now + self.link.delay(), self._arrives_at + 1e-7)
+        loop.later(self._arrives_at - CLOCK.now, do, argument)
+
+    def _arrived(self, reply: Any) -> None:
+        if not self._broken:
+            self._inbox.append(reply)
+            self._wake()
+
+    def _break(self) -> None:
+        self._broken = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _require_whole(self) -> None:
+        if self._broken:
+            raise RedisConnectionError("Connection closed by server.")
+
+
+class ModelClient:
+    """The part of redis-py's client that the library uses."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    async def execute_command(self, *command: Any) -> Reply:
+        return await self._link.request(*command)
+
+    async def ping(self) -> Reply:
+        return await self._link.request("PING")
+
+    def pipeline(self, transaction: bool = True) -> "Pipeline":
+        return Pipeline(self._link)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Pipeline:
+    """Commands that are sent together."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._commands: list[tuple[Any, ...]] = []
+
+    def pexpire(self, key: str, ms: int) -> None:
+        self._commands.append(("PEXPIRE", key, ms))
+
+    async def execute(self, raise_on_error: bool = True) -> list[Reply]:
+        return [await self._link.request(*command) for command in self._commands]
+
+
+class ModelServers(Servers):
+    """One server, reached through the link of a process."""
+
+    def __init__(self, link: RedisLink) -> None:
+        super().__init__()
+        self._link = link
+        client: Any = ModelClient(link)
+        self.client = client
+
+    @override
+    async def _renew(self) -> None:
+        pass
+
+    @override
+    def home(self, channel: str) -> str:
+        return "the only one"
+
+    @override
+    def connection(self, name: str) -> Any:
+        return Line(self._link)
+
+    @override
+    async def refresh(self) -> None:
+        pass
+
+    @override
+    async def aclose(self) -> None:
+        pass
+
+
+def _succeed(reply: "asyncio.Future[Reply]", value: Reply) -> None:
+    if not reply.done():
+        reply.set_result(value)
+
+
+def _fail(reply: "asyncio.Future[Reply]", error: Exception) -> None:
+    if not reply.done():
+        reply.set_exception(error)
+
+
+def _encoded(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
