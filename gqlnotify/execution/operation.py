@@ -183,7 +183,7 @@ async def find_document(
 
 async def unshared(
     results: AsyncGenerator[Any, None],
-    budget: ReplayBudget | None = None,
+    budget: Callable[[], ReplayBudget] | None = None,
     make_part: Callable[[EncodedResult], Any] = EncodedResult.result,
 ) -> AsyncGenerator[Any, None]:
     """Yield the results, and what `make_part` returns for each of a `Shareable`.
@@ -221,7 +221,7 @@ async def without_positions(results: AsyncGenerator[Any, None]) -> AsyncGenerato
 
 
 async def _replayed(
-    shareable: Shareable, budget: ReplayBudget | None
+    shareable: Shareable, budget: Callable[[], ReplayBudget] | None
 ) -> AsyncGenerator[EncodedResult | Position, None]:
     subscriber, execution = shareable.subscriber, shareable.execution
     yield Position(subscriber.position)

@@ -7,7 +7,7 @@ to the topic have already decided, for each subscriber, whether it may join.
 """
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -235,11 +235,14 @@ class SharedExecution:
         self.count_saved()
 
     async def join(
-        self, member: Member, subscriber: Subscriber, budget: ReplayBudget | None = None
+        self,
+        member: Member,
+        subscriber: Subscriber,
+        budget: Callable[[], ReplayBudget] | None = None,
     ) -> Group | None:
         """Replay to `member` what `subscriber` reads, until it joins the group. Return the group.
 
-        Returns None if the subscriber was closed.
+        Returns None if the subscriber was closed. `budget` returns what limits the executions.
 
         Raises:
             Ended: an encoded result ended the operation.
@@ -260,7 +263,9 @@ class SharedExecution:
         saved, self._saved = self._saved, 0
         metrics.executions_saved.inc(saved)
 
-    async def replay(self, event: Event, budget: ReplayBudget | None) -> EncodedResult | None:
+    async def replay(
+        self, event: Event, budget: Callable[[], ReplayBudget] | None
+    ) -> EncodedResult | None:
         """Return the encoded result of `event` for a replay; None if it is filtered out.
 
         Before an execution this waits for the budget. A cached result costs nothing.
@@ -269,7 +274,7 @@ class SharedExecution:
         encoded = self._known(event)
         if encoded is None:
             if budget is not None:
-                await budget.spend()
+                await budget().spend()
             # Plain resolvers never wait, and a history is long: the event loop does other things
             # in between.
             await asyncio.sleep(0)

@@ -51,7 +51,7 @@ def parts_of(
     executions = router._gqlnotify.executions(router.schema)
     budget = executions.budgets.of(None if viewer is None else viewer.principal.subject)
     results = execution.stream(executions, operation, context=context, root_value=root_value)
-    parts = execution.unshared(results, budget, _make_part(router, wrap))
+    parts = execution.unshared(results, lambda: budget, _make_part(router, wrap))
     return execution.while_valid(parts, viewer, router._gqlnotify.watch)
 
 

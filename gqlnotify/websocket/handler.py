@@ -274,7 +274,7 @@ class GraphQLTransportWSHandler(Lifecycle):
             root_value=self._root_value,
         )
 
-    def _budget(self) -> execution.ReplayBudget | None:
+    def _budget(self) -> execution.ReplayBudget:
         return self._router.executions(self._view.schema).budgets.of(self._session.subject)
 
     @override

@@ -46,7 +46,7 @@ class Operations(Owner, metrics.Sampled):
         protocol: ServerConnection,
         execute: Callable[[Sequence[Command]], Awaitable[None]],
         stream: Callable[[Subscribe, Resumption | None], AsyncGenerator[Any, None]],
-        budget: Callable[[], execution.ReplayBudget | None],
+        budget: Callable[[], execution.ReplayBudget],
         interval: float,
     ) -> None:
         self._connection = connection
@@ -226,15 +226,20 @@ class Operations(Owner, metrics.Sampled):
         return []
 
     async def _join(self, member: SharedOperation, subscriber: Subscriber) -> Sequence[Json] | None:
-        if self._budget is None:
-            self._budget = self._make_budget()
-        member.group = await member.execution.join(member, subscriber, self._budget)
+        member.group = await member.execution.join(member, subscriber, self._replay_budget)
         if member.group is None:
             return []
         self._running[member.id] = member
         # A cut right after a replay must not repeat all of it.
         self.acknowledgements.ask()
         return None
+
+    def _replay_budget(self) -> execution.ReplayBudget:
+        # Most operations replay nothing. A budget in use lasts as long as the connection: a new one
+        # for each replay would limit nothing.
+        if self._budget is None:
+            self._budget = self._make_budget()
+        return self._budget
 
     @override
     def lagged(self, operation: SharedOperation, subscriber: Subscriber) -> None:
