@@ -29,6 +29,7 @@ LAYERS = [
         "rate",
         "server_settings",
         "settings",
+        "timers",
     },
     # The client knows nothing of the server.
     {"auth", "brokers", "client", "protocol"},

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Response
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, APIWebSocketRoute
+from fastapi.routing import APIWebSocketRoute
 from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -46,9 +46,15 @@ _OF_THE_SERVER = frozenset(
 _SAME_FOR_ALL = ("app", "router", "endpoint", "route", "root_path", _HANDLERS)
 _MADE_FOR_EACH = ("path_params", "fastapi")
 _KNOWN = _OF_THE_SERVER.union(_SAME_FOR_ALL, _MADE_FOR_EACH, STACKS)
-# By these, nothing but the path decides if a route matches a WebSocket.
-_MATCHES = frozenset(
-    route.matches for route in (Route, WebSocketRoute, Mount, APIRoute, APIWebSocketRoute)
+# Whether these match a WebSocket depends on nothing but the path.
+_ROUTES = frozenset(
+    {
+        "starlette.routing.Route",
+        "starlette.routing.WebSocketRoute",
+        "starlette.routing.Mount",
+        "fastapi.routing.APIRoute",
+        "fastapi.routing.APIWebSocketRoute",
+    }
 )
 # What `FastAPI.__call__` does for a WebSocket: telemetry, and what is in the scope.
 _CALLS = frozenset(
@@ -248,9 +254,10 @@ def _all_routes(router: _HasRoutes) -> Iterator[list[BaseRoute] | None]:
 
 
 def _matches_by_path(route: BaseRoute) -> bool:
-    # A class of an application may handle requests in its own way, as long as it does not choose
-    # them in its own way.
-    return type(route).matches in _MATCHES and "matches" not in vars(route)
+    # An application's class may handle requests in its own way, but not choose them.
+    chooser = next(base for base in type(route).__mro__ if "matches" in vars(base))
+    is_known = f"{chooser.__module__}.{chooser.__name__}" in _ROUTES
+    return is_known and "matches" not in vars(route)
 
 
 def _dependency(dependant: Dependant, seen: set[Any] | None = None) -> _Dependency | None:

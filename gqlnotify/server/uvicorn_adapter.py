@@ -52,6 +52,7 @@ WEBSOCKET_LACKS = missing(
     *("connection_lost", "data_received", "pause_writing", "resume_writing", "shutdown"),
     *("handle_cont", "handle_events", "handle_connect", "handle_parser_exception"),
     *("handle_ping", "keepalive_timeout", "send_keepalive_ping", "start_keepalive"),
+    *("ping_interval", "ping_timer", "schedule_ping"),
     *("app", "on_task_complete", "run_asgi", "send", "send_receive_event_to_app"),
     *("config", "connections", "loop", "scope", "tasks", "transport"),
     *("conn", "curr_msg_data_type", "frames", "queue", "read_paused", "writable"),

@@ -36,6 +36,7 @@ from gqlnotify.server.uvicorn_adapter import (
 )
 from gqlnotify.server_settings import ServerSettings
 from gqlnotify.settings import Settings
+from gqlnotify.timers import Timers
 from gqlnotify.websocket.primitives import LightEvent, LightQueue
 from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
 
@@ -197,6 +198,13 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     def abort(self) -> None:
         """Drop the connection at once, even if the peer has not read everything."""
         let_go(self.transport)
+
+    @override
+    def schedule_ping(self) -> None:
+        """Set the timer of the next ping."""
+        assert self.ping_interval is not None
+        timer: Any = Timers.of(self.loop).after(self.ping_interval, self.send_keepalive_ping)
+        self.ping_timer = timer
 
     @override
     def send_keepalive_ping(self) -> None:

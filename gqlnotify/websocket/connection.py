@@ -1,4 +1,4 @@
-"""One accepted WebSocket, with its writer, timers and tasks."""
+"""One accepted WebSocket, with its writer and tasks."""
 
 import asyncio
 import logging
@@ -24,11 +24,11 @@ logger = logging.getLogger("gqlnotify.transports")
 
 
 class Connection:
-    """Sends and receives messages. Its tasks and timers end with it."""
+    """Sends and receives messages. Its tasks end with it."""
 
     __slots__ = (
         *("_encode", "_frames", "_log", "_on_end", "_on_slow", "_over", "_settings"),
-        *("_taken", "_tasks", "_timers", "_transport", "websocket", "writer"),
+        *("_taken", "_tasks", "_transport", "websocket", "writer"),
     )
 
     def __init__(
@@ -61,7 +61,6 @@ class Connection:
         self._taken = 0
         self._on_end: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: list[asyncio.TimerHandle] = []
 
     async def receive(self) -> str | bytes | None:
         """Return the next message, text or binary; None once the peer has gone."""
@@ -267,23 +266,9 @@ class Connection:
         # A copy, so that a context variable that one task sets does not change in the others.
         return asyncio.create_task(work, context=self._log.context.copy())
 
-    def after(
-        self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]
-    ) -> asyncio.TimerHandle:
-        """Run `work` in `seconds`, unless the connection is over by then."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(max(seconds, 0), self._spawn_now, work)
-        self._timers = [t for t in self._timers if not t.cancelled()] + [timer]
-        return timer
-
-    def _spawn_now(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.spawn(work())
-
     async def clean_up(self) -> None:
-        """Cancel the timers and tasks, and wait for the tasks to end."""
+        """Cancel the tasks, and wait for them to end."""
         self._log.ended()
-        for timer in self._timers:
-            timer.cancel()
         tasks = set(self._tasks)
         # Repeated, because application code may swallow a cancellation, as `wait_for` does on
         # Python 3.11 when its result arrives in the same tick.

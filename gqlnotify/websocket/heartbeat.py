@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from gqlnotify.deadline import Deadline
+from gqlnotify.timers import Timer, Timers
 
 
 class Heartbeat:
@@ -38,7 +39,7 @@ class Heartbeat:
         self._dead = dead
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._pinged_at = self._loop.time()
-        self._timer: asyncio.TimerHandle | Deadline = self._loop.call_later(interval, self._look)
+        self._timer: Timer | Deadline = self._look_in(interval)
 
     def heard(self) -> None:
         """Note that the peer has sent something."""
@@ -48,11 +49,14 @@ class Heartbeat:
         """Stop the timer."""
         self._timer.cancel()
 
+    def _look_in(self, seconds: float) -> Timer:
+        return Timers.of(self._loop).after(seconds, self._look)
+
     def _look(self) -> None:
         now = self._loop.time()
         silence = now - self._heard_at
         if silence < self._interval:
-            self._timer = self._loop.call_later(self._interval - silence, self._look)
+            self._timer = self._look_in(self._interval - silence)
             return
         self._pinged_at = now
         self._reads()  # resets the counter: only reads after the ping count

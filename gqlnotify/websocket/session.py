@@ -8,6 +8,7 @@ from gqlnotify.auth import Viewer, find_token, renewed, view_as
 from gqlnotify.connections.access import Access
 from gqlnotify.errors import ConnectionClosed, NotifyError, TokenExpired, TokenRevoked
 from gqlnotify.protocol.messages import Json
+from gqlnotify.timers import Timer, Timers
 from gqlnotify.websocket.connection import Connection
 
 
@@ -28,7 +29,7 @@ class Session:
         self._access = access
         self._connection = connection
         self._on_end = on_end
-        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry: Timer | None = None
         self._unwatch: Callable[[], None] | None = None
 
     async def begin(self, payload: Json) -> None:
@@ -67,6 +68,7 @@ class Session:
 
     def end(self) -> None:
         """Stop watching the token, and stop counting the connection."""
+        self._stop_timer()
         self._stop_watching()
         if self.subject is not None:
             self._access.connection_limits.leave_as(self.subject)
@@ -79,20 +81,24 @@ class Session:
             self.subject = subject
 
     def _end_with_the_token(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._stop_timer()
         expires_at = None if self.viewer is None else self.viewer.principal.expires_at
         if expires_at is not None:
             remaining = (expires_at - clock.utc_now()).total_seconds()
-            self._expiry = self._connection.after(remaining, self._expired)
+            timers = Timers.of(asyncio.get_running_loop())
+            self._expiry = timers.after(max(remaining, 0), self._expired)
         self._stop_watching()
         self._unwatch = self._access.watch(self.viewer, self._revoked)
 
-    async def _expired(self) -> None:
+    def _expired(self) -> None:
         self._on_end(closed_by(TokenExpired("The token has expired"), TokenExpired.close_code))
 
     def _revoked(self) -> None:
         self._on_end(closed_by(TokenRevoked("The token was revoked"), TokenExpired.close_code))
+
+    def _stop_timer(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     def _stop_watching(self) -> None:
         unwatch, self._unwatch = self._unwatch, None
