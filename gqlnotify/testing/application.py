@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gqlnotify.event_loop import OnePerLoop
 from gqlnotify.testing.clock import settle
 from gqlnotify.testing.errors import LeftOver
+from gqlnotify.testing.line import Messages
 
 _GRACE_SECONDS = 0.05
 _PATIENCE_SECONDS = 5.0
@@ -27,7 +28,7 @@ class Application:
         self.state: dict[str, Any] = {}
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         """Every task that the application has started."""
-        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._to_app: Messages[Message] = Messages()
         self._answer: asyncio.Future[Message] | None = None
         self._lifespan: asyncio.Task[None] | None = None
 

@@ -69,6 +69,8 @@ class Stream(AsyncIterator[Result]):
         """Whether the server or the test has ended the operation."""
         self.is_armed = False
         """Whether the server has said that it would resume this operation without a cursor."""
+        self.variables: dict[str, Any] = payload.setdefault("variables", {})
+        """The variables that the operation begins with, also after `Client.reconnect`."""
         self._client = client
         self._payload = payload
         self._arrived: deque[Json] = deque()
@@ -120,9 +122,9 @@ class Stream(AsyncIterator[Result]):
                 f"Nothing of {self._name()} was expected, and this arrived: {self._arrived[0]}"
             )
 
-    def waiting(self) -> list[Result]:
-        """Return what has arrived and was not taken yet, without waiting."""
-        return [self._take() for _ in range(len(self._arrived))]
+    def now(self) -> Result | None:
+        """Return the next result if it has arrived already; None if not."""
+        return self._take() if self._arrived else None
 
     async def stop(self) -> None:
         """End the subscription, as a client does that no longer needs it."""
@@ -543,7 +545,7 @@ def _payload(
     document: str, variables: Json | None, operation_name: str | None, extensions: Json
 ) -> dict[str, Any]:
     given = {
-        "variables": variables,
+        "variables": dict(variables or {}),
         "operationName": operation_name,
         "extensions": dict(extensions) or None,
     }

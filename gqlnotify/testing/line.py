@@ -4,15 +4,21 @@ import asyncio
 import json
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import ASGIApp, Message, Scope
 
 from gqlnotify.testing.errors import Disconnected
 
+T = TypeVar("T")
+
 SUBPROTOCOL = "graphql-transport-ws"
 _CLOSED_BY_PEER = 1000
 _LOST = 1006
+
+
+class Messages(asyncio.Queue[T]):
+    """A queue of the kit. Its class tells it from those of an application."""
 
 
 class Line:
@@ -40,8 +46,8 @@ class Line:
         self._reads = asyncio.Event()
         self._reads.set()
         self._half_open = False
-        self._from_app: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_app: Messages[dict[str, Any] | None] = Messages()
+        self._to_app: Messages[Message] = Messages()
         self._to_app.put_nowait({"type": "websocket.connect"})
         scope = _scope(path, headers, address, state)
         self._call = asyncio.create_task(self._run(app, scope), name=f"the application at {path}")
@@ -92,6 +98,10 @@ class Line:
     async def _run(self, app: ASGIApp, scope: Scope) -> None:
         try:
             await app(scope, self._to_app.get, self._receive_from_app)
+        except OSError:
+            # A server ignores this too, if the client has left.
+            if self.end is None:
+                raise
         finally:
             self._finish(Disconnected(_LOST, "The application has ended the connection"))
 
