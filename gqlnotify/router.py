@@ -139,7 +139,11 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             auto_resume=_resumes(settings, requires_tokens=requires_tokens),
         )
         self.lifespan_context = lifespan_of(
-            settings, topics, state.revocations, self.lifespan_context
+            settings,
+            topics,
+            state.revocations,
+            self.lifespan_context,
+            auto_resume=state.auto_resume,
         )
 
     # Not a property: a subclass may assign an attribute of this name.

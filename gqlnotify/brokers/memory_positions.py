@@ -1,14 +1,14 @@
 """Positions in this process, for the in-process broker."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
 
 from gqlnotify.brokers.positions import Answer, Change, Claim, Claimed, Position, Positions, Saved
 
 _SWEEP_EVERY = 256
-_SERVERS = frozenset({"memory"})
+_MEMORIES = {"": "this process"}
 
 
 class MemoryPositions(Positions):
@@ -24,12 +24,16 @@ class MemoryPositions(Positions):
         now = time.monotonic()
         missing = {change.holder for change in changes if not self._save(change, now, seconds)}
         self._sweep_sometimes(now)
-        return Saved(frozenset(missing), _SERVERS)
+        return Saved(frozenset(missing), _MEMORIES)
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
         now = time.monotonic()
-        return Answer([self._claim(claim, now, seconds) for claim in claims], _SERVERS)
+        return Answer([self._claim(claim, now, seconds) for claim in claims], _MEMORIES)
+
+    @override
+    async def memories(self) -> Mapping[str, str]:
+        return _MEMORIES
 
     def _save(self, change: Change, now: float, seconds: float) -> bool:
         holders = self._alive(change.key, now)

@@ -7,7 +7,7 @@ that its first connection is dead.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gqlnotify.event import Cursor
@@ -87,6 +87,14 @@ class Positions(ABC):
             BrokerUnavailable: It is unknown which positions were taken over.
         """
 
+    @abstractmethod
+    async def memories(self) -> Mapping[str, str]:
+        """Return the memories of the servers, as far as they can be asked without a key.
+
+        Raises:
+            BrokerUnavailable: A server did not answer.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -94,11 +102,11 @@ class Answer:
 
     Attributes:
         claimed: What each claim has taken over.
-        servers: See `Saved`.
+        memories: See `Saved`.
     """
 
     claimed: Sequence[Claimed | None]
-    servers: frozenset[str]
+    memories: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +116,9 @@ class Saved:
     Attributes:
         missing: The holders whose positions were not saved, because another holder has claimed
             them.
-        servers: Identifies the memory of each server that took part. If one is new, it may have
-            lost positions.
+        memories: Each server that took part, and what identifies its memory. If that has changed,
+            the server may have lost positions.
     """
 
     missing: frozenset[str]
-    servers: frozenset[str]
+    memories: Mapping[str, str]

@@ -18,6 +18,8 @@ def lifespan_of(
     topics: TopicManager | None,
     revocations: Revocations | None,
     inner: Lifespan[Any],
+    *,
+    auto_resume: bool = False,
 ) -> Lifespan[Any]:
     """Return a lifespan in which the topics are open, around the lifespan `inner`."""
 
@@ -26,6 +28,9 @@ def lifespan_of(
         tell_the_server(settings)
         opened = nullcontext() if topics is None else topics.held_open()
         async with opened, revocations or nullcontext(), inner(app) as state:
+            if auto_resume and topics is not None:
+                # Before the first client: what Redis had then can't be lost without notice.
+                topics.resumptions.watch()
             yield state
 
     return lifespan

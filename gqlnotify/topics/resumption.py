@@ -57,6 +57,7 @@ class Keeper(Protocol):
 class _State(Enum):
     NEW = auto()
     RUNNING = auto()
+    CONCLUDED = auto()
     ENDED = auto()
     DROPPED = auto()
 
@@ -73,8 +74,8 @@ class Resumption:
     """
 
     __slots__ = (
-        *("acknowledged", "expired_at", "holder", "id", "keeper", "key", "progress", "subject"),
-        *("_announce", "_identity", "_proves_life", "_state"),
+        *("acknowledged", "expired_at", "holder", "id", "keeper", "key", "losses", "progress"),
+        *("subject", "_announce", "_identity", "_is_lost", "_proves_life", "_state"),
     )
 
     def __init__(
@@ -90,8 +91,10 @@ class Resumption:
         self.progress = Progress(self.acknowledged)
         self._identity = _hash(identity)
         self._announce = announce
-        self._proves_life = False
+        self._proves_life = self._is_lost = False
         self._state = _State.NEW
+        self.losses = 0
+        """How often the broker had lost its positions when it saved this one first."""
         self.keeper: Keeper | None = None
 
     @classmethod
@@ -134,6 +137,11 @@ class Resumption:
         return self._state is _State.RUNNING
 
     @property
+    def is_over(self) -> bool:
+        """Whether the client can't resume the operation any more."""
+        return self._state is _State.DROPPED
+
+    @property
     def awaits_acknowledgement(self) -> bool:
         """Whether something was sent that the client has not acknowledged."""
         return self.progress.sent > self.acknowledged
@@ -141,8 +149,11 @@ class Resumption:
     def acknowledge(self, cursor: Cursor, *, by_client: bool = True) -> None:
         """Note that the client has everything up to `cursor`.
 
-        If the client itself says so, also without progress, it uses this connection.
+        If the client itself says so, also without progress, it uses this connection. If the server
+        has concluded the operation, the client knows that now.
         """
+        if self._state is _State.CONCLUDED:
+            self.drop()
         if self.keeper is None or not self.runs:
             return
         self.acknowledged = max(self.acknowledged, cursor)
@@ -155,9 +166,20 @@ class Resumption:
             self.acknowledged = self.progress.reached
             self.keeper.changed(self)
 
+    def conclude(self) -> None:
+        """Note that the server has ended the operation and told the client.
+
+        If the connection ends before the client acknowledges that, it may come back.
+        """
+        if self.runs:
+            self._state = _State.CONCLUDED
+            self._announce(self)
+        else:
+            self.drop()
+
     def end(self) -> None:
         """Note that the connection has ended, so that the client may come back."""
-        if self.keeper is not None and self.runs:
+        if self.keeper is not None and self._state in {_State.RUNNING, _State.CONCLUDED}:
             self._state = _State.ENDED
             # If another connection has claimed the position, it stays with that one.
             self._proves_life = False
@@ -167,14 +189,16 @@ class Resumption:
 
     def drop(self) -> None:
         """Note that the operation is over, for the client or for the server."""
-        if self.keeper is not None and self._state in {_State.RUNNING, _State.ENDED}:
-            self._state = _State.DROPPED
+        if self.is_over:
+            return
+        self._state = _State.DROPPED
+        if self.keeper is not None:
             self.keeper.dropped(self)
 
     def change(self) -> Change:
         """Return what to save now."""
         proves_life, self._proves_life = self._proves_life, False
-        return Change(self.key, self.holder, self._position(), proves_life)
+        return Change(self.key, self.holder, self._position(), proves_life or self._is_lost)
 
     def claimed_by_another(self) -> None:
         """Ask the client whether it uses this connection: its answer saves the position again."""
@@ -183,8 +207,12 @@ class Resumption:
     def save_again(self) -> None:
         """Save the position, even if the broker has forgotten it."""
         if self.keeper is not None:
-            self._proves_life = True
+            self._is_lost = True
             self.keeper.changed(self)
+
+    def saved(self) -> None:
+        """Note that the last change is saved."""
+        self._is_lost = False
 
     def not_saved(self, change: Change) -> None:
         """Note that a save has failed and will be repeated."""

@@ -27,6 +27,10 @@ from gqlnotify.topics.subscriber import Subscriber
 CLOSE_SECONDS = 2.0
 # How often a running operation saves its position while the broker would keep the last one.
 _RENEWALS = 3
+# How often each process looks whether Redis has lost the positions, and how long a client that
+# comes back after that waits for the process that knows its position to save it again.
+_LOOK_SECONDS = 1.0
+_SETTLE_SECONDS = 2.0
 _LEAST_ENDED = 1000
 # Their preparation must not hold the event loop for long.
 _CHANGES_AT_ONCE = 200
@@ -62,13 +66,22 @@ class Resumptions(Keeper):
         self._ended: dict[str, deque[tuple[float, Resumption]]] = {}
         self._changed: dict[str, Resumption] = {}
         self._claims: list[_Waiting] = []
-        self._servers: frozenset[str] = frozenset()
+        self._memories: dict[str, str] = {}
+        self._losses = 0
+        self._settled_at = -inf
         self._urgent = asyncio.Event()
         self._flushes: list[asyncio.Future[None]] = []
         self._saved_at = -inf
         self._wait = self._interval
+        self._looks = False
         self._work: asyncio.Task[None] | None = None
-        self._renewal: asyncio.TimerHandle | None = None
+        self._renews_at = -inf
+        self._next_look: asyncio.TimerHandle | None = None
+
+    def watch(self) -> None:
+        """From now on, notice if the broker forgets positions."""
+        if self._next_look is None:
+            self._look()
 
     async def find(self, resumption: Resumption, subscriber: Subscriber) -> bool:
         """Return whether the client comes back. If so, move `subscriber` to where it has got to.
@@ -76,9 +89,17 @@ class Resumptions(Keeper):
         `subscriber` has joined its topic. If the history no longer reaches back to there, the
         position stays the same, and `subscriber.expired` says so.
         """
+        self.watch()
         resumption.key = resumption.key_for(subscriber.topic)
         claim = Claim(resumption.key, resumption.holder, subscriber.position)
-        found = await self._claim(claim, subscriber.topic)
+        try:
+            found = await self._claim(claim, subscriber.topic)
+        except asyncio.CancelledError:
+            if resumption.is_over:
+                # The broker may have saved the claim.
+                self.dropped(resumption)
+            raise
+        resumption.losses = self._losses
         if found is None:
             return False
         claimed, until = found
@@ -93,7 +114,6 @@ class Resumptions(Keeper):
         if subscriber.closed:
             return
         self._running[resumption.holder] = resumption
-        self._renew_later()
         start = subscriber.position
         if resumption.expired_at is not None:
             # Until the client has acknowledged what tells it so, it must be told again.
@@ -101,6 +121,8 @@ class Resumptions(Keeper):
         resumption.progress = subscriber.progress = Progress(start)
         subscriber.note_sent()
         resumption.begin(self, start)
+        if resumption.losses != self._losses:
+            resumption.save_again()
 
     @override
     def changed(self, resumption: Resumption) -> None:
@@ -139,10 +161,11 @@ class Resumptions(Keeper):
 
     def reset(self) -> None:
         """Stop, and forget everything."""
-        for stopped in (self._work, self._renewal):
+        for stopped in (self._work, self._next_look):
             if stopped is not None:
                 stopped.cancel()
-        self._work = self._renewal = None
+        self._work = self._next_look = None
+        self._looks = False
         for resumption in self._running.values():
             # Its connection may end later.
             resumption.keeper = None
@@ -178,7 +201,7 @@ class Resumptions(Keeper):
 
     async def _run(self) -> None:
         backoff = Backoff(*RETRY_SECONDS)
-        while self._changed or self._claims or self._flushes:
+        while self._changed or self._claims or self._flushes or self._looks:
             await self._until_due()
             try:
                 await self._save_and_answer()
@@ -220,6 +243,11 @@ class Resumptions(Keeper):
         flushes, self._flushes = self._flushes, []
         self._saved_at = monotonic()
         try:
+            if self._looks and not self._changed:
+                # A broker that does not answer is asked again soon.
+                with suppress(BrokerUnavailable):
+                    self._look_at(await self._broker.positions.memories())
+            self._looks = False
             waiting = list(self._changed.values())
             for start in range(0, len(waiting), _CHANGES_AT_ONCE):
                 await self._save_some(waiting[start : start + _CHANGES_AT_ONCE])
@@ -240,16 +268,21 @@ class Resumptions(Keeper):
                 self._changed.setdefault(resumption.holder, resumption)
             raise
         for resumption in resumptions:
+            resumption.saved()
             if resumption.holder in saved.missing:
                 resumption.claimed_by_another()
-        self._look_at(saved.servers)
+        self._look_at(saved.memories)
 
-    def _look_at(self, servers: frozenset[str]) -> bool:
+    def _look_at(self, memories: Mapping[str, str]) -> bool:
         """Save everything again if a server may have lost it. Return whether one may."""
         # In a cluster, each save reaches other servers.
-        known, self._servers = self._servers, self._servers | servers
-        if not known or servers <= known:
+        known = self._memories
+        self._memories = {**known, **memories}
+        if not known or self._memories == known:
             return False
+        if any(server in known and known[server] != memory for server, memory in memories.items()):
+            self._settled_at = monotonic() + _SETTLE_SECONDS
+        self._losses += 1
         for resumption in self._running.values():
             resumption.save_again()
         for ended in self._ended.values():
@@ -261,12 +294,12 @@ class Resumptions(Keeper):
         waiting = [each for each in self._claims if not each.found.done()]
         # A list of its own: others may come while the broker answers.
         self._claims = list(waiting)
-        if not waiting:
+        if not waiting or monotonic() < self._settled_at:
             return
         claims = [each.claim for each in waiting]
         answer = await self._broker.positions.claim(claims, self._seconds)
-        if self._look_at(answer.servers):
-            # The next turn saves what this server does not have, and claims again.
+        if self._look_at(answer.memories):
+            # A later turn claims again, when all processes have saved what this server has lost.
             return
         claimed = answer.claimed
         heads = await self._heads(waiting, claimed)
@@ -293,20 +326,21 @@ class Resumptions(Keeper):
         }
         return {topic: await self._broker.head(topic) for topic in topics}
 
-    def _renew_later(self) -> None:
-        if self._renewal is None:
-            loop = asyncio.get_running_loop()
-            seconds = self._seconds / _RENEWALS
-            self._renewal = loop.call_later(seconds, self._renew, context=Context())
+    def _look(self) -> None:
+        """Look now and then whether a server has lost its memory, and renew what would expire."""
+        if monotonic() >= self._renews_at:
+            self._renew()
+        self._looks = True
+        self._start()
+        seconds = min(_LOOK_SECONDS, self._seconds / _RENEWALS)
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(seconds, self._look, context=Context())
 
     def _renew(self) -> None:
-        self._renewal = None
+        """Save again what the broker would forget, and forget what can't be resumed any more."""
         now = monotonic()
+        self._renews_at = now + self._seconds / _RENEWALS
         self._ended = {
             subject: ended for subject, ended in self._ended.items() if ended[-1][0] > now
         }
         self._changed = {**self._running, **self._changed}
-        if self._changed:
-            self._start()
-        if self._running or self._ended:
-            self._renew_later()

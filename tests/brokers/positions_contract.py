@@ -125,7 +125,7 @@ class PositionsContract:
         answer = await broker.positions.claim([Claim(key, "second", START) for key in keys], LONG)
 
         assert saved.missing == {"first"}
-        assert saved.servers == answer.servers
+        assert saved.memories == answer.memories
         assert [one and one.position.acknowledged.seq for one in answer.claimed] == [
             n + 1 if n % 2 == 0 else None for n in range(450)
         ]

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import tracemalloc
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from uuid import uuid4
@@ -37,7 +37,7 @@ class Store(MemoryPositions):
         self.claimed = 0
         self.answers = asyncio.Event()
         self.answers.set()
-        self.server = "one"
+        self.server, self.memory = "one", "of all positions"
         self.saves: list[Sequence[Change]] = []
 
     @override
@@ -47,7 +47,7 @@ class Store(MemoryPositions):
             raise BrokerUnavailable("down")
         self.saves.append(changes)
         saved = await super().save(changes, seconds)
-        return Saved(saved.missing, frozenset({self.server}))
+        return Saved(saved.missing, await self.memories())
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
@@ -59,11 +59,15 @@ class Store(MemoryPositions):
         self.claimed += 1
         await self.answers.wait()
         answer = await super().claim(claims, seconds)
-        return Answer(answer.claimed, frozenset({self.server}))
+        return Answer(answer.claimed, await self.memories())
+
+    @override
+    async def memories(self) -> Mapping[str, str]:
+        return {self.server: self.memory}
 
     def forget(self) -> None:
         self._holders.clear()
-        self.server += " again"
+        self.memory += ", lost again"
 
 
 class Client:
@@ -232,6 +236,43 @@ async def test_a_server_that_lost_its_memory_gets_all_positions_again(
     for id_ in ("running", "ended"):
         back = await Client(topics, id_).connect()
         assert [text for text, _ in await back.texts(1)] == [b'"missed"']
+
+
+async def test_a_connection_that_ends_before_its_lost_position_is_saved_again_keeps_it(
+    topics: TopicManager, store: Store
+) -> None:
+    client = await Client(topics).connect()
+    await client.armed()
+    await topics.resumptions.flush()
+
+    store.forget()
+    store.saves_nothing = True
+    client.resumption.save_again()
+    client.cut()
+    await wait_until(lambda: store.refusals)
+    store.saves_nothing = False
+    await topics.resumptions.flush()
+    await topics.publish(TOPIC, "missed")
+
+    back = await Client(topics).connect()
+    assert [text for text, _ in await back.texts(1)] == [b'"missed"']
+
+
+async def test_a_client_that_completes_while_its_position_is_claimed_leaves_none(
+    topics: TopicManager, store: Store
+) -> None:
+    store.answers.clear()
+    client = Client(topics)
+    connecting = asyncio.create_task(client.connect())
+    await wait_until(lambda: store.claimed)
+    client.resumption.drop()
+    connecting.cancel()
+    store.answers.set()
+    await topics.resumptions.flush()
+    await topics.publish(TOPIC, "missed")
+
+    back = await Client(topics).connect()
+    assert back.subscriber.position == await topics.cursor(TOPIC)
 
 
 async def test_saves_that_reach_other_servers_of_a_cluster_save_nothing_again(
@@ -498,3 +539,22 @@ async def test_positions_outlive_that_redis_is_flushed(own_redis: RedisServer) -
         second = await Client(topics).connect()
         with suppress(CursorExpired):
             assert second.subscriber.expired or await second.texts(1)
+
+
+@pytest.mark.processes
+async def test_a_client_whose_position_redis_has_lost_waits_until_its_process_saves_it_again(
+    own_redis: RedisServer,
+) -> None:
+    one, other = (TopicManager(RedisBroker(own_redis.url), settings=settings()) for _ in range(2))
+    async with one.held_open(), other.held_open():
+        first = await Client(one).connect()
+        await first.armed()
+        other.resumptions.watch()
+        await other.resumptions.flush()
+        first.cut()
+        await one.resumptions.flush()
+        own_redis.ask("FLUSHALL")
+        await one.publish(TOPIC, "missed")
+
+        second = await Client(other).connect()
+        assert second.subscriber.expired or await second.texts(1) == [(b'"missed"', True)]

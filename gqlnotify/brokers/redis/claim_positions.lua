@@ -1,5 +1,5 @@
--- Give each new holder the position of the holder that has got least far, or its own start. Return
--- what identifies the server's memory, and for each key that position and that holder, or false.
+-- Give each new holder the position of the holder that has got least far, or its own start. Return the
+-- server and its memory, and for each key that position and that holder, or false.
 
 -- Lua's numbers are exact for cursors: an epoch is in microseconds, below 2^53.
 local function is_before(one, other)

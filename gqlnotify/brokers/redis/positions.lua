@@ -11,13 +11,15 @@ for at = 1, #KEYS - (is_marked and 1 or 0) do
   keys[at] = KEYS[at]
 end
 
+-- Return the server's name, and what identifies its memory. Outside a cluster there is one server,
+-- whichever it is at the moment.
 local function memory()
   local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
   if not is_marked then
-    return id
+    return { redis.call('CLUSTER', 'MYID'), id }
   end
   local marker, time = KEYS[#KEYS], redis.call('TIME')
   -- A full Redis refuses it.
   redis.pcall('SET', marker, time[1] .. '.' .. time[2], 'NX')
-  return id .. ' ' .. (redis.call('GET', marker) or '')
+  return { '', id .. ' ' .. (redis.call('GET', marker) or '') }
 end

@@ -1,7 +1,7 @@
 """Positions in Redis: one hash for each key, which expires."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from typing_extensions import override
@@ -32,7 +32,7 @@ class RedisPositions(Positions):
             scripts.save_positions(self._names, part, seconds) for part in self._parts(changes)
         )
         missing = {holder.decode() for _, *holders in replies for holder in holders}
-        return Saved(frozenset(missing), _servers(replies))
+        return Saved(frozenset(missing), _memories(replies))
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
@@ -40,7 +40,14 @@ class RedisPositions(Positions):
             scripts.claim_positions(self._names, part, seconds) for part in self._parts(claims)
         )
         claimed = [_claimed(each) for _, *of_part in replies for each in of_part]
-        return Answer(claimed, _servers(replies))
+        return Answer(claimed, _memories(replies))
+
+    @override
+    async def memories(self) -> Mapping[str, str]:
+        if self._names.clustered:
+            # A script needs a key to find a server. Saves find out.
+            return {}
+        return _memories([await self._run(scripts.save_positions(self._names, (), 0))])
 
     def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         # The keys are in different hash slots, and a script of a cluster can use only one.
@@ -51,8 +58,8 @@ class RedisPositions(Positions):
         return await asyncio.gather(*map(self._run, calls))
 
 
-def _servers(replies: Sequence[Any]) -> frozenset[str]:
-    return frozenset(reply[0].decode() for reply in replies)
+def _memories(replies: Sequence[Any]) -> Mapping[str, str]:
+    return {server.decode(): memory.decode() for (server, memory), *_ in replies}
 
 
 def _claimed(reply: Sequence[bytes] | None) -> Claimed | None:

@@ -1,5 +1,5 @@
--- Save the positions of holders. Return what identifies the server's memory, and the holders that were
--- not saved because another holder has claimed their position.
+-- Save the positions of holders. Return the server and its memory, and the holders that were not saved
+-- because another holder has claimed their position.
 
 local reply = { memory() }
 for at, key in ipairs(keys) do
