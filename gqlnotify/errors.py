@@ -6,7 +6,7 @@ A `ConnectionClosed` ends a WebSocket connection. Its code and reason go into th
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from typing_extensions import override
 
@@ -242,6 +242,14 @@ class CursorExpired(NotifyError):
 
     code = "CURSOR_EXPIRED"
     http_status = 410
+
+    @classmethod
+    def but_goes_on(cls) -> Self:
+        """Return the error for a client whose operation continues after the events it missed."""
+        return cls(
+            "The history no longer reaches back to the last event of this client, so it has missed "
+            "events. Fetch the state again; newer events follow"
+        )
 
 
 class EventUnreadable(NotifyError):

@@ -17,6 +17,7 @@ from gqlnotify import (
     authorize,
     current_principal,
 )
+from gqlnotify import Subscription as Stream
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket
 from tests.e2e.tokens import token
@@ -41,6 +42,9 @@ class MessageApp:
     """An application with one topic."""
 
     def __init__(self, **options: Any) -> None:  # noqa: C901 - a schema, whose fields need `topics`
+        kept: list[Stream[str]] = []
+        self.kept = kept
+        """The streams that the application can close."""
         topics = self.topics = TopicManager(
             settings=Settings(broker_url="memory://", topic_linger=0, ack_interval=0.02)
         )
@@ -103,6 +107,12 @@ class MessageApp:
                 return topics.subscribe(MESSAGES, per_viewer=True).map(
                     lambda message, event: f"{current_principal().subject}: {message.text}"
                 )
+
+            @strawberry.subscription
+            async def kept(self) -> AsyncIterator[str]:
+                stream = topics.subscribe(MESSAGES, per_viewer=True)
+                kept.append(stream.map(lambda message, event: message.text))
+                return kept[-1]
 
             @strawberry.subscription
             async def none(self) -> AsyncIterator[Message]:

@@ -27,6 +27,7 @@ class StockClient:
         self.errors: list[dict[str, Any]] = []
         self.close_code: int | None = None
         self.answers = True
+        self.is_completed = False
         self.last_pong: dict[str, Any] | None = None
         self._socket: Socket | None = None
 
@@ -90,6 +91,8 @@ class StockClient:
                     self.pings.append(message["payload"]["gqlnotify"])
                 if self.answers:
                     await socket.send({**message, "type": "pong"})
+            case "complete":
+                self.is_completed = True
             case "error":
                 self.errors += message["payload"]
             case "pong":

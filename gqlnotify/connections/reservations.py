@@ -154,7 +154,8 @@ class Reservation:
         except Exception:
             logger.exception("An operation failed")
         if resumption is not None:
-            resumption.drop()
+            # The end may not reach the client either.
+            resumption.end()
 
 
 class Reservations:

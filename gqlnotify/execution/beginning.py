@@ -53,12 +53,8 @@ async def begin(
         await subscription.start()
     else:
         await _start_or_continue(subscription, resumption, or_live=last_cursor is not None)
-    if not (subscription.subscriber.expired or unknown):
-        return None
-    return CursorExpired(
-        "The history no longer reaches back to the last event of this client, so it has missed "
-        "events. Fetch the state again; newer events follow"
-    )
+    expired = subscription.subscriber.take_expired()
+    return CursorExpired.but_goes_on() if expired or unknown else None
 
 
 async def _start_or_continue(

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from gqlnotify.cancellation import only_own_cancellation
-from gqlnotify.errors import InternalError, NotifyError
+from gqlnotify.errors import CursorExpired, InternalError, NotifyError
 from gqlnotify.event import Cursor, Event
 from gqlnotify.event_loop import Rounds, TickBatcher
 from gqlnotify.execution.encoded_result import EncodedResult
@@ -276,13 +276,24 @@ class Group(metrics.Sampled):
             member.on_progress()
 
     def _fail(self, error: Exception) -> None:
-        if isinstance(error, Ended):
+        if isinstance(error, CursorExpired):
+            self._part(error)
+        elif isinstance(error, Ended):
             self._end(error.errors)
         elif isinstance(error, NotifyError):
             self._end([error.formatted()])
         else:
             logger.error("A group of subscriptions failed", exc_info=error)
             self._end([InternalError("A group of subscriptions failed").formatted()])
+
+    def _part(self, expired: CursorExpired) -> None:
+        """End, and let the members continue at the topic's position, if their clients can."""
+        members, self._members = self._members, set()
+        for member in members:
+            subscriber = self._subscriber.fork()
+            subscriber.expired = expired
+            member.lagged(subscriber)
+        self._end([])
 
     def _end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         self.ended = True

@@ -226,7 +226,16 @@ async def _replayed(
     subscriber, execution = shareable.subscriber, shareable.execution
     yield Position(subscriber.position)
     skipped = 0
-    while event := await subscriber.next():
+    while True:
+        try:
+            event = await subscriber.next()
+        except CursorExpired as expired:
+            subscriber.skip_gap(expired)
+            if gap := execution.gap_of(subscriber):
+                yield gap
+            continue
+        if event is None:
+            return
         encoded = await execution.replay(event, budget)
         if encoded is None:
             skipped += 1

@@ -19,6 +19,7 @@ from strawberry import Schema
 from strawberry.types import ExecutionContext
 
 from gqlnotify.cancellation import run_within
+from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.documents import (
@@ -246,17 +247,42 @@ class SharedExecution:
 
         Raises:
             Ended: an encoded result ended the operation.
-            CursorExpired: the history no longer reaches back to the subscriber's position.
+            CursorExpired: the history no longer reaches back to the subscriber's position, and its
+                client asked for a cursor itself.
         """
+        replay = partial(self.replay, budget=budget)
         try:
             while not subscriber.closed:
+                gap = self.gap_of(subscriber)
+                if gap is not None:
+                    await member.send(gap.batch)
                 group = self.group(subscriber)
-                if await group.catch_up(member, subscriber, partial(self.replay, budget=budget)):
-                    return group
+                try:
+                    if await group.catch_up(member, subscriber, replay):
+                        return group
+                except CursorExpired as expired:
+                    subscriber.skip_gap(expired)
             return None
         finally:
             subscriber.close()
             self.count_saved()
+
+    def gap_of(self, subscriber: Subscriber) -> EncodedResult | None:
+        """Return what tells the client of `subscriber` that it has missed events, if it has.
+
+        Raises:
+            CursorExpired: the client asked for a cursor itself, so this ends its operation.
+        """
+        expired = subscriber.take_expired()
+        if expired is None:
+            return None
+        if subscriber.progress is None:
+            raise expired
+        subscriber.note_sent()
+        told = CursorExpired.but_goes_on()
+        metrics.refused(told.code)
+        gap = Event(subscriber.topic, subscriber.position, b"")
+        return Context().run(self._execution.failed, gap, told)
 
     def count_saved(self) -> None:
         """Add the executions saved since the last call to the metrics."""

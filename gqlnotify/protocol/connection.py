@@ -248,6 +248,7 @@ class ServerConnection:
             )
             return [Refuse(operation.id, refusal)]
         self._active.add(operation.id)
+        self._pings.forget(operation.id)
         return [Start(operation)]
 
     def _check_size(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """The broker of a test: in memory, and under the test's control."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -184,15 +184,20 @@ class _Positions(MemoryPositions):
     def __init__(self, state: _State) -> None:
         super().__init__()
         self._state = state
-        # A new name tells the manager that the positions may be lost.
-        self._servers = frozenset({str(uuid4())})
+        # A new server tells the manager that the positions may be lost.
+        self._memories = {str(uuid4()): ""}
 
     @override
     async def save(self, changes: Sequence[Change], seconds: float) -> Saved:
         self._state.require()
-        return replace(await super().save(changes, seconds), servers=self._servers)
+        return replace(await super().save(changes, seconds), memories=self._memories)
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
         self._state.require()
-        return replace(await super().claim(claims, seconds), servers=self._servers)
+        return replace(await super().claim(claims, seconds), memories=self._memories)
+
+    @override
+    async def memories(self) -> Mapping[str, str]:
+        self._state.require()
+        return self._memories

@@ -41,9 +41,12 @@ class Subscriber:
         self.left_out = 0
         """How many events `take_latest` dropped right before the last one that it returned."""
         self.expired: CursorExpired | None = None
-        """Why `open` began live instead of after its cursor."""
+        """Why it is at the topic's position instead of its own, until `take_expired`."""
         self.progress: Progress | None = None
-        """If set, `next` notes here that its caller has passed on the previous event."""
+        """Set if the client may resume without a cursor, and so does not handle `CursorExpired`.
+
+        `next` notes here that its caller has passed on the previous event.
+        """
         self.redelivered_until: Cursor | None = None
         """Events up to this cursor may have been sent to the same client before."""
         self._manager = manager
@@ -113,6 +116,17 @@ class Subscriber:
         if self.expired is None:
             self.redelivered_until = redelivered_until
         return self.expired
+
+    def skip_gap(self, expired: CursorExpired) -> None:
+        """Continue at the topic's position, because events before it are lost."""
+        self.expired, self.position = expired, self._open_topic.buffer.last
+        self._backlog.clear()
+        self._latest.clear()
+
+    def take_expired(self) -> CursorExpired | None:
+        """Return why it is not at its own position, once: the caller tells its client."""
+        expired, self.expired = self.expired, None
+        return expired
 
     def note_sent(self) -> None:
         """Note that the event at the position is being sent to a client."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from gqlnotify.auth import Viewer, check_right, current_viewer
 from gqlnotify.callables import require_plain
-from gqlnotify.errors import EventUnreadable
+from gqlnotify.errors import CursorExpired, EventUnreadable
 from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.topics.conflation import Skipped
 from gqlnotify.topics.projection import Projection
@@ -148,7 +148,11 @@ class Subscription(Generic[T]):
 
     async def __anext__(self) -> T:
         await self.start()
-        while (event := await self.subscriber.next()) is not None:
+        while (event := await self._next_event()) is not None:
+            if isinstance(event, CursorExpired):
+                self.cursor, self.conflated, self.redelivered = self.subscriber.position, 0, False
+                self.subscriber.note_sent()
+                return event  # type: ignore[return-value]  # only for a client that goes on
             value: T | Skipped | EventUnreadable = self.projection.apply(event)
             if isinstance(value, EventUnreadable) and not self.yields_unreadable:
                 _note(value)
@@ -159,6 +163,16 @@ class Subscription(Generic[T]):
                 self.subscriber.note_sent()
                 return value  # type: ignore[return-value]  # an error only on request
         raise StopAsyncIteration
+
+    async def _next_event(self) -> Event | CursorExpired | None:
+        try:
+            return await self.subscriber.next()
+        except CursorExpired as expired:
+            if self.subscriber.progress is None:
+                raise
+            self.subscriber.skip_gap(expired)
+            self.subscriber.take_expired()
+            return CursorExpired.but_goes_on()
 
 
 def _note(unreadable: EventUnreadable) -> None:

@@ -5,16 +5,15 @@ messages in order, so its pong acknowledges the events before the ping.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from typing_extensions import override
 
-from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor
 from gqlnotify.event_loop import Rounds, Visited
 from gqlnotify.protocol.connection import ServerConnection
-from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.protocol.messages import Subscribe
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.shared_operation import SharedOperation
@@ -57,6 +56,8 @@ class Acknowledgements(Visited):
             operation.operation_name,
             operation.variables or {},
         )
+        # A client uses an id again only once it knows that the earlier operation is over.
+        self.drop(operation.id)
         resumption = Resumption.of(subject, operation.id, identity, self._announce)
         if resumption is not None:
             self._resumptions[operation.id] = resumption
@@ -88,29 +89,24 @@ class Acknowledgements(Visited):
             resumption = self._resumptions.get(id_)
             if resumption is not None:
                 resumption.acknowledge(cursor)
+                self._forget_if_over(resumption)
         if self._is_due:
             self._rounds.add(self)
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
+
+    def conclude(self, resumption: Resumption) -> None:
+        """Note that the client was told that its operation is over. It may not receive that."""
+        # Meanwhile the client may have used the id again.
+        if self._resumptions.get(resumption.id) is resumption:
+            resumption.conclude()
+            self._forget_if_over(resumption)
 
     def drop(self, id_: str) -> None:
         """Note that the operation is over: there is nothing to resume."""
         resumption = self._resumptions.pop(id_, None)
         if resumption is not None:
             resumption.drop()
-
-    def conclude(self, id_: str, errors: Sequence[Json]) -> None:
-        """Note that the operation ends with these errors.
-
-        If they say that events are missing, the position stays. The connection may be lost before
-        they arrive. The client then comes back and is told again.
-        """
-        resumption = self._resumptions.get(id_)
-        if resumption is not None and any(map(_tells_a_gap, errors)):
-            del self._resumptions[id_]
-            resumption.end()
-        else:
-            self.drop(id_)
 
     def settle(self, operation: SharedOperation) -> None:
         """Note how far `operation` has got, before it leaves its group."""
@@ -162,6 +158,10 @@ class Acknowledgements(Visited):
                 news[id_] = reached
         return news
 
+    def _forget_if_over(self, resumption: Resumption) -> None:
+        if resumption.is_over:
+            del self._resumptions[resumption.id]
+
     def _report(self, resumption: Resumption) -> None:
         shared = self._shared(resumption.id)
         if shared is not None:
@@ -177,8 +177,3 @@ class Acknowledgements(Visited):
     def _ping(self, cursors: Mapping[str, Cursor]) -> None:
         for command in self._protocol.ping(cursors):
             self._connection.send_now(command.message)
-
-
-def _tells_a_gap(error: Json) -> bool:
-    extensions = error.get("extensions")
-    return isinstance(extensions, dict) and extensions.get("code") == CursorExpired.code

@@ -151,19 +151,20 @@ class Operations(Owner, metrics.Sampled):
             errors = [InternalError("An operation failed").formatted()]
         if errors is not None and self._runs(id_):
             del self._running[id_]
-            self.acknowledgements.conclude(id_, errors)
             await self._send_terminal(id_, errors)
 
     async def _send_terminal(self, id_: str, errors: Sequence[Json]) -> None:
-        if not errors:
-            await self._execute(self._protocol.complete(id_))
-            return
+        resumption = self.acknowledgements.find(id_)
         try:
-            await self._execute(self._protocol.error(id_, errors))
+            await self._execute(
+                self._protocol.error(id_, errors) if errors else self._protocol.complete(id_)
+            )
         except execution.NOT_JSON:
             logger.exception("An error can't be encoded")
             told = InternalError("An error can't be encoded").formatted()
             await self._connection.send(messages.error(id_, [told]))
+        if resumption is not None:
+            self.acknowledgements.conclude(resumption)
 
     async def _answer(
         self, operation: Subscribe, resumption: Resumption | None
@@ -244,8 +245,9 @@ class Operations(Owner, metrics.Sampled):
     @override
     def lagged(self, operation: SharedOperation, subscriber: Subscriber) -> None:
         resumption = self.acknowledgements.find(operation.id)
-        if resumption is not None:
-            resumption.progress.advance(subscriber.position, subscriber.position)
+        if resumption is not None and resumption.runs:
+            if subscriber.expired is None:
+                resumption.progress.advance(subscriber.position, subscriber.position)
             subscriber.progress = resumption.progress
         joining = self._conclude(operation.id, partial(self._join, operation, subscriber))
         task = self._running[operation.id] = self._connection.spawn(joining)
@@ -256,7 +258,6 @@ class Operations(Owner, metrics.Sampled):
     def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
         if self._running.get(operation.id) is operation:
             del self._running[operation.id]
-            self.acknowledgements.conclude(operation.id, errors)
             self._connection.spawn(self._send_terminal(operation.id, errors))
 
     def _runs(self, id_: str) -> bool:

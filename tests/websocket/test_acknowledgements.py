@@ -7,11 +7,12 @@ from uuid import uuid4
 
 import pytest
 
+from gqlnotify.brokers import MemoryBroker
 from gqlnotify.server.websocket import WebSocketProtocol
 from tests.applications import application
 from tests.message_app import MessageApp
 from tests.servers import running
-from tests.stock_client import StockClient
+from tests.stock_client import DOCUMENT, StockClient
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -258,19 +259,84 @@ async def test_a_client_that_is_cut_before_it_answers_is_told_again_that_it_was_
             await client.gets("CURSOR_EXPIRED")
 
 
-async def test_a_client_whose_stream_ended_at_a_gap_is_told_again_when_it_comes_back(
+@pytest.mark.parametrize(
+    ("document", "label"), [(DOCUMENT, ""), (MINE, "alice: ")], ids=["shared", "own"]
+)
+async def test_a_client_whose_history_is_lost_while_it_is_connected_is_told_and_goes_on(
+    server: str, message_app: MessageApp, document: str, label: str
+) -> None:
+    client = StockClient(document)
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("before")
+        await client.gets(label + "before")
+        _forget_history(message_app)
+        await message_app.say("lost with the history")
+        await client.gets("CURSOR_EXPIRED")
+        cursor = await message_app.say("after")
+        await client.gets(label + "after")
+        await client.acknowledges(cursor)
+    await message_app.say("missed")
+    async with client.connected(server):
+        await client.gets(label + "missed")
+    assert client.errors == []
+
+
+async def test_a_client_that_is_cut_before_it_answers_is_told_again_that_history_was_lost(
     server: str, message_app: MessageApp
 ) -> None:
     client = StockClient()
     async with client.connected(server):
         await client.armed()
-        # The history is lost, and another one begins.
-        message_app.topics._broker._histories.clear()  # type: ignore[attr-defined]
-        await message_app.say("after the gap")
-        await wait_until(lambda: client.errors)
-    # As if the connection had been lost before the error arrived.
+        client.answers = False
+        _forget_history(message_app)
+        await message_app.say("lost with the history")
+        await client.gets("CURSOR_EXPIRED")
     async with client.connected(server):
         await client.gets("CURSOR_EXPIRED")
+
+
+async def test_a_client_with_a_cursor_of_its_own_gets_an_error_if_history_is_lost(
+    server: str, message_app: MessageApp
+) -> None:
+    first = await message_app.say("first")
+    await message_app.say("second")
+    client = StockClient(extensions={"after": first})
+    async with client.connected(server):
+        await client.gets("second")
+        _forget_history(message_app)
+        await message_app.say("lost with the history")
+        await wait_until(lambda: client.errors)
+    assert client.errors[0]["extensions"]["code"] == "CURSOR_EXPIRED"
+
+
+def _forget_history(message_app: MessageApp) -> None:
+    broker = message_app.topics._broker
+    assert isinstance(broker, MemoryBroker)
+    broker._histories.clear()
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["received", "not received"])
+async def test_a_client_that_was_told_that_its_operation_is_over_does_not_resume_it(
+    server: str, message_app: MessageApp, answers: bool
+) -> None:
+    client = StockClient("subscription { kept }")
+    async with client.connected(server):
+        await client.armed()
+        cursor = await message_app.say("before")
+        await client.gets("before")
+        await client.acknowledges(cursor)
+        client.answers = answers
+        await message_app.kept[-1].aclose()
+        await wait_until(lambda: client.is_completed)
+        await client.is_heard()
+    client.answers = True
+    await message_app.say("missed")
+    async with client.connected(server):
+        await client.armed()
+        await message_app.say("live")
+        # A client that may not know that it is over must not miss anything.
+        await client.gets(*(["live"] if answers else ["missed", "live"]))
 
 
 async def test_a_second_connection_with_the_same_id_does_not_hurt_the_first(
