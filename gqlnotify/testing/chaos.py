@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 from starlette.types import ASGIApp
 
@@ -41,7 +41,6 @@ _CROWD = "{crowd} clients were connected at the same time"
 _EVERYBODY_LEFT = "all clients had left"
 
 _PATIENCE_SECONDS = 0.3
-_CROWD_PATIENCE_SECONDS = 0.5
 _PAUSE_SECONDS = 0.001
 _ROUNDS = 50
 _FEW = 3
@@ -97,6 +96,17 @@ class _Patience:
     @property
     def is_over(self) -> bool:
         return self.rounds >= _ROUNDS and time.monotonic() - self._began > _PATIENCE_SECONDS
+
+
+async def _while_growing(connected: Sequence[Client], count: int) -> None:
+    """Wait until there are `count` clients, or until no more of them get in."""
+    patience, known = _Patience(), 0
+    while len(connected) < count and not patience.is_over:
+        if len(connected) > known:
+            patience, known = _Patience(), len(connected)
+        patience.rounds += 1
+        await settle()
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 class _Run:
@@ -266,28 +276,27 @@ class _Run:
                     await self._crowd_of(operation, viewer, count)
 
     async def _crowd_of(self, operation: Operation, viewer: Viewer, count: int) -> None:
-        async with AsyncExitStack() as clients:
-            opened = await asyncio.gather(
-                *(self._open_in(clients, viewer, _CROWD_PATIENCE_SECONDS) for _ in range(count))
-            )
-            connected = filter(None, opened)
-            await asyncio.gather(
-                *(self._reader(operation, viewer, client, CONTROL) for client in connected)
-            )
-            await self._cause(1, patiently=True)
-            served = sum(not reader.missing() for reader in self._readers)
-            self._readers.clear()
+        connected: list[Client] = []
+        leave = asyncio.Event()
+        members = [asyncio.create_task(self._stay(viewer, connected, leave)) for _ in range(count)]
+        await _while_growing(connected, count)
+        await asyncio.gather(
+            *(self._reader(operation, viewer, client, CONTROL) for client in list(connected))
+        )
+        await self._cause(1, patiently=True)
+        served = sum(not reader.missing() for reader in self._readers)
+        self._readers.clear()
+        leave.set()
+        await asyncio.wait(members)
         if served < count:
             self.report.add(crowded_out(operation, viewer, served, count, self._step))
 
     # Clients and readers.
 
     @asynccontextmanager
-    async def _client(self, viewer: Viewer, patience: float = 2.0) -> AsyncIterator[Client]:
+    async def _client(self, viewer: Viewer) -> AsyncIterator[Client]:
         try:
-            async with connect(
-                self._app, token=viewer.token, path=self._path, patience=patience
-            ) as client:
+            async with connect(self._app, token=viewer.token, path=self._path) as client:
                 yield client
         except LeftOver:
             self._leftovers.note_stuck()
@@ -295,13 +304,12 @@ class _Run:
     async def _open(self, viewer: Viewer) -> Client:
         return await self._clients.enter_async_context(self._client(viewer))
 
-    async def _open_in(
-        self, clients: AsyncExitStack, viewer: Viewer, patience: float
-    ) -> Client | None:
-        try:
-            return await clients.enter_async_context(self._client(viewer, patience))
-        except (Disconnected, NothingArrived):
-            return None
+    async def _stay(self, viewer: Viewer, connected: list[Client], leave: asyncio.Event) -> None:
+        """Connect, and stay until all leave. Without room in the application, this is in vain."""
+        with suppress(Disconnected, NothingArrived):
+            async with self._client(viewer) as client:
+                connected.append(client)
+                await leave.wait()
 
     async def _reader(
         self, operation: Operation, viewer: Viewer, client: Client, role: str

@@ -25,6 +25,7 @@ from gqlnotify.topics.revocation import REVOCATIONS, Revocation
 
 PATIENCE_SECONDS = 5.0
 _SECONDS_TO_LISTEN = 0.05
+_TURNS_TO_LISTEN = 1000
 _SECONDS_OF_SILENCE = 0.02
 _LAST_MESSAGES = 5
 
@@ -152,9 +153,10 @@ class Stream(AsyncIterator[Result]):
 
     async def _listening(self) -> Self:
         """Wait until the server listens. Without topics of gqlnotify, this is a short pause."""
-        end = time.monotonic() + _SECONDS_TO_LISTEN
-        # Poll, because the protocol does not acknowledge a subscription.
-        while time.monotonic() < end and not self._has_begun():  # noqa: ASYNC110
+        end, turns = time.monotonic() + _SECONDS_TO_LISTEN, 0
+        # The protocol does not acknowledge a subscription. The turns are for a busy machine.
+        while not self._has_begun() and (turns < _TURNS_TO_LISTEN or time.monotonic() < end):
+            turns += 1
             await asyncio.sleep(0)
         await settle()
         return self

@@ -54,7 +54,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """The outcome of `chaos`. `str(report)` is a text to read: `assert report.ok, report`."""
+    """The outcome of `chaos`. `str(report)` is a text to read."""
 
     steps: list[str] = field(default_factory=list)
     """What was done to the application, in order."""
@@ -64,6 +64,16 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing went wrong."""
         return not self.problems
+
+    def check(self) -> None:
+        """Fail the test if anything went wrong.
+
+        Raises:
+            AssertionError: the report, as a text.
+        """
+        __tracebackhide__ = True
+        if self.problems:
+            raise AssertionError(str(self))
 
     def add(self, problem: Problem) -> None:
         """Add a problem, unless one with the same cause is known."""

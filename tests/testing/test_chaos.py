@@ -22,7 +22,7 @@ async def test_nothing_is_reported_on_a_clean_application(build: Build, viewers:
 
     report = await chaos(app, operations, viewers=viewers, missed=60, crowd=30)
 
-    assert report.ok, report
+    report.check()
     assert len(report.steps) > 8
 
 
