@@ -11,6 +11,7 @@ ROUNDS := 20
 CUTS := 100
 MINUTES := 20
 SEEDS := 1000
+KILLS := 100
 COMPAT := .venv-compat
 COMPAT_TESTS := $(addprefix tests/,connections execution http server websocket test_drop_in.py test_frameworks.py) $(wildcard tests/test_router*.py)
 SECONDS := 60
@@ -19,7 +20,7 @@ PROCESSES := 4
 # Else each of the hundreds of servers that the tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos simulate clients rolling soak fuzz conformance conformance-resume bench check fmt cov clean
+.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos simulate clients rolling outbox-kills soak fuzz conformance conformance-resume bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -107,6 +108,9 @@ simulate: install  ## Run processes, Redis and clients in virtual time, with fau
 clients: install $(CLIENTS)/node_modules/.installed $(CLIENTS)/matrix/node_modules/.installed  ## See what each client loses (writes the table of docs/clients.md; CUTS=100)
 	$(BIN)/python -m tests.matrix --cuts $(CUTS)
 	$(BIN)/python -m tests.matrix.blind
+
+outbox-kills: install  ## Kill processes at the worst instants of an outbox (KILLS=100 for each database)
+	OUTBOX_KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/outbox/test_kills.py
 
 soak: install  ## Have 1000 connections come and go, well and badly, and see what is left (MINUTES=20)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)

@@ -8,6 +8,7 @@ MODULES = {
     "metrics": {"prometheus_client"},
     "otel": {"opentelemetry"},
     "client": {"gql", "websockets"},
+    "outbox": {"sqlalchemy"},
     "testing": {"pytest"},
 }
 """The modules that each extra of `pyproject.toml` installs."""

@@ -17,14 +17,15 @@ from strawberry.subscriptions import (
 )
 
 from gqlnotify import Cursor, GraphQLRouter, TopicManager, add_cors, topic_router
+from gqlnotify.outbox import Outbox
 from schema.api_page import api_page
 from schema.commands import publish_notice
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
 from schema.health import health, metrics_route
+from schema.models import OUTBOX
 from schema.mutation import Mutation
-from schema.outbox import Outbox
 from schema.query import Query
 from schema.rest import rest
 from schema.settings import TaskSettings
@@ -62,21 +63,20 @@ def create_app(
         )
     topics = topics or TopicManager(settings=settings)
     database = Database(settings.database_url)
-    store = TaskStore(database)
-    outbox = Outbox(database, topics, max_lag=settings.outbox_max_lag)
+    outbox = Outbox(topics, database.sessions, OUTBOX, max_lag=settings.outbox_max_lag)
+    store = TaskStore(database, outbox)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.create()
-        outbox.start()
         try:
-            yield
+            async with outbox:
+                yield
         finally:
-            await outbox.close()
             await database.close()
 
     async def context() -> Context:
-        return Context(store, topics, outbox)
+        return Context(store, topics)
 
     async def publish(topic: str, data: Any, _author: str) -> Cursor:
         # The author is the viewer's subject, as in every notification.
@@ -88,7 +88,7 @@ def create_app(
         schema,
         path="/graphql",
         context_getter=context,
-        event_context=lambda _scope: Context(store, topics, outbox),
+        event_context=lambda _scope: Context(store, topics),
         subscription_protocols=(
             GRAPHQL_TRANSPORT_WS_PROTOCOL,
             GRAPHQL_SSE_PROTOCOL,

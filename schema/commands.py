@@ -29,14 +29,12 @@ async def create_task(
 ) -> Task:
     """Create a task. Requires the right to publish to `tasks`."""
     actor = await task_writer()
-    task = await context.store.create(
+    return await context.store.create(
         title=check_text("title", title),
         description=check_description(description),
         assignee=check_assignee(assignee),
         actor=actor,
     )
-    context.outbox.wake()
-    return task
 
 
 async def list_tasks(

@@ -6,18 +6,16 @@ import strawberry
 from strawberry.fastapi import BaseContext
 
 from gqlnotify import TopicManager
-from schema.outbox import Outbox
 from schema.store import TaskStore
 
 
 class Context(BaseContext):
     """The parts of the application that resolvers use."""
 
-    def __init__(self, store: TaskStore, topics: TopicManager, outbox: Outbox) -> None:
+    def __init__(self, store: TaskStore, topics: TopicManager) -> None:
         super().__init__()
         self.store = store
         self.topics = topics
-        self.outbox = outbox
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

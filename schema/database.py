@@ -1,4 +1,4 @@
-"""The database, its sessions for reading and writing, and the lock of the outbox."""
+"""The database, and its sessions for reading and writing."""
 
 import asyncio
 import math
@@ -31,10 +31,9 @@ _BUSY_MILLISECONDS = 5000
 # Readiness is checked often, and by many processes. This limits what the checks write.
 _WRITE_SECONDS = 5.0
 _PROBE_BYTES = 16 * 1024
-# All programs that use a PostgreSQL database share its advisory locks, so these numbers are
-# unusual. They must not change: processes of two versions run at the same time during a deploy.
+# All programs that use a PostgreSQL database share its advisory locks, so this number is unusual.
+# It must not change: processes of two versions run at the same time during a deploy.
 _CREATING = 0x7461736B0001
-_DRAINING = 0x7461736B0002
 
 
 class Database:
@@ -51,14 +50,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._url = async_url(url)
-        self._engine = self._locks = self._connect(self._url)
-        if self._is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", _write_ahead)
-            # A lock of SQLite locks a whole file, and a drain waits for the broker. In the same
-            # file it would block all writers for that time.
-            self._locks = self._connect(self._url.set(database=f"{self._url.database}-outbox"))
+        self._engine = self._connect()
         writing = self._engine.execution_options(immediate=True)
-        self._read = async_sessionmaker(self._engine, expire_on_commit=False)
+        self.sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._write = async_sessionmaker(writing, expire_on_commit=False)
         self._written_at = -math.inf
         # SQLite allows one writer at a time. The others poll, in no fair order, and fail after
@@ -81,7 +75,7 @@ class Database:
         # second one would fail.
         try:
             async with self._engine.execution_options(immediate=True).begin() as connection:
-                await self._queue(connection, _CREATING)
+                await self._lock_for_creating(connection)
                 await connection.run_sync(Base.metadata.create_all)
         except (SQLAlchemyError, OSError) as error:
             reason = getattr(error, "orig", None) or error
@@ -104,7 +98,6 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
-        await self._locks.dispose()
 
     async def _write_a_probe(self) -> None:
         # As large as a large task, because a nearly full disk still takes small rows. And
@@ -116,7 +109,7 @@ class Database:
 
     def reading(self) -> AsyncSession:
         """Return a session for reading. Use it as an async context manager."""
-        return self._read()
+        return self.sessions()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
@@ -129,31 +122,20 @@ class Database:
         async with self._write_lock, self._write.begin() as session:
             yield session
 
-    @asynccontextmanager
-    async def draining(self) -> AsyncIterator[None]:
-        """Hold the lock of the outbox: only one process of a database can. Writers do not wait.
-
-        Raises:
-            SQLAlchemyError: the database can't be used. On SQLite, also if another process had the
-                lock for 5 seconds.
-        """
-        async with self._locks.execution_options(immediate=True).begin() as connection:
-            await self._queue(connection, _DRAINING)
-            yield
-
-    async def _queue(self, connection: AsyncConnection, key: int) -> None:
+    async def _lock_for_creating(self, connection: AsyncConnection) -> None:
         # Nothing to do for SQLite: BEGIN IMMEDIATE has taken its lock.
         if not self._is_sqlite:
-            await connection.execute(select(func.pg_advisory_xact_lock(key)))
+            await connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
 
-    def _connect(self, url: URL) -> AsyncEngine:
+    def _connect(self) -> AsyncEngine:
         # Without parameters in errors: the log must not contain the text of tasks.
         try:
-            engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
+            engine = create_async_engine(self._url, hide_parameters=True, pool_pre_ping=True)
         except (SQLAlchemyError, ImportError) as error:
             raise ValueError(f"GQLNOTIFY_DATABASE_URL can't be used: {error}") from None
         if self._is_sqlite:
             event.listen(engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(engine.sync_engine, "connect", _write_ahead)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
+from gqlnotify.outbox import outbox_table
 from schema.types import TaskStatus
 
 # SQLite generates a primary key only if its type is exactly INTEGER, which has 64 bits there.
@@ -65,14 +66,5 @@ class ProbeRow(Base):
     filling: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class OutboxRow(Base):
-    """A committed event that is not known to be published. It is deleted after the publish."""
-
-    __tablename__ = "outbox"
-    __table_args__ = ({"sqlite_autoincrement": True},)
-
-    id: Mapped[int] = mapped_column(_Counter, primary_key=True)
-    event_id: Mapped[str] = mapped_column(String(36), unique=True)
-    topic: Mapped[str] = mapped_column(Text)
-    payload: Mapped[bytes] = mapped_column(LargeBinary)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+OUTBOX = outbox_table(Base.metadata)
+"""The events of committed changes that are not known to be published."""

@@ -46,22 +46,18 @@ class Mutation:
     ) -> Task:
         """Change a task. Requires the right to publish to `tasks`."""
         actor = await commands.task_writer()
-        task = await info.context.store.update(
+        return await info.context.store.update(
             check_storable("id", id),
             _changes(input),
             expected_version=given(input.expected_version),
             actor=actor,
         )
-        info.context.outbox.wake()
-        return task
 
     @strawberry.mutation
     async def delete_task(self, info: Info, id: strawberry.ID) -> Task:  # noqa: A002
         """Delete a task and return its last state. Requires the right to publish to `tasks`."""
         actor = await commands.task_writer()
-        task = await info.context.store.delete(check_storable("id", id), actor=actor)
-        info.context.outbox.wake()
-        return task
+        return await info.context.store.delete(check_storable("id", id), actor=actor)
 
     @strawberry.mutation
     async def publish(

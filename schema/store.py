@@ -10,9 +10,10 @@ import strawberry
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gqlnotify.outbox import Outbox
 from schema.database import Database
 from schema.errors import Conflict, NotFound
-from schema.models import OutboxRow, TaskRow
+from schema.models import TaskRow
 from schema.types import TASKS, Task, TaskEvent, TaskEventKind, TaskStatus
 
 
@@ -44,10 +45,15 @@ class TaskStore:
     """Reads and writes tasks.
 
     It does not check its arguments: resolvers do. `actor` is the subject of the token.
+
+    Args:
+        database: where the tasks are.
+        outbox: what publishes their events.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
 
     async def create(
         self, *, title: str, description: str, assignee: str | None, actor: str
@@ -67,7 +73,7 @@ class TaskStore:
         )
         async with self._database.writing() as session:
             session.add(row)
-            _record(session, TaskEventKind.CREATED, task := _task(row), actor, now)
+            self._record(session, TaskEventKind.CREATED, task := _task(row), actor, now)
         return task
 
     async def update(
@@ -96,7 +102,7 @@ class TaskStore:
                 setattr(row, column, value)
             row.version += 1
             row.updated_at = datetime.now(UTC)
-            _record(session, TaskEventKind.UPDATED, task := _task(row), actor, row.updated_at)
+            self._record(session, TaskEventKind.UPDATED, task := _task(row), actor, row.updated_at)
         return task
 
     async def delete(self, task_id: str, *, actor: str) -> Task:
@@ -108,7 +114,9 @@ class TaskStore:
         async with self._database.writing() as session:
             row = await _locked(session, task_id)
             await session.delete(row)
-            _record(session, TaskEventKind.DELETED, task := _task(row), actor, datetime.now(UTC))
+            self._record(
+                session, TaskEventKind.DELETED, task := _task(row), actor, datetime.now(UTC)
+            )
         return task
 
     async def get(self, task_id: str) -> Task | None:
@@ -141,6 +149,12 @@ class TaskStore:
         items = [(row.position, _task(row)) for row in rows[:first]]
         return TaskPage(items, has_next=len(rows) > first, has_previous=has_previous)
 
+    def _record(
+        self, session: AsyncSession, kind: TaskEventKind, task: Task, actor: str, at: datetime
+    ) -> None:
+        happened = TaskEvent(kind=kind, task=task, actor=actor, at=at)
+        self._outbox.add(session, TASKS, happened)
+
 
 async def _locked(session: AsyncSession, task_id: str) -> TaskRow:
     # PostgreSQL locks the row until the commit, so that two updates do not read the same version.
@@ -149,24 +163,6 @@ async def _locked(session: AsyncSession, task_id: str) -> TaskRow:
     if row is None:
         raise NotFound("No task has this id")
     return row
-
-
-def _record(
-    session: AsyncSession,
-    kind: TaskEventKind,
-    task: Task,
-    actor: str,
-    at: datetime,
-) -> None:
-    happened = TaskEvent(kind=kind, task=task, actor=actor, at=at)
-    session.add(
-        OutboxRow(
-            event_id=str(uuid4()),
-            topic=TASKS.name,
-            payload=TASKS.encode(happened),
-            created_at=at,
-        )
-    )
 
 
 def _task(row: TaskRow) -> Task:

@@ -22,6 +22,7 @@ PARTS = {
     "metrics": ("observability/prometheus.py",),
     "otel": ("observability/tracing.py",),
     "client": ("client.py",),
+    "outbox": ("outbox/",),
     "testing": ("testing/", "pytest_plugin.py"),
 }
 
@@ -30,7 +31,7 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {MODULES["server"] | MODULES["metrics"] | MODULES["client"]}:
+        if name.partition(".")[0] in {set().union(*MODULES.values()) - {"opentelemetry"}}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Blocked())
@@ -93,6 +94,7 @@ def test_a_router_works_without_extras_and_metrics_name_what_to_install() -> Non
         ("gqlnotify.server", "gqlnotify.server", "server"),
         ("gqlnotify.http_server", "gqlnotify.server", "server"),
         ("gqlnotify.client", "gqlnotify.client", "client"),
+        ("gqlnotify.outbox", "gqlnotify.outbox", "outbox"),
     ],
 )
 def test_a_part_names_what_to_install(module: str, part: str, extra: str) -> None:

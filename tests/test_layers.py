@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gqlnotify
+import gqlnotify.outbox
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
@@ -34,7 +35,7 @@ LAYERS = [
     # The client knows nothing of the server.
     {"auth", "brokers", "client", "protocol"},
     {"topics"},
-    {"execution"},
+    {"execution", "outbox"},
     {"connections"},
     {"websocket", "http"},
     {"router", "plain"},
@@ -132,6 +133,7 @@ def test_the_pure_files_know_no_loop_no_clock_and_no_framework() -> None:
 
 def test_applications_use_public_names_only() -> None:
     public = {f"gqlnotify.{name}" for name in gqlnotify.__all__}
+    public |= {f"gqlnotify.outbox.{name}" for name in gqlnotify.outbox.__all__}
     used = [
         module
         for folder in ("schema", "examples")

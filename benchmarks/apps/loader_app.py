@@ -10,12 +10,13 @@ from strawberry.dataloader import DataLoader
 
 from benchmarks.apps.probe import with_probe
 from gqlnotify import Event, GraphQLRouter, TopicManager
+from gqlnotify.outbox import Outbox
 from schema.commands import notices
 from schema.context import Context
 from schema.database import Database
 from schema.discretion import DiscreetSchema, Discretion
+from schema.models import OUTBOX
 from schema.mutation import Mutation
-from schema.outbox import Outbox
 from schema.query import Query
 from schema.settings import TaskSettings
 from schema.store import TaskStore
@@ -31,8 +32,8 @@ async def load_likes(cursors: Sequence[str]) -> list[int]:
 class LoadingContext(Context):
     """The task service's, with a data loader of its own for each event."""
 
-    def __init__(self, store: TaskStore, topics: TopicManager, outbox: Outbox) -> None:
-        super().__init__(store, topics, outbox)
+    def __init__(self, store: TaskStore, topics: TopicManager) -> None:
+        super().__init__(store, topics)
         self.likes = DataLoader(load_likes)
 
 
@@ -74,27 +75,27 @@ class Subscription:
 def create_app(settings: TaskSettings) -> FastAPI:
     """Build the service from the task service's parts."""
     topics, database = TopicManager(settings=settings), Database(settings.database_url)
-    store, outbox = TaskStore(database), Outbox(database, topics)
+    outbox = Outbox(topics, database.sessions, OUTBOX)
+    store = TaskStore(database, outbox)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.create()
-        outbox.start()
         try:
-            yield
+            async with outbox:
+                yield
         finally:
-            await outbox.close()
             await database.close()
 
     async def context() -> LoadingContext:
-        return LoadingContext(store, topics, outbox)
+        return LoadingContext(store, topics)
 
     app = FastAPI()
     graphql = GraphQLRouter(
         DiscreetSchema(Query, Mutation, Subscription, extensions=[Discretion]),
         path="/graphql",
         context_getter=context,
-        event_context=lambda _scope: LoadingContext(store, topics, outbox),
+        event_context=lambda _scope: LoadingContext(store, topics),
         topics=topics,
         settings=settings,
         lifespan=lifespan,

@@ -211,6 +211,19 @@ class TopicManager(metrics.Sampled):
         name, payload = encode(topic, value)
         return await self.publish_bytes(name, payload, event_id=event_id)
 
+    def encode(
+        self, topic: Topic[T] | str, value: T, *, event_id: str | None = None
+    ) -> tuple[str, bytes]:
+        """Check an event as `publish` does, and return the arguments of `publish_bytes`.
+
+        Raises:
+            BadUserInput: The event is too large, or the name or the id is invalid.
+            InternalError: `value` is not of the topic's type, or JSON would change it.
+        """
+        name, payload = encode(topic, value)
+        check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
+        return name, payload
+
     async def publish_bytes(
         self, topic: str, payload: bytes, *, event_id: str | None = None
     ) -> Cursor:

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from gqlnotify import Cursor, TopicManager
+from gqlnotify.outbox import Outbox
 from schema.app import create_app
-from schema.outbox import Outbox
 
 DIE_COMMITTED = signal.SIGUSR1
 """Die when the next change is committed, before its event is published."""

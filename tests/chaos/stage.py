@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 
 from schema.database import Database
-from schema.models import OutboxRow, TaskRow
+from schema.models import OUTBOX, TaskRow
 from tests.chaos.participants import PATIENCE, SECRET, Clients, Notices, Phase, Tasks, event_cursor
 from tests.redis_servers import Link, RedisServer, installed, redis_server, wait_for
 from tests.servers import DIRECT, UVICORN, Server, serving
@@ -181,7 +181,7 @@ def _replica(redis: RedisServer, database_url: str, logs: Path) -> Iterator[Repl
 
 APP = "tests.chaos.app:build"
 _TITLES = select(TaskRow.title).order_by(TaskRow.position)
-_OUTBOX = select(func.count()).select_from(OutboxRow)
+_OUTBOX = select(func.count()).select_from(OUTBOX)
 
 
 async def _read(database_url: str, query: Select[Any]) -> list[Any]:

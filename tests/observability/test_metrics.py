@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-import schema.outbox  # noqa: F401  # it has metrics of its own
+import gqlnotify.outbox  # noqa: F401  # it has metrics of its own
 from gqlnotify import TopicManager
 from gqlnotify.errors import CursorExpired
 from gqlnotify.observability import metrics, prometheus

@@ -11,9 +11,10 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gqlnotify import TopicManager
+from gqlnotify.outbox import Outbox
 from schema.app import create_app
 from schema.database import Database
-from schema.outbox import Outbox
+from schema.models import OUTBOX
 from schema.settings import TaskSettings
 from schema.store import TaskStore
 from tests.schema.client import PATIENCE, SECRET, Client
@@ -99,8 +100,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def store(database: Database) -> TaskStore:
-    return TaskStore(database)
+def store(database: Database, outbox: Outbox) -> TaskStore:
+    return TaskStore(database, outbox)
 
 
 @pytest.fixture
@@ -111,7 +112,5 @@ async def topics(settings: TaskSettings) -> AsyncIterator[TopicManager]:
 
 
 @pytest.fixture
-async def outbox(database: Database, topics: TopicManager) -> AsyncIterator[Outbox]:
-    outbox = Outbox(database, topics)
-    yield outbox
-    await outbox.close()
+def outbox(database: Database, topics: TopicManager) -> Outbox:
+    return Outbox(topics, database.sessions, OUTBOX)

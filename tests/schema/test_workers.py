@@ -34,13 +34,13 @@ PROCESSES = 2
 LEDGER = "CREATE TABLE ledger (id INTEGER PRIMARY KEY, event_id TEXT)"
 KEEPING = {
     "sqlite": [
-        "CREATE TRIGGER keep AFTER INSERT ON outbox BEGIN"
+        "CREATE TRIGGER keep AFTER INSERT ON gqlnotify_outbox BEGIN"
         " INSERT INTO ledger VALUES (NEW.id, NEW.event_id); END"
     ],
     "postgresql": [
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " INSERT INTO ledger VALUES (NEW.id, NEW.event_id); RETURN NEW; END $$",
-        "CREATE TRIGGER keep AFTER INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION keep()",
+        "CREATE TRIGGER keep AFTER INSERT ON gqlnotify_outbox FOR EACH ROW EXECUTE FUNCTION keep()",
     ],
 }
 
@@ -165,7 +165,7 @@ async def ledger(engine: AsyncEngine) -> list[str]:
 async def until_drained(engine: AsyncEngine) -> None:
     async def is_empty() -> bool:
         async with engine.connect() as connection:
-            return bool(await connection.scalar(text("SELECT count(*) = 0 FROM outbox")))
+            return bool(await connection.scalar(text("SELECT count(*) = 0 FROM gqlnotify_outbox")))
 
     await until(is_empty)
 

@@ -1,0 +1,112 @@
+"""The events that a session adds. The commit of its transaction inserts them, as its last step.
+
+An event gets its number when its row is inserted. A transaction that inserts at once may then wait
+for a row that another one has locked, and commit after it with the lower number. Inserted last, an
+event has a higher number than those of every transaction that its own has waited for.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Table, event, insert
+from sqlalchemy.orm import Session, SessionTransaction
+
+_KEY = "gqlnotify.outbox"
+
+
+@dataclass(frozen=True)
+class Addition:
+    """An event that a session has added.
+
+    Attributes:
+        table: The table of the outbox.
+        row: The values of its columns.
+        committed: Called after the end of the transaction.
+    """
+
+    table: Table
+    row: dict[str, str]
+    committed: Callable[[], None]
+
+
+@dataclass
+class _Additions:
+    """Those of one session in its current transaction, and how far its commit is.
+
+    Attributes:
+        waiting: The events to insert, and the transaction or savepoint in which each was added.
+        committed: What to call after the end of the transaction, for the inserted events.
+        savepoint_ends: A commit or the release of a savepoint has begun.
+        commits: The commit has inserted what was added before it.
+    """
+
+    waiting: list[tuple[SessionTransaction | None, Addition]] = field(default_factory=list)
+    committed: set[Callable[[], None]] = field(default_factory=set)
+    savepoint_ends: bool = False
+    commits: bool = False
+
+
+def add(session: Session, addition: Addition) -> None:
+    """Insert an event when the current transaction of `session` commits."""
+    if not session.in_transaction():
+        session.begin()
+    state = _state_of(session)
+    if state.commits:
+        # A listener of the commit, or of the flush that it begins with, adds this.
+        _insert(session, state, [addition])
+        return
+    savepoint = session.get_nested_transaction()
+    state.waiting.append((savepoint or session.get_transaction(), addition))
+
+
+def _state_of(session: Session) -> _Additions:
+    state: _Additions = session.info.setdefault(_KEY, _Additions())
+    return state
+
+
+def _insert(session: Session, state: _Additions, additions: Iterable[Addition]) -> None:
+    rows: dict[Table, list[dict[str, str]]] = {}
+    for each in additions:
+        rows.setdefault(each.table, []).append(each.row)
+        state.committed.add(each.committed)
+    for table, values in rows.items():
+        session.execute(insert(table), values)
+
+
+# For all sessions: one can begin to commit before its first event is added.
+@event.listens_for(Session, "before_commit")
+def _before_commit(session: Session) -> None:
+    state = _state_of(session)
+    # SQLAlchemy also calls this before it releases a savepoint, and does not say which. But if a
+    # transaction commits while a savepoint is open, it calls this for both before one ends.
+    if session.in_nested_transaction() and not state.savepoint_ends:
+        state.savepoint_ends = True
+        return
+    if state.waiting:
+        # First what waits for locks. Its listeners may add events, which are then the last ones.
+        session.flush()
+        _insert(session, state, [addition for _, addition in state.waiting])
+        state.waiting.clear()
+    state.commits = True
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _after_rollback(session: Session, ended: SessionTransaction) -> None:
+    state = _state_of(session)
+    state.waiting = [each for each in state.waiting if not _is_within(each[0], ended)]
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _after_end(session: Session, ended: SessionTransaction) -> None:
+    state = _state_of(session)
+    state.savepoint_ends = False
+    if ended.parent is None:
+        del session.info[_KEY]
+        for call in state.committed:
+            call()
+
+
+def _is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    while transaction is not None and transaction is not outer:
+        transaction = transaction.parent
+    return transaction is outer
