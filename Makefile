@@ -126,10 +126,10 @@ fuzz: install  ## Send what no honest client does, and count what comes of it (S
 conformance: install  ## Run all of Autobahn's cases against our WebSocket class and uvicorn's own
 	$(BIN)/python -m tests.conformance
 
-conformance-resume: install  ## Check a server against docs/spec.md (URL, TOKEN, OTHER_TOKEN, CONTRACT, CHECKS, JSON=1)
-	$(BIN)/python -m tests.conformance.resume $(if $(URL),--url '$(URL)') $(if $(CONTRACT),--contract '$(CONTRACT)') \
+conformance-resume: install  ## Check a server against docs/spec.md (URL=..., BROKER=redis, see docs/spec.md)
+	$(BIN)/python -m tests.conformance.resume $(if $(URL),--url $(URL)) $(if $(CONTRACT),--contract '$(CONTRACT)') \
 		$(if $(TOKEN),--token '$(TOKEN)') $(if $(OTHER_TOKEN),--other-token '$(OTHER_TOKEN)') \
-		$(if $(BROKER),--broker '$(BROKER)') $(if $(CHECKS),--checks $(CHECKS)) $(if $(JSON),--json)
+		$(if $(BROKER),--broker $(BROKER)) $(if $(CHECKS),--checks $(CHECKS)) $(if $(JSON),--json)
 
 bench: install  ## Measure this server and others side by side (writes benchmarks/RESULTS.md)
 	$(BIN)/python -m benchmarks

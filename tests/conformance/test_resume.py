@@ -13,9 +13,11 @@ import pytest
 
 from schema.app import create_app
 from schema.settings import TaskSettings
+from tests.conformance import model_server
 from tests.conformance import wrong_servers as wrong
 from tests.conformance.resume.__main__ import main
 from tests.conformance.resume.checks import CHECKS
+from tests.conformance.resume.contract import read
 from tests.conformance.resume.kit import Kit
 from tests.conformance.resume.run import Report, chosen, run
 from tests.conformance.resume.service import contract_of
@@ -30,6 +32,14 @@ SPEC = Path(__file__).parents[2] / "docs" / "spec.md"
 HISTORY, EXPIRES_AFTER = 12, 14
 # Each check of a server that says nothing takes so long.
 PATIENCE = 1.5
+
+MODEL: Mapping[str, Any] = {
+    "connection_init": {"user": "{{token}}"},
+    "subscription": {"query": "subscription { event }", "variables": {"topic": "{{topic}}"}},
+    "publish": {"url": "/publish", "json": {"topic": "{{topic}}", "value": "{{value}}"}},
+    "transports": ["websocket", "sse", "multipart"],
+    "expires_after": model_server.HISTORY + 1,
+}
 
 FAULTS: Sequence[tuple[type[wrong.Fault], str]] = (
     (wrong.LosesCursors, "CUR-1/websocket"),
@@ -78,6 +88,7 @@ FAULTS: Sequence[tuple[type[wrong.Fault], str]] = (
     (wrong.IgnoresLastEventId, "SSE-6/sse"),
     (wrong.IgnoresLastEventId, "SSE-7/sse"),
     (wrong.TakesAnEmptyLastEventId, "SSE-8/sse"),
+    (wrong.SendsADelimiterWithTheNextPart, "MUL-1/multipart"),
     (wrong.GivesSharedStreamsIds, "SGL-1/single-connection"),
     (wrong.RepeatsWithoutAMark, "SGL-2/single-connection"),
 )
@@ -105,7 +116,7 @@ async def _all_reports(directory: Path) -> Mapping[str, Report]:
 
         async def check(name: str, ids: Sequence[str], patience: float) -> Report:
             url, stop = f"http://{origin}/{name}", None if name == "Fault" else ["true"]
-            contract = contract_of(url, expires_after=EXPIRES_AFTER, stop=stop)
+            contract = contract_of([url], expires_after=EXPIRES_AFTER, stop=stop)
             kit = Kit(contract, patience=patience, settle=0.05)
             try:
                 return await run(kit, chosen(ids), at_once=20)
@@ -123,6 +134,21 @@ def test_the_task_service_passes(reports: Mapping[str, Report]) -> None:
     report = reports["Fault"]
     assert not report.failed, report.text
     assert [each.id for each in report.outcomes if each.verdict != "pass"] == ["DRN-1/websocket"]
+
+
+async def test_a_server_that_was_written_from_the_specification_alone_passes(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "contract.json"
+    file.write_text(json.dumps(MODEL))
+    async with running(model_server.Server(), lifespan="off") as origin:
+        urls = [f"http://{origin}/graphql"]
+        kit = Kit(read(file, urls, token="alice", other_token="bob"), settle=0.05)
+        report = await run(kit, chosen(), at_once=20)
+        await kit.close()
+    assert not report.failed, report.text
+    skipped = [each.id for each in report.outcomes if each.verdict == "skip"]
+    assert all(id_.endswith("/single-connection") or id_ == "DRN-1/websocket" for id_ in skipped)
 
 
 @pytest.mark.parametrize(("fault", "id_"), FAULTS, ids=lambda each: getattr(each, "__name__", each))

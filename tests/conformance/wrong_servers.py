@@ -525,6 +525,18 @@ class TakesAnEmptyLastEventId(Fault):
         ]
 
 
+class SendsADelimiterWithTheNextPart(Fault):
+    def __init__(self, shared: dict[str, Any]) -> None:
+        super().__init__(shared)
+        self._held = ""
+
+    def block(self, text: str) -> str:
+        text = self._held + text
+        complete, delimiter, rest = text.rpartition("--graphql")
+        self._held = delimiter + rest
+        return complete
+
+
 class GivesSharedStreamsIds(Fault):
     def block(self, text: str) -> str:
         return text.replace("event: next", "id: 1-1\nevent: next")

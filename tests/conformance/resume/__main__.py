@@ -12,6 +12,9 @@ from tests.conformance.resume.contract import TASK_SERVICE, BadContract, Contrac
 from tests.conformance.resume.kit import Kit
 from tests.conformance.resume.run import Report, chosen, run
 
+# How long a server may take to notice a cut, and to tell its other processes.
+_SETTLE, _SETTLE_ELSEWHERE = 0.2, 1.2
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks and return the exit code: 0 if none failed, 1 if one did, 2 if none ran."""
@@ -25,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     async def check(contract: Contract) -> Report:
-        kit = Kit(contract, patience=options.patience, settle=options.settle)
+        settle = options.settle or (_SETTLE if len(contract.urls) == 1 else _SETTLE_ELSEWHERE)
+        kit = Kit(contract, patience=options.patience, settle=settle)
         try:
             return await run(kit, checks, at_once=options.at_once)
         finally:
@@ -58,11 +62,21 @@ def _contract(options: argparse.Namespace) -> Iterator[Contract]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.resume", description=__doc__)
     add = parser.add_argument
-    add("--url", help="the GraphQL endpoint; without it, the task service is started and checked")
+    add(
+        "--url",
+        nargs="*",
+        help="the GraphQL endpoint, or that of several processes of one server; without it, the "
+        "task service is started and checked",
+    )
     add("--contract", type=Path, default=TASK_SERVICE, help="a JSON file: how to use the server")
     add("--token", default="", help="what replaces {{token}} in the contract")
     add("--other-token", default="", help="the same for a second subject with the same rights")
-    add("--broker", default="memory://", help="the broker of the task service that is started")
+    add(
+        "--broker",
+        choices=["memory", "redis"],
+        default="memory",
+        help="that of the task service that is started; two processes with redis",
+    )
     add("--checks", nargs="*", default=["*"], help="ids or globs such as 'SSE-*'")
     add("--list", action="store_true", help="show the checks and run none")
     add("--json", action="store_true", help="print the outcomes as JSON")
@@ -71,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--settle",
         type=float,
-        default=0.2,
-        help="seconds in which the server notices that a connection was cut (default 0.2)",
+        help="seconds in which the server notices that a connection was cut, and tells its other "
+        f"processes (default {_SETTLE:g}, or {_SETTLE_ELSEWHERE:g} with several addresses)",
     )
     return parser
 

@@ -1,7 +1,7 @@
 """What the kit has to know about a server: how to subscribe there, and how to publish."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,19 +31,20 @@ class Contract:
     """A server under test.
 
     Attributes:
-        url: its GraphQL endpoint, with `http` or `https`.
+        urls: its GraphQL endpoint, with `http` or `https`. If there are several, they are processes
+            of one server, and each connection goes to the next.
         viewer: the subject that subscribes and publishes.
         other: another subject with the same rights; None if there is none.
         subscription: `query` and `variables` of a subscription to one stream of events.
         publish: `query` and `variables` of a mutation that publishes one event to this stream. Or
-            an HTTP request: `method`, `url`, `headers` and `json`.
+            an HTTP request: `method`, `url`, `headers` and `json`. `url` may be relative.
         transports: those that the server has.
         resumes_without_cursor: whether it implements section 4 of the specification.
         expires_after: how many later events make a cursor expire; None if that takes too many.
         stop: a command that asks the server to stop; None if it must go on.
     """
 
-    url: str
+    urls: Sequence[str]
     viewer: Viewer
     subscription: Mapping[str, Any]
     publish: Mapping[str, Any]
@@ -54,17 +55,14 @@ class Contract:
     stop: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
-    def websocket_url(self) -> str:
-        """The address for WebSocket."""
-        return "ws" + self.url.removeprefix("http")
-
-    @property
     def has_topics(self) -> bool:
         """Whether each check can have a stream of events of its own."""
         return "{{topic}}" in json.dumps(self.subscription)
 
 
-def read(path: Path, url: str, *, token: str = "", other_token: str = "", **more: Any) -> Contract:
+def read(
+    path: Path, urls: Sequence[str], *, token: str = "", other_token: str = "", **more: Any
+) -> Contract:
     """Read the contract in a JSON file. `more` are members that replace those of the file.
 
     Raises:
@@ -85,7 +83,7 @@ def read(path: Path, url: str, *, token: str = "", other_token: str = "", **more
         raise BadContract(f"{path}: the transports are {', '.join(TRANSPORTS)}")
     stop = found.get("stop")
     return Contract(
-        url=url,
+        urls=tuple(urls),
         viewer=_viewer(found, token),
         other=_viewer(found, other_token) if other_token else None,
         subscription=found["subscription"],

@@ -1,10 +1,12 @@
 """What a check works with: streams of events to publish to, and clients of each transport."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from urllib.parse import urljoin
 from uuid import uuid4
 
 import httpx
@@ -86,8 +88,9 @@ class Kit:
             trust_env=False,
             limits=httpx.Limits(max_connections=None),
             # Each client would read all certificate authorities.
-            verify=contract.url.startswith("https:"),
+            verify=any(url.startswith("https:") for url in contract.urls),
         )
+        self._urls = itertools.cycle(contract.urls)
         self._expired: asyncio.Task[tuple[Topic, str]] | None = None
 
     async def close(self) -> None:
@@ -107,10 +110,11 @@ class Kit:
         Raises:
             Failure: the server refuses it.
         """
-        request = filled(self.contract.publish, url=self.contract.url, **values)
+        request = filled(self.contract.publish, **values)
         if "query" in request:
             request = {"json": request}
-        url, method = request.pop("url", self.contract.url), request.pop("method", "POST")
+        url = urljoin(next(self._urls), request.pop("url", ""))
+        method = request.pop("method", "POST")
         try:
             answer = await self.http.request(method, url, **request)
         except httpx.HTTPError as error:
@@ -120,7 +124,7 @@ class Kit:
 
     def socket(self, viewer: Viewer | None = None) -> AbstractAsyncContextManager[Socket]:
         """Connect over WebSocket."""
-        return open_socket(self.contract, viewer or self.contract.viewer, self.patience)
+        return open_socket(next(self._urls), viewer or self.contract.viewer, self.patience)
 
     async def stop(self) -> None:
         """Ask the server to stop, with the contract's command."""
@@ -158,7 +162,7 @@ class Kit:
 
     def shared_stream(self) -> AbstractAsyncContextManager[SharedStream]:
         """Reserve a stream of the single connection mode, and open it."""
-        return shared_stream(self.http, self.contract.url, self.patience)
+        return shared_stream(self.http, next(self._urls), self.patience)
 
     def subscribed(
         self, transport: str, payload: Mapping[str, Any]
@@ -206,7 +210,7 @@ class Kit:
     def _request(self, method: str, headers: Mapping[str, str], **content: Any) -> httpx.Request:
         timeout = httpx.Timeout(self.patience, read=None)
         return self.http.build_request(
-            method, self.contract.url, headers=headers, timeout=timeout, **content
+            method, next(self._urls), headers=headers, timeout=timeout, **content
         )
 
 

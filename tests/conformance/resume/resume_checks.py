@@ -1,5 +1,6 @@
 """Section 4 of the specification: resuming over WebSocket without a cursor."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -19,6 +20,9 @@ from tests.conformance.resume.websocket import (
     positions_of,
     silent,
 )
+
+# A server waits for a second at most.
+_BEFORE_THE_LAST_PONG = 0.2
 
 
 class Client:
@@ -413,7 +417,7 @@ async def a_server_that_stops_waits_for_the_last_pong(kit: Kit) -> None:
         place = len(socket.messages)
         await kit.stop()
         asked = await socket.asked(operation, after=place)
-        await kit.pause()
+        await asyncio.sleep(_BEFORE_THE_LAST_PONG)
         expect(not socket.closed.is_set(), "the close frame after the last pong", "it came before")
         await socket.send(**echo(asked))
         async with within(kit.patience, "a close frame"):

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-from typing_extensions import override
 
 from tests.conformance.resume.results import Failure, Results, expect, within
 from tests.conformance.resume.streams import EVENT_STREAM, Block, Events, reading
@@ -22,7 +21,6 @@ class SharedEvents(Events):
         super().__init__(patience)
         self.operations: dict[str, Results] = {}
 
-    @override
     def take(self, block: Block) -> None:
         self.blocks.append(block)
         try:

@@ -97,6 +97,14 @@ async def _is_told(kit: Kit, last_event_id: str) -> None:
         expect(not events.has_ended, "live events", "the stream has ended")
 
 
+@check("MUL-1", "a client sees the end of each part at once", transport="multipart")
+async def the_end_of_each_part_is_seen_at_once(kit: Kit) -> None:
+    topic = kit.topic()
+    async with kit.parts(topic.payload()) as parts:
+        await topic.heard(parts)
+        await parts.until(await topic.publish())
+
+
 @check("SGL-1", "no block of a shared stream has an id", transport=SINGLE)
 async def no_block_has_an_id(kit: Kit) -> None:
     topic = kit.topic()

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from tests.conformance.resume.contract import Contract, Viewer
+from tests.conformance.resume.contract import Viewer
 from tests.conformance.resume.results import Failure, Results, within
 
 Message = Mapping[str, Any]
@@ -158,12 +158,12 @@ def _is_next(message: Message, id_: str) -> bool:
 
 
 @asynccontextmanager
-async def open_socket(contract: Contract, viewer: Viewer, patience: float) -> AsyncIterator[Socket]:
+async def open_socket(url: str, viewer: Viewer, patience: float) -> AsyncIterator[Socket]:
     """Connect and wait for the acknowledgement. The connection is cut at the end."""
     try:
         async with asyncio.timeout(patience):
             connection = await connect(
-                contract.websocket_url,
+                "ws" + url.removeprefix("http"),
                 subprotocols=[Subprotocol("graphql-transport-ws")],
                 max_size=None,
                 proxy=None,
