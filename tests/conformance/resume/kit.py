@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urljoin
 from uuid import uuid4
@@ -17,7 +17,7 @@ from tests.conformance.resume.single_connection import SharedStream, shared_stre
 from tests.conformance.resume.streams import EVENT_STREAM, MULTIPART, Events, Parts, reading
 from tests.conformance.resume.websocket import Socket, open_socket
 
-_BETWEEN_PROBES = 0.05
+_FIRST_PAUSE = 0.05
 
 
 class Topic:
@@ -55,18 +55,24 @@ class Topic:
 
     async def heard(self, results: Results) -> Result:
         """Publish until `results` gets it: the subscription has begun. Return the last result."""
-        probing = asyncio.create_task(self._probe())
+        begun = asyncio.Event()
+        probing = asyncio.create_task(self._probe(begun))
         try:
             await results.next("the first event of a new subscription")
         finally:
-            probing.cancel()
-            await asyncio.wait([probing])
+            # Not cancelled: a request that is cut off is an error in the log of the server.
+            begun.set()
+            await probing
         return (await results.until(await self.publish()))[-1]
 
-    async def _probe(self) -> None:
-        while True:
+    async def _probe(self, begun: asyncio.Event) -> None:
+        pause = _FIRST_PAUSE
+        while not begun.is_set():
             await self.publish()
-            await asyncio.sleep(_BETWEEN_PROBES)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await begun.wait()
+            pause *= 2
 
 
 class Kit:
@@ -82,14 +88,9 @@ class Kit:
         self.contract = contract
         self.patience = patience
         self.settle = settle
-        self.http = httpx.AsyncClient(
-            headers=contract.viewer.headers,
-            timeout=patience,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None),
-            # Each client would read all certificate authorities.
-            verify=any(url.startswith("https:") for url in contract.urls),
-        )
+        self.http = _client(contract, patience)
+        # With a pool of its own: each request looks at all connections of its pool.
+        self._publishing = _client(contract, patience)
         self._urls = itertools.cycle(contract.urls)
         self._expired: asyncio.Task[tuple[Topic, str]] | None = None
 
@@ -99,6 +100,7 @@ class Kit:
             self._expired.cancel()
             await asyncio.wait([self._expired])
         await self.http.aclose()
+        await self._publishing.aclose()
 
     def topic(self) -> Topic:
         """Return a stream of events for one check."""
@@ -116,7 +118,7 @@ class Kit:
         url = urljoin(next(self._urls), request.pop("url", ""))
         method = request.pop("method", "POST")
         try:
-            answer = await self.http.request(method, url, **request)
+            answer = await self._publishing.request(method, url, **request)
         except httpx.HTTPError as error:
             raise Failure("an answer to the request that publishes", repr(error)) from None
         refused = not answer.is_success or '"errors"' in answer.text
@@ -212,6 +214,17 @@ class Kit:
         return self.http.build_request(
             method, next(self._urls), headers=headers, timeout=timeout, **content
         )
+
+
+def _client(contract: Contract, patience: float) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        headers=contract.viewer.headers,
+        timeout=patience,
+        trust_env=False,
+        limits=httpx.Limits(max_connections=None),
+        # Each client would read all certificate authorities.
+        verify=any(url.startswith("https:") for url in contract.urls),
+    )
 
 
 def _parameters(payload: Mapping[str, Any]) -> dict[str, str]:
