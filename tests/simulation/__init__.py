@@ -16,4 +16,5 @@ TCP and the data of Redis are models. A seed decides all of it, so a failure can
 - `run.py`: one simulation, from its seed to its violations
 - `pool.py`: many seeds, each in a fork; fewer faults for one that fails
 - `__main__.py`: `python -m tests.simulation`
+- `safeguards.py`: takes parts of the code out that protect a promise, to see whether seeds notice
 """

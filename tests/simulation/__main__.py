@@ -38,6 +38,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for how long at most")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
+    parser.add_argument("--no-trace", action="store_true", help="show only what was broken")
     parser.add_argument("--replay", help="a seed, or a seed and its faults: 7 or 7:0,2")
     return parser.parse_args()
 
@@ -52,8 +53,9 @@ def _run(options: argparse.Namespace) -> int:
         if outcome.violations:
             failures += 1
             print(f"seed {outcome.case}: {outcome.violations[0]}", flush=True)
-            if not options.keep_going:
+            if not (options.keep_going or options.no_trace):
                 _show(shrunk(outcome))
+            if not options.keep_going:
                 break
     seconds = REAL_SECONDS() - began
     print(f"{total} seeds in {seconds:.1f} s ({total / seconds:.1f}/s), {failures} failed")
@@ -77,4 +79,7 @@ def _show(outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # Without tearing down what was simulated: its tasks would be closed without their loops.
+    os._exit(code)

@@ -22,6 +22,7 @@ class Message:
 
 ROOMS = Topic("rooms.<name>", Message)
 NAMES = ("red", "blue")
+UNREADABLE = b'{"number":"none"}'
 
 
 def room(name: str) -> Topic[Message]:
@@ -78,8 +79,9 @@ def settings(**changes: Any) -> Settings:
     )
 
 
-def create_app(settings: Settings) -> tuple[FastAPI, TopicManager]:
+def create_app(settings: Settings) -> tuple[FastAPI, TopicManager, GraphQLRouter[Any, Any]]:
     topics = TopicManager(settings=settings)
+    router = GraphQLRouter(SCHEMA, topics=topics, settings=settings)
     app = FastAPI()
-    app.include_router(GraphQLRouter(SCHEMA, topics=topics, settings=settings), prefix="/graphql")
-    return app, topics
+    app.include_router(router, prefix="/graphql")
+    return app, topics, router

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from tests.e2e.tokens import token
-from tests.simulation.application import CURSOR, DOCUMENTS
+from tests.simulation.application import CURSOR, DOCUMENTS, UNREADABLE
 from tests.simulation.determinism import CLOCK
 from tests.simulation.history import Began, Entry, Got, Told
 from tests.simulation.network import End, Link
@@ -23,6 +24,9 @@ from tests.simulation.world import SimulatedLoop, World
 
 _LATENCY = (1e-4, 2e-2)
 _RETRY_SECONDS = (0.05, 1.5)
+_TOKEN_SECONDS = (3600, 3600, 5)
+# A process can be paused for this long before it looks at the clock.
+_LATE_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
 GOING_AWAY = 1012
 _URI = parse_uri("ws://simulated/graphql")
@@ -136,6 +140,8 @@ class Client:
         self._id = str(uuid4())
         self._cursor: str | None = None
         self._armed = False
+        self.token_id = ""
+        self._expires_at = inf
         self._process: Process | None = None
         self.task = loop.start(self._run())
         # A bug of this client must not look like a client that waits.
@@ -147,6 +153,23 @@ class Client:
         if self.socket is not None:
             self.socket.send({"id": self._id, "type": "complete"})
             self.socket.transport.close()
+
+    def begin_again(self) -> None:
+        """Complete the operation, and begin another one on the same connection."""
+        if self.socket is None or not self._armed:
+            return
+        self._note("begins again")
+        self.socket.send({"id": self._id, "type": "complete"})
+        self._id, self._cursor, self._armed = str(uuid4()), None, False
+        self.log.append(Told(CLOCK.now, ends=True))
+        self.socket.transport.close()
+
+    def stall(self, seconds: float) -> None:
+        """Read nothing for some time."""
+        if self.socket is not None:
+            transport = self.socket.transport
+            transport.pause_reading()
+            self._loop.later(seconds, transport.resume_reading)
 
     async def _run(self) -> None:
         while not self.stopped:
@@ -174,7 +197,7 @@ class Client:
         self._note(f"connects to {self._process.name}")
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await socket.open()
-            self._send("connection_init", {"token": token(self.name)})
+            self._send("connection_init", {"token": self._fresh_token()})
             while (await socket.receive())["type"] != "connection_ack":
                 pass
             await self._subscribe()
@@ -189,6 +212,12 @@ class Client:
             self._note("is known by nobody")
             self.log.append(Told(CLOCK.now, ends=True))
             self._armed = False
+
+    def _fresh_token(self) -> str:
+        life = self._world.random.choice(_TOKEN_SECONDS)
+        self.token_id, self._expires_at = uuid4().hex, CLOCK.now + life
+        issued = int(CLOCK.wall())
+        return token(self.name, expires_in=life, jti=self.token_id, iat=issued)
 
     async def _fetch(self) -> None:
         """Read the state again: here, only the cursor that belongs to it."""
@@ -236,20 +265,33 @@ class Client:
         extensions = payload.get("extensions") or {}
         if "errors" in payload:
             [error] = payload["errors"]
-            if error["extensions"]["code"] != "CURSOR_EXPIRED":
-                self.failures.append(f"{self.name} got {error}")
-                return
-            self._told(ends=False)
+            match error["extensions"]["code"]:
+                case "CURSOR_EXPIRED":
+                    self._told(ends=False)
+                case "EVENT_UNREADABLE":
+                    self._world.saw("a client got an event that can't be read")
+                    self._got(UNREADABLE, extensions)
+                case _:
+                    self.failures.append(f"{self.name} got {error}")
             return
         [value] = payload["data"].values()
-        number = value["number"] if isinstance(value, dict) else int(str(value).split()[-1])
+        if isinstance(value, str):
+            viewer, _, value = value.partition(" ")
+            if viewer != self.name:
+                self.failures.append(f"{self.name} got what was made for {viewer}")
+        number = int(value["number"] if isinstance(value, dict) else value)
+        self._got(json.dumps({"number": number}, separators=(",", ":")).encode(), extensions)
+
+    def _got(self, payload: bytes, extensions: dict[str, Any]) -> None:
         self._cursor = extensions["cursor"]
         again = bool(extensions.get("redelivered"))
         if again:
             self._world.saw("a client got a repeat that was marked")
-        self._note(f"gets {number} at {self._cursor}{' again' if again else ''}")
-        payload_bytes = json.dumps({"number": number}, separators=(",", ":")).encode()
-        self.log.append(Got(self._cursor, payload_bytes, again, CLOCK.now))
+        self._note(f"gets {payload.decode()} at {self._cursor}{' again' if again else ''}")
+        self.log.append(Got(str(self._cursor), payload, again, CLOCK.now))
+        assert self._process is not None
+        if CLOCK.now > self._expires_at + _LATE_SECONDS and not self._process.loop.skew:
+            self.failures.append(f"{self.name} got {payload.decode()} with an expired token")
 
     def _pong(self, message: dict[str, Any]) -> None:
         cursors = message.get("payload", {}).get("gqlnotify", {}).get("cursors", {})

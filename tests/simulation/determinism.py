@@ -52,7 +52,9 @@ class SimulatedTask(asyncio.Task[Any]):
 
 
 def seed(number: int) -> None:
-    """Make everything that is random follow from `number`."""
+    """Begin at time 0, and make everything that is random follow from `number`."""
+    global _serials
+    CLOCK.now, _serials = 0.0, count(1)
     random.seed(number)
     _random_bytes.seed(number)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.simulation.application import NAMES
+
 if TYPE_CHECKING:
     from tests.simulation.run import Simulation
 
@@ -64,11 +66,10 @@ def cut_redis(simulation: "Simulation", fault: Fault) -> None:
 
 def silence_redis(simulation: "Simulation", fault: Fault) -> None:
     link = simulation.processes[fault.target % len(simulation.processes)].redis
-    link.silent = True
+    link.silence()
 
     def speak() -> None:
         link.silent = False
-        link.cut()
 
     simulation.loop.later(8 * fault.size, speak)
 
@@ -120,6 +121,31 @@ def pause(simulation: "Simulation", fault: Fault) -> None:
     loop.paused_until = simulation.loop.time() + low + (high - low) * fault.size
 
 
+def burst(simulation: "Simulation", fault: Fault) -> None:
+    for _ in range(int(60 * fault.size)):
+        simulation.publish_one(NAMES[fault.target % len(NAMES)])
+
+
+def publish_unreadable(simulation: "Simulation", fault: Fault) -> None:
+    simulation.publish_unreadable(NAMES[fault.target % len(NAMES)])
+
+
+def join(simulation: "Simulation", fault: Fault) -> None:
+    simulation.add_client()
+
+
+def begin_again(simulation: "Simulation", fault: Fault) -> None:
+    simulation.clients[fault.target % len(simulation.clients)].begin_again()
+
+
+def stall_client(simulation: "Simulation", fault: Fault) -> None:
+    simulation.clients[fault.target % len(simulation.clients)].stall(20 * fault.size)
+
+
+def revoke(simulation: "Simulation", fault: Fault) -> None:
+    simulation.revoke(simulation.clients[fault.target % len(simulation.clients)])
+
+
 def jump_clock(simulation: "Simulation", fault: Fault) -> None:
     loop = simulation.processes[fault.target % len(simulation.processes)].loop
     loop.skew += (fault.size - 0.5) * 600
@@ -139,5 +165,12 @@ _KINDS = {
         kill,
         deploy,
         pause,
+        burst,
+        publish_unreadable,
+        join,
+        begin_again,
+        stall_client,
+        revoke,
+        jump_clock,
     )
 }

@@ -4,9 +4,8 @@ from typing import Any, Protocol
 
 from tests.simulation.world import SimulatedLoop, World
 
-_HIGH_WATER = 64 * 1024
-_IN_FLIGHT = 256 * 1024
-"""What the kernels on both sides hold. More waits in the sender's transport."""
+_BUFFERS = ((256 * 1024, 64 * 1024), (1500, 1000))
+"""How much the kernels hold, and how much the sender's transport before it is full."""
 _LEAST_GAP = 1e-7
 
 
@@ -26,6 +25,7 @@ class Link:
 
     def __init__(self, world: World, latency: tuple[float, float], name: str) -> None:
         self.world, self.latency, self.name = world, latency, name
+        self.in_flight, self.high_water = world.random.choice(_BUFFERS)
         self.silent = False
         """Whether it is half-open: nothing arrives, and nobody is told."""
         self.ends: list[End] = []
@@ -63,8 +63,9 @@ class End:
         if not self._closing and data:
             self._waiting.append(bytes(data))
             self._send()
-            if not self._full and self.get_write_buffer_size() > _HIGH_WATER:
+            if not self._full and self.get_write_buffer_size() > self.link.high_water:
                 self._full = True
+                self.link.world.saw("a peer read too slowly")
                 self._receiver.pause_writing()
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ class End:
         return self.link.ends[1] if self.link.ends[0] is self else self.link.ends[0]
 
     def _send(self) -> None:
-        while self._waiting and self._in_flight < _IN_FLIGHT:
+        while self._waiting and self._in_flight < self.link.in_flight:
             data = self._waiting.pop(0)
             self._in_flight += len(data)
             self._peer.later(self._peer._arrived, data)

@@ -6,13 +6,20 @@ import pickle
 import select
 from collections.abc import Iterable, Iterator
 
-from tests.simulation.run import Case, Outcome, simulate
+from tests.simulation.run import Case, Outcome, Simulation
+
+_WARM: list[Simulation] = []
 
 
 def outcomes(cases: Iterable[Case], processes: int = 1) -> Iterator[Outcome]:
     """Run the cases, `processes` at a time, and yield what came of each."""
-    gc.collect()
-    gc.freeze()
+    gc.disable()
+    if not _WARM:
+        # Fills the caches of the interpreter and the frameworks for all forks. It is kept, because
+        # its tasks can't be closed without their loops.
+        _WARM.append(Simulation(Case(0)))
+        _WARM[0].run()
+        gc.freeze()
     waiting = iter(cases)
     running: dict[int, bytearray] = {}
     while True:
@@ -45,7 +52,7 @@ def _fork(case: Case) -> int:
     reading, writing = os.pipe()
     if os.fork() == 0:
         with os.fdopen(writing, "wb") as pipe:
-            pickle.dump(simulate(case), pipe)
+            pickle.dump(Simulation(case).run(), pipe)
         os._exit(0)
     os.close(writing)
     return reading

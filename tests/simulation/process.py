@@ -1,7 +1,7 @@
 """A server process: uvicorn's part, our WebSocket class and the application."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any
 
@@ -13,18 +13,34 @@ from gqlnotify.brokers.redis import broker
 from gqlnotify.drain import Drain
 from gqlnotify.server.websocket import MARGIN_SECONDS, WebSocketProtocol
 from gqlnotify.settings import Settings
-from tests.simulation.application import Message, create_app, room
+from gqlnotify.topics.revocation import REVOCATIONS
+from tests.simulation.application import UNREADABLE, Message, create_app, room
 from tests.simulation.network import Link
 from tests.simulation.redis_server import ModelServers, RedisLink, RedisServer
 from tests.simulation.world import World
 
 # How long a process takes at most to save positions again that Redis has lost.
 _SAVED_AGAIN_SECONDS = 6.0
+# What a process without clients does.
+_AT_REST = {
+    f"a task: {name}"
+    for name in (
+        "Process._run",
+        "RedisBroker._keep",
+        "Probe._run",
+        *(f"Line._{part}" for part in ("run", "read", "write", "watch", "turn_away")),
+        "LivePath._settle",
+    )
+}
 
 
 def _connect(*_address: Any) -> ModelServers:
     loop: Any = asyncio.get_running_loop()
     return ModelServers(loop.redis)
+
+
+def _name(task: "asyncio.Task[Any]") -> str:
+    return str(getattr(task.get_coro(), "__qualname__", task))
 
 
 vars(broker)["connect"] = _connect
@@ -47,7 +63,7 @@ class Process:
         self._running = self.loop.start(self._run())
 
     async def _run(self) -> None:
-        app, self.topics = create_app(self.settings)
+        app, self.topics, self._router = create_app(self.settings)
         vars(self.loop)["topics"] = self.topics
         self._config = Config(app, ws=WebSocketProtocol, log_config=None, ws_ping_interval=None)
         self._config.load()
@@ -111,5 +127,31 @@ class Process:
         """Publish in this process. `done` gets whether that has succeeded, unless it is killed."""
         message = Message(number=number)
         publishing = self.topics.publish(room(name), message, event_id=str(number))
-        task = self.loop.start(publishing)
+        self._start(publishing, done)
+
+    def publish_unreadable(self, name: str, done: Callable[[bool], None]) -> None:
+        """Publish what this version can't read."""
+        self._start(self.topics.publish_bytes(room(name).name, UNREADABLE), done)
+
+    def revoke(self, token_id: str, done: Callable[[bool], None]) -> None:
+        """Revoke a token."""
+        revocations = self._router.revocations
+        assert revocations is not None
+        self._start(revocations.revoke(token_id=token_id), done)
+
+    def left_over(self) -> list[str]:
+        """Return what is left, although no client is connected."""
+        idle = {REVOCATIONS.name}
+        live = self.topics._live_topics.items()
+        found = [f"a topic: {name}" for name, topic in live if name not in idle]
+        found += [f"a subscriber of {name}" for name, topic in live if len(topic.subscribers) > 1]
+        found += ["a connection" for _ in self._state.connections]
+        limits = self._router._gqlnotify.connection_limits
+        found += [f"{limits.connections} counted connections"] * bool(limits.connections)
+        found += [f"a counted connection of {subject}" for subject in limits._of_subject]
+        found += [f"a task: {name}" for name in map(_name, asyncio.all_tasks(self.loop))]
+        return [each for each in found if each not in _AT_REST]
+
+    def _start(self, work: Coroutine[Any, Any, Any], done: Callable[[bool], None]) -> None:
+        task = self.loop.start(work)
         task.add_done_callback(lambda task: done(task.exception() is None))

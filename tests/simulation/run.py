@@ -1,14 +1,17 @@
 """One simulation: from a seed to what it broke."""
 
 import asyncio
-import gc
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
+from math import inf
 from typing import Self
 
+from gqlnotify.topics import live_topic
 from tests.simulation import determinism
-from tests.simulation.application import DOCUMENTS, NAMES, settings
+from tests.simulation.application import DOCUMENTS, NAMES, UNREADABLE, settings
 from tests.simulation.clients import Client
 from tests.simulation.determinism import CLOCK
 from tests.simulation.faults import Fault, plan
@@ -18,6 +21,8 @@ from tests.simulation.redis_server import RedisServer
 from tests.simulation.world import World
 
 _CATCH_UP_SECONDS = 90.0
+_CLEAN_UP_SECONDS = 40.0
+_LONG_HISTORY = 1000
 _PUBLISH_SECONDS = (0.02, 0.6)
 _RETRY_SECONDS = 0.3
 _PATIENCE_SECONDS = 4.0
@@ -32,6 +37,8 @@ RARE = (
     "a half-open connection was noticed",
     "a socket was closed with 1012",
     "an event was published by two processes",
+    "a peer read too slowly",
+    "a client got an event that can't be read",
     "Redis lost events that a client had received",
 )
 """States that some seeds reach. If none does, the simulation has become too tame."""
@@ -68,6 +75,10 @@ class Outcome:
     trace: list[str] = field(repr=False, default_factory=list)
 
 
+Work = Callable[[Process, Callable[[bool], None]], None]
+"""Begins something in a process, and has it tell whether it has succeeded."""
+
+
 class Simulation:
     """The world of one seed: Redis, processes, clients, and the faults that happen to them."""
 
@@ -77,9 +88,11 @@ class Simulation:
         self.world = world = World(case.seed)
         self.faults = plan(world.random)
         self.truth = Truth()
+        self.revoked: dict[str, float] = {}
+        _use_small_pages(world)
         self.redis = RedisServer(world, self.truth)
         self.settings = settings(
-            history_length=world.random.choice([1000, 1000, 40]),
+            history_length=world.random.choice([_LONG_HISTORY, _LONG_HISTORY, 40]),
             topic_linger=world.random.choice([0, 1, 10]),
             auto_resume_seconds=600,
         )
@@ -92,14 +105,16 @@ class Simulation:
         self.clients = [self._client(n) for n in range(world.random.choice([1, 2, 3, 5]))]
         self.loop.start(self._publish())
         self.loop.start(self._direct())
-        self._phase = "faults"
+        self._violated: list[Violation] = []
+        self._is_over = False
 
     def run(self) -> Outcome:
         """Run it to its end."""
         world = self.world
-        world.run(lambda: self._phase == "over")
-        violations = list(self._violations())
-        return Outcome(self.case, world.hash, self.faults, violations, world.reached, world.trace)
+        world.run(lambda: self._is_over)
+        return Outcome(
+            self.case, world.hash, self.faults, self._violated, world.reached, world.trace
+        )
 
     # What the world consists of.
 
@@ -127,29 +142,50 @@ class Simulation:
             await asyncio.sleep(self.world.random.uniform(*_PUBLISH_SECONDS))
             self.publish_one(self.world.random.choice(NAMES))
 
+    def add_client(self) -> None:
+        """Have one more client."""
+        self.clients.append(self._client(len(self.clients)))
+
     def publish_one(self, name: str) -> None:
         """Publish a message, again and again until it has succeeded."""
-        self._try_to_publish(name, next(self._numbers))
+        number = next(self._numbers)
+        self._try(lambda process, done: process.publish(name, number, done))
 
-    def _try_to_publish(self, name: str, number: int) -> None:
+    def publish_unreadable(self, name: str) -> None:
+        """Publish what this version can't read."""
+        self._try(lambda process, done: process.publish_unreadable(name, done))
+
+    def revoke(self, client: Client) -> None:
+        """Revoke the token that the client uses now."""
+        token_id = client.token_id
+
+        def in_force() -> None:
+            self.world.note("director", f"has revoked a token of {client.name}")
+            self.revoked[token_id] = CLOCK.now
+
+        self._try(lambda process, done: process.revoke(token_id, done), in_force)
+
+    def _try(self, work: Work, then: Callable[[], None] = lambda: None) -> None:
+        """Do `work` in a process that serves, and again in another one unless it has succeeded."""
+        again = partial(self._try, work, then)
         serving = [process for process in self.processes if process.serving]
-        tried = self.loop.create_future()
+        if not serving:
+            self.loop.later(_RETRY_SECONDS, again)
+            return
+        # The process may be killed after it has done the work.
+        patience = self.loop.call_later(_PATIENCE_SECONDS, again)
 
         def done(succeeded: bool) -> None:
-            self.loop.later(0, tried.cancel)
-            if not succeeded:
-                self.loop.later(_RETRY_SECONDS, self._try_to_publish, name, number)
+            self.loop.later(0, conclude, succeeded)
 
-        def give_up() -> None:
-            # The process may have been killed after it had published.
-            if not tried.done():
-                self._try_to_publish(name, number)
+        def conclude(succeeded: bool) -> None:
+            patience.cancel()
+            if succeeded:
+                then()
+            else:
+                self.loop.later(_RETRY_SECONDS, again)
 
-        if serving:
-            self.world.random.choice(serving).publish(name, number, done)
-            self.loop.later(_PATIENCE_SECONDS, give_up)
-        else:
-            self.loop.later(_RETRY_SECONDS, self._try_to_publish, name, number)
+        work(self.world.random.choice(serving), done)
 
     # What happens.
 
@@ -167,12 +203,19 @@ class Simulation:
         await asyncio.sleep(1)
         self.world.note("director", "waits until all have caught up")
         deadline = CLOCK.now + _CATCH_UP_SECONDS
-        while CLOCK.now < deadline and not all(map(self._has_caught_up, self.clients)):
+        while CLOCK.now < deadline and not all(map(self._is_well, self.clients)):
             # Again and again: the publisher may lose its connection too.
             for name in NAMES:
                 self.publish_one(name)
             await asyncio.sleep(5)
-        self._phase = "over"
+        self._violated = list(self._broken_by_clients())
+        for client in self.clients:
+            client.stop()
+        deadline = CLOCK.now + _CLEAN_UP_SECONDS
+        while CLOCK.now < deadline and self._left_over():  # noqa: ASYNC110
+            await asyncio.sleep(1)
+        self._violated += self._broken_by_processes()
+        self._is_over = True
 
     def _heal(self) -> None:
         self.world.note("director", "ends all faults")
@@ -180,8 +223,21 @@ class Simulation:
         self.redis.reorders = False
         for at, process in enumerate(self.processes):
             process.redis.silent = False
+            process.loop.skew = 0
             if process.ended:
                 self.restart_process(at)
+
+    def _is_well(self, client: Client) -> bool:
+        return self._has_caught_up(client) and not self._is_revoked(client)
+
+    def _is_revoked(self, client: Client) -> bool:
+        # A process that starts after a flush can't know.
+        at = self.revoked.get(client.token_id, inf)
+        return client.socket is not None and at < CLOCK.now and self.redis.lost_at < at
+
+    def _left_over(self) -> list[str]:
+        alive = [process for process in self.processes if process.serving]
+        return [f"{process.name} has {each}" for process in alive for each in process.left_over()]
 
     def _has_caught_up(self, client: Client) -> bool:
         events = self.truth.topics.get(f"gqlnotify:{{rooms.{client.room}}}", [])
@@ -190,23 +246,41 @@ class Simulation:
 
     # What it broke.
 
-    def _violations(self) -> Iterator[Violation]:
+    def _broken_by_clients(self) -> Iterator[Violation]:
         for client in self.clients:
             events = self.truth.topics.get(f"gqlnotify:{{rooms.{client.room}}}", [])
             lost = {event.cursor for event in events if event.lost}
             for violation in Checker(events).check(client.log):
                 yield Violation(violation.promise, f"{client.name}: {violation.what}")
+            if self._is_revoked(client):
+                yield Violation("rights", f"{client.name} is connected with a revoked token")
             if not self._has_caught_up(client):
                 yield Violation("progress", f"{client.name} did not get the last event")
             if lost & {entry.cursor for entry in client.log if isinstance(entry, Got)}:
                 self.world.saw("Redis lost events that a client had received")
             for failure in client.failures:
                 yield Violation("every operation goes on", failure)
+
+    def _broken_by_processes(self) -> Iterator[Violation]:
+        for what in self._left_over():
+            yield Violation("nothing left over", what)
+        for what in self._published_twice():
+            yield Violation("exactly once", what)
         for what in self.world.unhandled:
             yield Violation("no unhandled error", what)
 
+    def _published_twice(self) -> Iterator[str]:
+        if self.settings.history_length < _LONG_HISTORY:
+            # An id is known for as long as its event is in the history.
+            return
+        for events in self.truth.topics.values():
+            kept = [event.payload for event in events if not (event.lost or event.forgotten)]
+            kept = [payload for payload in kept if payload != UNREADABLE]
+            yield from (payload.decode() for payload, n in Counter(kept).items() if n > 1)
 
-def simulate(case: Case) -> Outcome:
-    """Run a case. This interpreter then has run its only one."""
-    gc.disable()
-    return Simulation(case).run()
+
+def _use_small_pages(world: World) -> None:
+    """Have some seeds meet the ends of pages and of the replay buffer often."""
+    changed = vars(live_topic)
+    changed["PAGE_SIZE"] = world.random.choice([128, 3])
+    changed["BUFFER_SIZE"] = world.random.choice([256, 8])

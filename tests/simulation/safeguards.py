@@ -1,0 +1,244 @@
+"""`python -m tests.simulation.safeguards`: takes safeguards out, and sees whether the seeds notice.
+
+Each is removed alone, in a copy of the package. A seed counts as a find if it breaks a promise with
+the change and none without it.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_FAILED = re.compile(r"^seed (\d+): Violation\(promise='([^']*)'", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Safeguard:
+    """A part of the code that protects a promise, and the code without it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+SAFEGUARDS = (
+    Safeguard(
+        "a live event is taken only if it is the next one",
+        "topics/replay_buffer.py",
+        "if self._is_next(event.cursor):",
+        "if event.cursor > self.last:",
+    ),
+    Safeguard(
+        "a later live event makes the topic read the history",
+        "topics/live_topic.py",
+        "elif self.buffer.stale:\n            self._catch_up_soon()",
+        "elif self.buffer.stale:\n            pass",
+    ),
+    Safeguard(
+        "an event that arrives while a topic opens is not forgotten",
+        "topics/live_topic.py",
+        "            # The head that `open` is asking for may or may not include this event.\n"
+        "            self.buffer.stale = True",
+        "            pass",
+    ),
+    Safeguard(
+        "an event that arrives while a page is read is not forgotten",
+        "topics/live_topic.py",
+        "self.buffer.stale = self.buffer.stale or len(events) == PAGE_SIZE",
+        "self.buffer.stale = len(events) == PAGE_SIZE",
+    ),
+    Safeguard(
+        "a full page is followed by another one",
+        "topics/live_topic.py",
+        "self.buffer.stale = self.buffer.stale or len(events) == PAGE_SIZE",
+        "pass",
+    ),
+    Safeguard(
+        "a topic that someone joins while it closes stays open",
+        "topics/live_topic.py",
+        "if self.subscribers or not self._subscribed:",
+        "if not self._subscribed:",
+    ),
+    Safeguard(
+        "a buffer that restarts forgets the events before the gap",
+        "topics/replay_buffer.py",
+        "        self._events.clear()\n        self.last = self._before_first = head",
+        "        self.last = head",
+    ),
+    Safeguard(
+        "the epoch of a cursor is compared too",
+        "topics/replay_buffer.py",
+        "return position.epoch == self._place(missing).epoch",
+        "return True",
+    ),
+    Safeguard(
+        "a server that may have lost events begins an epoch",
+        "brokers/redis/publish.lua",
+        "if field(last, 'r') ~= now.server then",
+        "if false then",
+    ),
+    Safeguard(
+        "an event id is published once",
+        "brokers/redis/publish.lua",
+        "if id ~= '' then\n  local cursor = earlier()",
+        "if false then\n  local cursor = earlier()",
+    ),
+    Safeguard(
+        "a cursor is good only if its entry is there",
+        "brokers/redis/read.lua",
+        "if #page == 0 or page[1][1] ~= after then",
+        "if #page == 0 then",
+    ),
+    Safeguard(
+        "a topic that did not exist must prove that it has lost nothing",
+        "brokers/redis/read.lua",
+        "return number == '0' and since and since < time and time < tonumber(epoch)",
+        "return true",
+    ),
+    Safeguard(
+        "of several positions, a client continues at the one that is furthest behind",
+        "brokers/redis/claim_positions.lua",
+        "if not position or is_before(pairs_of_key[at + 1], position) then",
+        "if not position or is_before(position, pairs_of_key[at + 1]) then",
+    ),
+    Safeguard(
+        "what was sent is unknown if there are several positions",
+        "brokers/redis/claim_positions.lua",
+        "  if #pairs_of_key > 2 then\n    position = acknowledged\n  end",
+        "",
+    ),
+    Safeguard(
+        "an event that is being sent counts as sent",
+        "topics/resumption.py",
+        "sent = max(self.progress.sent, self.progress.reached, self.acknowledged)",
+        "sent = self.acknowledged",
+    ),
+    Safeguard(
+        "a pong acknowledges what its own ping said",
+        "protocol/pings.py",
+        "while self._unanswered and self._unanswered[0][0] <= number:",
+        "while self._unanswered:",
+    ),
+    Safeguard(
+        "a client whose stream ended at a gap is told again",
+        "websocket/acknowledgements.py",
+        "if resumption is not None and any(map(_tells_a_gap, errors)):",
+        "if False:",
+    ),
+    Safeguard(
+        "a member joins its group only where the group is",
+        "execution/group.py",
+        "subscriber.position == self._position and subscriber.is_past_repeats",
+        "subscriber.is_past_repeats",
+    ),
+    Safeguard(
+        "a member that can't take more reads for itself",
+        "execution/group.py",
+        "self._leave_behind(member, fan_out.before)",
+        "pass",
+    ),
+    Safeguard(
+        "a dead peer is closed",
+        "websocket/heartbeat.py",
+        "        else:\n            self._dead()",
+        "        else:\n            pass",
+    ),
+    Safeguard(
+        "a silent Redis counts as lost",
+        "brokers/redis/connection.py",
+        'raise TimeoutError(f"no answer for {silent:.1f} s")',
+        "pass",
+    ),
+    Safeguard(
+        "a new live connection subscribes to every channel again",
+        "brokers/redis/connection.py",
+        "self._dirty = set(self.channels)",
+        "self._dirty = set()",
+    ),
+    Safeguard(
+        "a socket ends with its token",
+        "websocket/session.py",
+        "self._expiry = self._connection.after(remaining, self._expired)",
+        "pass",
+    ),
+    Safeguard(
+        "a socket ends when its token is revoked",
+        "topics/revocation.py",
+        "            self._notify(watch)",
+        "            pass",
+    ),
+    Safeguard(
+        "an operation for each viewer is not shared",
+        "execution/operation.py",
+        "if source.per_viewer:",
+        "if False:",
+    ),
+)
+
+
+@contextmanager
+def without(safeguard: Safeguard) -> Iterator[Path]:
+    """Return a folder with a copy of the package that lacks the safeguard.
+
+    Raises:
+        ValueError: The file does not contain the old text exactly once.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "gqlnotify", folder / "gqlnotify")
+        (folder / "tests").symlink_to(ROOT / "tests")
+        changed = folder / "gqlnotify" / safeguard.file
+        text = changed.read_text()
+        if text.count(safeguard.old) != 1:
+            raise ValueError(f"{safeguard.file} must contain {safeguard.old!r} exactly once")
+        changed.write_text(text.replace(safeguard.old, safeguard.new))
+        yield folder
+
+
+def find(safeguard: Safeguard, seeds: int) -> str:
+    """Return which seed notices that the safeguard is missing, after how long, and by what."""
+    began, first = time.monotonic(), 0
+    with without(safeguard) as folder:
+        while first < seeds:
+            run = _simulate(folder, "--first", str(first), "--seeds", str(seeds - first))
+            failed = _FAILED.search(run.stdout)
+            if failed is None:
+                break
+            seed, promise = failed.groups()
+            if _simulate(ROOT, "--replay", seed).returncode == 0:
+                seconds = time.monotonic() - began
+                return f"found by seed {seed} in {seconds:.0f} s: {promise}"
+            first = int(seed) + 1
+    return f"NOT FOUND in {seeds} seeds and {time.monotonic() - began:.0f} s"
+
+
+def _simulate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.simulation", "--no-trace", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=500, help="how many seeds each may take")
+    parser.add_argument("--only", default="", help="those whose name contains this text")
+    options = parser.parse_args()
+    missed = 0
+    for safeguard in SAFEGUARDS:
+        if options.only in safeguard.name:
+            result = find(safeguard, options.seeds)
+            missed += result.startswith("NOT")
+            print(f"{safeguard.name}: {result}", flush=True)
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
