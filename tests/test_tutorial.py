@@ -179,6 +179,6 @@ def test_the_tutorial_does_what_it_says(reader: Reader) -> None:
 
     reader.write_file()  # conftest.py
     reader.write_file()  # test_app.py
-    assert "2 passed" in reader.run()
+    assert "3 passed" in reader.run()
     assert not reader.blocks
     assert reader.server.trouble == []
