@@ -224,7 +224,7 @@ async def test_an_event_costs_a_subscription_one_error(
     async with websocket(stage.router) as socket:
         await socket.init()
         await socket.subscribe("1", document)
-        await wait_until(lambda: "numbers" in stage.topics._live_topics)
+        await wait_until(lambda: "numbers" in stage.topics.readers)
         await socket.is_silent()
         await stage.topics.publish(stage.numbers, 0)
         await stage.topics.publish(stage.numbers, 1)
@@ -247,7 +247,7 @@ async def test_a_base_exception_costs_a_subscription_one_error(
     async with websocket(stage.router) as socket:
         await socket.init()
         await socket.subscribe("1", f"subscription {{ {source} {{ {field} }} }}")
-        await wait_until(lambda: "numbers" in stage.topics._live_topics)
+        await wait_until(lambda: "numbers" in stage.topics.readers)
         await socket.is_silent()
         cursors = [
             str(await stage.topics.publish(stage.numbers, number)) for number in (-1, -2, -3, 1)
@@ -298,7 +298,7 @@ async def test_a_hook_of_an_extension_ends_its_operation_only(hook: str, documen
             await socket.init()
             await socket.subscribe("1", document)
             if hook == "get_results" and document != "{ hello }":
-                await wait_until(lambda: "numbers" in stage.topics._live_topics)
+                await wait_until(lambda: "numbers" in stage.topics.readers)
                 await stage.topics.publish(stage.numbers, 1)
             assert (await socket.error("1"))[0]["extensions"]["code"] == CANCELLED
             assert await socket.query("{ fine: hello }") == {"fine": "world"}
@@ -337,7 +337,7 @@ async def test_a_streams_shared_event_costs_one_error_over_http() -> None:
     async with running(application(stage.router)) as origin, client_of(origin) as client:
         request = {"query": STREAMS["shared"]}
         async with client.stream("POST", "/graphql", json=request, headers=MULTIPART) as answer:
-            await wait_until(lambda: "numbers" in stage.topics._live_topics)
+            await wait_until(lambda: "numbers" in stage.topics.readers)
             await stage.topics.publish(stage.numbers, 0)
             await stage.topics.publish(stage.numbers, 1)
             text = ""

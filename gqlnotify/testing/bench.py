@@ -1,5 +1,6 @@
 """What one test has: a clock, brokers under its control, and the applications that run in it."""
 
+import asyncio
 import sys
 from itertools import count
 from typing import ClassVar
@@ -9,7 +10,7 @@ from starlette.types import ASGIApp
 from gqlnotify.brokers import Broker
 from gqlnotify.testing.application import Application
 from gqlnotify.testing.broker import ControlledBroker
-from gqlnotify.testing.clock import Clock
+from gqlnotify.testing.clock import Clock, Timers
 from gqlnotify.topics.manager import TopicManager
 
 # If pytest has loaded it, it ends the bench with the test.
@@ -62,6 +63,21 @@ class Bench:
             if not manager.is_running:
                 broker = self.broker.make(manager.settings)
                 self._replaced.append((manager, manager.exchange_broker(broker)))
+
+    def enter_loop(self) -> None:
+        """Make the time of the running event loop movable.
+
+        Raises:
+            RuntimeError: no asyncio loop runs.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "gqlnotify needs asyncio. With anyio's plugin, define a fixture anyio_backend that "
+                'returns "asyncio"'
+            ) from None
+        Timers.of(loop).follow(loop)
 
     def end(self) -> None:
         """Give the topic managers their own brokers again."""

@@ -11,7 +11,7 @@ from gqlnotify.testing.application import Application
 from gqlnotify.testing.audit import audit, could_not_come_back, crowded_out, nobody_got, unread
 from gqlnotify.testing.bench import Bench
 from gqlnotify.testing.client import Client, connect
-from gqlnotify.testing.clock import Timers, settle
+from gqlnotify.testing.clock import settle
 from gqlnotify.testing.errors import Disconnected, LeftOver, NothingArrived, OperationFailed
 from gqlnotify.testing.leftovers import Leftovers
 from gqlnotify.testing.reader import (
@@ -71,8 +71,8 @@ async def chaos(
         missed: how many events a client misses at most. Take more than a page of your resolvers.
         crowd: how many clients are connected at the same time. Take more than your pools hold.
     """
-    Timers.of(asyncio.get_running_loop()).follow(asyncio.get_running_loop())
     bench = Bench.of_this_test()
+    bench.enter_loop()
     application = await bench.enter(app)
     run = _Run(bench, application, app, operations, [_viewer(token) for token in viewers], path)
     try:

@@ -17,7 +17,7 @@ from gqlnotify import clock
 from gqlnotify.auth import viewing
 from gqlnotify.testing.application import Application, name_of, refuse
 from gqlnotify.testing.bench import Bench
-from gqlnotify.testing.clock import Timers, settle
+from gqlnotify.testing.clock import settle
 from gqlnotify.testing.errors import Disconnected, NothingArrived, OperationFailed
 from gqlnotify.testing.line import Line
 from gqlnotify.testing.tokens import Tokens, claims_of
@@ -28,6 +28,7 @@ _SECONDS_TO_LISTEN = 0.05
 _TURNS_TO_LISTEN = 1000
 _SECONDS_OF_SILENCE = 0.02
 _LAST_MESSAGES = 5
+_NO_TOKEN = 4401
 
 Json = Mapping[str, Any]
 
@@ -116,6 +117,7 @@ class Stream(AsyncIterator[Result]):
         Raises:
             AssertionError: something has arrived.
         """
+        __tracebackhide__ = True
         await settle()
         await asyncio.sleep(_SECONDS_OF_SILENCE)
         if self._arrived:
@@ -222,6 +224,7 @@ class Client:
         Raises:
             Disconnected: the server has refused.
         """
+        __tracebackhide__ = True
         application = self._application
         address = self._bench.address()
         line = Line(application, self._path, self._headers, address, application.state)
@@ -271,6 +274,7 @@ class Client:
             OperationFailed: the result has errors.
             Disconnected: the server has closed the connection.
         """
+        __tracebackhide__ = True
         payload = _payload(document, variables, operation_name, extensions or {})
         stream = Stream(self, str(uuid4()), payload)
         self._streams[stream.id] = stream
@@ -461,7 +465,7 @@ class Client:
         error = line.error
         if error is not None:
             raise error
-        return line.end if line.is_accepted else _refused(line.end, self._path)
+        return _explained(line, self._path, has_token=self.token is not None)
 
     def _require_line(self) -> Line:
         assert self._line is not None, "The client is not connected: use `async with connect(...)`"
@@ -521,8 +525,8 @@ async def connect(
         LeftOver: at the end, tasks of the application or of the test still ran.
     """
     __tracebackhide__ = True
-    Timers.of(asyncio.get_running_loop()).follow(asyncio.get_running_loop())
     bench = Bench.of_this_test()
+    bench.enter_loop()
     application = await bench.enter(app)
     client = Client(
         bench,
@@ -572,6 +576,12 @@ def _checked(result: Result, payload: Json) -> Result:
     return result
 
 
-def _refused(end: Disconnected, path: str) -> Disconnected:
-    hint = f"The handshake at {path!r} was refused. If the router is elsewhere, pass path="
-    return Disconnected(end.code, end.reason, hint)
+def _explained(line: Line, path: str, *, has_token: bool) -> Disconnected:
+    """Return how the line has ended, with what to do about it."""
+    assert line.end is not None
+    hint = ""
+    if not line.is_accepted:
+        hint = f"The handshake at {path!r} was refused. If the router is elsewhere, pass path="
+    elif line.end.code == _NO_TOKEN and not has_token:
+        hint = "Pass connect(app, token=tokens(...)), with the fixture `tokens`"
+    return Disconnected(line.end.code, line.end.reason, hint)

@@ -95,7 +95,7 @@ async def test_a_page_can_change_nothing_with_get(message_app: MessageApp) -> No
                 headers={**cookie(), **accept},
             )
             assert "data" not in answer.text or '"data":null' in answer.text
-    assert not message_app.topics._live_topics
+    assert not message_app.topics.readers
 
 
 @pytest.mark.processes

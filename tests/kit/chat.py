@@ -29,7 +29,7 @@ class Query:
     @strawberry.field
     async def readers(self) -> int:
         """Return the number of subscribers in this process."""
-        return sum(len(topic.subscribers) for topic in topics._live_topics.values())
+        return sum(topics.readers.values())
 
 
 @strawberry.type

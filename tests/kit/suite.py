@@ -24,7 +24,7 @@ REMEMBERED = "{ remembered }"
 
 
 async def _listened_to(by: asyncio.Future[Any]) -> None:
-    while MESSAGES.name not in topics._live_topics:
+    while MESSAGES.name not in topics.readers:
         assert not by.done(), by.result()
         await asyncio.sleep(0)
 

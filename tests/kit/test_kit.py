@@ -17,6 +17,8 @@ OPTIONS = [
     *("-W", "error", "-p", "no:cacheprovider", "--noconftest"),
     # Starlette's test client warns about the version of httpx here.
     *("-W", "ignore:Using `httpx` with"),
+    # The editable install is imported before pytest looks for plugins.
+    *("-W", "ignore:Module already imported so cannot be rewritten"),
 ]
 LEAKS = ["was destroyed", "never awaited", "never retrieved", "unclosed", "Traceback"]
 

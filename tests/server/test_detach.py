@@ -122,9 +122,7 @@ async def test_when_the_peer_disconnects_its_operations_end(recording: Recording
         await message_of(socket, "2")
         socket.connection.transport.abort()
         await wait_until(lambda: recording.ended == ["generator"])
-        await wait_until(
-            lambda: all(not topic.subscribers for topic in recording.topics._live_topics.values())
-        )
+        await wait_until(lambda: not any(recording.topics.readers.values()))
 
 
 async def test_when_the_server_stops_its_operations_end_before_the_topics_do(

@@ -55,7 +55,7 @@ async def test_a_peer_that_vanishes_before_its_answer_leaves_nothing(
             await socket.send({"type": "ping"})
             await let_tasks_run()
             socket.abort()
-            await wait_until(lambda: not service.topics._live_topics)
+            await wait_until(lambda: not service.topics.readers)
             await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 
@@ -143,7 +143,7 @@ async def test_a_lagging_peer_that_leaves_leaves_nothing(
             assert frames[-2].message["payload"] == {"data": {"count": 0}}
             assert all(text_of(frame) == "x" * BIG for frame in frames[:-2])
             await done.settled()
-            await wait_until(lambda: not service.topics._live_topics)
+            await wait_until(lambda: not service.topics.readers)
         await wait_until(lambda: asyncio.all_tasks() <= before)
 
 
@@ -154,9 +154,9 @@ async def test_a_close_does_not_wait_long_for_a_peer_that_does_not_read(
     async with served(base, topic_linger=0) as service, service.socket(buffer=1024) as socket:
         tasks = asyncio.all_tasks()
         await stall(service, socket)
-        assert service.topics._live_topics
+        assert service.topics.readers
         await socket.send({"type": "connection_init"})
-        await wait_until(lambda: not service.topics._live_topics)
+        await wait_until(lambda: not service.topics.readers)
         await wait_until(lambda: asyncio.all_tasks() <= tasks)
 
 

@@ -221,3 +221,9 @@ async def test_a_stream_that_was_stopped_ends(ann: str) -> None:
 
 async def all_texts(messages: Stream) -> list[str]:
     return [result.data["messages"]["text"] async for result in messages]
+
+
+async def test_a_forgotten_token_is_explained() -> None:
+    with pytest.raises(Disconnected, match=r"4401 A token is required\. Pass connect\(app, token="):
+        async with connect(app):
+            pass
