@@ -27,6 +27,7 @@ class Fault:
         self.shared = shared
         self._to_server: asyncio.Queue[Message] = asyncio.Queue()
         self._to_client: list[Json] = []
+        self._closing: asyncio.Task[None] | None = None
 
     # What subclasses override
 
@@ -57,7 +58,11 @@ class Fault:
 
     def close_soon(self, code: int) -> None:
         """Close the socket, as a server that does not wait for anything."""
-        self._closing = asyncio.create_task(self._close(code))
+        self._closing = self._closing or asyncio.create_task(self._close(code))
+
+    def complete_soon(self) -> None:
+        """End a stream of Server-Sent Events as if its operation had ended."""
+        self._closing = self._closing or asyncio.create_task(self._complete())
 
     # The line
 
@@ -67,6 +72,7 @@ class Fault:
             await self._serve_socket(app, scope, receive, send)
             return
         self.request(scope)
+        self._send = send
 
         async def send_block(message: Message) -> None:
             if message["type"] == "http.response.body" and message.get("body"):
@@ -103,6 +109,11 @@ class Fault:
             await app(scope, self._to_server.get, send_message)
         finally:
             reading.cancel()
+
+    async def _complete(self) -> None:
+        await asyncio.sleep(_UNTIL_IT_STOPS)
+        body = b"event: complete\ndata: \n\n"
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _close(self, code: int) -> None:
         await asyncio.sleep(_UNTIL_IT_STOPS)
@@ -479,13 +490,18 @@ class TellsAGapOnce(Fault):
 # A server that stops
 
 
-class StopsWithoutAsking(Fault):
+class StopsBadly(Fault):
     """It stops soon after the first result. The command that asks it to stop does nothing."""
 
     def from_server(self, message: Json) -> Iterator[Json]:
         yield message
         if message["type"] == "next":
             self.close_soon(1012)
+
+    def block(self, text: str) -> str:
+        if "event: next" in text:
+            self.complete_soon()
+        return text
 
 
 # Streams over HTTP

@@ -43,24 +43,27 @@ CHECKS: list[Check] = []
 
 
 def check(
-    rule: str, title: str, *, transport: str = "websocket", required: bool = True
+    rule: str,
+    title: str,
+    *,
+    transport: str = "websocket",
+    required: bool = True,
+    stops: bool = False,
 ) -> Callable[[Run], Run]:
     """Add a check of a rule."""
 
     def add(run: Run) -> Run:
-        CHECKS.append(Check(rule, title, run, transport, required))
+        CHECKS.append(Check(rule, title, run, transport, required, stops=stops))
         return run
 
     return add
 
 
-def resume_check(
-    rule: str, title: str, *, required: bool = True, stops: bool = False
-) -> Callable[[Run], Run]:
+def resume_check(rule: str, title: str, *, stops: bool = False) -> Callable[[Run], Run]:
     """Add a check of a rule about resuming without a cursor."""
 
     def add(run: Run) -> Run:
-        CHECKS.append(Check(rule, title, run, required=required, needs_resuming=True, stops=stops))
+        CHECKS.append(Check(rule, title, run, needs_resuming=True, stops=stops))
         return run
 
     return add

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urljoin
@@ -93,6 +93,8 @@ class Kit:
         self._publishing = _client(contract, patience)
         self._urls = itertools.cycle(contract.urls)
         self._expired: asyncio.Task[tuple[Topic, str]] | None = None
+        self._stop_together = asyncio.Barrier(1)
+        self._stopping: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """Close what is open."""
@@ -128,11 +130,29 @@ class Kit:
         """Connect over WebSocket."""
         return open_socket(next(self._urls), viewer or self.contract.viewer, self.patience)
 
+    def share_stop(self, checks: int) -> None:
+        """Let so many checks stop the server together: it can be stopped only once."""
+        self._stop_together = asyncio.Barrier(max(checks, 1))
+
     async def stop(self) -> None:
-        """Ask the server to stop, with the contract's command."""
-        assert self.contract.stop is not None
-        process = await asyncio.create_subprocess_exec(*self.contract.stop)
-        expect(await process.wait() == 0, "the command `stop` succeeds", self.contract.stop)
+        """Ask the server to stop, with the contract's command, once all who want it are ready.
+
+        Raises:
+            Skip: the contract has no command.
+        """
+        if self.contract.stop is None:
+            raise Skip("the contract has no `stop`")
+        with suppress(asyncio.BrokenBarrierError, TimeoutError):
+            # The others may have failed.
+            async with asyncio.timeout(self.patience):
+                await self._stop_together.wait()
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(self.contract.stop))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, command: Sequence[str]) -> None:
+        process = await asyncio.create_subprocess_exec(*command)
+        expect(await process.wait() == 0, "the command `stop` succeeds", command)
 
     async def pause(self) -> None:
         """Give the server time to notice that a connection has ended."""

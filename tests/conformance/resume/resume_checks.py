@@ -404,8 +404,6 @@ async def an_expired_position_is_told_until_it_is_acknowledged(kit: Kit) -> None
     "DRN-1", "a server that stops waits for the last pong, and closes with 1012", stops=True
 )
 async def a_server_that_stops_waits_for_the_last_pong(kit: Kit) -> None:
-    if kit.contract.stop is None:
-        raise Skip("the contract has no `stop`")
     topic = kit.topic()
     async with kit.socket() as socket:
         operation = await socket.subscribe(topic.payload())

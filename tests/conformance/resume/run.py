@@ -79,10 +79,10 @@ async def run(kit: Kit, checks: Sequence[Check], *, at_once: int = 1) -> Report:
         async with room:
             return await _outcome(kit, check)
 
-    before = [each for each in checks if not each.stops]
-    outcomes = list(await asyncio.gather(*map(one, before)))
-    outcomes += [await one(each) for each in checks if each.stops]
-    return Report(outcomes)
+    last = [each for each in checks if each.stops]
+    outcomes = await asyncio.gather(*(one(each) for each in checks if not each.stops))
+    kit.share_stop(sum(not _why_not(kit.contract, each) for each in last))
+    return Report([*outcomes, *await asyncio.gather(*(_outcome(kit, each) for each in last))])
 
 
 async def _outcome(kit: Kit, check: Check) -> Outcome:

@@ -132,3 +132,16 @@ async def what_is_repeated_is_marked(kit: Kit) -> None:
     if missed not in found and f"again: {missed}" not in found:
         raise Skip("the server does not resume such operations, which is allowed")
     same([each for each in found if each in received], [], "repeated events without a mark")
+
+
+@check(
+    "DRN-2", "a server that stops cuts streams off, without `complete`", transport=SSE, stops=True
+)
+async def a_server_that_stops_cuts_streams_off(kit: Kit) -> None:
+    topic = kit.topic()
+    async with kit.events(topic.payload()) as events:
+        await topic.heard(events)
+        await kit.stop()
+        await events.ended("the end of the stream")
+        completed = [block for block in events.blocks if block.get("event") == "complete"]
+    same(completed, [], "events `complete`")
