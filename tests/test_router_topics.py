@@ -266,6 +266,20 @@ async def test_a_publish_without_await_is_reported_with_its_line(
     assert (await message_app.topics._broker.head("messages")).seq == 0
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("after", ["a cursor", 7])
+async def test_a_generator_of_the_application_can_not_resume_and_says_so(
+    message_app: MessageApp, after: Any
+) -> None:
+    cursor = await message_app.say("one")
+    extensions = {"after": cursor if after == "a cursor" else after}
+    async with websocket(message_app.router()) as socket:
+        await subscribed(socket, "subscription { wrapped }", extensions=extensions)
+        [error] = await socket.error("1")
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert "no cursors" in error["message"]
+
+
 # Resuming over HTTP streams
 
 

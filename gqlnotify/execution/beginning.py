@@ -1,12 +1,13 @@
 """Begins a subscription at the position that its client asks for, or knows from before."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gqlnotify.errors import BadUserInput, CursorExpired
 from gqlnotify.event import Cursor
+from gqlnotify.execution.strawberry_adapter import closing_any
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscription import Subscription
 
@@ -69,6 +70,23 @@ async def _start_or_continue(
     if subscriber.expired and not (comes_back or or_live):
         raise subscriber.expired
     resumptions.begin(resumption, subscriber)
+
+
+async def refuse_cursor(source: AsyncIterable[Any], extensions: Mapping[str, Any] | None) -> None:
+    """Refuse to resume what an application yields itself: its events can't be read again.
+
+    To begin live would be a gap that the client never learns of.
+
+    Raises:
+        BadUserInput: the extensions have an `after`.
+    """
+    if (extensions or {}).get("after") is None:
+        return
+    async with closing_any(aiter(source)):
+        raise BadUserInput(
+            "extensions.after: the results of this subscription have no cursors, so it can't "
+            "resume. Subscribe without it"
+        )
 
 
 @contextmanager

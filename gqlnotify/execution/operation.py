@@ -53,7 +53,7 @@ from gqlnotify.errors import (
     ExecutionTimeout,
     NotifyError,
 )
-from gqlnotify.execution.beginning import Position, begin, closed_on_failure
+from gqlnotify.execution.beginning import Position, begin, closed_on_failure, refuse_cursor
 from gqlnotify.execution.documents import takes_part_in_preparation
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.replay_budget import ReplayBudget
@@ -362,6 +362,7 @@ class _Run:
                     yield shareable
                     return
             else:
+                await refuse_cursor(source, self._operation.extensions)
                 source = _telling_of(unreadable, source)
             results = _map_results(executor, source, self._executions.execution_timeout)
             async with aclosing(results):
