@@ -1,6 +1,11 @@
 """The API of the task board in examples/board. tests/e2e/test_board_page.py tests its page."""
 
+import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +16,8 @@ from tests.e2e.raw import open_socket
 from tests.servers import NO_TLS, ROOT, Server, serving
 
 pytestmark = pytest.mark.processes
+
+BOARD = ROOT / "examples" / "board"
 
 ADD = "mutation ($id: UUID!, $title: String!) { addTask(id: $id, title: $title) { title } }"
 MOVE = "mutation ($id: UUID!, $status: Status!) { moveTask(id: $id, status: $status) { title } }"
@@ -24,8 +31,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("board")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("BOARD_DATABASE", str(directory / "board.db"))
-        examples = str(ROOT / "examples" / "board")
-        with serving("server:app", directory, "--app-dir", examples) as server:
+        with serving("server:app", directory, "--app-dir", str(BOARD)) as server:
             yield server
 
 
@@ -62,6 +68,24 @@ async def test_each_change_of_the_list_is_one_event(board: Server) -> None:
     listed = ask(board, token, "{ tasks { items { title status changedBy } } }")
     assert listed["data"]["tasks"]["items"] == [{**told, "status": "DOING"}]
     assert board.trouble == []
+
+
+async def test_a_change_of_a_process_that_died_after_its_commit_is_an_event(board: Server) -> None:
+    token = sign_in(board, "Ann")
+    cursor = ask(board, token, "{ tasks { cursor } }")["data"]["tasks"]["cursor"]
+    change = f"import store, uuid; store.add_task(uuid.UUID('{uuid4()}'), 'Feed the cat', 'Bob')"
+    die = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    command = [sys.executable, "-c", f"{change}\n{die}"]
+    # It uses the board's database.
+    run = partial(subprocess.run, command, check=False, cwd=BOARD, env=board.environment)
+    done = await asyncio.to_thread(run)
+    assert done.returncode == -signal.SIGKILL
+
+    async with open_socket(board.ws) as socket:
+        await socket.init({"token": token})
+        await socket.subscribe("1", CHANGES, variables={"after": cursor})
+        event = (await socket.next("1"))["data"]["taskChanged"]
+    assert event == {"title": "Feed the cat", "changedBy": "Bob", "status": "TODO"}
 
 
 @pytest.mark.parametrize("name", ["", " ", "x" * 41])

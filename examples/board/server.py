@@ -3,8 +3,8 @@
 Anyone can sign in under any name: a real application would ask for a password.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -16,16 +16,20 @@ from pydantic import BaseModel, StringConstraints
 from starlette.requests import HTTPConnection
 
 import store
-from gqlnotify import GraphQLRouter, Principal, Topic, TopicManager, current_principal, errors
-from store import Message, Status, Task
+from gqlnotify import GraphQLRouter, Principal, TopicManager, current_principal, errors
+from gqlnotify.outbox import Outbox
+from store import MESSAGES, TASKS, Message, Status, Task
 
 PAGE = Path(__file__).parent / "dist"
-TASKS = Topic("board.tasks", Task)
-MESSAGES = Topic("board.messages", Message)
 topics = TopicManager()
+outbox = Outbox(topics, store.sessions, store.OUTBOX)
 
-# Held while a change is stored and published, so that events have the order of the changes.
-changing = asyncio.Lock()
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async with outbox:
+        yield
+    store.engine.dispose()
 
 
 @strawberry.type
@@ -55,31 +59,28 @@ class Query:
 
 @strawberry.type
 class Mutation:
-    """A change is committed first and published afterwards.
+    """The store commits a change together with its event, and the outbox publishes it.
 
     The page chooses the ids. If its line is cut during a mutation, it sends the mutation again: the
-    store and `event_id` ignore what they know.
+    store and the broker ignore the ids that they know.
     """
 
     @strawberry.mutation
     async def add_task(self, id: UUID, title: str) -> Task:  # noqa: A002
-        async with changing:
-            task = store.add_task(id, _not_empty(title), current_principal().subject)
-            await topics.publish(TASKS, task, event_id=f"added-{id}")
+        task = store.add_task(id, _not_empty(title), current_principal().subject)
+        outbox.wake()
         return task
 
     @strawberry.mutation
     async def move_task(self, id: UUID, status: Status) -> Task:  # noqa: A002
-        async with changing:
-            task = store.move_task(id, status, current_principal().subject)
-            await topics.publish(TASKS, task)
+        task = store.move_task(id, status, current_principal().subject)
+        outbox.wake()
         return task
 
     @strawberry.mutation
     async def send_message(self, id: UUID, text: str) -> Message:  # noqa: A002
-        async with changing:
-            message = store.add_message(id, _not_empty(text), current_principal().subject)
-            await topics.publish(MESSAGES, message, event_id=f"sent-{id}")
+        message = store.add_message(id, _not_empty(text), current_principal().subject)
+        outbox.wake()
         return message
 
 
@@ -107,7 +108,7 @@ async def authenticate(token: str | None, _connection: HTTPConnection) -> Princi
     name = store.name_of(token)
     if name is None:
         raise errors.Unauthenticated("Sign in first")
-    return Principal(subject=name, subscribe=("board.*",), publish=("board.*",))
+    return Principal(subject=name, subscribe=("board.*",))
 
 
 def _not_empty(text: str) -> str:
@@ -118,7 +119,7 @@ def _not_empty(text: str) -> str:
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription)
-app = FastAPI()
+app = FastAPI(lifespan=lifespan)
 app.include_router(
     GraphQLRouter(schema, topics=topics, authenticate=authenticate), prefix="/graphql"
 )

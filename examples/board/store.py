@@ -1,4 +1,7 @@
-"""The tasks, the messages and who is signed in, in SQLite."""
+"""The tasks, the messages and who is signed in, in SQLite.
+
+A change and its event are one transaction.
+"""
 
 import os
 import secrets
@@ -6,11 +9,17 @@ import sqlite3
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from uuid import UUID
+from typing import TypeVar
+from uuid import UUID, uuid4
 
 import strawberry
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.orm import sessionmaker
 
-from gqlnotify import errors
+from gqlnotify import Topic, errors
+from gqlnotify.outbox import outbox_table
+
+T = TypeVar("T")
 
 LATEST = 100
 """How many messages a page shows when it opens."""
@@ -39,6 +48,9 @@ class Message:
     sent_at: datetime
 
 
+TASKS = Topic("board.tasks", Task)
+MESSAGES = Topic("board.messages", Message)
+
 FILE = os.environ.get("BOARD_DATABASE") or Path(__file__).with_name("board.db")
 
 database = sqlite3.connect(FILE, check_same_thread=False)
@@ -47,6 +59,13 @@ database.executescript("""
     CREATE TABLE IF NOT EXISTS task (id TEXT PRIMARY KEY, title TEXT, status TEXT, changed_by TEXT);
     CREATE TABLE IF NOT EXISTS message (id TEXT PRIMARY KEY, author TEXT, text TEXT, sent_at TEXT);
 """)
+
+# What the outbox reads the events with.
+metadata = MetaData()
+OUTBOX = outbox_table(metadata)
+engine = create_engine(f"sqlite:///{FILE}")
+metadata.create_all(engine)
+sessions = sessionmaker(engine)
 
 
 def open_session(name: str) -> str:
@@ -74,7 +93,9 @@ def add_task(id_: UUID, title: str, by: str) -> Task:
             "INSERT OR IGNORE INTO task VALUES (?, ?, ?, ?)",
             [str(id_), title, Status.TODO.value, by],
         )
-    return _read_task(id_)
+        task = _read_task(id_)
+        _add_event(TASKS, task, event_id=f"added-{id_}")
+    return task
 
 
 def move_task(id_: UUID, status: Status, by: str) -> Task:
@@ -82,7 +103,9 @@ def move_task(id_: UUID, status: Status, by: str) -> Task:
         database.execute(
             "UPDATE task SET status = ?, changed_by = ? WHERE id = ?", [status.value, by, str(id_)]
         )
-    return _read_task(id_)
+        task = _read_task(id_)
+        _add_event(TASKS, task, event_id=str(uuid4()))
+    return task
 
 
 def latest_messages() -> list[Message]:
@@ -97,8 +120,17 @@ def add_message(id_: UUID, text: str, author: str) -> Message:
             "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?)",
             [str(id_), author, text, datetime.now(UTC).isoformat()],
         )
-    row = database.execute("SELECT * FROM message WHERE id = ?", [str(id_)]).fetchone()
-    return _message(*row)
+        row = database.execute("SELECT * FROM message WHERE id = ?", [str(id_)]).fetchone()
+        message = _message(*row)
+        _add_event(MESSAGES, message, event_id=f"sent-{id_}")
+    return message
+
+
+def _add_event(topic: Topic[T], value: T, *, event_id: str) -> None:
+    database.execute(
+        "INSERT INTO gqlnotify_outbox (event_id, topic, payload) VALUES (?, ?, ?)",
+        [event_id, topic.name, topic.encode(value).decode()],
+    )
 
 
 def _read_task(id_: UUID) -> Task:
