@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, select, text, update
+from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from gqlnotify.outbox import Outbox
@@ -185,20 +185,18 @@ async def test_an_overlapping_transaction_that_commits_late_is_not_skipped(
 async def test_a_transaction_that_waited_for_another_is_published_after_it(
     topics: MoodyTopics, sessions: Sessions
 ) -> None:
-    """It adds its event first, and changes the row last, which it has to wait for."""
+    """It adds its event first, and its commit has to wait for the other one's lock."""
     outbox = Outbox(topics, sessions, OUTBOX)
-    await commit(outbox, sessions, 0)
-    await outbox.drain()
     async with sessions() as first, sessions() as second:
-        await first.execute(update(ROWS).values(number=1))
+        await first.execute(text("LOCK TABLE numbers IN EXCLUSIVE MODE"))
         outbox.add(second, NUMBERS, 2)
-        waits = asyncio.create_task(second.execute(update(ROWS).values(number=2)))
+        second.add(Number(number=2))
+        commits = asyncio.create_task(second.commit())
         await wait_until(lambda: one_waits(sessions))
         outbox.add(first, NUMBERS, 1)
         await first.commit()
         async with asyncio.timeout(PATIENCE):
-            await waits
-        await second.commit()
+            await commits
     async with sessions() as session:
         payloads = await session.scalars(select(OUTBOX.c.payload).order_by(OUTBOX.c.id))
         assert list(payloads) == ["1", "2"]
