@@ -39,7 +39,7 @@ def could_not_come_back(reader: Reader, error: Exception, step: str) -> Problem:
 
 def nobody_got(operation: Operation, viewer: Viewer, step: str) -> Problem:
     """Return the problem of an operation that no longer has results."""
-    what = "no client gets an event any more"
+    what = "clients that stayed connected get no event any more"
     return Problem(Kind.LOST, operation.title, viewer.subject or "", what, step, _SHARED_END)
 
 

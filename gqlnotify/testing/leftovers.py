@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import AsyncGeneratorType
 from typing import Any
 from weakref import WeakSet
@@ -15,8 +15,8 @@ from gqlnotify.testing.clock import settle
 
 _GRACE_SECONDS = 0.1
 _LISTED = 3
-# One or two may belong to the application as a whole.
-_MANY = 5
+# One or two may belong to the application as a whole, for example a task that all share.
+_MANY = 3
 _WATCHED = {AsyncGeneratorType, asyncio.Queue}
 
 
@@ -56,14 +56,14 @@ class Leftovers:
 
     def _left_tasks(self) -> Iterator[tuple[str, str]]:
         tasks = [task for task in self._running() if task not in self._tasks]
-        for name, count in Counter(map(name_of, tasks)).most_common(_LISTED):
+        for name, count in _many(map(name_of, tasks)):
             yield (
                 f"{count} tasks run {name}",
                 "where this task is created: cancel it in a `finally`, and await it",
             )
 
     def _left_readers(self) -> Iterator[tuple[str, str]]:
-        for topic, count in (self._count_readers() - self._readers).items():
+        for topic, count in _many((self._count_readers() - self._readers).elements()):
             yield (
                 f"{count} subscribers still read the topic {topic!r}",
                 "what keeps the result of `topics.subscribe(...)`: a list, a cache, a task that "
@@ -95,8 +95,7 @@ def _objects() -> list[Any]:
 
 
 def _left_generators(new: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    names = Counter(_place_of(each) for each in new if type(each) is AsyncGeneratorType)
-    for name, count in names.most_common(_LISTED):
+    for name, count in _many(_place_of(e) for e in new if type(e) is AsyncGeneratorType):
         yield (
             f"{count} generators of {name} are still open",
             "what keeps them: a list, a cache, or a `CancelledError` that is swallowed",
@@ -104,12 +103,16 @@ def _left_generators(new: Sequence[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _left_queues(new: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    count = sum(type(each) is asyncio.Queue for each in new)
-    if count >= _MANY:
+    for _, count in _many(asyncio.Queue for each in new if type(each) is asyncio.Queue):
         yield (
             f"{count} queues (asyncio.Queue) that were made meanwhile still exist",
             "the list or set that a resolver adds its queue to: remove it in a `finally`",
         )
+
+
+def _many(names: Iterable[Any]) -> list[tuple[Any, int]]:
+    """Return the names that occur often, and how often."""
+    return [each for each in Counter(names).most_common(_LISTED) if each[1] >= _MANY]
 
 
 def _place_of(generator: AsyncGeneratorType[Any, Any]) -> str:

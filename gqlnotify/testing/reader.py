@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ CONTROL = "was not disturbed"
 BY_ITSELF = "comes back without a cursor"
 WITH_CURSORS = "comes back with its cursor"
 QUITTER = "completes"
+_UNDISTURBED = {CONTROL, QUITTER}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +55,7 @@ class Viewer:
 
 
 class Truth:
-    """The events of one operation for one viewer: everything that any of its readers has got."""
+    """The events of one operation for one viewer: what clients got whose lines were never cut."""
 
     def __init__(self) -> None:
         self.turns: dict[str, int] = {}
@@ -101,7 +101,8 @@ class Reader:
         self.repeated: list[str] = []
         self.late: list[str] = []
         self.last: Result | None = None
-        self._got: Counter[str] = Counter()
+        self._got: set[str] = set()
+        self._conflated = 0
         self._newest: Cursor | None = None
         self._stream: Stream | None = None
 
@@ -110,6 +111,8 @@ class Reader:
         operation = self.operation
         self._stream = await self.client.subscribe(operation.document, operation.variables)
         self.joined = turn + 1
+        # Some subscriptions begin with the current state, which is no event.
+        self._take()
 
     @property
     def is_armed(self) -> bool:
@@ -135,6 +138,18 @@ class Reader:
 
     def collect(self, turn: int) -> list[Result]:
         """Take what has arrived."""
+        taken = self._take()
+        for result in taken:
+            self._note(result, turn)
+        return taken
+
+    def missing(self) -> list[str]:
+        """Return the events that it should have got and has not."""
+        missing = [key for key in self.truth.since(self.joined) if key not in self._got]
+        # A topic with `latest_by` leaves out events for clients that lag, and says how many.
+        return missing if len(missing) > self._conflated else []
+
+    def _take(self) -> list[Result]:
         taken: list[Result] = []
         while self._stream is not None:
             try:
@@ -145,22 +160,28 @@ class Reader:
             if result is None:
                 break
             taken.append(result)
-            self._note(result, turn)
+            self.last = result
         return taken
 
-    def missing(self) -> list[str]:
-        """Return the events that it should have got and has not."""
-        return [key for key in self.truth.since(self.joined) if key not in self._got]
-
     def _note(self, result: Result, turn: int) -> None:
-        key = result.cursor or json.dumps(result.data, sort_keys=True)
-        self.truth.note(key, result, turn)
-        self.last = result
-        if key in self._got and not result.redelivered:
+        key = self._key_of(result)
+        if self.role in _UNDISTURBED:
+            self.truth.note(key, result, turn)
+        self._conflated += result.conflated
+        if key in self._got and not result.redelivered and self._has_keys(result):
             self.repeated.append(key)
         if key not in self._got and self._is_late(result):
             self.late.append(key)
-        self._got[key] += 1
+        self._got.add(key)
+
+    def _key_of(self, result: Result) -> str:
+        resume = self.operation.resume
+        data = result.data if resume is None else resume(result.data)
+        return result.cursor or json.dumps(data, sort_keys=True, default=str)
+
+    def _has_keys(self, result: Result) -> bool:
+        """Whether results of this kind tell which event they are."""
+        return result.cursor is not None or self.operation.resume is not None
 
     def _is_late(self, result: Result) -> bool:
         """Whether a later event came before. Only a cursor tells."""

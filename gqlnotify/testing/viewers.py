@@ -1,10 +1,11 @@
 """Finds data of one viewer in the results of another."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gqlnotify.testing.client import Result
-from gqlnotify.testing.reader import Reader, Viewer
+from gqlnotify.testing.reader import Operation, Reader, Viewer
 from gqlnotify.testing.report import Kind, Problem, Report
 
 _SHARED = (
@@ -13,41 +14,57 @@ _SHARED = (
 )
 _FILTER = "the resolver's `where` and the topic: this event belongs to another viewer"
 
+_Place = tuple[Operation, str]
+"""An operation, and the path of a field in its results."""
+
 
 class Viewers:
     """Compares what each viewer gets alone with what it gets in company.
 
-    A field that names the viewer as long as it is alone, and another viewer when that one is
-    connected too, has leaked.
+    A field has leaked if it has a value of another viewer in company: if it names that viewer, and
+    named its own reader alone; or if it always had the same value alone, another one for that
+    viewer, and has that one now.
     """
 
     def __init__(self, viewers: Sequence[Viewer], report: Report) -> None:
         self._subjects = [viewer.subject for viewer in viewers if viewer.subject]
         self._report = report
-        # Operation, subject and path of each field that names the viewer.
-        self._own: set[tuple[str, str, str]] = set()
+        # For each place, the values that each subject got alone.
+        self._alone: defaultdict[_Place, defaultdict[str, set[str]]] = defaultdict(
+            lambda: defaultdict(set)
+        )
 
     def look(self, reader: Reader, result: Result, step: str, *, is_alone: bool) -> None:
         """Look at one result."""
-        subject, title = reader.viewer.subject, reader.operation.title
+        subject, operation = reader.viewer.subject, reader.operation
         if subject is None:
             return
-        owner = reader.operation.owner and reader.operation.owner(result.data)
+        owner = operation.owner and operation.owner(result.data)
         if owner is not None and owner != subject:
-            what = f"It got an event of {owner}: {result.data}"
-            self._report.add(Problem(Kind.LEAKED, title, subject, what, step, _FILTER))
+            what = f"it got an event of {owner}: {result.data}"
+            self._add(operation, subject, what, step, _FILTER)
         for path, value in _leaves(result.data):
-            place = (title, subject, path)
-            if subject in value and is_alone:
-                self._own.add(place)
-            elif place in self._own and subject not in value:
-                self._named_another(place, value, step)
+            if is_alone:
+                self._alone[operation, path][subject].add(value)
+            elif (other := self._other(self._alone[operation, path], subject, value)) is not None:
+                what = f"{path} is {value!r}, which is what {other} gets. Alone it was "
+                what += repr(min(self._alone[operation, path][subject]))
+                self._add(operation, subject, what, step, _SHARED)
 
-    def _named_another(self, place: tuple[str, str, str], value: str, step: str) -> None:
-        title, subject, path = place
-        if any(other in value for other in self._subjects if other != subject):
-            what = f"{path} is {value!r}, and names {subject} when nobody else is connected"
-            self._report.add(Problem(Kind.LEAKED, title, subject, what, step, _SHARED))
+    def _other(self, alone: defaultdict[str, set[str]], subject: str, value: str) -> str | None:
+        """Return whose value this is, if it can't be the subject's own."""
+        if value in alone[subject]:
+            return None
+        named_itself = bool(alone[subject]) and all(subject in own for own in alone[subject])
+        for other in self._subjects:
+            names_other = named_itself and subject not in value and other in value
+            is_constant = len(alone[subject]) == 1 and alone[other] == {value}
+            if other != subject and (names_other or is_constant):
+                return other
+        return None
+
+    def _add(self, operation: Operation, subject: str, what: str, step: str, look_at: str) -> None:
+        self._report.add(Problem(Kind.LEAKED, operation.title, subject, what, step, look_at))
 
 
 def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -147,6 +147,28 @@ def clean_with_its_own_cursors() -> App:
     return chat.app(Subscription), [by_number(chat)]
 
 
+def clean_with_latest_by() -> App:
+    """It leaves out replaced events for clients that lag, and all subscriptions share a task."""
+    chat = Chat()
+    latest = Topic("latest", Message, latest_by=lambda message: message.number % 2)
+    shared: list[asyncio.Task[None]] = []
+
+    @strawberry.type
+    class Subscription:
+        @strawberry.subscription
+        async def latest(self) -> AsyncIterator[Message]:
+            if not shared:
+                shared.append(asyncio.create_task(asyncio.sleep(3600)))
+            return chat.topics.subscribe(latest)
+
+    async def say(number: int) -> None:
+        message = Message(number=number, text=f"message {number}")
+        await chat.topics.publish(latest, message)
+
+    document = "subscription { latest { number text } }"
+    return chat.app(Subscription), [Operation(document=document, cause=say)]
+
+
 def cursor_that_skips() -> App:
     """It reads one page after a cursor, and goes on with live events, full or not."""
     chat = Chat()
@@ -250,6 +272,30 @@ class SharedPump:
                 queue.put_nowait(message)
 
 
+def discount_in_a_shared_cache() -> App:
+    """A field that depends on the viewer's role, in a cache whose key lacks it."""
+    chat = Chat()
+    cache: dict[int, int] = {}
+
+    @strawberry.type
+    class Offer:
+        number: int
+
+        @strawberry.field
+        async def discount(self) -> int:
+            await asyncio.sleep(0)
+            return cache.setdefault(self.number, 10 if current_principal().subject == "ann" else 0)
+
+    @strawberry.type
+    class Subscription:
+        @strawberry.subscription
+        async def messages(self) -> AsyncIterator[Offer]:
+            stream = chat.topics.subscribe(MESSAGES, per_viewer=True)
+            return stream.map(lambda message, _event: Offer(number=message.number))
+
+    return chat.app(Subscription), [by_topic(chat, "number discount")]
+
+
 def complete_that_mutes_siblings() -> App:
     chat = Chat()
     pump = SharedPump(chat.topics)
@@ -298,26 +344,17 @@ def queue_that_stays_in_a_list() -> App:
     return chat.app(Subscription), [replace(by_number(chat), cause=say)]
 
 
-def generator_that_does_not_stop() -> App:
-    """It swallows the cancellation, to "survive" errors."""
+def generator_without_a_cursor() -> App:
     chat = Chat()
 
     @strawberry.type
     class Subscription:
         @strawberry.subscription
-        async def messages(self, after: int | None = None) -> AsyncGenerator[Message, None]:
-            last = chat.newest if after is None else after
-            while True:
-                try:
-                    for message in chat.page_after(last):
-                        yield message
-                        last = message.number
-                    await asyncio.sleep(0.001)
-                except BaseException as error:
-                    if isinstance(error, GeneratorExit):
-                        raise
+        async def messages(self) -> AsyncGenerator[Message, None]:
+            async for message in chat.topics.subscribe(MESSAGES):
+                yield message
 
-    return chat.app(Subscription), [by_number(chat)]
+    return chat.app(Subscription), [by_topic(chat)]
 
 
 def session_around_the_loop() -> App:
@@ -363,4 +400,9 @@ def session_held_per_socket() -> App:
 
 
 Build = Callable[[], App]
-CLEAN: list[Build] = [clean, clean_for_each_viewer, clean_with_its_own_cursors]
+CLEAN: list[Build] = [
+    clean,
+    clean_for_each_viewer,
+    clean_with_its_own_cursors,
+    clean_with_latest_by,
+]
