@@ -129,6 +129,8 @@ class Resumption:
         """Begin after `acknowledged`, and tell the client. Its claim has saved this position."""
         self.keeper, self._state = keeper, _State.RUNNING
         self.acknowledged = acknowledged
+        if self._is_lost:
+            keeper.changed(self)
         self._announce(self)
 
     @property
@@ -198,7 +200,7 @@ class Resumption:
     def change(self) -> Change:
         """Return what to save now."""
         proves_life, self._proves_life = self._proves_life, False
-        return Change(self.key, self.holder, self._position(), proves_life or self._is_lost)
+        return Change(self.key, self.holder, self.position, proves_life or self._is_lost)
 
     def claimed_by_another(self) -> None:
         """Ask the client whether it uses this connection: its answer saves the position again."""
@@ -206,8 +208,8 @@ class Resumption:
 
     def save_again(self) -> None:
         """Save the position, even if the broker has forgotten it."""
+        self._is_lost = True
         if self.keeper is not None:
-            self._is_lost = True
             self.keeper.changed(self)
 
     def saved(self) -> None:
@@ -218,7 +220,9 @@ class Resumption:
         """Note that a save has failed and will be repeated."""
         self._proves_life = self._proves_life or change.proves_life
 
-    def _position(self) -> Position | None:
+    @property
+    def position(self) -> Position | None:
+        """What to save, or None if the operation is over."""
         match self._state:
             case _State.DROPPED:
                 return None

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
-from gqlnotify.brokers.positions import Claim, Claimed
+from gqlnotify.brokers.positions import Claim, Claimed, Position
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor
 from gqlnotify.observability import metrics
@@ -38,12 +38,21 @@ _CHANGES_AT_ONCE = 200
 logger = logging.getLogger("gqlnotify.topics")
 
 
+class _Found(NamedTuple):
+    """A position that a client has got to, and the cursor up to which events may be repeated."""
+
+    claimed: Claimed
+    until: Cursor
+    is_saved: bool
+    """Whether the broker has this position for the new holder."""
+
+
 class _Waiting(NamedTuple):
-    """A claim, and the future of the position and of the cursor up to which it may be repeated."""
+    """A claim, and the future of what was found."""
 
     claim: Claim
     topic: str
-    found: "asyncio.Future[tuple[Claimed, Cursor] | None]"
+    found: "asyncio.Future[_Found | None]"
 
 
 class Resumptions(Keeper):
@@ -102,9 +111,10 @@ class Resumptions(Keeper):
         resumption.losses = self._losses
         if found is None:
             return False
-        claimed, until = found
-        acknowledged = claimed.position.acknowledged
-        expired = await subscriber.rewind(acknowledged, redelivered_until=until)
+        if not found.is_saved:
+            resumption.save_again()
+        acknowledged = found.claimed.position.acknowledged
+        expired = await subscriber.rewind(acknowledged, redelivered_until=found.until)
         resumption.expired_at = acknowledged if expired else None
         metrics.auto_resumes.labels("expired" if expired else "resumed").inc()
         return True
@@ -153,6 +163,9 @@ class Resumptions(Keeper):
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.flush()
+                while self._changed:
+                    # The broker has refused them, or has just lost all positions.
+                    await self.flush()
         for each in self._claims:
             # Its subscriber is closed.
             if not each.found.done():
@@ -173,9 +186,8 @@ class Resumptions(Keeper):
         for known in (self._running, self._ended, self._changed, self._claims, self._flushes):
             known.clear()
 
-    async def _claim(self, claim: Claim, topic: str) -> tuple[Claimed, Cursor] | None:
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[tuple[Claimed, Cursor] | None] = loop.create_future()
+    async def _claim(self, claim: Claim, topic: str) -> _Found | None:
+        found: asyncio.Future[_Found | None] = asyncio.get_running_loop().create_future()
         self._claims.append(_Waiting(claim, topic, found))
         self._hurry()
         return await found
@@ -301,19 +313,35 @@ class Resumptions(Keeper):
         if self._look_at(answer.memories):
             # A later turn claims again, when all processes have saved what this server has lost.
             return
-        claimed = answer.claimed
+        unsaved = self._unsaved()
+        claimed = [
+            _least(unsaved[claim.key], one) if claim.key in unsaved else one
+            for claim, one in zip(claims, answer.claimed, strict=True)
+        ]
         heads = await self._heads(waiting, claimed)
         self._claims = self._claims[len(waiting) :]
-        for each, one in zip(waiting, claimed, strict=True):
+        for each, saved, one in zip(waiting, answer.claimed, claimed, strict=True):
             if each.found.done():
                 continue
             if one is None:
                 each.found.set_result(None)
                 continue
-            each.found.set_result((one, one.position.sent or heads[each.topic]))
+            until = one.position.sent or heads[each.topic]
+            each.found.set_result(_Found(one, until, is_saved=one is saved))
             predecessor = self._running.get(one.predecessor)
             if predecessor is not None:
                 predecessor.claimed_by_another()
+
+    def _unsaved(self) -> Mapping[str, Claimed]:
+        """Return the positions that the broker does not have yet, by key; those furthest behind."""
+        unsaved: dict[str, Claimed] = {}
+        for resumption in self._changed.values():
+            if resumption.position is not None:
+                # Another process may have sent more.
+                position = Position(resumption.position.acknowledged)
+                one = Claimed(position, resumption.holder)
+                unsaved[resumption.key] = _least(one, unsaved.get(resumption.key))
+        return unsaved
 
     async def _heads(
         self, waiting: Sequence[_Waiting], claimed: Sequence[Claimed | None]
@@ -344,3 +372,10 @@ class Resumptions(Keeper):
             subject: ended for subject, ended in self._ended.items() if ended[-1][0] > now
         }
         self._changed = {**self._running, **self._changed}
+
+
+def _least(one: Claimed, other: Claimed | None) -> Claimed:
+    """Return the position that is further behind."""
+    if other is None or one.position.acknowledged < other.position.acknowledged:
+        return one
+    return other

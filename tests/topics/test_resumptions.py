@@ -258,6 +258,29 @@ async def test_a_connection_that_ends_before_its_lost_position_is_saved_again_ke
     assert [text for text, _ in await back.texts(1)] == [b'"missed"']
 
 
+async def test_a_client_comes_back_to_a_process_that_could_not_save_its_position(
+    topics: TopicManager, store: Store
+) -> None:
+    client = await Client(topics).connect()
+    await client.armed()
+    await topics.resumptions.flush()
+    store.forget()
+    store.saves_nothing = True
+    client.resumption.acknowledge(client.subscriber.position)
+    client.cut()
+    await wait_until(lambda: store.refusals > 1)
+    await topics.publish(TOPIC, "missed")
+
+    back = await Client(topics).connect()
+    assert await back.texts(1) == [(b'"missed"', True)]
+    store.saves_nothing = False
+    back.cut()
+    await topics.resumptions.flush()
+    await topics.publish(TOPIC, "missed too")
+    again = await Client(topics).connect()
+    assert [text for text, _ in await again.texts(2)] == [b'"missed"', b'"missed too"']
+
+
 async def test_a_client_that_completes_while_its_position_is_claimed_leaves_none(
     topics: TopicManager, store: Store
 ) -> None:
