@@ -159,6 +159,8 @@ class TickBatcher(OnePerLoop):
 class Visited(Protocol):
     """Has something to do some time after it has changed."""
 
+    __slots__ = ()
+
     def on_round(self) -> None:
         """Do it. This returns at once."""
 

@@ -20,7 +20,7 @@ It returns whether the principal has the right to the action on that topic."""
 _ALWAYS_NEW = {"exp", "iat", "nbf", "jti", "auth_time", "topics"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Viewer:
     """A principal, and the hook that decides its rights. An operation runs for a viewer."""
 

@@ -44,8 +44,9 @@ _OF_THE_SERVER = frozenset(
     }
 )
 _SAME_FOR_ALL = ("app", "router", "endpoint", "route", "root_path", _HANDLERS)
-_MADE_FOR_EACH = ("path_params", "fastapi")
-_KNOWN = _OF_THE_SERVER.union(_SAME_FOR_ALL, _MADE_FOR_EACH, STACKS)
+# What FastAPI notes on its way to the route.
+_NOTES = "fastapi"
+_KNOWN = _OF_THE_SERVER.union(_SAME_FOR_ALL, (_NOTES, "path_params"), STACKS)
 # Whether these match a WebSocket depends on nothing but the path.
 _ROUTES = frozenset(
     {
@@ -138,7 +139,6 @@ class Shortcut:
     app: FastAPI
     endpoint: _Dependency
     added: Mapping[str, Any]
-    made: Mapping[str, Mapping[str, Any]]
     routes: Sequence[tuple[Sequence[BaseRoute], Sequence[BaseRoute]]] = field(repr=False)
 
     @property
@@ -148,9 +148,7 @@ class Shortcut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket."""
-        scope.update(self.added)
-        for name, values in self.made.items():
-            scope[name] = dict(values)
+        scope.update(self.added, path_params={})
         websocket = WebSocket(scope, receive, send)
         try:
             await self.endpoint.solve(_Session(websocket))
@@ -196,8 +194,9 @@ def _shortcut(scope: Scope) -> Shortcut | None:
     return Shortcut(
         app=app,
         endpoint=endpoint,
-        added={name: scope[name] for name in _SAME_FOR_ALL if name in scope},
-        made={name: dict(scope[name]) for name in _MADE_FOR_EACH if name in scope},
+        added={name: scope[name] for name in _SAME_FOR_ALL if name in scope}
+        # A copy, because FastAPI takes some of them back on its way out.
+        | {name: dict(scope[name]) for name in (_NOTES,) if name in scope},
         routes=[(each, list(each)) for each in routes if each is not None],
     )
 

@@ -155,6 +155,8 @@ Load = Iterator[tuple[Gauge, float]]
 class Sampled(Protocol):
     """An object that gauges count while it exists."""
 
+    __slots__ = ()
+
     def load(self) -> Load:
         """Yield each gauge that the object adds to, and how much."""
 

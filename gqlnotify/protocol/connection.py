@@ -123,6 +123,8 @@ class ServerConnection:
         decode: Parses JSON. It raises `ValueError` or `RecursionError` for invalid JSON.
     """
 
+    __slots__ = ("_active", "_decode", "_max_operations", "_message_max_bytes", "_pings", "state")
+
     def __init__(
         self,
         *,

@@ -5,13 +5,14 @@ takes complete frames and is faster than ASGI's `send`.
 """
 
 import asyncio
-from collections.abc import Callable, MutableMapping
-from functools import partial
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import lru_cache, partial
 from http import HTTPStatus
 from math import inf
 from typing import Any
 
 from typing_extensions import override
+from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
     ServerPerMessageDeflateFactory,
@@ -44,6 +45,15 @@ MARGIN_SECONDS = 5.0
 """Seconds after the drain window in which a process ends, even if its peers do not read."""
 RETRY_AFTER = "1"
 _CLOSE_SECONDS = 2.0
+# Many clients send the same values of these. Others may be secrets, which must not be remembered.
+_COMMON_HEADERS = frozenset(
+    {
+        *(b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"host"),
+        *(b"origin", b"pragma", b"sec-websocket-extensions", b"sec-websocket-version"),
+        *(b"upgrade", b"user-agent"),
+    }
+)
+_COMMON_BYTES = 256
 _SLICE_BYTES = 4096
 _MEMORY_LEVEL = 5
 # Longer than the 4 bytes of uvicorn's pings, so that it ignores the pong.
@@ -186,8 +196,8 @@ class WebSocketProtocol(WebSocketBase, Drainable):
                 return False
             Shortcuts.of(self.loop).learn(scope, served)
             forget_stacks(scope)
-        timer: Any = _NoTimer()
-        self.close_timer = timer
+        no_timer: Any = _NO_TIMER
+        self.close_timer = no_timer
         mailbox: Any = self.queue
         mailbox.on_put = on_message
         if self.readable:
@@ -269,7 +279,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         """Start the pings, and free the memory of the handshake, which is over."""
         super().start_keepalive()
         # The parser, a generator, refers to the request as long as the connection lasts.
-        self.request.headers.clear()
+        self.request.headers = _NO_HEADERS
         nothing: Any = None
         self.request = self.response = nothing
 
@@ -305,6 +315,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             self.abort()
         elif self._allows(len(events)):
             super().handle_events()
+            self._forget(events)
             if self.on_frame is not None:
                 self.on_frame()
         else:
@@ -312,6 +323,13 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             refused(flood.label)
             self.conn.fail(flood.close_code, flood.reason)
             self.handle_parser_exception()
+
+    @staticmethod
+    def _forget(events: Sequence[object]) -> None:
+        # The parser refers to the last frame until the next one comes.
+        for event in events:
+            if isinstance(event, Frame):
+                event.data = b""
 
     def _allows(self, frames: int) -> bool:
         if self._rate is None:
@@ -330,6 +348,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             self.app = inside_proxy_headers(application, shortcut)
             self._has_shortcut = True
         await super().run_asgi()
+        self.app = application
 
     @override
     def handle_ping(self) -> None:
@@ -398,8 +417,9 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             return
         super().handle_connect(event)
         if self.handshake_initiated and not self.close_sent:
-            extensions: Any = self.scope["extensions"]
-            extensions[EXTENSION] = self
+            scope: Any = self.scope
+            scope["extensions"][EXTENSION] = self
+            scope["headers"] = [_shared(*header) for header in scope["headers"]]
 
     @override
     def shutdown(self) -> None:
@@ -488,6 +508,21 @@ class _NoTimer:
 
     def cancel(self) -> None:
         """Do nothing: there is no timer."""
+
+
+def _shared(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header. All connections share equal ones that are common."""
+    is_common = name in _COMMON_HEADERS and len(value) <= _COMMON_BYTES
+    return _remembered(name, value) if is_common else (name, value)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    return name, value
+
+
+_NO_TIMER = _NoTimer()
+_NO_HEADERS = Headers()
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -29,6 +29,11 @@ class Acknowledgements(Visited):
         interval: how often a client gets such a ping at most, in seconds.
     """
 
+    __slots__ = (
+        *("_answered", "_connection", "_is_due", "_protocol", "_resumptions", "_rounds"),
+        "_shared",
+    )
+
     def __init__(
         self,
         connection: Connection,

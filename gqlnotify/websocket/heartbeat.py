@@ -23,6 +23,11 @@ class Heartbeat:
     it fires: this is cheaper than a reset of the timer for each message.
     """
 
+    __slots__ = (
+        *("_dead", "_heard_at", "_interval", "_loop", "_ping", "_pinged_at", "_reads"),
+        *("_timeout", "_timer"),
+    )
+
     def __init__(
         self,
         *,

@@ -40,6 +40,11 @@ class Operations(Owner, metrics.Sampled):
         interval: how often a client is asked what it has received at most, in seconds.
     """
 
+    __slots__ = (
+        *("_budget", "_connection", "_execute", "_make_budget", "_protocol", "_requests"),
+        *("_running", "_stream", "acknowledgements"),
+    )
+
     def __init__(
         self,
         connection: Connection,

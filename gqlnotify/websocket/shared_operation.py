@@ -16,6 +16,8 @@ from gqlnotify.websocket.connection import Connection
 class Owner(Protocol):
     """Runs the operations of one connection."""
 
+    __slots__ = ()
+
     def lagged(self, operation: "SharedOperation", subscriber: Subscriber) -> None:
         """Handle a peer that reads too slowly: rejoin the group with `subscriber`."""
 
