@@ -324,8 +324,7 @@ class Client:
         Raises:
             ValueError: the token is not one that the test can sign.
         """
-        claims = {**self._claims(), "exp": clock.now() + 1}
-        short = Tokens(self._settings()).sign(claims)
+        short = self._tokens().sign({**self._claims(), "exp": clock.now() + 1})
         self.send({"type": "ping", "payload": {"Authorization": f"Bearer {short}"}})
         await self.until(lambda: any("renewed" in pong for pong in self._pongs), "No new token")
         await self._bench.clock.advance(1)
@@ -344,7 +343,8 @@ class Client:
         )
         with viewing(None):
             for manager in self._bench.managers:
-                await manager.publish(REVOCATIONS, revocation)
+                if manager.is_running:
+                    await manager.publish(REVOCATIONS, revocation)
         return await self.closed()
 
     @contextmanager
@@ -482,14 +482,16 @@ class Client:
             raise ValueError("This client has no token: pass connect(app, token=tokens(...))")
         return claims_of(self.token)
 
-    def _settings(self) -> Any:
-        keyed = [m.settings for m in self._bench.managers if m.settings.jwt_secret is not None]
-        if not keyed:
-            raise ValueError(
-                "The application has no secret that the test could sign a token with: give a "
-                "token a short lifetime instead, and call clock.advance()"
-            )
-        return keyed[0]
+    def _tokens(self) -> Tokens:
+        """Return what signs tokens with the secret of this client's token."""
+        for manager in self._bench.managers:
+            tokens = Tokens(manager.settings)
+            if self.token is not None and tokens.has_signed(self.token):
+                return tokens
+        raise ValueError(
+            "The test has no secret to sign another token of this kind with: give a token a short "
+            "lifetime instead, and call clock.advance()"
+        )
 
     def _seen(self) -> str:
         if not self._last:

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 from gqlnotify import clock
-from gqlnotify.auth import sign
+from gqlnotify.auth import TokenVerifier, sign, verifier_from
+from gqlnotify.errors import TokenExpired, Unauthenticated
 from gqlnotify.settings import Settings
 
 
@@ -57,6 +58,20 @@ class Tokens:
                 f"{error}. Set GQLNOTIFY_JWT_SECRET in conftest.py before the application is "
                 "imported, or define a fixture gqlnotify_settings that returns its Settings"
             ) from None
+
+    def has_signed(self, token: str) -> bool:
+        """Return whether these settings contain the secret that `token` was signed with."""
+        verifier = verifier_from(self._settings)
+        if not isinstance(verifier, TokenVerifier):
+            return False
+        try:
+            verifier.verify(token)
+        except TokenExpired:
+            # What else is wrong is found first.
+            return True
+        except Unauthenticated:
+            return False
+        return True
 
 
 def claims_of(token: str) -> dict[str, Any]:
