@@ -60,7 +60,9 @@ def add(session: Session, addition: Addition) -> None:
 
 
 def _state_of(session: Session) -> _Additions:
-    state: _Additions = session.info.setdefault(_KEY, _Additions())
+    state: _Additions | None = session.info.get(_KEY)
+    if state is None:
+        state = session.info[_KEY] = _Additions()
     return state
 
 
@@ -99,7 +101,8 @@ def _after_rollback(session: Session, ended: SessionTransaction) -> None:
 @event.listens_for(Session, "after_transaction_end")
 def _after_end(session: Session, ended: SessionTransaction) -> None:
     state = _state_of(session)
-    state.savepoint_ends = False
+    if ended.nested:
+        state.savepoint_ends = False
     if ended.parent is None:
         del session.info[_KEY]
         for call in state.committed:

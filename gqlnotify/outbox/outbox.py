@@ -78,9 +78,6 @@ class Outbox:
         poll_seconds: How often to look for events that this process has not committed itself.
         close_seconds: How long the end of `async with` may take to publish what is left.
         max_lag: Age in seconds of a waiting event from which `check` fails.
-
-    Raises:
-        ValueError: The table is neither in PostgreSQL nor in SQLite.
     """
 
     def __init__(
@@ -147,7 +144,9 @@ class Outbox:
 
         Raises:
             BrokerUnavailable: The broker can't be reached within `broker_wait` seconds.
+            ValueError: The table is neither in PostgreSQL nor in SQLite.
         """
+        await self._rows.require_known_database()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._topics.held_open())
             self._woken, self._closing = asyncio.Event(), asyncio.Event()

@@ -73,23 +73,24 @@ class _Run(Protocol):
 
 
 class Rows:
-    """The rows of an outbox in PostgreSQL or SQLite.
-
-    Raises:
-        ValueError: The table is in another database.
-    """
+    """The rows of an outbox in PostgreSQL or SQLite."""
 
     def __init__(self, sessions: Sessions, table: Table) -> None:
         self._sessions = sessions
         self._table = table
-        session = sessions()
-        plain = session.sync_session if isinstance(session, AsyncSession) else session
-        dialect = plain.get_bind(clause=select(table)).dialect.name
-        if dialect not in {"postgresql", "sqlite"}:
-            raise ValueError(f"An outbox must be in PostgreSQL or SQLite, and this is {dialect}")
-        self._is_sqlite = dialect == "sqlite"
         self._key = crc32(table.fullname.encode()) - 2**31
-        self._lock_file: str | None = None
+        # Known with the first session: an application may bind its sessions late.
+        self._is_sqlite: bool | None = None
+        self._lock_file = ""
+
+    async def require_known_database(self) -> None:
+        """Check the kind of the database.
+
+        Raises:
+            ValueError: It is neither PostgreSQL nor SQLite.
+        """
+        async with self._session():
+            pass
 
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[Batch]:
@@ -100,8 +101,6 @@ class Rows:
             SQLAlchemyError: The database can't be used.
         """
         async with self._session() as run:
-            if self._is_sqlite and self._lock_file is None:
-                self._lock_file = await run(_lock_file)
             with self._file_lock():
                 batch = Batch(await run(self._lock_and_read))
                 try:
@@ -168,15 +167,30 @@ class Rows:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[_Run]:
-        session = self._sessions()
-        if isinstance(session, AsyncSession):
-            async with session:
-                yield session.run_sync
-            return
-        try:
-            yield partial(_in_thread, session)
-        finally:
-            await _in_thread(session, Session.close)
+        async with _opened(self._sessions()) as run:
+            if self._is_sqlite is None:
+                await run(self._look_at)
+            yield run
+
+    def _look_at(self, session: Session) -> None:
+        dialect = session.get_bind(clause=select(self._table)).dialect.name
+        if dialect not in {"postgresql", "sqlite"}:
+            raise ValueError(f"An outbox must be in PostgreSQL or SQLite, and this is {dialect}")
+        if dialect == "sqlite":
+            self._lock_file = _lock_file(session)
+        self._is_sqlite = dialect == "sqlite"
+
+
+@asynccontextmanager
+async def _opened(session: Session | AsyncSession) -> AsyncIterator[_Run]:
+    if isinstance(session, AsyncSession):
+        async with session:
+            yield session.run_sync
+        return
+    try:
+        yield partial(_in_thread, session)
+    finally:
+        await _in_thread(session, Session.close)
 
 
 async def _in_thread(session: Session, work: Callable[[Session], T]) -> T:

@@ -1,12 +1,20 @@
 import asyncio
 import logging
+import sys
+import time
+from asyncio.subprocess import PIPE
 from threading import Thread
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import create_engine, create_mock_engine, text, update
-from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from gqlnotify import errors
@@ -23,6 +31,7 @@ from tests.outbox.conftest import (
     published,
     waiting,
 )
+from tests.servers import ROOT
 from tests.waiting import PATIENCE, wait_until
 
 FAR = 1000.0
@@ -337,9 +346,42 @@ async def test_a_wake_after_the_loop_has_ended_is_harmless(sqlite_url: str) -> N
     engine.dispose()
 
 
-def test_another_kind_of_database_is_refused() -> None:
+async def test_another_kind_of_database_is_refused(topics: MoodyTopics) -> None:
     # No driver is needed to find out.
     engine: Any = create_mock_engine("mysql://", lambda *_: None)
     sessions = sessionmaker(engine)
     with pytest.raises(ValueError, match="PostgreSQL or SQLite, and this is mysql"):
-        Outbox(MoodyTopics(), sessions, OUTBOX)
+        await Outbox(topics, sessions, OUTBOX).__aenter__()
+
+
+async def test_sessions_may_be_bound_after_the_outbox_is_made(
+    topics: MoodyTopics, engine: AsyncEngine
+) -> None:
+    late = async_sessionmaker[AsyncSession]()
+    outbox = Outbox(topics, late, OUTBOX)
+    late.configure(bind=engine)
+    async with outbox:
+        await commit(outbox, late, 1)
+        await wait_until(lambda: emptied(late))
+
+
+@pytest.mark.processes
+async def test_when_the_process_that_publishes_is_killed_another_takes_over_at_once(
+    database_url: str, topics: MoodyTopics, sessions: Sessions
+) -> None:
+    start = await topics.cursor(NUMBERS)
+    async with Outbox(topics, sessions, OUTBOX, poll_seconds=FAR) as outbox:
+        command = [sys.executable, "-m", "tests.outbox.holder", database_url]
+        holder = await asyncio.create_subprocess_exec(*command, stdout=PIPE, cwd=ROOT)
+        assert holder.stdout is not None
+        try:
+            assert await holder.stdout.readline() == b"locked\n"
+            await commit(outbox, sessions, 1)
+            assert await waiting(sessions) == 1
+        finally:
+            holder.kill()
+            await holder.wait()
+        killed = time.monotonic()
+        await wait_until(lambda: emptied(sessions))
+        print(f"taken over after {time.monotonic() - killed:.3f} s")
+    assert await published(topics, start) == [1]
