@@ -1,10 +1,10 @@
 """Positions in this process, for the in-process broker."""
 
-import time
 from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
 
+from gqlnotify import clock
 from gqlnotify.brokers.positions import Answer, Change, Claim, Claimed, Position, Positions, Saved
 
 _SWEEP_EVERY = 256
@@ -21,14 +21,14 @@ class MemoryPositions(Positions):
 
     @override
     async def save(self, changes: Sequence[Change], seconds: float) -> Saved:
-        now = time.monotonic()
+        now = clock.monotonic()
         missing = {change.holder for change in changes if not self._save(change, now, seconds)}
         self._sweep_sometimes(now)
         return Saved(frozenset(missing), _MEMORIES)
 
     @override
     async def claim(self, claims: Sequence[Claim], seconds: float) -> Answer:
-        now = time.monotonic()
+        now = clock.monotonic()
         return Answer([self._claim(claim, now, seconds) for claim in claims], _MEMORIES)
 
     @override

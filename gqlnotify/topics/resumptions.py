@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from math import inf
-from time import monotonic
 from typing import NamedTuple
 
 from typing_extensions import override
 
+from gqlnotify import clock
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
 from gqlnotify.brokers.positions import Claim, Claimed, Position
@@ -194,7 +194,7 @@ class Resumptions(Keeper):
 
     def _remember(self, resumption: Resumption) -> None:
         """Keep an ended position, but only the latest ones of each subject."""
-        now = monotonic()
+        now = clock.monotonic()
         ended = self._ended.setdefault(resumption.subject, deque())
         while ended and ended[0][0] <= now:
             ended.popleft()
@@ -232,7 +232,7 @@ class Resumptions(Keeper):
     async def _save_and_answer(self) -> None:
         try:
             # First, so that a client that comes back finds the latest position of this process.
-            if self._wait <= self._interval or monotonic() >= self._saved_at + self._wait:
+            if self._wait <= self._interval or clock.monotonic() >= self._saved_at + self._wait:
                 await self._save()
         finally:
             # A full Redis saves nothing, but it answers.
@@ -247,13 +247,13 @@ class Resumptions(Keeper):
     async def _until_due(self) -> None:
         """Wait until the next save may begin, or until a client waits."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._saved_at + self._wait - monotonic()):
+            async with asyncio.timeout(self._saved_at + self._wait - clock.monotonic()):
                 await self._urgent.wait()
         self._urgent.clear()
 
     async def _save(self) -> None:
         flushes, self._flushes = self._flushes, []
-        self._saved_at = monotonic()
+        self._saved_at = clock.monotonic()
         try:
             if self._looks and not self._changed:
                 # A broker that does not answer is asked again soon.
@@ -293,7 +293,7 @@ class Resumptions(Keeper):
         if not known or self._memories == known:
             return False
         if any(server in known and known[server] != memory for server, memory in memories.items()):
-            self._settled_at = monotonic() + _SETTLE_SECONDS
+            self._settled_at = clock.monotonic() + _SETTLE_SECONDS
         self._losses += 1
         for resumption in self._running.values():
             resumption.save_again()
@@ -306,7 +306,7 @@ class Resumptions(Keeper):
         waiting = [each for each in self._claims if not each.found.done()]
         # A list of its own: others may come while the broker answers.
         self._claims = list(waiting)
-        if not waiting or monotonic() < self._settled_at:
+        if not waiting or clock.monotonic() < self._settled_at:
             return
         claims = [each.claim for each in waiting]
         answer = await self._broker.positions.claim(claims, self._seconds)
@@ -356,7 +356,7 @@ class Resumptions(Keeper):
 
     def _look(self) -> None:
         """Look now and then whether a server has lost its memory, and renew what would expire."""
-        if monotonic() >= self._renews_at:
+        if clock.monotonic() >= self._renews_at:
             self._renew()
         self._looks = True
         self._start()
@@ -366,7 +366,7 @@ class Resumptions(Keeper):
 
     def _renew(self) -> None:
         """Save again what the broker would forget, and forget what can't be resumed any more."""
-        now = monotonic()
+        now = clock.monotonic()
         self._renews_at = now + self._seconds / _RENEWALS
         self._ended = {
             subject: ended for subject, ended in self._ended.items() if ended[-1][0] > now

@@ -53,6 +53,19 @@ async def test_a_history_forgets_what_is_too_old(tokens: Tokens, clock: Clock) -
     assert refused.value.code == "CURSOR_EXPIRED"
 
 
+async def test_the_position_of_a_client_is_forgotten_when_it_stays_away(
+    tokens: Tokens, clock: Clock
+) -> None:
+    token = tokens("ann", subscribe="*", lifetime=86_400)
+    async with connect(app, token=token) as client:
+        messages = await client.subscribe(TEXTS)
+        await client.cut()
+        await topics.publish(MESSAGES, Message(author="ann", text="missed"))
+        await clock.advance(SETTINGS.auto_resume_seconds + 1)
+        await client.reconnect()
+        await messages.expect_nothing()
+
+
 async def test_a_silent_peer_is_found_dead(ann: str, clock: Clock) -> None:
     async with connect(app, token=ann) as client:
         client.answers_pings = False
