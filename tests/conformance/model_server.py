@@ -181,15 +181,27 @@ class Socket:
             begin, marked_until = _begin(stream, request), 0
             if _after(request) is None and _RANDOM_UUID.fullmatch(id_):
                 begin, marked_until = await self._come_back(id_, request, stream, begin)
-            async for place, value in stream.after(begin):
-                if id_ in self._resumable:
-                    self._resumable[id_][1].sent = place
-                told = _result(place, value, redelivered=place <= marked_until)
-                await self._tell(type="next", id=id_, payload=told)
-                await self._ask()
+            while True:
+                begin = await self._follow(id_, stream, begin, marked_until)
         except Refused as refused:
-            self._forget(id_)
             await self._tell(type="error", id=id_, payload=[refused.error])
+
+    async def _follow(self, id_: str, stream: Stream, begin: int, marked_until: int) -> int:
+        """Send results until the history is lost. Return where to go on."""
+        try:
+            async for place, value in stream.after(begin):
+                told = _result(place, value, redelivered=place <= marked_until)
+                await self._tell_result(id_, place, told)
+        except Refused:
+            if id_ not in self._resumable:
+                raise
+        return await self._tell_gap(id_, stream.head)
+
+    async def _tell_result(self, id_: str, place: int, result: Mapping[str, Any]) -> None:
+        if id_ in self._resumable:
+            self._resumable[id_][1].sent = place
+        await self._tell(type="next", id=id_, payload=result)
+        await self._ask()
 
     async def _come_back(
         self, id_: str, request: Mapping[str, Any], stream: Stream, begin: int
@@ -212,15 +224,15 @@ class Socket:
         await self._ping({id_: begin})
         if stream.reaches_back_to(begin):
             return begin, marked_until
-        position.sent = stream.head
-        await self._tell(type="next", id=id_, payload=_gap(stream.head))
-        await self._ask()
-        return position.sent, 0
+        return await self._tell_gap(id_, stream.head), 0
+
+    async def _tell_gap(self, id_: str, place: int) -> int:
+        await self._tell_result(id_, place, _gap(place))
+        return place
 
     def _forget(self, id_: str) -> None:
-        task = self._tasks.pop(id_, None)
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
+        if id_ in self._tasks:
+            self._tasks.pop(id_).cancel()
         if id_ in self._resumable:
             key, position = self._resumable.pop(id_)
             self._server.positions[key].remove(position)

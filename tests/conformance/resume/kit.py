@@ -241,7 +241,8 @@ def _client(contract: Contract, patience: float) -> httpx.AsyncClient:
         headers=contract.viewer.headers,
         timeout=patience,
         trust_env=False,
-        limits=httpx.Limits(max_connections=None),
+        # Most servers close idle connections after 5 seconds or later.
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=1),
         # Each client would read all certificate authorities.
         verify=any(url.startswith("https:") for url in contract.urls),
     )
