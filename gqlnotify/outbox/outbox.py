@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from pydantic_core import from_json
 from sqlalchemy import Table
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
@@ -32,7 +32,7 @@ AnySession: TypeAlias = (
 _Task: TypeAlias = "asyncio.Task[None]"
 
 _RETRY_SECONDS = (0.1, 1.0)
-# How long an event waits at most if the process that publishes dies.
+# How long others wait at most before they take over from a process that has died.
 _BUSY_SECONDS = 0.05
 _MEASURE_SECONDS = 5.0
 
@@ -66,9 +66,10 @@ class Outbox:
             outbox.add(session, ORDERS, OrderPlaced(...))
 
     An event is published if and only if its transaction commits, and with the effect of once. Any
-    number of processes can share an outbox. One of them publishes at a time, in the order of the
-    commits. A process publishes while it is in `async with outbox:`, so an application enters it in
-    its lifespan. A process that only adds events need not.
+    number of processes can share an outbox. One of them publishes at a time. Of two transactions,
+    the one that depended on the other is published later. A process publishes while it is in
+    `async with outbox:`, so an application enters it in its lifespan. A process that only adds
+    events need not.
 
     Args:
         topics: Where the events go.
@@ -227,7 +228,7 @@ class Outbox:
         except Exception as error:
             # All exceptions: the events are safe in the database, and without this task nothing
             # would publish them.
-            expected = isinstance(error, NotifyError | OperationalError)
+            expected = isinstance(error, NotifyError | DBAPIError | OSError)
             logger.warning("The outbox can't be published yet: %s", error, exc_info=not expected)
             return False
         return True

@@ -18,8 +18,8 @@ T = TypeVar("T")
 Sessions: TypeAlias = "async_sessionmaker[Any] | sessionmaker[Any]"
 
 _BATCH = 100
-# All programs that use a PostgreSQL database share its advisory locks, so the first of the two
-# numbers of this one is unusual. It must not change: during a deploy, two versions run at once.
+# The first number of the advisory lock. All programs share the locks of a database, so it is
+# unusual. It must not change: during a deploy, two versions run at once.
 _LOCKS = 0x67716C6E
 _SECONDS_A_DAY = 86400
 

@@ -67,7 +67,7 @@ async def topics() -> AsyncIterator[MoodyTopics]:
 async def database_url(request: pytest.FixtureRequest, sqlite_url: str) -> str:
     """The URL of an empty database, with an async driver."""
     if request.param == "sqlite":
-        return sqlite_url.replace("sqlite", "sqlite+aiosqlite")
+        return sqlite_url.replace("sqlite:", "sqlite+aiosqlite:", 1)
     url = f"postgresql+asyncpg://tasks@/postgres?host={request.getfixturevalue('postgres')}"
     engine = create_async_engine(url)
     # All tests share one database: to create one takes longer than most tests.
