@@ -371,6 +371,26 @@ class ForgivesPongsThatNothingAskedFor(_RemembersTheLastPing):
             yield message
 
 
+class TakesPongsInOrderOnly(Fault):
+    """A pong that skips a ping acknowledges nothing."""
+
+    def __init__(self, shared: dict[str, Any]) -> None:
+        super().__init__(shared)
+        self._unanswered: list[int] = []
+
+    def from_server(self, message: Json) -> Iterator[Json]:
+        if _asks(message):
+            self._unanswered.append(_asks(message)["ack"])
+        yield message
+
+    def from_client(self, message: Json) -> Iterator[Json]:
+        if not _is_echo(message):
+            yield message
+        elif message["payload"]["gqlnotify"]["ack"] == self._unanswered[0]:
+            del self._unanswered[0]
+            yield message
+
+
 class IgnoresBarePongs(Fault):
     def from_client(self, message: Json) -> Iterator[Json]:
         if not _is_bare_pong(message):

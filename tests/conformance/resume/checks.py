@@ -2,13 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from tests.conformance.resume.kit import Kit
 
 Run = Callable[[Kit], Awaitable[None]]
 OnTransport = Callable[[Kit, str], Awaitable[None]]
-F = TypeVar("F", Run, OnTransport)
 
 
 @dataclass(frozen=True)

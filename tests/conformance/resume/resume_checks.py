@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid1, uuid4
 
 from tests.conformance.resume.checks import resume_check
-from tests.conformance.resume.kit import Kit, Topic
+from tests.conformance.resume.kit import Kit
 from tests.conformance.resume.results import Skip, expect, same, within
 from tests.conformance.resume.websocket import (
     Answer,
@@ -28,10 +28,10 @@ _BEFORE_THE_LAST_PONG = 0.2
 class Client:
     """One operation of a client that knows nothing of cursors, on one socket after the other."""
 
-    def __init__(self, kit: Kit, *, topic: Topic | None = None, id_: str = "") -> None:
+    def __init__(self, kit: Kit) -> None:
         self.kit = kit
-        self.topic = topic or kit.topic()
-        self.id = id_ or str(uuid4())
+        self.topic = kit.topic()
+        self.id = str(uuid4())
         self.viewer = kit.contract.viewer
         self.more: dict[str, Any] = {}
 
@@ -166,7 +166,22 @@ async def only_what_the_ping_said_counts(kit: Kit) -> None:
 # 4.3 Pongs
 
 
-@resume_check("PON-1", "pongs without a payload answer the pings in their order")
+@resume_check("PON-1", "a pong acknowledges the earlier pings too")
+async def a_pong_acknowledges_the_earlier_pings_too(kit: Kit) -> None:
+    client = Client(kit)
+    async with client.connected() as (socket, operation):
+        await socket.asked(operation)
+        await socket.heard()
+        socket.answer = silent
+        await operation.until(await client.topic.publish())
+        await socket.asked(operation, after=socket.place_of_last(operation))
+        another = await socket.subscribe(client.topic.payload())
+        await socket.send(**echo(await socket.asked(another)))
+        await socket.heard()
+    await client.gets(what="nothing but the live event")
+
+
+@resume_check("PON-2", "pongs without a payload answer the pings in their order")
 async def bare_pongs_answer_pings_in_order(kit: Kit) -> None:
     client = Client(kit)
     async with client.connected(bare) as (socket, operation):
@@ -176,7 +191,7 @@ async def bare_pongs_answer_pings_in_order(kit: Kit) -> None:
     await client.gets(what="nothing but the live event")
 
 
-@resume_check("PON-2", "a pong that nothing asked for makes later bare pongs count for nothing")
+@resume_check("PON-3", "a pong that nothing asked for makes later bare pongs count for nothing")
 async def bare_pongs_of_a_client_that_sends_them_unasked_do_not_count(kit: Kit) -> None:
     client = Client(kit)
     async with client.kit.socket() as socket:
@@ -193,7 +208,7 @@ async def bare_pongs_of_a_client_that_sends_them_unasked_do_not_count(kit: Kit) 
     await client.gets(f"again: {unsure}", what="what no pong has acknowledged")
 
 
-@resume_check("PON-3", "a bare pong of a client that echoes acknowledges nothing")
+@resume_check("PON-4", "a bare pong of a client that echoes acknowledges nothing")
 async def a_bare_pong_of_a_client_that_echoes_does_not_count(kit: Kit) -> None:
     client = Client(kit)
     async with client.connected() as (socket, operation):
@@ -208,7 +223,7 @@ async def a_bare_pong_of_a_client_that_echoes_does_not_count(kit: Kit) -> None:
     await client.gets(f"again: {unsure}", what="what no pong has acknowledged")
 
 
-@resume_check("PON-4", "a pong with another payload acknowledges nothing, and closes nothing")
+@resume_check("PON-5", "a pong with another payload acknowledges nothing, and closes nothing")
 async def a_pong_with_another_payload_does_not_count(kit: Kit) -> None:
     client = Client(kit)
     async with client.connected() as (socket, operation):
@@ -376,6 +391,7 @@ async def an_expired_position_is_told(kit: Kit) -> None:
     async with client.connected() as (_, operation):
         told = await operation.next("a `next` with the error CURSOR_EXPIRED")
         expect(told.codes == ["CURSOR_EXPIRED"], "the error CURSOR_EXPIRED", dict(told.payload))
+        expect(told.payload.get("data", 0) is None, "`data: null`", dict(told.payload))
         expect(isinstance(told.cursor, str), "a new extensions.cursor", dict(told.payload))
         live = await client.topic.publish()
         same(client.topic.told(await operation.until(live)), [live], "live events")
