@@ -1,1 +1,1 @@
-"""WebSocket conformance: Autobahn's cases against our protocol class and uvicorn's."""
+"""Conformance: Autobahn's cases against our WebSocket class, and `resume/` against docs/spec.md."""
