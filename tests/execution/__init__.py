@@ -144,6 +144,13 @@ async def _echo(text: str, _info: Info) -> object:
     return text
 
 
+def failing(text: str, _info: Info) -> object:
+    """Resolve a field, but raise for the text `bad`."""
+    if text == "bad":
+        raise ValueError("on purpose")
+    return text
+
+
 def executions(router: GraphQLRouter[Any, Any]) -> list[SharedExecution]:
     """Return the executions that are shared, or could be."""
     return list(router._gqlnotify.executions(router.schema)._by_key.values())
