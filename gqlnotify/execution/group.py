@@ -76,7 +76,7 @@ class _FanOut:
         self.collected = collected
         self.before = before
         """The position of the unserved members."""
-        self.unserved = list(members) if collected.bodies else []
+        self.unserved = set(members) if collected.bodies else set()
         self.size = len(self.unserved)
         self.is_sliced = False
         self.batch = Batch(collected.bodies)

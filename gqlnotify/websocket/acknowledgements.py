@@ -30,8 +30,8 @@ class Acknowledgements(Visited):
     """
 
     __slots__ = (
-        *("_answered", "_connection", "_is_due", "_protocol", "_resumptions", "_rounds"),
-        "_shared",
+        *("_answered", "_asks_soon", "_connection", "_is_due", "_protocol", "_resumptions"),
+        *("_rounds", "_shared"),
     )
 
     def __init__(
@@ -48,6 +48,7 @@ class Acknowledgements(Visited):
         self._resumptions: dict[str, Resumption] = {}
         self._rounds = Rounds.of(asyncio.get_running_loop())
         self._rounds.at_least_every(interval)
+        self._asks_soon = False
         self._is_due = False
         self._answered: asyncio.Future[None] | None = None
 
@@ -70,11 +71,14 @@ class Acknowledgements(Visited):
 
     def look(self) -> None:
         """Ask the client soon, because something was sent."""
-        if self._resumptions:
+        # Once for each round: a replay calls this for each event.
+        if self._resumptions and not self._asks_soon:
+            self._asks_soon = True
             self._rounds.add(self)
 
     @override
     def on_round(self) -> None:
+        self._asks_soon = False
         self.ask()
 
     def ask(self) -> None:
