@@ -42,6 +42,10 @@ class Fault:
     def request(self, scope: Scope) -> None:
         """Change a request over HTTP."""
 
+    def body(self, content: Json) -> Json:
+        """Return what the server receives in place of the body of a request."""
+        return content
+
     def block(self, text: str) -> str:
         """Return what the client receives in place of a part of an HTTP stream."""
         return text
@@ -74,6 +78,13 @@ class Fault:
         self.request(scope)
         self._send = send
 
+        async def receive_body() -> Message:
+            message = await receive()
+            if message.get("body"):
+                content = self.body(json.loads(message["body"]))
+                message = {**message, "body": json.dumps(content).encode()}
+            return message
+
         async def send_block(message: Message) -> None:
             if message["type"] == "http.response.body" and message.get("body"):
                 message = {**message, "body": self.block(message["body"].decode()).encode()}
@@ -82,7 +93,7 @@ class Fault:
                 message = {**message, "headers": kept}
             await send(message)
 
-        await app(scope, receive, send_block)
+        await app(scope, receive_body, send_block)
 
     async def _serve_socket(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         async def read() -> None:
@@ -215,8 +226,12 @@ class SendsEventsOutOfOrder(Fault):
 class IgnoresAfter(Fault):
     def from_client(self, message: Json) -> Iterator[Json]:
         if message["type"] == "subscribe":
-            message["payload"].pop("extensions", None)
+            message["payload"] = self.body(message["payload"])
         yield message
+
+    def body(self, content: Json) -> Json:
+        extensions = {**content.get("extensions", {}), "after": None}
+        return {**content, "extensions": extensions} if "extensions" in content else content
 
 
 class RepeatsTheEventOfTheCursor(Fault):
