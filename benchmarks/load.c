@@ -36,6 +36,7 @@
  *     stop                  nothing, but it ends `open`
  *     sample                show the last message that was the first of its connection
  *     drop                  close all connections; cursors are kept for those who connect again
+ *     forget                forget all cursors: who connects again asks for none
  *     close                 close all connections and forget them
  *
  * While something is going on it looks for news without sleeping: to wake a sleeping process of the
@@ -786,6 +787,11 @@ static void do_drop(bool forget) {
     done(now());
 }
 
+static void do_forget(void) {
+    for (int i = 0; i < count; i++) clients[i].cursor[0] = 0;
+    done(now());
+}
+
 static bool keep(const char *line, const char *name, char *text) {
     size_t size = strlen(name);
     if (strncmp(line, name, size) || line[size] != ' ') return false;
@@ -846,6 +852,7 @@ static void obey(const char *line) {
     if (!strcmp(line, "ask")) return do_ask();
     if (!strcmp(line, "sample")) return do_sample();
     if (!strcmp(line, "drop")) return do_drop(false);
+    if (!strcmp(line, "forget")) return do_forget();
     if (!strcmp(line, "close")) return do_drop(true);
     fail("no such command: %s", line);
 }

@@ -76,7 +76,8 @@ MEASURED = """
   killed and started again. {missed} events are published, and all {storm} come back at the same
   moment, to both processes in turn. {stay} others have been at the second one all along, and 20
   events a second are published there. A client is live when it has the events that it missed. The
-  delays are those of the {stay} until then.
+  delays are those of the {stay} until then. A second storm has clients that send no cursor, so the
+  server has to know where they have got to.
 - All servers are one process. Those in Python run on uvicorn with uvloop and httptools; the bare
   ones and the others without an access log. Those in Node run with `NODE_ENV=production`.
   Per-message deflate is as each has it by default; the client does not offer it. In Strawberry

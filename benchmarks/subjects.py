@@ -199,6 +199,17 @@ SUBJECTS = (
         tells_stretch=True,
     ),
     Subject(
+        "tasks-no-resume",
+        "the task service, memory, without automatic resume",
+        _serve("tasks_app"),
+        _nothing,
+        environment={"GQLNOTIFY_AUTO_RESUME": "false"},
+        queries=Tasks(),
+        needs_tokens=True,
+        resumes=True,
+        tells_stretch=True,
+    ),
+    Subject(
         "tasks-redis",
         "the task service, Redis",
         _serve("tasks_app"),

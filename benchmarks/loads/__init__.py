@@ -31,4 +31,5 @@ LOADS: dict[str, Load] = {
     "token": token.measure,
     "comeback": comeback.measure,
     "storm": storm.measure,
+    "storm_unchanged": storm.measure_unchanged,
 }

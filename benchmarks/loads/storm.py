@@ -16,6 +16,19 @@ _LONGEST_SECONDS = 600
 
 def measure(subject: Subject, cores: Cores, scale: Scale) -> Figures:
     """Return seconds until the last is live, CPU of each, and the delays of those who stayed."""
+    return _storm(subject, cores, scale, name="storm", with_cursors=True)
+
+
+def measure_unchanged(subject: Subject, cores: Cores, scale: Scale) -> Figures:
+    """Return the same for clients that send no cursor: the server knows where they have got to."""
+    if not subject.needs_tokens:
+        return {}
+    return _storm(subject, cores, scale, name="storm_unchanged", with_cursors=False)
+
+
+def _storm(
+    subject: Subject, cores: Cores, scale: Scale, *, name: str, with_cursors: bool
+) -> Figures:
     if not (subject.redis and subject.resumes):
         return {}
     with (
@@ -25,10 +38,13 @@ def measure(subject: Subject, cores: Cores, scale: Scale) -> Figures:
         stay = Session(subject, [s.other], load, s.token_file)
         _connect(s, stay, scale)
         s.load.ask("drop")
+        if not with_cursors:
+            s.load.ask("forget")
         s.process.restart()
         stay.load.ask("post", MISSED)
         stay.publish_over_websockets(1)
-        return _come_back(s, stay, scale)
+        found = _come_back(s, stay, scale)
+        return {f"{name}_{figure}": value for figure, value in found.items()}
 
 
 def _connect(s: Session, stay: Session, scale: Scale) -> None:
@@ -53,8 +69,8 @@ def _come_back(s: Session, stay: Session, scale: Scale) -> Figures:
     stay.load.hear("stop")
     spent = [process.cpu() - then for process, then in zip(s.processes, before, strict=True)]
     return {
-        "storm_seconds": seconds,
-        "storm_cpu": sum(spent) / 1000 / scale.storm,
-        "storm_stay_p50": delays["p50_ms"],
-        "storm_stay_p99": delays["p99_ms"],
+        "seconds": seconds,
+        "cpu": sum(spent) / 1000 / scale.storm,
+        "stay_p50": delays["p50_ms"],
+        "stay_p99": delays["p99_ms"],
     }
