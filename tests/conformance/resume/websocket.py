@@ -78,7 +78,13 @@ class Socket:
         self, what: str, wanted: Callable[[Message], object], *, after: int = 0
     ) -> Message:
         """Return the first message that is wanted, of those after the first `after`."""
-        async with within(self._patience, what, lambda: f"messages: {self.messages[after:]}"):
+        begin = after
+
+        def told() -> str:
+            seen = self.messages[begin:]
+            return f"{len(seen)} messages, the last of them {seen[-3:]}"
+
+        async with within(self._patience, what, told):
             while True:
                 for message in self.messages[after:]:
                     if wanted(message):
