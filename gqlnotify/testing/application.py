@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
@@ -91,15 +92,10 @@ class Application:
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
-        try:
+        # "If an exception is raised [...] the server must continue" (ASGI, Lifespan Protocol): the
+        # application has no lifespan, or it has sent a message about the failure before.
+        with suppress(Exception):
             await self(scope, self._to_app.get, self._receive_from_app)
-        except Exception as error:
-            # "If an exception is raised [...] the server must continue but not send any lifespan
-            # events" (ASGI), unless the application has answered.
-            if self._answer is not None and self._answer.done():
-                raise
-            if not isinstance(error, KeyError | AssertionError | NotImplementedError):
-                self._settle({"type": "lifespan.startup.failed", "message": repr(error)})
 
     async def _receive_from_app(self, message: Message) -> None:
         self._settle(message)

@@ -9,6 +9,9 @@ from gqlnotify.testing.report import Kind, Problem
 
 def audit(reader: Reader, step: str) -> Problem | None:
     """Return what is wrong with a reader; None if it has got everything, once and in order."""
+    if reader.is_attached and reader.client.is_lost:
+        what = f"the server closed the connection of a client that {reader.role}"
+        return _problem(Kind.FAILED, reader, what, step, _FAILURE)
     if reader.errors:
         what, look_at = f"the client got an error: {reader.errors[0]}", _FAILURE
         return _problem(Kind.FAILED, reader, what, step, look_at)

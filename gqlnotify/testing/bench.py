@@ -32,6 +32,7 @@ class Bench:
         self.broker = ControlledBroker()
         self._applications: dict[ASGIApp, Application] = {}
         self._replaced: list[tuple[TopicManager, Broker]] = []
+        self._entering = asyncio.Lock()
         self._ports = count(50_000)
         number = next(self._numbers)
         # An address of its own: bad tokens of one test must not count in the next.
@@ -93,11 +94,12 @@ class Bench:
 
     async def enter(self, app: ASGIApp) -> Application:
         """Return the running `app`, and start it for its first user."""
-        application = self._applications.get(app)
-        if application is None:
-            application = Application(app)
-            await application.start()
-            self._applications[app] = application
+        async with self._entering:
+            application = self._applications.get(app)
+            if application is None:
+                application = Application(app)
+                await application.start()
+                self._applications[app] = application
         application.users += 1
         return application
 

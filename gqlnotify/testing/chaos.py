@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 from starlette.types import ASGIApp
 
@@ -67,8 +67,8 @@ async def chaos(
     """Run `operations` through cuts, restarts, expiries and slow readers, and report what is wrong.
 
     It notices events that are lost, repeated, out of order or leaked to another viewer, and
-    readers, tasks and generators that are left over. What a reader should get is what any other
-    reader of the same operation and viewer has got.
+    readers, tasks and generators that are left over. What a client should get is what those get,
+    for the same operation and viewer, whose lines are never cut.
 
     Args:
         app: the application.
@@ -174,7 +174,8 @@ class _Run:
 
     def _begin(self, step: str) -> None:
         self._step = step
-        self.report.steps.append(step)
+        if step not in self.report.steps:
+            self.report.steps.append(step)
 
     # What is done to the application.
 
@@ -255,13 +256,13 @@ class _Run:
             await self._reader(reader.operation, reader.viewer, client, CONTROL)
 
     async def _expire(self) -> None:
-        try:
-            for reader in self._victims():
+        for reader in self._victims():
+            # If the test can't sign tokens of this application, the line is cut instead.
+            with suppress(ValueError, *_BREAKS):
                 await reader.client.expire_token()
-                reader.is_attached = False
-        except ValueError:
-            # The test can't sign tokens of this application.
-            return
+            if not reader.client.is_lost:
+                await reader.client.cut()
+            reader.is_attached = False
         await self._cause(1)
         await self._come_back()
 
@@ -276,6 +277,7 @@ class _Run:
                 await reader.come_back(self._turn)
             except _BREAKS as error:
                 self.report.add(could_not_come_back(reader, error, self._step))
+                await self._replace(reader)
 
     async def _crowd(self, count: int) -> None:
         self._begin(_CROWD.format(crowd=count))
@@ -413,8 +415,9 @@ class _Run:
     async def _replace(self, reader: Reader) -> None:
         """Go on with a new reader: what one has missed must not be told again."""
         self._readers.remove(reader)
-        client = await self._open(reader.viewer)
-        await self._reader(reader.operation, reader.viewer, client, reader.role)
+        with suppress(*_BREAKS):
+            client = await self._open(reader.viewer)
+            await self._reader(reader.operation, reader.viewer, client, reader.role)
 
     async def _look_for_leftovers(self) -> None:
         self._begin(_EVERYBODY_LEFT)

@@ -323,10 +323,16 @@ class Client:
 
         Raises:
             ValueError: the token is not one that the test can sign.
+            OperationFailed: the server does not accept the token that expires soon.
         """
+        __tracebackhide__ = True
         short = self._tokens().sign({**self._claims(), "exp": clock.now() + 1})
+        self._pongs.clear()
         self.send({"type": "ping", "payload": {"Authorization": f"Bearer {short}"}})
-        await self.until(lambda: any("renewed" in pong for pong in self._pongs), "No new token")
+        await self.until(lambda: bool(self._pongs), "The server did not answer a renewal")
+        answer = self._pongs[-1]
+        if not answer.get("renewed"):
+            raise OperationFailed([answer])
         await self._bench.clock.advance(1)
         return await self.closed()
 
@@ -400,6 +406,16 @@ class Client:
         hint = ". The line is cut: call reconnect()" if self._is_cut else ""
         raise NothingArrived(f"{otherwise} within {seconds:g} s{hint}{self._seen()}")
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the server has closed the connection."""
+        return self._line is not None and self._line.end is not None and not self._is_cut
+
+    @property
+    def error(self) -> BaseException | None:
+        """An exception with which the application has ended a connection."""
+        return next((line.error for line in self._lines if line.error is not None), None)
+
     async def close(self) -> list[str]:
         """Leave, and return what is left over: calls and tasks that have not ended."""
         for stream in self._streams.values():
@@ -459,8 +475,9 @@ class Client:
 
     def _ended(self) -> Disconnected | None:
         """Return how the server has ended the current line; None if it has not."""
-        line = self._line
-        if line is None or line.end is None or self._is_cut:
+        line, reading = self._line, self._reading
+        # What came before the end is read first.
+        if line is None or line.end is None or self._is_cut or not (reading and reading.done()):
             return None
         error = line.error
         if error is not None:
@@ -545,7 +562,9 @@ async def connect(
         yield client
     finally:
         left = [*await client.close(), *await bench.leave(app)]
-    # Not in the `finally`: it would hide the test's own error.
+    # Not in the `finally`: these would hide the test's own error.
+    if client.error is not None:
+        raise client.error
     refuse([*left])
 
 

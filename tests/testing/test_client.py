@@ -1,9 +1,12 @@
 """The in-process client."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from gqlnotify.testing import (
     Clock,
@@ -221,6 +224,43 @@ async def test_a_stream_that_was_stopped_ends(ann: str) -> None:
 
 async def all_texts(messages: Stream) -> list[str]:
     return [result.data["messages"]["text"] async for result in messages]
+
+
+async def test_clients_may_connect_at_the_same_time(ann: str) -> None:
+    async with AsyncExitStack() as clients:
+        connecting = (clients.enter_async_context(connect(app, token=ann)) for _ in range(5))
+        for client in await asyncio.gather(*connecting):
+            assert (await client.execute("{ me }")).data == {"me": "ann"}
+
+
+async def test_an_exception_of_the_application_reaches_the_test() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with connect(broken):
+            pass
+
+
+async def test_a_startup_that_fails_says_why() -> None:
+    def open_database() -> None:
+        raise OSError("no database")
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        open_database()
+        yield
+
+    with pytest.raises(RuntimeError, match=r"(?s)startup failed.*no database"):
+        async with connect(FastAPI(lifespan=lifespan)):
+            pass
+
+
+async def test_a_token_can_expire_twice(ann: str) -> None:
+    async with connect(app, token=ann) as client:
+        for _ in range(2):
+            assert (await client.expire_token()).code == 4403
+            await client.reconnect()
 
 
 async def test_a_forgotten_token_is_explained() -> None:

@@ -77,6 +77,16 @@ def test_the_real_time_is_back_after_each_test() -> None:
     assert abs(library_clock.now() - time.time()) < 30
 
 
+def test_only_asyncios_own_loop_can_be_moved() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    loop = uvloop.new_event_loop()
+    try:
+        with pytest.raises(RuntimeError, match="take asyncio's default policy"):
+            loop.run_until_complete(Clock().advance(1))
+    finally:
+        loop.close()
+
+
 async def test_time_does_not_go_back(clock: Clock) -> None:
     with pytest.raises(ValueError, match="Time does not go back"):
         await clock.advance(-1)
