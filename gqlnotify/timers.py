@@ -55,6 +55,8 @@ class Timers(OnePerLoop):
 
     def after(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call `call` in `seconds`."""
+        # A timer that sets another one for the last millisecond must not run again at once.
+        seconds = max(seconds, _EARLY_SECONDS)
         timer = Timer(asyncio.get_running_loop().time() + seconds, call)
         heappush(self._waiting, timer)
         self._sweep_sometimes()
@@ -85,7 +87,7 @@ class Timers(OnePerLoop):
 
     def _call_due(self, now: float) -> None:
         end = monotonic() + SLICE_SECONDS
-        while self._waiting and self._waiting[0].due <= now and monotonic() < end:
+        while self._waiting and self._waiting[0].due < now and monotonic() < end:
             call = heappop(self._waiting).call
             if call is None:
                 continue

@@ -116,3 +116,20 @@ async def test_a_cancelled_timer_keeps_nothing_in_memory(timers: Timers) -> None
     del peer
     gc.collect()
     assert known() is None
+
+
+async def test_a_timer_that_is_set_for_the_last_millisecond_runs_in_a_later_turn(
+    timers: Timers,
+) -> None:
+    loop = asyncio.get_running_loop()
+    ran: list[str] = []
+
+    def again() -> None:
+        ran.append("ran")
+        if ran.count("ran") < 3:
+            timers.after(0.0001, again)
+        loop.call_soon(ran.append, "turn")
+
+    timers.after(0, again)
+    await wait_until(lambda: len(ran) == 6)
+    assert ran == ["ran", "turn"] * 3
