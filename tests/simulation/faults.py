@@ -65,13 +65,7 @@ def cut_redis(simulation: "Simulation", fault: Fault) -> None:
 
 
 def silence_redis(simulation: "Simulation", fault: Fault) -> None:
-    link = simulation.processes[fault.target % len(simulation.processes)].redis
-    link.silence()
-
-    def speak() -> None:
-        link.silent = False
-
-    simulation.loop.later(8 * fault.size, speak)
+    simulation.processes[fault.target % len(simulation.processes)].redis.silence(8 * fault.size)
 
 
 def disturb_the_live_path(simulation: "Simulation", fault: Fault) -> None:
@@ -116,9 +110,9 @@ def deploy(simulation: "Simulation", fault: Fault) -> None:
 
 
 def pause(simulation: "Simulation", fault: Fault) -> None:
-    loop = simulation.processes[fault.target % len(simulation.processes)].loop
     low, high = _PAUSE_SECONDS
-    loop.paused_until = simulation.loop.time() + low + (high - low) * fault.size
+    process = simulation.processes[fault.target % len(simulation.processes)]
+    process.pause(low + (high - low) * fault.size)
 
 
 def burst(simulation: "Simulation", fault: Fault) -> None:

@@ -15,12 +15,11 @@ from gqlnotify.server.websocket import MARGIN_SECONDS, WebSocketProtocol
 from gqlnotify.settings import Settings
 from gqlnotify.topics.revocation import REVOCATIONS
 from tests.simulation.application import UNREADABLE, Message, create_app, room
+from tests.simulation.determinism import CLOCK
 from tests.simulation.network import Link
 from tests.simulation.redis_server import ModelServers, RedisLink, RedisServer
 from tests.simulation.world import World
 
-# How long a process takes at most to save positions again that Redis has lost.
-_SAVED_AGAIN_SECONDS = 6.0
 # What a process without clients does.
 _AT_REST = {
     f"a task: {name}"
@@ -55,7 +54,7 @@ class Process:
         self.redis = RedisLink(redis, self.loop)
         vars(self.loop)["redis"] = self.redis
         self.serving = self.ended = False
-        self._redis_server, self._ended_at = redis, inf
+        self._ended_at = inf
         self.links: list[Link] = []
         self.topics: TopicManager
         self._state = ServerState()
@@ -102,6 +101,11 @@ class Process:
         self.world.note(self.name, "gets SIGTERM")
         self.loop.later(0, self._stop.set)
 
+    def pause(self, seconds: float) -> None:
+        """Get no turns for some time."""
+        self.loop.paused_until = CLOCK.now + seconds
+        self.redis.hinder(self.loop.paused_until)
+
     def kill(self) -> None:
         """Stop between two turns, as on SIGKILL."""
         self.world.note(self.name, "is killed")
@@ -109,11 +113,11 @@ class Process:
 
     @property
     def has_lost_positions(self) -> bool:
-        """Whether it has ended, and Redis lost data after or shortly before that.
+        """Whether Redis lost the positions of its clients, and it can't have saved them again.
 
         docs/guarantees.md does not promise that both together are survived.
         """
-        return self._redis_server.lost_at > self._ended_at - _SAVED_AGAIN_SECONDS
+        return self.redis.saved_again_at > min(self._ended_at, CLOCK.now)
 
     def _leave(self) -> None:
         self.serving, self.ended = False, True

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.topology import Servers
-from tests.simulation.determinism import CLOCK, EPOCH
+from tests.simulation.determinism import EPOCH
 from tests.simulation.history import Truth
 from tests.simulation.redis_memory import (
     Commands,
@@ -31,6 +31,8 @@ from tests.simulation.redis_memory import (
 from tests.simulation.world import SimulatedLoop, World
 
 _LATENCY = (1e-4, 3e-3)
+# How long a process takes at most to notice a loss, and to save positions again.
+_SAVED_AGAIN_SECONDS = 6.0
 _ROOMS = "gqlnotify:{rooms."
 Command = tuple[bytes, ...]
 
@@ -56,6 +58,7 @@ class RedisServer:
         self.drop_rate = self.repeat_rate = 0.0
         self.reorders = False
         self.lines: list[Line] = []
+        self.links: list[RedisLink] = []
         self.calls: dict[asyncio.Future[Reply], RedisLink] = {}
         self._interpreter = Interpreter()
         self._memory = Memory()
@@ -70,7 +73,7 @@ class RedisServer:
         if not self.up:
             return
         self.world.note("redis", "FLUSHALL")
-        self.lost_at = CLOCK.now
+        self._note_loss()
         self.execute((b"FLUSHALL",))
         self.truth.forgotten()
 
@@ -78,8 +81,10 @@ class RedisServer:
         """Go down, lose the newest commands, and come back."""
         self.world.note("redis", f"down for {seconds:.3f} s, loses {lose} commands")
         self.up = False
+        for link in self.links:
+            link.hinder(self.loop.time() + seconds)
         if lose:
-            self.lost_at = CLOCK.now
+            self._note_loss()
         self.disconnect()
         self._log = self._log[: len(self._log) - lose]
         self._replay()
@@ -91,6 +96,11 @@ class RedisServer:
             line.break_soon()
         for reply, link in list(self.calls.items()):
             link.fail_soon(reply)
+
+    def _note_loss(self) -> None:
+        self.lost_at = self.loop.time()
+        for link in self.links:
+            link.note_loss()
 
     def _come_back(self) -> None:
         self.world.note("redis", "up")
@@ -120,7 +130,7 @@ class RedisServer:
             raise NoScriptError("No matching script. Please use EVAL.")
         if name == "EVAL":
             command = self._learn(command)
-        us = int((EPOCH + CLOCK.now) * 1_000_000)
+        us = int((EPOCH + self.loop.time()) * 1_000_000)
         logged = Logged(command, us, self._replication_id)
         self._log.append(logged)
         try:
@@ -149,7 +159,7 @@ class RedisServer:
             topic, payload = command[3].decode(), command[3 + int(command[2])]
             if not topic.startswith(_ROOMS):
                 return
-            if self.truth.appended(topic, reply.decode(), payload, CLOCK.now):
+            if self.truth.appended(topic, reply.decode(), payload, self.loop.time()):
                 self.world.note("redis", f"{topic} {reply.decode()} {payload.decode()[:40]}")
             else:
                 self.world.saw("an event was published by two processes")
@@ -175,18 +185,38 @@ class RedisLink:
         self.server, self.loop = server, loop
         self.silent = False
         """Whether nothing arrives in either direction, and nobody is told."""
+        self.saved_again_at = self._hindered_until = -inf
+        server.links.append(self)
 
     def delay(self) -> float:
         return self.server.world.random.uniform(*_LATENCY)
 
-    def silence(self) -> None:
-        """Lose all packets from now on. Connections of now stay dead when it ends."""
+    def silence(self, seconds: float) -> None:
+        """Lose all packets for some time. The connections of now stay dead after it."""
         self.silent = True
+        self.hinder(self.server.loop.time() + seconds)
         for line in self._lines():
             line.silent = True
+        self.server.loop.later(seconds, self.speak)
+
+    def speak(self) -> None:
+        """End the silence."""
+        self.silent = False
+
+    def hinder(self, until: float) -> None:
+        """Note that the process may not reach Redis until then."""
+        self._hindered_until = max(self._hindered_until, until)
+        if self.saved_again_at > self.server.loop.time():
+            self.saved_again_at = self._hindered_until + _SAVED_AGAIN_SECONDS
+
+    def note_loss(self) -> None:
+        """Note that Redis has lost positions. The process saves them again as soon as it can."""
+        self.saved_again_at = inf
+        self.hinder(self.server.loop.time())
 
     def cut(self) -> None:
         """End all connections of this process."""
+        self.hinder(self.server.loop.time())
         for line in self._lines():
             line.break_soon()
         for reply in [reply for reply, link in self.server.calls.items() if link is self]:
@@ -317,8 +347,8 @@ class Line:
             self.link.loop.later(self.link.delay() * 20, self._arrived, reply)
 
     def _in_order(self, loop: SimulatedLoop, do: Callable[..., None], argument: Any) -> None:
-        self._arrives_at = max(CLOCK.now + self.link.delay(), self._arrives_at + 1e-7)
-        loop.later(self._arrives_at - CLOCK.now, do, argument)
+        self._arrives_at = max(loop.time() + self.link.delay(), self._arrives_at + 1e-7)
+        loop.later(self._arrives_at - loop.time(), do, argument)
 
     def _arrived(self, reply: Any) -> None:
         if not self._broken:

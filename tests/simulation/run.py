@@ -23,6 +23,8 @@ from tests.simulation.world import World
 _CATCH_UP_SECONDS = 90.0
 _CLEAN_UP_SECONDS = 40.0
 _LONG_HISTORY = 1000
+# A reply of Redis may take so long.
+_LATE_SECONDS = 1.0
 _PUBLISH_SECONDS = (0.02, 0.6)
 _RETRY_SECONDS = 0.3
 _PATIENCE_SECONDS = 4.0
@@ -111,7 +113,8 @@ class Simulation:
     def run(self) -> Outcome:
         """Run it to its end."""
         world = self.world
-        world.run(lambda: self._is_over)
+        if not world.run(lambda: self._is_over):
+            self._violated.append(Violation("progress", "it never ends"))
         return Outcome(
             self.case, world.hash, self.faults, self._violated, world.reached, world.trace
         )
@@ -222,7 +225,7 @@ class Simulation:
         self.redis.drop_rate = self.redis.repeat_rate = 0
         self.redis.reorders = False
         for at, process in enumerate(self.processes):
-            process.redis.silent = False
+            process.redis.speak()
             process.loop.skew = 0
             if process.ended:
                 self.restart_process(at)
@@ -233,7 +236,9 @@ class Simulation:
     def _is_revoked(self, client: Client) -> bool:
         # A process that starts after a flush can't know.
         at = self.revoked.get(client.token_id, inf)
-        return client.socket is not None and at < CLOCK.now and self.redis.lost_at < at
+        return (
+            client.socket is not None and at < CLOCK.now and self.redis.lost_at < at - _LATE_SECONDS
+        )
 
     def _left_over(self) -> list[str]:
         alive = [process for process in self.processes if process.serving]

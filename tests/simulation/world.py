@@ -26,6 +26,7 @@ from tests.simulation.determinism import CLOCK, SimulatedTask
 
 _RESOLUTION = 1e-9
 _TURN_SECONDS = (2e-6, 5e-4)
+_MOST_TURNS = 100_000
 
 
 class _NoSelector:
@@ -131,11 +132,14 @@ class World:
         """Identifies the trace."""
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
 
-    def run(self, until: Callable[[], bool]) -> None:
-        """Run turns until `until()` is true."""
-        while not until():
+    def run(self, until: Callable[[], bool]) -> bool:
+        """Run turns until `until()` is true. Return False if that takes too many of them."""
+        for _ in range(_MOST_TURNS):
+            if until():
+                return True
             first = min(self._loops, key=lambda loop: loop.next_at).next_at
             CLOCK.now = max(CLOCK.now, first)
             ready = [loop for loop in self._loops if loop.next_at <= CLOCK.now + _RESOLUTION]
             self.random.choice(ready).turn()
             CLOCK.now += self.random.uniform(*_TURN_SECONDS)
+        return False
