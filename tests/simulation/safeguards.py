@@ -129,10 +129,23 @@ SAFEGUARDS = (
         "while self._unanswered:",
     ),
     Safeguard(
-        "a client whose stream ended at a gap is told again",
-        "websocket/acknowledgements.py",
-        "if resumption is not None and any(map(_tells_a_gap, errors)):",
-        "if False:",
+        "an end that was told counts only when the client acknowledges it",
+        "topics/resumption.py",
+        "        if self.runs:\n            self._state = _State.CONCLUDED\n"
+        "            self._announce(self)\n        else:\n            self.drop()",
+        "        self.drop()",
+    ),
+    Safeguard(
+        "a client is told of a gap until it has acknowledged that",
+        "topics/resumptions.py",
+        "start = min(start, resumption.expired_at)",
+        "pass",
+    ),
+    Safeguard(
+        "positions that Redis may have lost are saved again",
+        "topics/resumption.py",
+        "        self._is_lost = True\n        if self.keeper is not None:",
+        "        if False:",
     ),
     Safeguard(
         "a member joins its group only where the group is",
@@ -167,7 +180,7 @@ SAFEGUARDS = (
     Safeguard(
         "a socket ends with its token",
         "websocket/session.py",
-        "self._expiry = self._connection.after(remaining, self._expired)",
+        "self._expiry = timers.after(max(remaining, 0), self._expired)",
         "pass",
     ),
     Safeguard(
