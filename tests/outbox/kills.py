@@ -44,6 +44,8 @@ COMMITTED = Table(
 WRITERS = 2
 # Numbers of one writer of one process.
 SPAN = 1_000_000
+# Seconds for one process.
+PATIENCE = 60
 
 
 class Refused(Exception):
@@ -199,6 +201,8 @@ def main() -> None:
         hits = random.randint(1, 10)
         child = os.fork()
         if not child:
+            # If it can't reach the instant, it must not run for ever.
+            signal.alarm(PATIENCE)
             die_at(INSTANTS[process % len(INSTANTS)], hits)
             asyncio.run(application().work(process))
         _, status = os.waitpid(child, 0)

@@ -12,14 +12,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, MetaData
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateTable
 
 from gqlnotify.outbox import outbox_table
 from tests.e2e.raw import open_socket
 from tests.servers import ROOT, running
 
 BLOCKS = re.compile(r'^```python title="([\w.]+)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-CODE = dict(BLOCKS.findall((ROOT / "docs" / "outbox.md").read_text()))
+PAGE = (ROOT / "docs" / "outbox.md").read_text()
+CODE = dict(BLOCKS.findall(PAGE))
 
 
 def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -59,6 +62,14 @@ async def test_the_migration_creates_the_table(
             "INSERT INTO gqlnotify_outbox (topic, payload) VALUES ('orders', '1')"
         )
     await engine.dispose()
+
+
+def test_the_page_names_the_defaults_of_sqlite() -> None:
+    table = str(CreateTable(outbox_table(MetaData())).compile(dialect=sqlite.dialect()))
+    for default in re.findall(r"DEFAULT (\(.*\))", table):
+        assert f'`sa.text("{default}")`' in PAGE
+    assert table.count("DEFAULT") == 2
+    assert "id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT" in table
 
 
 def differences_after(connection: Connection, migration: Any) -> list[Any]:
