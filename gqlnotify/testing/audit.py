@@ -16,7 +16,7 @@ def audit(reader: Reader, step: str) -> Problem | None:
         what, look_at = f"the client got an error: {reader.errors[0]}", _FAILURE
         return _problem(Kind.FAILED, reader, what, step, look_at)
     missing = reader.missing()
-    if missing:
+    if missing and reader.joined is not None:
         expected = reader.truth.since(reader.joined)
         what = (
             f"{len(missing)} of {len(expected)} events did not come to a client that "
@@ -44,6 +44,13 @@ def nobody_got(operation: Operation, viewer: Viewer, step: str) -> Problem:
     """Return the problem of an operation that no longer has results."""
     what = "clients that stayed connected get no event any more"
     return Problem(Kind.LOST, operation.title, viewer.subject or "", what, step, _SHARED_END)
+
+
+def no_event(operation: Operation, error: Exception, count: int, step: str) -> Problem:
+    """Return the problem of an application that can't make an event while clients are connected."""
+    told = "did not return" if isinstance(error, TimeoutError) else f"failed with {error!r}"
+    what = f"its `cause` worked with one client, and {told} with {count} subscriptions"
+    return Problem(Kind.FAILED, operation.title, "", what, step, _CROWD)
 
 
 def unread(operation: Operation, error: OperationFailed | None, step: str) -> Problem:

@@ -5,11 +5,19 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from math import ceil
 
 from starlette.types import ASGIApp
 
 from gqlnotify.testing.application import Application
-from gqlnotify.testing.audit import audit, could_not_come_back, crowded_out, nobody_got, unread
+from gqlnotify.testing.audit import (
+    audit,
+    could_not_come_back,
+    crowded_out,
+    no_event,
+    nobody_got,
+    unread,
+)
 from gqlnotify.testing.bench import Bench
 from gqlnotify.testing.client import Client, connect
 from gqlnotify.testing.clock import settle
@@ -46,9 +54,11 @@ _CROWD = "{crowd} clients were connected at the same time"
 _EVERYBODY_LEFT = "all clients had left"
 
 _PATIENCE_SECONDS = 0.3
+_SECONDS_TO_CAUSE = 3.0
 _PAUSE_SECONDS = 0.001
 _ROUNDS = 50
 _FEW = 3
+_ATTEMPTS = 5
 # What differs between the rounds does not depend on the viewer alone.
 _ROUNDS_ALONE = 2
 _QUIET = 2
@@ -91,6 +101,14 @@ async def chaos(
 
 def _viewer(token: str) -> Viewer:
     return Viewer(token, str(claims_of(token).get("sub")))
+
+
+class _Stuck(Exception):
+    """The application can't go on."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.what)
+        self.problem = problem
 
 
 class _Patience:
@@ -151,20 +169,28 @@ class _Run:
                 await self._alone(viewer)
         self._find_unread()
         try:
-            await self._join()
-            await self._do(_TOGETHER, self._disturb_nothing)
-            await self._do(_COMPLETE, self._complete)
-            await self._do(_CUT, self._cut(1))
-            await self._do(_LONG.format(missed=missed), self._cut(missed))
-            await self._do(_HALF_OPEN, self._cut(1, noticed=False))
-            await self._do(_SLOW.format(missed=missed), self._be_slow(missed))
-            if self._viewers[0].token is not None:
-                await self._do(_EXPIRY, self._expire)
-            await self._do(_RESTART, self._restart_broker)
+            await self._disturb(missed)
+            await self._leave()
+            await self._crowd(crowd)
+        except _Stuck as stuck:
+            self.report.add(stuck.problem)
         finally:
             await self._leave()
-        await self._crowd(crowd)
         await self._look_for_leftovers()
+
+    async def _disturb(self, missed: int) -> None:
+        self._begin(_TOGETHER)
+        await self._join()
+        await self._warm_up()
+        await self._do(_TOGETHER, self._disturb_nothing)
+        await self._do(_COMPLETE, self._complete)
+        await self._do(_CUT, self._cut(1))
+        await self._do(_LONG.format(missed=missed), self._cut(missed))
+        await self._do(_HALF_OPEN, self._cut(1, noticed=False))
+        await self._do(_SLOW.format(missed=missed), self._be_slow(missed))
+        if self._viewers[0].token is not None:
+            await self._do(_EXPIRY, self._expire)
+        await self._do(_RESTART, self._restart_broker)
 
     async def _do(self, step: str, disturb: Callable[[], Awaitable[None]]) -> None:
         self._begin(step)
@@ -254,6 +280,7 @@ class _Run:
                 continue
             client = await self._open(reader.viewer)
             await self._reader(reader.operation, reader.viewer, client, CONTROL)
+        await self._warm_up()
 
     async def _expire(self) -> None:
         for reader in self._victims():
@@ -295,11 +322,13 @@ class _Run:
         await asyncio.gather(
             *(self._reader(operation, viewer, client, CONTROL) for client in list(connected))
         )
-        await self._cause(1, patiently=True)
-        served = sum(not reader.missing() for reader in self._readers)
-        self._readers.clear()
-        leave.set()
-        await asyncio.wait(members)
+        try:
+            await self._warm_up()
+            served = sum(reader.joined is not None for reader in self._readers)
+        finally:
+            self._readers.clear()
+            leave.set()
+            await asyncio.wait(members)
         # A limit of the application is no fault.
         count -= self._refused
         if served < count:
@@ -335,7 +364,7 @@ class _Run:
     ) -> Reader:
         truth = self._truths[operation, viewer]
         reader = Reader(operation, viewer, truth, client, role)
-        await reader.join(self._turn)
+        await reader.join()
         self._readers.append(reader)
         return reader
 
@@ -354,10 +383,32 @@ class _Run:
         for operation in self._operations:
             for _ in range(count):
                 self._caused += 1
-                await operation.cause(self._caused)
+                await self._make_event(operation)
         if waits:
             await self._arrival(count, patiently=patiently)
             self._find_silent()
+
+    async def _warm_up(self) -> None:
+        """Make events until each new reader gets them."""
+        for _ in range(_ATTEMPTS):
+            new = [reader for reader in self._readers if reader.joined is None]
+            if not new:
+                return
+            await self._cause(max(ceil(1 / reader.truth.rate) for reader in new))
+
+    async def _make_event(self, operation: Operation) -> None:
+        """Make one event.
+
+        Raises:
+            _Stuck: the application could do so before, and can't any more.
+        """
+        try:
+            async with asyncio.timeout(_SECONDS_TO_CAUSE):
+                await operation.cause(self._caused)
+        except Exception as error:
+            if self._step == _ALONE:
+                raise
+            raise _Stuck(no_event(operation, error, len(self._readers), self._step)) from error
 
     async def _arrival(self, count: int, *, patiently: bool) -> None:
         patience = _Patience()
@@ -387,7 +438,9 @@ class _Run:
         """Whether an attached reader still has to get something."""
         attached = [reader for reader in self._readers if reader.is_attached]
         return any(
-            reader.missing() or len(reader.truth.since(self._turn)) < int(reader.truth.rate * count)
+            reader.joined is None
+            or reader.missing()
+            or len(reader.truth.since(self._turn)) < int(reader.truth.rate * count)
             for reader in attached
         )
 
@@ -418,6 +471,7 @@ class _Run:
         with suppress(*_BREAKS):
             client = await self._open(reader.viewer)
             await self._reader(reader.operation, reader.viewer, client, reader.role)
+            await self._warm_up()
 
     async def _look_for_leftovers(self) -> None:
         self._begin(_EVERYBODY_LEFT)

@@ -84,7 +84,8 @@ class Reader:
     Attributes:
         role: how the client comes back after a cut, or what else it does.
         errors: what the server answered instead of results.
-        joined: the turn since which it should get everything.
+        joined: the turn since which it should get everything; None until its first event, because
+            a resolver may need a while to begin.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Reader:
         self.client = client
         self.role = role
         self.errors: list[OperationFailed] = []
-        self.joined = 0
+        self.joined: int | None = None
         self.is_attached = True
         self.repeated: list[str] = []
         self.late: list[str] = []
@@ -106,11 +107,10 @@ class Reader:
         self._newest: Cursor | None = None
         self._stream: Stream | None = None
 
-    async def join(self, turn: int) -> None:
-        """Subscribe. From the next turn on, everything should arrive."""
+    async def join(self) -> None:
+        """Subscribe."""
         operation = self.operation
         self._stream = await self.client.subscribe(operation.document, operation.variables)
-        self.joined = turn + 1
         # Some subscriptions begin with the current state, which is no event.
         self._take()
 
@@ -145,6 +145,8 @@ class Reader:
 
     def missing(self) -> list[str]:
         """Return the events that it should have got and has not."""
+        if self.joined is None:
+            return []
         missing = [key for key in self.truth.since(self.joined) if key not in self._got]
         # A topic with `latest_by` leaves out events for clients that lag, and says how many.
         return missing if len(missing) > self._conflated else []
@@ -164,6 +166,8 @@ class Reader:
         return taken
 
     def _note(self, result: Result, turn: int) -> None:
+        if self.joined is None:
+            self.joined = turn + 1
         key = self._key_of(result)
         if self.role in _UNDISTURBED:
             self.truth.note(key, result, turn)
