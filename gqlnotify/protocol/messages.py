@@ -70,8 +70,10 @@ def strict_json(text: str | bytes) -> object:
         ValueError: `text` is not JSON, is nested too deeply, or contains a number that is too
             large.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
     try:
-        return json.loads(text, parse_constant=_not_json, parse_float=_finite)
+        return _STRICT.decode(text)
     except RecursionError:
         raise ValueError("The JSON is nested too deeply") from None
 
@@ -190,6 +192,10 @@ def _finite(text: str) -> float:
 
 def _not_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+# Made once: `json.loads` makes one for each call with such options, which takes most of its time.
+_STRICT = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite)
 
 
 def connection_ack(payload: Json | None = None) -> Json:

@@ -62,7 +62,7 @@ WEBSOCKET_LACKS = missing(
 ) + missing(
     ServerProtocol,
     *("close_sent", "data_to_send", "eof_sent", "events", "fail", "handshake_exc"),
-    *("available_extensions", "debug", "extensions", "max_message_size"),
+    *("available_extensions", "debug", "extensions", "logger", "max_message_size"),
     *("reject", "send_response"),
 )
 

@@ -5,6 +5,7 @@ takes complete frames and is faster than ASGI's `send`.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -71,6 +72,10 @@ _EXTENSIONS = (
 )
 
 
+_protocol_logger = logging.getLogger("uvicorn.error.websockets")
+_protocol_logger.setLevel(logging.WARNING)
+
+
 class WebSocketProtocol(WebSocketBase, Drainable):
     """One WebSocket connection."""
 
@@ -102,8 +107,10 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         queue: Any = LightQueue()
         writable: Any = LightEvent(is_open=True)
         self.queue, self.writable = queue, writable
-        # At the level "debug", websockets logs the content of frames, which includes tokens.
+        # At the level "debug", websockets logs the content of frames, which includes tokens. At
+        # "info" it says without an address what uvicorn says with it.
         self.conn.debug = False
+        self.conn.logger = _protocol_logger
         if self.config.ws_per_message_deflate:
             self.conn.available_extensions = _EXTENSIONS
 
