@@ -76,7 +76,7 @@ class Stream(AsyncIterator[Result]):
         self._client = client
         self._payload = payload
         self._arrived: deque[Json] = deque()
-        self._readers_before = client.count_readers()
+        self._readers_before = 0
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._listening().__await__()

@@ -176,9 +176,10 @@ class TopicManager(metrics.Sampled):
 
     def _end_subscriptions(self) -> None:
         for live_topic in list(self._live_topics.values()):
+            # First, so that it does not linger without its subscribers.
+            live_topic.cancel()
             for subscriber in list(live_topic.subscribers):
                 subscriber.close()
-            live_topic.cancel()
         self._live_topics.clear()
 
     async def check(self) -> None:

@@ -1,6 +1,7 @@
 """What was published, in histories that begin with each test."""
 
 import pytest
+from fastapi import FastAPI
 
 from gqlnotify import TopicManager
 from gqlnotify.testing import Published, connect
@@ -34,6 +35,21 @@ async def test_two_clients_one_after_the_other_share_the_history(ann: str) -> No
         again = client.subscribe("subscription { messages { text } }", after=said.data["say"])
         await again.take(1)
         await again.expect_nothing()
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("_round", range(2))
+async def test_the_history_is_fresh_in_an_event_loop_that_goes_on(
+    ann: str, published: Published, _round: int
+) -> None:
+    # A mounted application has no lifespan, so its topics stay open.
+    outer = FastAPI()
+    outer.mount("/chat", app)
+    async with connect(outer, token=ann, path="/chat/graphql") as client:
+        await client.subscribe("subscription { messages { text } }")
+        await client.execute(SAY)
+
+    assert published(MESSAGES) == [Message(author="ann", text="hi")]
 
 
 async def test_a_running_manager_keeps_its_broker(published: Published) -> None:
