@@ -7,7 +7,8 @@ TCP and the data of Redis are models. A seed decides all of it, so a failure can
 - `world.py`: event loops in virtual time, one for each process, and the trace
 - `network.py`: TCP connections between them
 - `redis_memory.py`: the data of Redis and the commands of our scripts, which run in a real Lua
-- `redis_server.py`: a server that restarts, fails over and forgets, and the connections to it
+- `redis_server.py`: a server that restarts, fails over and forgets
+- `redis_link.py`: the connections of a process to it, in place of redis-py's
 - `application.py`: the application that every process serves
 - `process.py`: one server process, which can be killed between any two turns of its loop
 - `clients.py`: stock clients, and clients that send cursors

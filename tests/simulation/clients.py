@@ -177,11 +177,16 @@ class Client:
                 await self._connect()
             if self.socket is not None:
                 self._note(f"is closed with {self.socket.close_code}")
-                if self.socket.close_code == GOING_AWAY:
-                    self._world.saw("a socket was closed with 1012")
+                self._look_at_the_end(self.socket)
                 self.socket.transport.close()
             self.socket = None
             await asyncio.sleep(self._world.random.uniform(*_RETRY_SECONDS))
+
+    def _look_at_the_end(self, socket: Socket) -> None:
+        if socket.close_code == GOING_AWAY:
+            self._world.saw("a socket was closed with 1012")
+        if self.log and isinstance(self.log[-1], Got) and self.log[-1].redelivered:
+            self._world.saw("a connection was lost during a replay")
 
     async def _connect(self) -> None:
         ready = [process for process in self._processes() if process.serving]
@@ -283,7 +288,9 @@ class Client:
         self._got(json.dumps({"number": number}, separators=(",", ":")).encode(), extensions)
 
     def _got(self, payload: bytes, extensions: dict[str, Any]) -> None:
-        self._cursor = extensions["cursor"]
+        before, self._cursor = self._cursor, str(extensions["cursor"])
+        if before is not None and before.split("-")[0] != self._cursor.split("-")[0]:
+            self._world.saw("an epoch changed in the middle of a stream")
         again = bool(extensions.get("redelivered"))
         if again:
             self._world.saw("a client got a repeat that was marked")

@@ -105,6 +105,8 @@ def deploy(simulation: "Simulation", fault: Fault) -> None:
     at = fault.target % len(simulation.processes)
     process = simulation.processes[at]
     if process.serving:
+        if any(not each.ended for each in simulation.stopping):
+            simulation.world.saw("two processes drained at once")
         process.stop()
         simulation.restart_process(at)
 

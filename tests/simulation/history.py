@@ -8,6 +8,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
 
+CHANNEL_PREFIX = "gqlnotify:{rooms."
+"""What the names of the streams and channels begin with that are looked at."""
+
 
 @dataclass
 class Appended:
@@ -29,6 +32,10 @@ class Truth:
     """The events of every topic, in the order of Redis."""
 
     topics: dict[str, list[Appended]] = field(default_factory=dict)
+
+    def of_room(self, name: str) -> list[Appended]:
+        """Return the events of a room."""
+        return self.topics.get(f"{CHANNEL_PREFIX}{name}}}", [])
 
     def appended(self, topic: str, cursor: str, payload: bytes, at: float) -> bool:
         """Note an event. Return whether it is new."""

@@ -4,10 +4,13 @@ import gc
 import os
 import pickle
 import select
+import signal
 from collections.abc import Iterable, Iterator
 
+from tests.simulation.history import Violation
 from tests.simulation.run import Case, Outcome, Simulation
 
+_MOST_CPU_SECONDS = 8.0
 _WARM: list[Simulation] = []
 
 
@@ -21,19 +24,26 @@ def outcomes(cases: Iterable[Case], processes: int = 1) -> Iterator[Outcome]:
         _WARM[0].run()
         gc.freeze()
     waiting = iter(cases)
-    running: dict[int, bytearray] = {}
+    running: dict[int, tuple[Case, bytearray]] = {}
     while True:
         while len(running) < processes and (case := next(waiting, None)) is not None:
-            running[_fork(case)] = bytearray()
+            running[_fork(case)] = case, bytearray()
         if not running:
             return
         for pipe in select.select(list(running), [], [])[0]:
             data = os.read(pipe, 1 << 20)
-            running[pipe] += data
+            case, pickled = running[pipe]
+            pickled += data
             if not data:
+                del running[pipe]
                 os.close(pipe)
                 os.wait()
-                yield pickle.loads(running.pop(pipe))
+                yield pickle.loads(pickled) if pickled else _endless(case)
+
+
+def _endless(case: Case) -> Outcome:
+    endless = Violation("progress", "a turn of an event loop never ends")
+    return Outcome(case, "", (), [endless], set())
 
 
 def shrunk(failed: Outcome) -> Outcome:
@@ -51,6 +61,8 @@ def shrunk(failed: Outcome) -> Outcome:
 def _fork(case: Case) -> int:
     reading, writing = os.pipe()
     if os.fork() == 0:
+        # Ends this process.
+        signal.setitimer(signal.ITIMER_VIRTUAL, _MOST_CPU_SECONDS)
         with os.fdopen(writing, "wb") as pipe:
             pickle.dump(Simulation(case).run(), pipe)
         os._exit(0)

@@ -17,7 +17,8 @@ from gqlnotify.topics.revocation import REVOCATIONS
 from tests.simulation.application import UNREADABLE, Message, create_app, room
 from tests.simulation.determinism import CLOCK
 from tests.simulation.network import Link
-from tests.simulation.redis_server import ModelServers, RedisLink, RedisServer
+from tests.simulation.redis_link import ModelServers, RedisLink
+from tests.simulation.redis_server import RedisServer
 from tests.simulation.world import World
 
 # What a process without clients does.

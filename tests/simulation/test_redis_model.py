@@ -11,9 +11,10 @@ from gqlnotify.brokers import Broker
 from gqlnotify.brokers.redis import RedisBroker, broker
 from tests.brokers.contract import BrokerContract
 from tests.brokers.positions_contract import PositionsContract
-from tests.simulation import redis_server
+from tests.simulation import redis_link
 from tests.simulation.history import Truth
-from tests.simulation.redis_server import ModelServers, RedisLink, RedisServer
+from tests.simulation.redis_link import ModelServers, RedisLink
+from tests.simulation.redis_server import RedisServer
 
 
 class RealTime:
@@ -46,7 +47,7 @@ class TestModelOfRedis(BrokerContract, PositionsContract):
         real_time: Any = RealTime()
         server = RedisServer(real_time, Truth())
         link = RedisLink(server, real_time)
-        monkeypatch.setattr(redis_server, "_LATENCY", (0, 0))
+        monkeypatch.setattr(redis_link, "_LATENCY", (0, 0))
         monkeypatch.setattr(broker, "connect", lambda *_address: ModelServers(link))
 
     async def make(self, *, length: int, seconds: float) -> Broker:
