@@ -360,7 +360,7 @@ def generator_without_a_cursor() -> App:
 def session_around_the_loop() -> App:
     """Each subscription holds a session of the pool as long as it runs."""
     chat = Chat()
-    pool = asyncio.Semaphore(15)
+    pool = asyncio.Semaphore(9)
 
     @strawberry.type
     class Subscription:
@@ -384,7 +384,7 @@ def session_around_the_loop() -> App:
 def session_held_per_socket() -> App:
     """Each socket takes a session from the pool, and returns it when it closes."""
     chat = Chat()
-    pool = asyncio.Semaphore(15)
+    pool = asyncio.Semaphore(9)
 
     async def context() -> AsyncIterator[dict[str, Any]]:
         async with pool:

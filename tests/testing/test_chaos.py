@@ -21,7 +21,7 @@ def viewers(tokens: Tokens) -> list[str]:
 async def test_nothing_is_reported_on_a_clean_application(build: Build, viewers: list[str]) -> None:
     app, operations = build()
 
-    report = await chaos(app, operations, viewers=viewers, missed=60, crowd=30)
+    report = await chaos(app, operations, viewers=viewers, missed=40, crowd=16)
 
     report.check()
     assert len(report.steps) > 8
@@ -35,10 +35,10 @@ async def test_nothing_is_reported_on_a_clean_application(build: Build, viewers:
         (faults.viewer_in_a_shared_loader, Kind.LEAKED, "receipt is '.* for (ann|bob)'", "loader"),
         (faults.discount_in_a_shared_cache, Kind.LEAKED, "discount is '(10|0)', which", "loader"),
         (faults.complete_that_mutes_siblings, Kind.LOST, "get no event any more", "finally"),
-        (faults.cursor_that_skips, Kind.LOST, "35 of .* events did not come", "the first 25 came"),
+        (faults.cursor_that_skips, Kind.LOST, "15 of .* events did not come", "the first 25 came"),
         (faults.generator_without_a_cursor, Kind.LOST, "comes back", "its results have no cursor"),
-        (faults.session_held_per_socket, Kind.LOST, "15 of 30 clients got no event", "session"),
-        (faults.session_around_the_loop, Kind.LOST, "15 of 30 clients got no event", "session"),
+        (faults.session_held_per_socket, Kind.LOST, "7 of 16 clients got no event", "session"),
+        (faults.session_around_the_loop, Kind.LOST, "7 of 16 clients got no event", "session"),
     ],
 )
 async def test_a_fault_is_found(
@@ -49,7 +49,7 @@ async def test_a_fault_is_found(
 
     # Only a leak needs two viewers.
     some = viewers if kind is Kind.LEAKED else viewers[:1]
-    report = await chaos(app, operations, viewers=some, missed=60, crowd=30)
+    report = await chaos(app, operations, viewers=some, missed=40, crowd=16)
 
     print(report)
     assert time.monotonic() - began < 10 * SCALE
