@@ -46,6 +46,7 @@ WRITERS = 2
 SPAN = 1_000_000
 # Seconds for one process.
 PATIENCE = 60
+HISTORY = 1_000_000
 
 
 class Refused(Exception):
@@ -136,7 +137,9 @@ class Application:
     def __init__(self, database_url: str, broker_url: str) -> None:
         self.engine: AsyncEngine = create_async_engine(database_url)
         self.sessions = async_sessionmaker(self.engine)
-        self.topics = TopicManager(settings=Settings(broker_url=broker_url))
+        # At the end, the history has to hold all events.
+        settings = Settings(broker_url=broker_url, history_length=HISTORY)
+        self.topics = TopicManager(settings=settings)
         self.outbox = Outbox(self.topics, self.sessions, OUTBOX)
 
     async def write(self, first: int) -> None:
