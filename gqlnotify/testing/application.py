@@ -98,9 +98,6 @@ class Application:
             await self(scope, self._to_app.get, self._receive_from_app)
 
     async def _receive_from_app(self, message: Message) -> None:
-        self._settle(message)
-
-    def _settle(self, message: Message) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(message)
 
@@ -120,7 +117,7 @@ class _Started(OnePerLoop):
         def noted(work: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
             task = create_task(work, **options)
             application = _inside.get()
-            if application is not None and "context" not in options:
+            if application is not None and options.get("context") is None:
                 application.tasks.add(task)
             return task
 
