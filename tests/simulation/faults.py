@@ -1,7 +1,7 @@
 """The faults of a simulation: a plan that follows from the seed, and that can be made shorter."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from tests.simulation.run import Simulation
 
 _FIRST_AT, _MOST = 3.0, 8
+# The share of seeds in which clients come and go all the time.
+_RESTLESS = 0.3
+_COMINGS_AND_GOINGS, _UNREST_SECONDS = 30, 6.0
 _PAUSE_SECONDS = (0.01, 4.0)
 
 
@@ -45,7 +48,17 @@ def plan(choices: random.Random) -> Sequence[Fault]:
         at += choices.choice([0.0, 0.01, 0.3, 2.0, 8.0]) * choices.random()
         kind = choices.choice(list(_KINDS))
         faults.append(Fault(at, kind, choices.randrange(6), choices.random()))
-    return faults
+    if choices.random() < _RESTLESS:
+        faults += _unrest(choices)
+    return sorted(faults, key=lambda fault: fault.at)
+
+
+def _unrest(choices: random.Random) -> Iterator[Fault]:
+    """Have clients come and go all the time, to meet short races."""
+    for _ in range(_COMINGS_AND_GOINGS):
+        at = _FIRST_AT + _UNREST_SECONDS * choices.random()
+        kind = choices.choice(("cut_client", "begin_again"))
+        yield Fault(at, kind, choices.randrange(6), choices.random())
 
 
 def cut_client(simulation: "Simulation", fault: Fault) -> None:

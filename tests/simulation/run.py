@@ -15,7 +15,7 @@ from tests.simulation.application import DOCUMENTS, NAMES, UNREADABLE, settings
 from tests.simulation.clients import Client
 from tests.simulation.determinism import CLOCK
 from tests.simulation.faults import Fault, plan
-from tests.simulation.history import Checker, Got, Truth, Violation
+from tests.simulation.history import Began, Checker, Got, Told, Truth, Violation
 from tests.simulation.process import Process
 from tests.simulation.redis_server import RedisServer
 from tests.simulation.world import World
@@ -219,12 +219,13 @@ class Simulation:
 
     async def _catch_up(self) -> None:
         self.world.note("director", "waits until all have caught up")
+        # Nothing follows these that could show a client what it has missed.
+        for name in NAMES:
+            self.publish_one(name)
         deadline = CLOCK.now + _CATCH_UP_SECONDS
-        while CLOCK.now < deadline and not all(map(self._is_well, self.clients)):
-            # Again and again: the publisher may lose its connection too.
-            for name in NAMES:
-                self.publish_one(name)
-            await asyncio.sleep(5)
+        await asyncio.sleep(_CALM_SECONDS)
+        while CLOCK.now < deadline and not all(map(self._is_well, self.clients)):  # noqa: ASYNC110
+            await asyncio.sleep(1)
 
     async def _clean_up(self) -> None:
         for client in self.clients:
@@ -259,8 +260,12 @@ class Simulation:
 
     def _has_caught_up(self, client: Client) -> bool:
         events = self.truth.of_room(client.room)
-        last = client.log[-1] if client.log else None
-        return bool(events) and isinstance(last, Got) and last.cursor == events[-1].cursor
+        match client.log[-1:], events[-1:]:
+            case [Began(cursor=cursor) | Got(cursor=cursor)], [newest]:
+                return cursor == newest.cursor
+            case [Told(at=at)], [newest]:
+                return at > newest.at
+        return False
 
     # What it broke.
 

