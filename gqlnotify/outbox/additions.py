@@ -7,6 +7,7 @@ event has a higher number than those of every transaction that its own has waite
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from sqlalchemy import Table, event, insert
 from sqlalchemy.orm import Session, SessionTransaction
@@ -29,18 +30,23 @@ class Addition:
     committed: Callable[[], None]
 
 
+_Waiting: TypeAlias = tuple[SessionTransaction | None, Addition]
+
+
 @dataclass
 class _Additions:
     """Those of one session in its current transaction, and how far its commit is.
 
     Attributes:
         waiting: The events to insert, and the transaction or savepoint in which each was added.
+        inserted: Those that were inserted, and the innermost savepoint at that time.
         committed: What to call after the end of the transaction, for the inserted events.
         savepoint_ends: A commit or the release of a savepoint has begun.
         commits: The commit has inserted what was added before it.
     """
 
-    waiting: list[tuple[SessionTransaction | None, Addition]] = field(default_factory=list)
+    waiting: list[_Waiting] = field(default_factory=list)
+    inserted: list[tuple[_Waiting, SessionTransaction | None]] = field(default_factory=list)
     committed: set[Callable[[], None]] = field(default_factory=set)
     savepoint_ends: bool = False
     commits: bool = False
@@ -88,6 +94,8 @@ def _before_commit(session: Session) -> None:
         # First what waits for locks. Its listeners may add events, which are then the last ones.
         session.flush()
         _insert(session, state, [addition for _, addition in state.waiting])
+        savepoint = session.get_nested_transaction()
+        state.inserted += [(each, savepoint) for each in state.waiting]
         state.waiting.clear()
     state.commits = True
 
@@ -95,7 +103,13 @@ def _before_commit(session: Session) -> None:
 @event.listens_for(Session, "after_soft_rollback")
 def _after_rollback(session: Session, ended: SessionTransaction) -> None:
     state = _state_of(session)
-    state.waiting = [each for each in state.waiting if not _is_within(each[0], ended)]
+    undone = [each for each, savepoint in state.inserted if _is_within(savepoint, ended)]
+    if undone:
+        # The release of a savepoint with an open one in it looked like a commit.
+        state.inserted = [each for each in state.inserted if not _is_within(each[1], ended)]
+        state.commits = False
+    waiting = [*undone, *state.waiting]
+    state.waiting = [each for each in waiting if not _is_within(each[0], ended)]
 
 
 @event.listens_for(Session, "after_transaction_end")

@@ -105,6 +105,18 @@ def open_savepoints(outbox: Outbox, session: Session) -> None:
         outbox.add(session, NUMBERS, 2)
 
 
+def released_savepoint_in_one_that_is_rolled_back(outbox: Outbox, session: Session) -> None:
+    with session.begin():
+        outbox.add(session, NUMBERS, 1)
+        outer = session.begin_nested()
+        outbox.add(session, NUMBERS, 0)
+        released = session.begin_nested()
+        session.begin_nested()
+        released.commit()
+        outer.rollback()
+        outbox.add(session, NUMBERS, 2)
+
+
 def added_by_a_listener(outbox: Outbox, session: Session) -> None:
     # Before this outbox has seen the session.
     event.listen(session, "before_commit", lambda _: outbox.add(session, NUMBERS, 1), once=True)
@@ -130,6 +142,7 @@ def added_while_flushing(outbox: Outbox, session: Session) -> None:
         released_savepoint,
         rolled_back_savepoint,
         open_savepoints,
+        released_savepoint_in_one_that_is_rolled_back,
         added_by_a_listener,
         added_while_flushing,
     ],
