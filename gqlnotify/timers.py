@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 from contextvars import Context
 from heapq import heapify, heappop, heappush
-from math import inf
 from time import monotonic
 
 from gqlnotify.event_loop import SLICE_SECONDS, OnePerLoop
@@ -46,8 +45,9 @@ class Timers(OnePerLoop):
 
     def __init__(self) -> None:
         self._waiting: list[Timer] = []  # a heap
-        # Not the loop's timer: it refers to the loop, which would then never be freed.
-        self._wakes_at = inf
+        # When the loop's timers run, the earliest last. Not those timers: they refer to the loop,
+        # which would then never be freed.
+        self._wakes_at: list[float] = []
         self._sweep_at = _FIRST_SWEEP
 
     def __len__(self) -> int:
@@ -73,15 +73,17 @@ class Timers(OnePerLoop):
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._waiting))
 
     def _wake_in_time(self) -> None:
-        if self._waiting and self._waiting[0].due < self._wakes_at:
-            self._wakes_at = self._waiting[0].due
-            asyncio.get_running_loop().call_at(self._wakes_at, self._run, context=Context())
+        if not self._waiting:
+            return
+        due = self._waiting[0].due
+        if not self._wakes_at or due < self._wakes_at[-1]:
+            self._wakes_at.append(due)
+            asyncio.get_running_loop().call_at(due, self._run, context=Context())
 
     def _run(self) -> None:
         now = asyncio.get_running_loop().time() + _EARLY_SECONDS
-        if self._wakes_at <= now:
-            # Otherwise this is the timer for one that was first, until an earlier one came.
-            self._wakes_at = inf
+        while self._wakes_at and self._wakes_at[-1] <= now:
+            self._wakes_at.pop()
         self._call_due(now)
         self._wake_in_time()
 

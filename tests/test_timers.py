@@ -6,6 +6,7 @@ import time
 import weakref
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,26 @@ async def test_cancelled_timers_are_dropped_long_before_they_are_due(timers: Tim
         timers.after(3600, lambda: None).cancel()
     assert len(timers) < module._FIRST_SWEEP
     kept.cancel()
+
+
+async def test_a_late_timer_has_one_timer_of_the_loop_though_earlier_ones_run_before_it(
+    timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    set_for: list[float] = []
+    call_at = loop.call_at
+
+    def noted(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        set_for.append(when)
+        return call_at(when, *args, **options)
+
+    monkeypatch.setattr(loop, "call_at", noted)
+    late = timers.after(3600, lambda: None)
+    for _ in range(3):
+        ran: list[str] = []
+        timers.after(0, partial(ran.append, "early"))
+        await wait_until(partial(bool, ran))
+    assert set_for.count(late.due) == 1
 
 
 async def test_a_cancelled_timer_keeps_nothing_in_memory(timers: Timers) -> None:
