@@ -145,8 +145,11 @@ class Outbox:
 
         Raises:
             BrokerUnavailable: The broker can't be reached within `broker_wait` seconds.
+            RuntimeError: It publishes already.
             ValueError: The table is neither in PostgreSQL nor in SQLite.
         """
+        if self._loop is not None and self._loop.is_running():
+            raise RuntimeError("This outbox publishes already: enter it in one lifespan only")
         await self._rows.require_known_database()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._topics.held_open())

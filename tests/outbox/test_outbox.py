@@ -385,3 +385,18 @@ async def test_when_the_process_that_publishes_is_killed_another_takes_over_at_o
         await wait_until(lambda: emptied(sessions))
         print(f"taken over after {time.monotonic() - killed:.3f} s")
     assert await published(topics, start) == [1]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_an_outbox_that_publishes_can_not_be_entered_again(
+    outbox: Outbox, topics: MoodyTopics, sessions: Sessions
+) -> None:
+    start = await topics.cursor(NUMBERS)
+    async with outbox:
+        with pytest.raises(RuntimeError, match="publishes already"):
+            await outbox.__aenter__()
+        await commit(outbox, sessions, 1)
+        await wait_until(lambda: emptied(sessions))
+    async with outbox:
+        await commit(outbox, sessions, 2)
+    assert await published(topics, start) == [1, 2]
