@@ -135,6 +135,8 @@ class Client:
         self.link: Link | None = None
         self.socket: Socket | None = None
         self.stopped = False
+        self.was_told = False
+        """Whether a process has told it of a gap."""
         self.failures: list[str] = []
         self._world, self._loop, self._processes = world, loop, processes
         self._id = str(uuid4())
@@ -142,7 +144,9 @@ class Client:
         self._armed = False
         self.token_id = ""
         self._expires_at = inf
+        self._reads_from = -inf
         self._process: Process | None = None
+        self._knower: Process | None = None
         self.task = loop.start(self._run())
         # A bug of this client must not look like a client that waits.
         self.task.add_done_callback(lambda task: task.result())
@@ -169,6 +173,7 @@ class Client:
         if self.socket is not None:
             transport = self.socket.transport
             transport.pause_reading()
+            self._reads_from = CLOCK.now + seconds
             self._loop.later(seconds, transport.resume_reading)
 
     async def _run(self) -> None:
@@ -212,11 +217,18 @@ class Client:
 
     def _notice_amnesia(self) -> None:
         """Note if nobody can know the position: its process has ended, and Redis lost it."""
-        process = self._process
+        process = self._knower
         if self._armed and not self.resumes and process is not None and process.has_lost_positions:
             self._note("is known by nobody")
             self.log.append(Told(CLOCK.now, ends=True))
             self._armed = False
+
+    def _hear_of_operation(self) -> None:
+        """Note that from now on the process of this connection knows the position."""
+        if self._process is not self._knower:
+            # It may have begun long after the client has connected: processes pause.
+            self._notice_amnesia()
+            self._knower = self._process
 
     def _fresh_token(self) -> str:
         life = self._world.random.choice(_TOKEN_SECONDS)
@@ -267,6 +279,7 @@ class Client:
                 raise Closed
 
     def _next(self, payload: dict[str, Any]) -> None:
+        self._hear_of_operation()
         extensions = payload.get("extensions") or {}
         if "errors" in payload:
             [error] = payload["errors"]
@@ -297,13 +310,17 @@ class Client:
         self._note(f"gets {payload.decode()} at {self._cursor}{' again' if again else ''}")
         self.log.append(Got(str(self._cursor), payload, again, CLOCK.now))
         assert self._process is not None
-        if CLOCK.now > self._expires_at + _LATE_SECONDS and not self._process.loop.skew:
+        # What was sent in time may have waited for the client.
+        until = max(self._expires_at, self._reads_from) + _LATE_SECONDS
+        if CLOCK.now > until and not self._process.loop.skew:
             self.failures.append(f"{self.name} got {payload.decode()} with an expired token")
 
     def _pong(self, message: dict[str, Any]) -> None:
         cursors = message.get("payload", {}).get("gqlnotify", {}).get("cursors", {})
-        if not self._armed and self._id in cursors:
-            self._began(cursors[self._id])
+        if self._id in cursors:
+            self._hear_of_operation()
+            if not self._armed:
+                self._began(cursors[self._id])
         assert self.socket is not None
         self.socket.send({**message, "type": "pong"})
 
@@ -317,6 +334,7 @@ class Client:
         how = "by an error" if ends else "in its stream"
         self._world.saw(f"a client was told of a gap {how}")
         self.log.append(Told(CLOCK.now, ends))
+        self.was_told = True
         self._cursor, self._armed = None, not ends
 
     def _send(self, type_: str, payload: Any, **more: Any) -> None:

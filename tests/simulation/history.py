@@ -6,6 +6,7 @@ Redis is the truth: the order in which it appended the events is the order of al
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 
 CHANNEL_PREFIX = "gqlnotify:{rooms."
@@ -17,14 +18,19 @@ class Appended:
     """An event in the history of a topic.
 
     If it is `lost`, a server came back without it. Clients that did not get it can't learn of it
-    (docs/guarantees.md). If it is `forgotten`, Redis was flushed, which they must be told.
+    (docs/guarantees.md). If it is `forgotten`, Redis was flushed, which they must be told. If the
+    server comes back without that flush, nothing is forgotten.
     """
 
     cursor: str
     payload: bytes
     at: float
     lost: bool = False
-    forgotten: bool = False
+    forgotten_at: float | None = None
+
+    @property
+    def forgotten(self) -> bool:
+        return self.forgotten_at is not None
 
 
 @dataclass
@@ -45,15 +51,18 @@ class Truth:
         events.append(Appended(cursor, payload, at))
         return True
 
-    def forgotten(self) -> None:
+    def forgotten(self, at: float) -> None:
         """Note that Redis was told to forget everything."""
-        for events in self.topics.values():
-            for event in events:
-                event.forgotten = True
+        for event in chain.from_iterable(self.topics.values()):
+            if event.forgotten_at is None:
+                event.forgotten_at = at
 
-    def lost_all_but(self, cursors: AbstractSet[tuple[str, str]]) -> None:
-        """Note which events a server lacks when it comes back."""
+    def lost_all_but(self, cursors: AbstractSet[tuple[str, str]], *, since: float) -> None:
+        """Note which events a server lacks when it comes back without all commands `since` then."""
         for topic, events in self.topics.items():
+            for event in events:
+                if event.forgotten_at is not None and event.forgotten_at >= since:
+                    event.forgotten_at = None
             kept = [at for at, event in enumerate(events) if (topic, event.cursor) in cursors]
             last = kept[-1] if kept else -1
             for event in events[last + 1 :]:

@@ -33,6 +33,7 @@ class Logged:
     """A command that was executed, and what it saw of the server."""
 
     command: Command
+    at: float
     us: int
     replication_id: str
 
@@ -66,7 +67,7 @@ class RedisServer:
         self.world.note("redis", "FLUSHALL")
         self._note_loss()
         self.execute((b"FLUSHALL",))
-        self.truth.forgotten()
+        self.truth.forgotten(self.loop.time())
 
     def restart(self, *, lose: int, seconds: float) -> None:
         """Go down, lose the newest commands, and come back."""
@@ -77,8 +78,9 @@ class RedisServer:
         if lose:
             self._note_loss()
         self.disconnect()
-        self._log = self._log[: len(self._log) - lose]
-        self._replay()
+        kept = len(self._log) - lose
+        lost, self._log = self._log[kept:], self._log[:kept]
+        self._replay(min((logged.at for logged in lost), default=inf))
         self.loop.later(seconds, self._come_back)
 
     def disconnect(self) -> None:
@@ -99,11 +101,11 @@ class RedisServer:
         self._known_scripts.clear()
         self.up = True
 
-    def _replay(self) -> None:
+    def _replay(self, lost_since: float) -> None:
         self._memory = Memory()
         for logged in self._log:
             self._run(logged, lambda _channel, _message: None)
-        self.truth.lost_all_but(self._cursors())
+        self.truth.lost_all_but(self._cursors(), since=lost_since)
 
     def _new_id(self) -> str:
         return f"{self.world.random.getrandbits(160):040x}"
@@ -121,8 +123,8 @@ class RedisServer:
             raise NoScriptError("No matching script. Please use EVAL.")
         if name == "EVAL":
             command = self._learn(command)
-        us = int((EPOCH + self.loop.time()) * 1_000_000)
-        logged = Logged(command, us, self._replication_id)
+        now = self.loop.time()
+        logged = Logged(command, now, int((EPOCH + now) * 1_000_000), self._replication_id)
         self._log.append(logged)
         try:
             reply = self._run(logged, self._send)

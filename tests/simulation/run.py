@@ -267,6 +267,10 @@ class Simulation:
                 return at > newest.at
         return False
 
+    @property
+    def _may_have_gaps(self) -> bool:
+        return self.settings.history_length < _LONG_HISTORY or self.redis.lost_at > -inf
+
     # What it broke.
 
     def _broken_by_clients(self) -> Iterator[Violation]:
@@ -281,6 +285,8 @@ class Simulation:
                 yield Violation("progress", f"{client.name} did not get the last event")
             if lost & {entry.cursor for entry in client.log if isinstance(entry, Got)}:
                 self.world.saw("Redis lost events that a client had received")
+            if client.was_told and not self._may_have_gaps:
+                yield Violation("no false gap", f"{client.name} was told that it missed events")
             for failure in client.failures:
                 yield Violation("every operation goes on", failure)
 
