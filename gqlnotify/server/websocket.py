@@ -84,7 +84,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     # uses are close together.
     __slots__ = (
         *("_bound", "_collects", "_frames", "_held", "_rate", "_room", "_slice", "_ticks"),
-        *("_has_shortcut", "full", "on_drain", "on_frame"),
+        *("_has_shortcut", "_is_refused", "full", "on_drain", "on_frame"),
         *("transport", "close_sent", "conn", "queue", "writable"),
         *("handshake_complete", "scope", "request", "response", "frames"),
     )
@@ -98,7 +98,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         self._ticks = TickBatcher.of(self.loop)
         self._room = LightEvent(is_open=True)
         self.full = False
-        self._has_shortcut = False
+        self._has_shortcut = self._is_refused = False
         self._rate: Rate | None = None
         self._bound = inf
         self.on_drain: Callable[[], None] | None = None
@@ -255,6 +255,9 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     @override
     async def send(self, message: Any) -> None:
         """Send an ASGI message. Drop a peer that does not answer a close frame in time."""
+        if self._is_refused:
+            # The application does not know that yet: its next message tells it.
+            return
         await super().send(message)
         if message["type"] != "websocket.send":
             self._end_in_time()
@@ -420,7 +423,6 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         """Add the extension to the scope of the application. Refuse while the server drains."""
         if Drain.of(self.loop).begun:
             self._refuse()
-            self.handshake_complete = self.close_sent = True
             return
         super().handle_connect(event)
         if self.handshake_initiated and not self.close_sent:
@@ -460,6 +462,8 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         response.headers["Retry-After"] = RETRY_AFTER
         self.conn.send_response(response)
         self.transport.write(b"".join(self.conn.data_to_send()))
+        # The application, or its end, must not answer once more.
+        self._is_refused = self.handshake_complete = self.close_sent = True
         self.transport.close()
 
     @override

@@ -4,14 +4,17 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 
 from gqlnotify.event_loop import TickBatcher
 from gqlnotify.protocol.frames import text_frame
-from gqlnotify.websocket.writer import FULL_BYTES
+from gqlnotify.server.websocket import WebSocketProtocol
+from gqlnotify.websocket.writer import EXTENSION, FULL_BYTES
 from tests.e2e.service import Service, follow, ready, served, text_of, texts
 from tests.servers import patience, running
 from tests.waiting import wait_until
@@ -198,3 +201,36 @@ async def test_a_close_frame_arrives_though_the_peer_is_still_sending(direct: Se
         await wait_until(lambda: direct.taps.only.close_sent)
         await socket.send_frames(*[Frame(Opcode.TEXT, b"x" * 1000)] * 1000)
         assert (await socket.until_closed())[-1].close.code == 1002
+
+
+# A drain
+
+
+@pytest.mark.parametrize("answer", ["websocket.accept", "websocket.close", None])
+async def test_a_drain_during_a_handshake_refuses_the_peer_and_troubles_no_application(
+    answer: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting, released, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    protocols: list[WebSocketProtocol] = []
+
+    async def slow(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            return
+        protocols.append(scope["extensions"][EXTENSION])
+        waiting.set()
+        await released.wait()
+        if answer is not None:
+            await send({"type": answer})
+        ended.set()
+
+    async with running(slow, ws=WebSocketProtocol, lifespan="off") as origin, patience():
+        connecting = asyncio.create_task(connect(f"ws://{origin}").__aenter__())
+        await waiting.wait()
+        released.set()
+        # The application goes on before it can learn of this.
+        protocols[0].leave()
+        with pytest.raises(InvalidStatus) as refusal:
+            await connecting
+        await ended.wait()
+    assert refusal.value.response.status_code == 503
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
