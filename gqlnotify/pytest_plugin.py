@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures, and an end to everything that a test has changed.
 
-pytest imports this file in every project that has gqlnotify installed, so the rest of the library
-is imported only when a test needs it.
+pytest imports this file, and so the package itself, in every project that has gqlnotify installed.
+The kit, FastAPI and Strawberry are imported only when a test needs them.
 """
 
 from __future__ import annotations
