@@ -20,11 +20,14 @@ local function least(key)
       holder, position = pairs_of_key[at], pairs_of_key[at + 1]
     end
   end
-  local acknowledged = position and string.match(position, '^%S+')
-  if #pairs_of_key > 2 then
-    position = acknowledged
+  if not position then
+    return nil
   end
-  return holder, position, acknowledged
+  local acknowledged, sent, by = string.match(position, '^(%S+) ?(%S*) ?(%S*)')
+  if #pairs_of_key > 2 or by ~= server then
+    return holder, acknowledged, acknowledged
+  end
+  return holder, acknowledged .. ' ' .. sent, acknowledged
 end
 
 -- A full Redis refuses the first write. Then the client resumes all the same, and its next claim finds

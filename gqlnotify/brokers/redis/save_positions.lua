@@ -7,7 +7,8 @@ for at, key in ipairs(keys) do
   if position == '' then
     redis.call('HDEL', key, holder)
   elseif proves_life == '1' or redis.call('HEXISTS', key, holder) == 1 then
-    redis.call('HSET', key, holder, position)
+    local says_sent = string.find(position, ' ', 1, true)
+    redis.call('HSET', key, holder, says_sent and position .. ' ' .. server or position)
     redis.call('PEXPIRE', key, life)
   else
     reply[#reply + 1] = holder

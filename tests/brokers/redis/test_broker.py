@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from gqlnotify.brokers.positions import Change, Claim, Claimed, Position
 from gqlnotify.brokers.redis import RedisBroker
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor
@@ -466,3 +467,29 @@ async def test_the_database_of_the_url_is_used(each_redis: RedisServer) -> None:
 
 def _open_files() -> int:
     return len(list(Path(f"/proc/{os.getpid()}/fd").iterdir()))
+
+
+async def test_a_server_that_may_have_older_positions_does_not_say_what_was_sent(
+    launch: Launch,
+) -> None:
+    server = launch(persistent=True)
+    broker = RedisBroker(server.url)
+    await broker.start(lambda _event: None, lambda _topic: None)
+    first, second = Cursor(1, 3), Cursor(1, 5)
+    await broker.positions.save(
+        [Change("key", "first", Position(first, second), proves_life=True)], 60
+    )
+    # As after a failover: the last save may be missing, and more may have been sent since this one.
+    server.restart()
+
+    claimed: list[Claimed | None] = []
+
+    async def claims() -> bool:
+        with suppress(BrokerUnavailable):
+            answer = await broker.positions.claim([Claim("key", "second", second)], 60)
+            claimed.extend(answer.claimed)
+        return bool(claimed)
+
+    await wait_until(claims)
+    assert claimed == [Claimed(Position(first), "first")]
+    await broker.close()
