@@ -166,6 +166,8 @@ def sections(scale: Mapping[str, Any]) -> dict[str, Columns]:
             "p99, ms": Column("storm_stay_p99"),
             "seconds, clients without cursors": Column("storm_unchanged_seconds"),
             "CPU of each of these, ms": Column("storm_unchanged_cpu", scale=1 / 1000, of="connect"),
+            "delay of those who stayed then: p50, ms": Column("storm_unchanged_stay_p50"),
+            "p99 then, ms": Column("storm_unchanged_stay_p99"),
         },
     }
 

@@ -25,6 +25,7 @@ SUBJECT_OF = {
     "comeback": "bare",
     "across": "bare-redis",
     "storm": "bare-redis",
+    "storm_unchanged": "tasks-redis",
 }
 COLUMNS = [column for columns in sections(asdict(TINY)).values() for column in columns.values()]
 
