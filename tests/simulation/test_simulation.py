@@ -16,7 +16,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_promise_is_broken_in_the_first_seeds() -> None:
-    run = simulate("--seeds", "15", "--processes", "1")
+    run = simulate("--seeds", "10", "--processes", "1")
     assert run.returncode == 0, run.stdout + run.stderr
 
 
