@@ -200,7 +200,11 @@ class Resumption:
     def change(self) -> Change:
         """Return what to save now."""
         proves_life, self._proves_life = self._proves_life, False
-        return Change(self.key, self.holder, self.position, proves_life or self._is_lost)
+        position = self.position
+        if position is not None and self._is_lost:
+            # Another process may have claimed it, and sent more, before the broker lost it.
+            position = Position(position.acknowledged)
+        return Change(self.key, self.holder, position, proves_life or self._is_lost)
 
     def claimed_by_another(self) -> None:
         """Ask the client whether it uses this connection: its answer saves the position again."""

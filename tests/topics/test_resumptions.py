@@ -235,7 +235,8 @@ async def test_a_server_that_lost_its_memory_gets_all_positions_again(
 
     for id_ in ("running", "ended"):
         back = await Client(topics, id_).connect()
-        assert [text for text, _ in await back.texts(1)] == [b'"missed"']
+        # Another process may have sent it before the loss.
+        assert await back.texts(1) == [(b'"missed"', True)]
 
 
 async def test_a_connection_that_ends_before_its_lost_position_is_saved_again_keeps_it(
