@@ -262,24 +262,22 @@ class Outbox:
             batch.published.append(event.id)
 
     async def _measure_regularly(self) -> None:
-        while True:
+        while not self._closing.is_set():
             try:
                 await self.measure()
             except Exception as error:
                 logger.warning("The outbox can't be measured: %s", error)
-            await asyncio.sleep(_MEASURE_SECONDS)
+            await _wait(self._closing, _MEASURE_SECONDS)
 
-    async def _stop(
-        self, publishing: "asyncio.Task[None]", measuring: "asyncio.Task[None]"
-    ) -> None:
+    async def _stop(self, *working: _Task) -> None:
         self._loop = None
         self._closing.set()
         self._woken.set()
-        measuring.cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._close_seconds):
-                await publishing
-        await asyncio.wait([measuring])
+        # A query that is cancelled goes on in the thread of its driver, and may outlive the loop.
+        await asyncio.wait(working, timeout=self._close_seconds)
+        for task in working:
+            task.cancel()
+        await asyncio.wait(working)
 
 
 def _start(work: Coroutine[Any, Any, None], name: str) -> "_Task":

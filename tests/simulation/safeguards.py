@@ -113,8 +113,14 @@ SAFEGUARDS = (
     Safeguard(
         "what was sent is unknown if there are several positions",
         "brokers/redis/claim_positions.lua",
-        "  if #pairs_of_key > 2 then\n    position = acknowledged\n  end",
-        "",
+        "if #pairs_of_key > 2 or by ~= server then",
+        "if by ~= server then",
+    ),
+    Safeguard(
+        "what was sent is unknown if another server has stored the position",
+        "brokers/redis/claim_positions.lua",
+        "if #pairs_of_key > 2 or by ~= server then",
+        "if #pairs_of_key > 2 then",
     ),
     Safeguard(
         "an event that is being sent counts as sent",

@@ -126,7 +126,7 @@ async def test_with_cursors_nothing_comes_twice(ann: str) -> None:
 
 
 async def test_a_wait_on_a_cut_line_says_what_to_do(ann: str) -> None:
-    async with connect(app, token=ann, patience=0.05) as client:
+    async with connect(app, token=ann, patience=1.0) as client:
         messages = await client.subscribe(TEXTS)
         await client.cut()
         with pytest.raises(NothingArrived, match=r"The line is cut: call reconnect\(\)"):
@@ -136,7 +136,7 @@ async def test_a_wait_on_a_cut_line_says_what_to_do(ann: str) -> None:
 
 
 async def test_a_wait_in_vain_shows_the_last_messages(ann: str) -> None:
-    async with connect(app, token=ann, patience=0.05) as client:
+    async with connect(app, token=ann, patience=1.0) as client:
         with pytest.raises(NothingArrived, match=r"messages \{ text \}.*(?s:.*)'connection_ack'"):
             await anext(client.subscribe(TEXTS))
 
