@@ -1,7 +1,6 @@
 """`chaos` finds the faults that people have reported, and nothing in clean applications."""
 
 import re
-import time
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from gqlnotify.testing import Kind, Tokens, chaos
 from tests.testing import faults
 from tests.testing.faults import CLEAN, Build
-from tests.waiting import SCALE
 
 
 @pytest.fixture
@@ -45,14 +43,11 @@ async def test_a_fault_is_found(
     build: Build, kind: Kind, what: str, look_at: str, viewers: list[str]
 ) -> None:
     app, operations = build()
-    began = time.monotonic()
-
     # Only a leak needs two viewers.
     some = viewers if kind is Kind.LEAKED else viewers[:1]
     report = await chaos(app, operations, viewers=some, missed=40, crowd=16)
 
     print(report)
-    assert time.monotonic() - began < 10 * SCALE
     [problem] = report.problems
     assert problem.kind is kind
     assert re.search(what, problem.what)
