@@ -197,7 +197,7 @@ class Client:
         ready = [process for process in self._processes() if process.serving]
         if not ready:
             return
-        self._notice_amnesia()
+        self._notice_lost_position()
         self._process = self._world.random.choice(ready)
         self.link = Link(self._world, _LATENCY, self.name)
         self.socket = socket = Socket()
@@ -215,11 +215,11 @@ class Client:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._handle(await socket.receive())
 
-    def _notice_amnesia(self) -> None:
-        """Note if nobody can know the position: its process has ended, and Redis lost it."""
+    def _notice_lost_position(self) -> None:
+        """Note if neither Redis nor a process knows the position any more."""
         process = self._knower
         if self._armed and not self.resumes and process is not None and process.has_lost_positions:
-            self._note("is known by nobody")
+            self._note("has no position any more")
             self.log.append(Told(CLOCK.now, ends=True))
             self._armed = False
 
@@ -227,7 +227,7 @@ class Client:
         """Note that from now on the process of this connection knows the position."""
         if self._process is not self._knower:
             # It may have begun long after the client has connected: processes pause.
-            self._notice_amnesia()
+            self._notice_lost_position()
             self._knower = self._process
 
     def _fresh_token(self) -> str:

@@ -27,7 +27,7 @@ class Link:
         self.world, self.latency, self.name = world, latency, name
         self.in_flight, self.high_water = world.random.choice(_BUFFERS)
         self.silent = False
-        """Whether it is half-open: nothing arrives, and nobody is told."""
+        """Whether it is half-open: nothing arrives, and neither end notices."""
         self.ends: list[End] = []
 
     def connect(self, loop: SimulatedLoop, receiver: Receiver) -> "End":

@@ -31,7 +31,7 @@ class RedisLink:
     def __init__(self, server: RedisServer, loop: SimulatedLoop) -> None:
         self.server, self.loop = server, loop
         self.silent = False
-        """Whether nothing arrives in either direction, and nobody is told."""
+        """Whether nothing arrives in either direction, and neither end notices."""
         self.saved_again_at = self._hindered_until = -inf
         server.links.append(self)
 

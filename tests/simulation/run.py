@@ -23,7 +23,7 @@ from tests.simulation.world import World
 _CATCH_UP_SECONDS = 90.0
 _CLEAN_UP_SECONDS = 40.0
 _LONG_HISTORY = 1000
-# A reply of Redis may take so long.
+# How late a reply of Redis may be.
 _LATE_SECONDS = 1.0
 _PUBLISH_SECONDS = (0.02, 0.6)
 _RETRY_SECONDS = 0.3

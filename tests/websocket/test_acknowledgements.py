@@ -230,14 +230,19 @@ async def test_a_cursor_of_its_own_is_what_a_client_resumes_after(
     assert client.pings == []
 
 
-async def test_a_client_that_was_away_too_long_is_told_and_goes_on_live(
-    server: str, message_app: MessageApp
-) -> None:
+async def _away_too_long(server: str, message_app: MessageApp) -> StockClient:
     client = StockClient()
     async with client.connected(server):
         await client.armed()
     for n in range(1001):
         await message_app.say(str(n))
+    return client
+
+
+async def test_a_client_that_was_away_too_long_is_told_and_goes_on_live(
+    server: str, message_app: MessageApp
+) -> None:
+    client = await _away_too_long(server, message_app)
     async with client.connected(server):
         await client.armed()
         await message_app.say("live")
@@ -248,11 +253,7 @@ async def test_a_client_that_was_away_too_long_is_told_and_goes_on_live(
 async def test_a_client_that_is_cut_before_it_answers_is_told_again_that_it_was_away_too_long(
     server: str, message_app: MessageApp
 ) -> None:
-    client = StockClient()
-    async with client.connected(server):
-        await client.armed()
-    for n in range(1001):
-        await message_app.say(str(n))
+    client = await _away_too_long(server, message_app)
     client.answers = False
     for _ in range(2):
         async with client.connected(server):
