@@ -169,13 +169,13 @@ class Resumption:
             self.keeper.changed(self)
 
     def conclude(self) -> None:
-        """Note that the server has ended the operation and told the client.
+        """Note that the server has ended the operation, and before it tells the client.
 
-        If the connection ends before the client acknowledges that, it may come back.
+        After that, only the ping that follows the end names the operation. Its pong alone shows
+        that the client knows. If the connection ends before that, the client may come back.
         """
         if self.runs:
             self._state = _State.CONCLUDED
-            self._announce(self)
         else:
             self.drop()
 
@@ -208,7 +208,8 @@ class Resumption:
 
     def claimed_by_another(self) -> None:
         """Ask the client whether it uses this connection: its answer saves the position again."""
-        self._announce(self)
+        if self.runs:
+            self._announce(self)
 
     def save_again(self) -> None:
         """Save the position, even if the broker has forgotten it."""

@@ -104,12 +104,22 @@ class Acknowledgements(Visited):
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
 
-    def conclude(self, resumption: Resumption) -> None:
-        """Note that the client was told that its operation is over. It may not receive that."""
-        # Meanwhile the client may have used the id again.
-        if self._resumptions.get(resumption.id) is resumption:
+    def conclude(self, id_: str) -> Resumption | None:
+        """Note that the server ends the operation with this id, and is about to tell the client.
+
+        Returns what to pass to `told` afterwards.
+        """
+        resumption = self._resumptions.get(id_)
+        if resumption is not None:
             resumption.conclude()
             self._forget_if_over(resumption)
+        return resumption
+
+    def told(self, resumption: Resumption) -> None:
+        """Note that the client was told that its operation is over. It may not receive that."""
+        # Meanwhile the client may have used the id again, or the connection may have ended.
+        if self._resumptions.get(resumption.id) is resumption:
+            self._announce(resumption)
 
     def drop(self, id_: str) -> None:
         """Note that the operation is over: there is nothing to resume."""

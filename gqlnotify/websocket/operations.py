@@ -159,7 +159,7 @@ class Operations(Owner, metrics.Sampled):
             await self._send_terminal(id_, errors)
 
     async def _send_terminal(self, id_: str, errors: Sequence[Json]) -> None:
-        resumption = self.acknowledgements.find(id_)
+        concluded = self.acknowledgements.conclude(id_)
         try:
             await self._execute(
                 self._protocol.error(id_, errors) if errors else self._protocol.complete(id_)
@@ -168,8 +168,8 @@ class Operations(Owner, metrics.Sampled):
             logger.exception("An error can't be encoded")
             told = InternalError("An error can't be encoded").formatted()
             await self._connection.send(messages.error(id_, [told]))
-        if resumption is not None:
-            self.acknowledgements.conclude(resumption)
+        if concluded is not None:
+            self.acknowledgements.told(concluded)
 
     async def _answer(
         self, operation: Subscribe, resumption: Resumption | None

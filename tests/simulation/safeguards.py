@@ -138,7 +138,7 @@ SAFEGUARDS = (
         "an end that was told counts only when the client acknowledges it",
         "topics/resumption.py",
         "        if self.runs:\n            self._state = _State.CONCLUDED\n"
-        "            self._announce(self)\n        else:\n            self.drop()",
+        "        else:\n            self.drop()",
         "        self.drop()",
     ),
     Safeguard(

@@ -1,14 +1,19 @@
 """A client that sends no cursor loses nothing when its connection is cut."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from gqlnotify import Topic, TopicManager
 from gqlnotify.brokers import MemoryBroker
+from gqlnotify.protocol.connection import ServerConnection
+from gqlnotify.protocol.messages import Subscribe
 from gqlnotify.server.websocket import WebSocketProtocol
+from gqlnotify.websocket.acknowledgements import Acknowledgements
 from tests.applications import application
 from tests.message_app import MessageApp
 from tests.servers import running
@@ -338,6 +343,36 @@ async def test_a_client_that_was_told_that_its_operation_is_over_does_not_resume
         await message_app.say("live")
         # A client that may not know that it is over must not miss anything.
         await client.gets(*(["live"] if answers else ["missed", "live"]))
+
+
+async def test_no_ping_names_an_operation_whose_end_waits_to_be_written() -> None:
+    outgoing: Any = SimpleNamespace(pings=[])
+    outgoing.send_now = outgoing.pings.append
+    operation = Subscribe(id=str(uuid4()), query=DOCUMENT)
+    topics = TopicManager(MemoryBroker())
+    async with topics.held_open():
+        client = Acknowledgements(outgoing, ServerConnection(), lambda _id: None, interval=1)
+        resumption = client.begin(operation, "alice")
+        assert resumption is not None
+        async with aclosing(topics.subscribe(Topic("words", str))) as stream:
+            await stream.start()
+            topics.resumptions.begin(resumption, stream.subscriber)
+            await wait_until(lambda: resumption.runs)
+            outgoing.pings.clear()
+
+            concluded = client.conclude(operation.id)
+            sent = stream.subscriber.position.next()
+            resumption.progress.advance(sent, sent)
+            client.ask()
+            resumption.claimed_by_another()
+            assert outgoing.pings == []
+
+            # Its pong shows that the client knows the end.
+            assert concluded is not None
+            client.told(concluded)
+            assert operation.id in str(outgoing.pings[0])
+            client.acknowledge({operation.id: sent})
+            assert resumption.is_over
 
 
 async def test_a_second_connection_with_the_same_id_does_not_hurt_the_first(
