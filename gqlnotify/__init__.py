@@ -3,21 +3,20 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gqlnotify import errors
-from gqlnotify.auth import Principal, authorize, current_principal
-from gqlnotify.brokers import Broker
-from gqlnotify.drain import is_draining
-from gqlnotify.event import Cursor, Event, Topic, escape_segment, unescape_segment
-from gqlnotify.observability import metrics
-from gqlnotify.settings import Settings
-from gqlnotify.topics.manager import TopicManager
-from gqlnotify.topics.subscription import Subscription
-
 if TYPE_CHECKING:
+    from gqlnotify import errors
+    from gqlnotify.auth import Principal, authorize, current_principal
+    from gqlnotify.brokers import Broker
+    from gqlnotify.drain import is_draining
+    from gqlnotify.event import Cursor, Event, Topic, escape_segment, unescape_segment
     from gqlnotify.http.cors import add_cors
+    from gqlnotify.observability import metrics
     from gqlnotify.plain.router import topic_router
     from gqlnotify.router import GraphQLRouter
+    from gqlnotify.settings import Settings
+    from gqlnotify.topics.manager import TopicManager
     from gqlnotify.topics.publisher import Publisher
+    from gqlnotify.topics.subscription import Subscription
 
 __all__ = [
     "Broker",
@@ -42,16 +41,37 @@ __all__ = [
 ]
 
 
-# Imported on first use: a process that only publishes needs no FastAPI and no Strawberry.
-_ON_DEMAND = {
+# Imported on first use: a process that only publishes needs no FastAPI and no Strawberry. And with
+# our plugin, pytest imports this file in every project that has gqlnotify installed.
+_HOMES = {
+    "Broker": "gqlnotify.brokers",
+    "Cursor": "gqlnotify.event",
+    "Event": "gqlnotify.event",
     "GraphQLRouter": "gqlnotify.router",
+    "Principal": "gqlnotify.auth",
     "Publisher": "gqlnotify.topics.publisher",
+    "Settings": "gqlnotify.settings",
+    "Subscription": "gqlnotify.topics.subscription",
+    "Topic": "gqlnotify.event",
+    "TopicManager": "gqlnotify.topics.manager",
     "add_cors": "gqlnotify.http.cors",
+    "authorize": "gqlnotify.auth",
+    "current_principal": "gqlnotify.auth",
+    "escape_segment": "gqlnotify.event",
+    "is_draining": "gqlnotify.drain",
+    "metrics": "gqlnotify.observability",
     "topic_router": "gqlnotify.plain.router",
+    "unescape_segment": "gqlnotify.event",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_DEMAND:
+    if name == "errors":
+        return import_module("gqlnotify.errors")
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ON_DEMAND[name]), name)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

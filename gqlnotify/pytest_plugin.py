@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures, and an end to everything that a test has changed.
 
-pytest imports this file, and so the package itself, in every project that has gqlnotify installed.
-The kit, FastAPI and Strawberry are imported only when a test needs them.
+pytest imports this file in every project that has gqlnotify installed, so it imports nothing of
+gqlnotify before a test needs it.
 """
 
 from __future__ import annotations

@@ -118,3 +118,13 @@ def test_the_task_that_is_left_over_is_named(output: str) -> None:
 def test_an_error_of_the_test_is_shown_and_nothing_else_is_left(output: str) -> None:
     assert "{'hello': 'world'} == {'hello': 'moon'}" in output
     assert not [sign for sign in LEAKS if sign in output], output
+
+
+def test_the_plugin_imports_nothing_of_the_package_before_a_test_needs_it() -> None:
+    program = "import sys, gqlnotify.pytest_plugin; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    ours = [name for name in done.stdout.split() if name.startswith("gqlnotify")]
+    assert ours == ["gqlnotify", "gqlnotify.pytest_plugin"]
+    assert "strawberry" not in done.stdout
