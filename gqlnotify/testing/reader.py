@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gqlnotify.event import Cursor
-from gqlnotify.testing.client import Client, Result, Stream
+from gqlnotify.testing.client import Client
 from gqlnotify.testing.errors import OperationFailed
+from gqlnotify.testing.stream import Result, Stream
 
 # The roles of readers.
 CONTROL = "was not disturbed"

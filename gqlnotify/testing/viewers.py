@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gqlnotify.testing.client import Result
 from gqlnotify.testing.reader import Operation, Reader, Viewer
 from gqlnotify.testing.report import Kind, Problem, Report
+from gqlnotify.testing.stream import Result
 
 _SHARED = (
     "what resolvers of several viewers share: a data loader or a cache that lives longer than one "
