@@ -15,6 +15,7 @@ from enum import StrEnum
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import chain
 from math import ceil
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn
@@ -149,18 +150,24 @@ def token(
         list[str] | None,
         typer.Option(help="A topic to publish to, or a pattern with *. Repeatable."),
     ] = None,
+    presence: Annotated[
+        list[str] | None,
+        typer.Option(help="A topic, or a pattern with *, whose members it shows. Repeatable."),
+    ] = None,
     expires_in: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
 ) -> None:
     """Print a token that is signed with GQLNOTIFY_JWT_SECRET."""
     if not subject.strip():
         _fail("The subject is empty. Pass the user or service of the token with --subject")
-    if not any([*(subscribe or []), *(publish or [])]):
+    rights = {"subscribe": subscribe, "publish": publish, "presence": presence}
+    granted = {action: patterns for action, patterns in rights.items() if patterns}
+    if not any(chain.from_iterable(granted.values())):
         typer.echo(
             "gqlnotify: this token opens no topic. Add topics with --subscribe and --publish",
             err=True,
         )
     try:
-        made = _token(_settings(), subject, subscribe or [], publish or [], expires_in)
+        made = _token(_settings(), subject, granted, expires_in)
     except ValueError as error:
         _fail(str(error))
     typer.echo(made)
@@ -359,9 +366,7 @@ def _failures_reported() -> Iterator[None]:
         _fail(str(error))
 
 
-def _token(
-    settings: Settings, subject: str, subscribe: list[str], publish: list[str], seconds: int
-) -> str:
+def _token(settings: Settings, subject: str, rights: Mapping[str, list[str]], seconds: int) -> str:
     if seconds > settings.longest_life:
         raise ValueError(
             f"No server would accept a token that lives {seconds} s: GQLNOTIFY_JWT_MAX_LIFETIME "
@@ -373,7 +378,7 @@ def _token(
         "iat": now,
         "jti": uuid.uuid4().hex,
         "exp": now + seconds,
-        "topics": {"subscribe": subscribe, "publish": publish},
+        "topics": {"subscribe": [], "publish": [], **rights},
     }
     return sign(claims, settings)
 
@@ -478,7 +483,8 @@ def _greet(address: str, path: str | None, own: Settings | None) -> None:
             typer.echo(f"\n  GraphiQL:  {address}{path}\n")
     else:
         seconds = int(min(DEVELOPER_SECONDS, own.longest_life))
-        made = _token(own, "developer", ["*"], ["*"], seconds)
+        rights = {"subscribe": ["*"], "publish": ["*"], "presence": ["*"]}
+        made = _token(own, "developer", rights, seconds)
         # Browsers send no fragment to a server, so the token is in no log.
         typer.echo(
             f"\n  GraphiQL:  {address}{path or ''}#token={made}\n\n"

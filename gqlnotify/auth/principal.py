@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gqlnotify.event import matches
 
-Action = Literal["subscribe", "publish"]
+Action = Literal["subscribe", "publish", "presence"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+"""The names of all rights: members of the claim `topics`, and attributes of `Principal`."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Principal:
         subscribe: Patterns of topics that the subject may subscribe to. `*` matches any characters.
         publish: Patterns of topics that the subject may publish to.
         claims: All claims of the token.
+        presence: Patterns of topics whose members the subject may see.
     """
 
     subject: str
@@ -28,6 +31,7 @@ class Principal:
     subscribe: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    presence: tuple[str, ...] = ()
 
     @property
     def token_id(self) -> str | None:
@@ -44,8 +48,13 @@ class Principal:
 
 def may(principal: Principal, action: Action, topic: str) -> bool:
     """Return whether one of the principal's patterns for `action` matches `topic`."""
-    patterns = principal.subscribe if action == "subscribe" else principal.publish
-    return any(matches(pattern, topic) for pattern in patterns)
+    return any(matches(pattern, topic) for pattern in patterns_of(principal, action))
+
+
+def patterns_of(principal: Principal, action: Action) -> tuple[str, ...]:
+    """Return the patterns of topics on which the principal has the right to `action`."""
+    patterns: tuple[str, ...] = getattr(principal, action)
+    return patterns
 
 
 def principal_from(claims: Mapping[str, Any]) -> Principal:
@@ -65,9 +74,8 @@ def principal_from(claims: Mapping[str, Any]) -> Principal:
     return Principal(
         subject=subject,
         expires_at=datetime.fromtimestamp(claims["exp"], UTC) if "exp" in claims else None,
-        subscribe=_patterns(topics.get("subscribe", [])),
-        publish=_patterns(topics.get("publish", [])),
         claims=dict(claims),
+        **{action: _patterns(topics.get(action, [])) for action in ACTIONS},
     )
 
 

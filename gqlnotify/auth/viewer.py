@@ -1,14 +1,14 @@
 """The viewer of the running operation, and the viewer's rights."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
 
-from gqlnotify.auth.principal import Action, Principal, may
+from gqlnotify.auth.principal import ACTIONS, Action, Principal, may, patterns_of
 from gqlnotify.errors import Forbidden, NoViewer, Unauthenticated
 from gqlnotify.event import is_reserved
 
@@ -17,6 +17,11 @@ May = Callable[[Principal, Action, str], bool | Awaitable[bool]]
 
 It returns whether the principal has the right to the action on that topic."""
 
+_DEEDS: Mapping[Action, str] = {
+    "subscribe": "subscribe",
+    "publish": "publish",
+    "presence": "see the members of",
+}
 _ALWAYS_NEW = {"exp", "iat", "nbf", "jti", "auth_time", "topics"}
 
 
@@ -132,7 +137,7 @@ async def check_right(viewer: Viewer | None, action: Action, *topics: str) -> No
             allowed = viewer.may(viewer.principal, action, topic)
             if await allowed if isawaitable(allowed) else allowed:
                 return
-    raise Forbidden(f"This token has no right to {action} {topics[0]!r}")
+    raise Forbidden(f"This token has no right to {_DEEDS[action]} {topics[0]!r}")
 
 
 def renewed(current: Viewer, fresh: Viewer) -> Viewer:
@@ -147,7 +152,7 @@ def renewed(current: Viewer, fresh: Viewer) -> Viewer:
     old, new = current.principal, fresh.principal
     if new.subject != old.subject:
         raise Forbidden("This token has another subject: open a new connection with it")
-    if not (set(old.subscribe) <= set(new.subscribe) and set(old.publish) <= set(new.publish)):
+    if any(set(patterns_of(old, each)) - set(patterns_of(new, each)) for each in ACTIONS):
         raise Forbidden("This token has fewer rights: open a new connection with it")
     if _other_claims(new) != _other_claims(old):
         raise Forbidden("This token has other claims: open a new connection with it")

@@ -24,6 +24,7 @@ class Tokens:
         *,
         subscribe: str | Sequence[str] = (),
         publish: str | Sequence[str] = (),
+        presence: str | Sequence[str] = (),
         lifetime: float = 3600,
         **claims: Any,
     ) -> str:
@@ -33,6 +34,7 @@ class Tokens:
             subject: the claim `sub`.
             subscribe: a topic, or several, that it may subscribe to; `*` stands for any characters.
             publish: a topic, or several, that it may publish to.
+            presence: a topic, or several, whose members it may see.
             lifetime: seconds until it expires; a negative number makes an expired token.
             claims: more claims, which also replace the ones above.
 
@@ -40,7 +42,11 @@ class Tokens:
             ValueError: the settings contain no secret to sign with.
         """
         now = clock.now()
-        rights = {"subscribe": _listed(subscribe), "publish": _listed(publish)}
+        rights = {
+            "subscribe": _listed(subscribe),
+            "publish": _listed(publish),
+            "presence": _listed(presence),
+        }
         standard = {"sub": subject, "topics": rights, "jti": str(uuid4())}
         times = {"iat": now, "exp": now + lifetime}
         return self.sign({**standard, **times, **claims})

@@ -54,3 +54,12 @@ def test_rights_to_subscribe_and_to_publish_are_separate() -> None:
     assert may(principal, "publish", "c")
     assert not may(principal, "publish", "a")
     assert not may(principal, "subscribe", "c")
+
+
+def test_who_may_subscribe_may_not_see_the_members() -> None:
+    topics = {"subscribe": ["*"], "publish": ["*"], "presence": ["rooms.*"]}
+    principal = principal_from({"sub": "alice", "topics": topics})
+
+    assert may(principal, "presence", "rooms.1")
+    assert not may(principal, "presence", "tasks")
+    assert not may(Principal("bob", subscribe=("*",), publish=("*",)), "presence", "tasks")

@@ -15,6 +15,7 @@ OLD = Viewer(
         datetime(2026, 1, 1, tzinfo=UTC),
         subscribe=("tasks", "prices.*"),
         publish=("tasks",),
+        presence=("tasks",),
         claims={"sub": "alice", "exp": 1, "iat": 0, "jti": "one", "role": "clerk"},
     )
 )
@@ -46,6 +47,7 @@ def test_a_token_of_the_same_subject_with_no_fewer_rights_replaces_the_old_one(
         (viewer(subject="Alice"), "another subject"),
         (viewer(subscribe=("tasks",)), "fewer rights"),
         (viewer(publish=()), "fewer rights"),
+        (viewer(presence=("prices",)), "fewer rights"),
         (viewer({"role": "guest"}), "other claims"),
         (viewer({"tenant": "acme"}), "other claims"),
     ],
