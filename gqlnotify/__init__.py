@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gqlnotify import errors
-    from gqlnotify.auth import Principal, authorize, current_principal
+    from gqlnotify.auth import Action, Principal, authorize, current_principal, may
     from gqlnotify.brokers import Broker
     from gqlnotify.drain import is_draining
     from gqlnotify.event import Cursor, Event, Topic, escape_segment, unescape_segment
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gqlnotify.topics.subscription import Subscription
 
 __all__ = [
+    "Action",
     "Broker",
     "Cursor",
     "Event",
@@ -35,6 +36,7 @@ __all__ = [
     "errors",
     "escape_segment",
     "is_draining",
+    "may",
     "metrics",
     "topic_router",
     "unescape_segment",
@@ -44,6 +46,7 @@ __all__ = [
 # Imported on first use: a process that only publishes needs no FastAPI and no Strawberry. And with
 # our plugin, pytest imports this file in every project that has gqlnotify installed.
 _HOMES = {
+    "Action": "gqlnotify.auth",
     "Broker": "gqlnotify.brokers",
     "Cursor": "gqlnotify.event",
     "Event": "gqlnotify.event",
@@ -59,6 +62,7 @@ _HOMES = {
     "current_principal": "gqlnotify.auth",
     "escape_segment": "gqlnotify.event",
     "is_draining": "gqlnotify.drain",
+    "may": "gqlnotify.auth",
     "metrics": "gqlnotify.observability",
     "topic_router": "gqlnotify.plain.router",
     "unescape_segment": "gqlnotify.event",

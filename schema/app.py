@@ -19,6 +19,7 @@ from strawberry.subscriptions import (
 from gqlnotify import Cursor, GraphQLRouter, TopicManager, add_cors, topic_router
 from gqlnotify.outbox import Outbox
 from schema.api_page import api_page
+from schema.chat.store import ChatStore
 from schema.commands import publish_notice
 from schema.context import Context
 from schema.database import Database
@@ -28,6 +29,7 @@ from schema.models import OUTBOX
 from schema.mutation import Mutation
 from schema.query import Query
 from schema.rest import rest
+from schema.rights import may_use
 from schema.settings import TaskSettings
 from schema.store import TaskStore
 from schema.subscription import Subscription
@@ -37,9 +39,9 @@ schema = DiscreetSchema(
 )
 
 _DESCRIPTION = (
-    "Tasks and notifications, over REST and GraphQL. Send a token in the header Authorization: "
-    "Bearer <token>. Events arrive over a WebSocket at /ws/notifications/{topic}, also those of "
-    "the topic tasks."
+    "Tasks, notifications and a chat, over REST and GraphQL. Send a token in the header "
+    "Authorization: Bearer <token>. Events arrive over a WebSocket at /ws/notifications/{topic}, "
+    "also those of the topics tasks, rooms.<room> and inbox.<your subject>."
 )
 
 
@@ -65,6 +67,7 @@ def create_app(
     database = Database(settings.database_url)
     outbox = Outbox(topics, database.sessions, OUTBOX, max_lag=settings.outbox_max_lag)
     store = TaskStore(database, outbox)
+    chat = ChatStore(database, outbox)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -76,7 +79,7 @@ def create_app(
             await database.close()
 
     async def context() -> Context:
-        return Context(store, topics)
+        return Context(store, chat, topics)
 
     async def publish(topic: str, data: Any, _author: str) -> Cursor:
         # The author is the viewer's subject, as in every notification.
@@ -88,7 +91,7 @@ def create_app(
         schema,
         path="/graphql",
         context_getter=context,
-        event_context=lambda _scope: Context(store, topics),
+        event_context=lambda _scope: Context(store, chat, topics),
         subscription_protocols=(
             GRAPHQL_TRANSPORT_WS_PROTOCOL,
             GRAPHQL_SSE_PROTOCOL,
@@ -96,6 +99,7 @@ def create_app(
         ),
         topics=topics,
         settings=settings,
+        may=may_use,
         lifespan=lifespan,
     )
     plain = topic_router(topics, graphql=graphql, publish=publish)

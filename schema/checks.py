@@ -9,6 +9,8 @@ from gqlnotify import errors
 MAX_PAGE = 200
 MAX_NAME = 200
 MAX_DESCRIPTION = 10_000
+MAX_ROOM_NAME = 60
+MAX_MESSAGE = 2000
 MAX_PAYLOAD_BYTES = 64 * 1024
 # An event with more than 200 levels can't be read again. A notification adds a few levels.
 MAX_PAYLOAD_DEPTH = 100
@@ -37,15 +39,15 @@ def check_text(argument: str, text: str, *, least: int = 1, most: int = MAX_NAME
     return check_storable(argument, text)
 
 
-def check_page(first: int) -> int:
-    """Return `first` if a page may contain that many tasks.
+def check_page(argument: str, count: int) -> int:
+    """Return `count` if a page may contain that many items.
 
     Raises:
         BadUserInput: it is negative or larger than `MAX_PAGE`.
     """
-    if not 0 <= first <= MAX_PAGE:
-        raise errors.BadUserInput(f"first: must be 0 to {MAX_PAGE}")
-    return first
+    if not 0 <= count <= MAX_PAGE:
+        raise errors.BadUserInput(f"{argument}: must be 0 to {MAX_PAGE}")
+    return count
 
 
 def check_payload(payload: Any) -> Any:

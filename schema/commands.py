@@ -20,6 +20,9 @@ from schema.types import (
     TaskStatus,
 )
 
+OWN_TOPICS = {"tasks", "rooms", "inbox"}
+"""The first segments of the topics that the task service alone publishes to."""
+
 _CURSOR_PREFIX = "task"
 _LAST_POSITION = 2**63 - 1
 
@@ -47,7 +50,7 @@ async def list_tasks(
 ) -> TaskConnection:
     """Return a page of tasks. Requires a token."""
     current_principal()
-    check_page(first)
+    check_page("first", first)
     # Before the list is read: the event of every change that the list misses is then after this
     # cursor. The other way round, a change in between would be in neither.
     event_cursor = await context.topics.cursor(TASKS)
@@ -64,12 +67,12 @@ async def publish_notice(
     context: Context, topic: str, payload: Any, *, event_id: str | None = None
 ) -> Notification:
     """Publish JSON to a topic of notifications. Requires the right to publish to it."""
-    actor = _subject()
+    actor = subject()
     notice = Notice(check_payload(payload), actor, datetime.now(UTC))
     cursor = await context.topics.publish(
         notices(topic),
         notice,
-        event_id=None if event_id is None else _event_id(actor, event_id),
+        event_id=None if event_id is None else scoped_id(event_id, actor),
     )
     return notice.notification(topic, cursor)
 
@@ -82,8 +85,10 @@ def notices(topic: str) -> Topic[Notice]:
         BadUserInput: it is not a valid name of a topic.
     """
     # A client that could publish here would send events of changes that never happened.
-    if topic == TASKS.name or topic.startswith(f"{TASKS.name}."):
-        raise errors.Forbidden("topic: `tasks` and `tasks.*` belong to the task service")
+    if topic.partition(".")[0] in OWN_TOPICS:
+        raise errors.Forbidden(
+            "topic: those that begin with tasks, rooms or inbox belong to the task service"
+        )
     return Topic(topic, Notice)
 
 
@@ -94,7 +99,7 @@ async def task_writer() -> str:
         Forbidden: the token has no right to publish to `tasks`.
     """
     await authorize("publish", TASKS.name)
-    return _subject()
+    return subject()
 
 
 def check_description(text: str) -> str:
@@ -107,16 +112,23 @@ def check_assignee(name: str | None) -> str | None:
     return None if name is None else check_text("assignee", name)
 
 
-def _subject() -> str:
+def subject() -> str:
+    """Return the subject of the token, if it can be stored."""
     return check_storable("sub", current_principal().subject)
 
 
-def _event_id(publisher: str, event_id: str) -> str:
+def scoped_id(event_id: str, *scope: str) -> str:
+    """Return an id that differs from every id of another scope, and is short.
+
+    Raises:
+        BadUserInput: `event_id` does not have 1 to 200 characters, or can't be stored.
+    """
     check_text("eventId", event_id)
-    # Event ids are separate for each publisher: else one could block the event of another by using
-    # its id first. With the length in front, no two pairs give the same text. The hash makes it
-    # short enough for any subject.
-    return sha256(f"{len(publisher)}:{publisher}:{event_id}".encode()).hexdigest()
+    # The publisher is a scope: else one could block the event of another by using its id first.
+    # With the lengths in front, no two scopes give the same text. The hash makes it short enough
+    # for any subject.
+    text = "".join(f"{len(each)}:{each}:" for each in scope) + event_id
+    return sha256(text.encode()).hexdigest()
 
 
 def _connection(page: TaskPage, event_cursor: str) -> TaskConnection:

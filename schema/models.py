@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Enum, Integer, LargeBinary, String, Text
+from sqlalchemy import BigInteger, DateTime, Enum, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -55,6 +55,38 @@ class TaskRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     version: Mapped[int]
+
+
+class MessageRow(Base):
+    """A message to a room. `position` is its place in the room."""
+
+    __tablename__ = "messages"
+    __table_args__ = (Index("messages_of_room", "room", "position"), {"sqlite_autoincrement": True})
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    room: Mapped[str] = mapped_column(Text)
+    author: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PrivateMessageRow(Base):
+    """A message that only its author and its recipient may read."""
+
+    __tablename__ = "private_messages"
+    __table_args__ = (
+        Index("private_messages_sent", "author", "recipient", "position"),
+        Index("private_messages_received", "recipient", "position"),
+        {"sqlite_autoincrement": True},
+    )
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    author: Mapped[str] = mapped_column(Text)
+    recipient: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ProbeRow(Base):

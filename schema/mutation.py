@@ -1,4 +1,4 @@
-"""The mutations: changing tasks, and publishing notifications."""
+"""The mutations: changing tasks, publishing notifications, and the chat."""
 
 from typing import TypeVar
 
@@ -7,6 +7,8 @@ from strawberry.scalars import JSON
 
 from gqlnotify import errors
 from schema import commands
+from schema.chat import commands as chat
+from schema.chat.types import Message, PrivateMessage
 from schema.checks import check_storable, check_text
 from schema.context import Info
 from schema.store import TaskChanges
@@ -25,7 +27,7 @@ T = TypeVar("T")
 @documented
 @strawberry.type
 class Mutation:
-    """Changes to tasks, and notifications to publish."""
+    """Changes to tasks, notifications to publish, and messages."""
 
     @strawberry.mutation
     async def create_task(self, info: Info, input: CreateTaskInput) -> Task:  # noqa: A002
@@ -63,12 +65,36 @@ class Mutation:
     async def publish(
         self, info: Info, topic: str, payload: JSON, event_id: str | None = strawberry.UNSET
     ) -> Notification:
-        """Publish JSON with at most 64 KiB and 100 levels to any topic except `tasks`.
+        """Publish JSON with at most 64 KiB and 100 levels to a topic of notifications.
+
+        That is any topic that does not begin with `tasks`, `rooms` or `inbox`.
 
         Publishing again with the same eventId (1 to 200 characters) has no effect. Requires the
         right to publish to the topic.
         """
         return await commands.publish_notice(info.context, topic, payload, event_id=given(event_id))
+
+    @strawberry.mutation
+    async def say(
+        self, info: Info, room: str, text: str, event_id: str | None = strawberry.UNSET
+    ) -> Message:
+        """Send a message, with 1 to 2 000 characters, to a room.
+
+        The name of a room is any text with 1 to 60 characters. Sending again with the same eventId
+        has no effect. Requires the right to publish to `rooms.<room>`.
+        """
+        return await chat.say(info.context, room, text, event_id=given(event_id))
+
+    @strawberry.mutation
+    async def whisper(
+        self, info: Info, to: str, text: str, event_id: str | None = strawberry.UNSET
+    ) -> PrivateMessage:
+        """Send a message, with 1 to 2 000 characters, that only this subject and the viewer get.
+
+        Sending again with the same eventId has no effect. Requires the right to publish to
+        `inbox.<to>`.
+        """
+        return await chat.whisper(info.context, to, text, event_id=given(event_id))
 
 
 def _changes(wanted: UpdateTaskInput) -> TaskChanges:

@@ -1,9 +1,12 @@
-"""The queries: reading tasks. They require a valid token, and no rights."""
+"""The queries: reading tasks, rooms and private messages. They require a valid token."""
 
 import strawberry
 
 from gqlnotify import current_principal
 from schema import commands
+from schema.chat import commands as chat
+from schema.chat.room import Room
+from schema.chat.types import PrivateMessages
 from schema.checks import check_storable
 from schema.context import Info
 from schema.types import (
@@ -15,14 +18,11 @@ from schema.types import (
     given,
 )
 
-_CURSOR_PREFIX = "task"
-_LAST_POSITION = 2**63 - 1
-
 
 @documented
 @strawberry.type
 class Query:
-    """Tasks, and the viewer."""
+    """Tasks, rooms, and the viewer."""
 
     @strawberry.field
     async def task(self, info: Info, id: strawberry.ID) -> Task | None:  # noqa: A002
@@ -48,6 +48,21 @@ class Query:
             status=given(status),
             assignee=given(assignee),
         )
+
+    @strawberry.field
+    async def room(self, info: Info, room: str) -> Room:
+        """A room. Requires the right to subscribe to `rooms.<room>`."""
+        return Room(name=room, event_cursor=await chat.enter(info.context, room))
+
+    @strawberry.field
+    async def private_messages(
+        self, info: Info, last: int = 50, before: strawberry.ID | None = strawberry.UNSET
+    ) -> PrivateMessages:
+        """The newest private messages of the viewer, oldest first, at most 200.
+
+        With before, the newest ones before that message.
+        """
+        return await chat.private_messages(info.context, last=last, before=given(before))
 
     @strawberry.field
     def me(self) -> Viewer:

@@ -1,7 +1,7 @@
 """The REST twin of the GraphQL schema, for clients without GraphQL."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +14,8 @@ from typing_extensions import override
 
 from gqlnotify import errors
 from schema import commands
+from schema.chat import commands as chat
+from schema.chat.types import Message, PrivateMessage, PrivateMessages
 from schema.checks import MAX_PAGE
 from schema.context import Context
 from schema.types import Notification, Task, TaskStatus
@@ -51,10 +53,45 @@ class TaskPage:
     ]
 
 
+@dataclass
+class NewMessage:
+    """A message to a room."""
+
+    room: str
+    text: str
+
+
+@dataclass
+class NewPrivateMessage:
+    """A message to a subject."""
+
+    to: str
+    text: str
+
+
+@dataclass
+class RoomPage:
+    """The newest messages of a room, oldest first."""
+
+    messages: Sequence[Message]
+    event_cursor: Annotated[
+        str,
+        Field(
+            description="Pass it as after to /ws/notifications/rooms.<room>, to get all messages "
+            "since these."
+        ),
+    ]
+
+
+EventId = Annotated[str | None, Query(description="Sending again with the same one has no effect.")]
+Last = Annotated[int, Query(description=f"0 to {MAX_PAGE} messages.")]
+Before = Annotated[str | None, Query(description="The id of a message: those before it.")]
+
+
 def rest(
     context: Callable[[], Awaitable[Context]], admit: Admit, *, body_max_bytes: int
 ) -> APIRouter:
-    """Return the routes for tasks and notifications.
+    """Return the routes for tasks, notifications and messages.
 
     Args:
         context: makes the context of a request.
@@ -97,15 +134,37 @@ def rest(
 
     @router.post("/publish/{topic}")
     async def publish(
-        topic: Annotated[str, Path(description="Any topic except `tasks`.")],
+        topic: Annotated[
+            str, Path(description="Any topic that does not begin with tasks, rooms or inbox.")
+        ],
         payload: Annotated[Any, Body(description="JSON with at most 64 KiB and 100 levels.")],
-        event_id: Annotated[
-            str | None,
-            Query(description="Publishing again with the same one has no effect."),
-        ] = None,
+        event_id: EventId = None,
     ) -> Notification:
         """Publish a notification. Requires the right to publish to the topic."""
         return await commands.publish_notice(await context(), topic, payload, event_id=event_id)
+
+    @router.post("/messages", status_code=201)
+    async def say(message: NewMessage, event_id: EventId = None) -> Message:
+        """Send a message to a room. Requires the right to publish to `rooms.<room>`."""
+        return await chat.say(await context(), message.room, message.text, event_id=event_id)
+
+    @router.get("/messages")
+    async def room_messages(room: str, last: Last = 50, before: Before = None) -> RoomPage:
+        """Messages of a room. Requires the right to subscribe to `rooms.<room>`."""
+        parts = await context()
+        cursor = await chat.enter(parts, room)
+        found = await chat.messages(parts, room, last=last, before=before)
+        return RoomPage(messages=found, event_cursor=cursor)
+
+    @router.post("/private-messages", status_code=201)
+    async def whisper(message: NewPrivateMessage, event_id: EventId = None) -> PrivateMessage:
+        """Send a message to one subject. Requires the right to publish to `inbox.<to>`."""
+        return await chat.whisper(await context(), message.to, message.text, event_id=event_id)
+
+    @router.get("/private-messages")
+    async def private_messages(last: Last = 50, before: Before = None) -> PrivateMessages:
+        """Messages that the token's subject has sent and received, oldest first."""
+        return await chat.private_messages(await context(), last=last, before=before)
 
     return router
 

@@ -1,11 +1,13 @@
-"""The subscriptions: changes of tasks, and notifications."""
+"""The subscriptions: changes of tasks, notifications, and messages."""
 
 from collections.abc import AsyncIterator
 
 import strawberry
 
 from gqlnotify import errors
-from schema.commands import notices
+from schema.chat.commands import room_of
+from schema.chat.types import Message, PrivateMessage, inbox_topic
+from schema.commands import notices, subject
 from schema.context import Info
 from schema.types import TASKS, Notification, TaskEvent, TaskEventKind, documented, given
 
@@ -13,7 +15,7 @@ from schema.types import TASKS, Notification, TaskEvent, TaskEventKind, document
 @documented
 @strawberry.type
 class Subscription:
-    """Changes of tasks, and notifications."""
+    """Changes of tasks, notifications, and messages."""
 
     @strawberry.subscription
     def task_events(
@@ -48,6 +50,20 @@ class Subscription:
     def notifications(
         self, info: Info, topic: str, after: str | None = strawberry.UNSET
     ) -> AsyncIterator[Notification]:
-        """Notifications of a topic, except `tasks`. Requires the right to subscribe to it."""
+        """Notifications of a topic. Requires the right to subscribe to it."""
         stream = info.context.topics.subscribe(notices(topic), after=given(after))
         return stream.map(lambda notice, event: notice.notification(topic, event.cursor))
+
+    @strawberry.subscription
+    def messages(
+        self, info: Info, room: str, after: str | None = strawberry.UNSET
+    ) -> AsyncIterator[Message]:
+        """Messages of a room. Requires the right to subscribe to `rooms.<room>`."""
+        return info.context.topics.subscribe(room_of(room), after=given(after))
+
+    @strawberry.subscription
+    def inbox(
+        self, info: Info, after: str | None = strawberry.UNSET
+    ) -> AsyncIterator[PrivateMessage]:
+        """Private messages that the viewer sends and receives. Nobody else can get them."""
+        return info.context.topics.subscribe(inbox_topic(subject()), after=given(after))

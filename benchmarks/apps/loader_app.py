@@ -11,6 +11,7 @@ from strawberry.dataloader import DataLoader
 from benchmarks.apps.probe import with_probe
 from gqlnotify import Event, GraphQLRouter, TopicManager
 from gqlnotify.outbox import Outbox
+from schema.chat.store import ChatStore
 from schema.commands import notices
 from schema.context import Context
 from schema.database import Database
@@ -32,8 +33,8 @@ async def load_likes(cursors: Sequence[str]) -> list[int]:
 class LoadingContext(Context):
     """The task service's, with a data loader of its own for each event."""
 
-    def __init__(self, store: TaskStore, topics: TopicManager) -> None:
-        super().__init__(store, topics)
+    def __init__(self, store: TaskStore, chat: ChatStore, topics: TopicManager) -> None:
+        super().__init__(store, chat, topics)
         self.likes = DataLoader(load_likes)
 
 
@@ -76,7 +77,7 @@ def create_app(settings: TaskSettings) -> FastAPI:
     """Build the service from the task service's parts."""
     topics, database = TopicManager(settings=settings), Database(settings.database_url)
     outbox = Outbox(topics, database.sessions, OUTBOX)
-    store = TaskStore(database, outbox)
+    store, chat = TaskStore(database, outbox), ChatStore(database, outbox)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -88,14 +89,14 @@ def create_app(settings: TaskSettings) -> FastAPI:
             await database.close()
 
     async def context() -> LoadingContext:
-        return LoadingContext(store, topics)
+        return LoadingContext(store, chat, topics)
 
     app = FastAPI()
     graphql = GraphQLRouter(
         DiscreetSchema(Query, Mutation, Subscription, extensions=[Discretion]),
         path="/graphql",
         context_getter=context,
-        event_context=lambda _scope: LoadingContext(store, topics),
+        event_context=lambda _scope: LoadingContext(store, chat, topics),
         topics=topics,
         settings=settings,
         lifespan=lifespan,

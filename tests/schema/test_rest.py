@@ -179,3 +179,40 @@ def test_a_description_can_not_add_to_the_page() -> None:
     page = render(api)
     assert evil not in page
     assert page.count("&lt;script&gt;") == 11
+
+
+async def test_messages_over_rest_are_those_of_graphql(
+    origin: str, http: httpx.AsyncClient
+) -> None:
+    room = "the garden"
+    start = (await http.get("/messages", params={"room": room})).json()
+    topic = "/ws/secure/rooms.the+20garden"
+    async with follow(origin, topic, after=start["event_cursor"]) as bob:
+        answer = await http.post(
+            "/messages", json={"room": room, "text": "hi"}, params={"event_id": "1"}
+        )
+        await http.post("/messages", json={"room": room, "text": "again"}, params={"event_id": "1"})
+        said = await graphql(http, "say", room=room, text="bye")
+        assert [each["text"] for each in await bob.data(2)] == ["hi", "bye"]
+    assert answer.status_code == 201
+    listed = (await http.get("/messages", params={"room": room, "before": said["id"]})).json()
+    assert listed["messages"] == [answer.json()]
+
+
+async def test_private_messages_over_rest(http: httpx.AsyncClient) -> None:
+    sent = await http.post("/private-messages", json={"to": "bob", "text": "psst"})
+    assert sent.status_code == 201
+    for subject, expected in (("alice", [sent.json()]), ("bob", [sent.json()]), ("eve", [])):
+        answer = await http.get("/private-messages", headers=bearer(subject))
+        assert answer.json()["messages"] == expected
+
+
+@pytest.mark.parametrize("path", ["/messages", "/private-messages"])
+async def test_messages_over_rest_need_the_same_rights(http: httpx.AsyncClient, path: str) -> None:
+    narrow = bearer("eve", subscribe=("tasks",), publish=("tasks",))
+    body = {"room": "garden", "to": "bob", "text": "x"}
+    assert (await http.post(path, json=body, headers=narrow)).status_code == 403
+    assert (await http.get(path, headers={"authorization": "Bearer x"})).status_code == 401
+    if path == "/messages":
+        answer = await http.get(path, params={"room": "garden"}, headers=narrow)
+        assert answer.status_code == 403
