@@ -42,6 +42,7 @@ class _Additions:
         inserted: Those that were inserted, and the innermost savepoint at that time.
         committed: What to call after the end of the transaction, for the inserted events.
         savepoint_ends: A commit or the release of a savepoint has begun.
+        released: The savepoint that was released last.
         commits: The commit has inserted what was added before it.
     """
 
@@ -49,6 +50,7 @@ class _Additions:
     inserted: list[tuple[_Waiting, SessionTransaction | None]] = field(default_factory=list)
     committed: set[Callable[[], None]] = field(default_factory=set)
     savepoint_ends: bool = False
+    released: SessionTransaction | None = None
     commits: bool = False
 
 
@@ -100,9 +102,18 @@ def _before_commit(session: Session) -> None:
     state.commits = True
 
 
+@event.listens_for(Session, "after_commit")
+def _after_commit(session: Session) -> None:
+    _state_of(session).released = session.get_nested_transaction()
+
+
 @event.listens_for(Session, "after_soft_rollback")
 def _after_rollback(session: Session, ended: SessionTransaction) -> None:
-    state = _state_of(session)
+    _drop(_state_of(session), ended)
+
+
+def _drop(state: _Additions, ended: SessionTransaction) -> None:
+    """Drop what was added within a transaction or savepoint that was rolled back."""
     undone = [each for each, savepoint in state.inserted if _is_within(savepoint, ended)]
     if undone:
         # The release of a savepoint with an open one in it looked like a commit.
@@ -117,6 +128,9 @@ def _after_end(session: Session, ended: SessionTransaction) -> None:
     state = _state_of(session)
     if ended.nested:
         state.savepoint_ends = False
+        if ended is not state.released:
+            # `close` rolls back without telling `after_soft_rollback`.
+            _drop(state, ended)
     if ended.parent is None:
         del session.info[_KEY]
         for call in state.committed:

@@ -97,6 +97,17 @@ def rolled_back_savepoint(outbox: Outbox, session: Session) -> None:
         outbox.add(session, NUMBERS, 2)
 
 
+def closed_savepoint(outbox: Outbox, session: Session) -> None:
+    with session.begin():
+        outbox.add(session, NUMBERS, 1)
+        savepoint = session.begin_nested()
+        outbox.add(session, NUMBERS, 0)
+        with session.begin_nested():
+            outbox.add(session, NUMBERS, 0)
+        savepoint.close()
+        outbox.add(session, NUMBERS, 2)
+
+
 def open_savepoints(outbox: Outbox, session: Session) -> None:
     with session.begin():
         outbox.add(session, NUMBERS, 1)
@@ -141,6 +152,7 @@ def added_while_flushing(outbox: Outbox, session: Session) -> None:
         closed,
         released_savepoint,
         rolled_back_savepoint,
+        closed_savepoint,
         open_savepoints,
         released_savepoint_in_one_that_is_rolled_back,
         added_by_a_listener,
