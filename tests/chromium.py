@@ -111,6 +111,12 @@ class Window:
         await self.command("Input.insertText", text=text)
         await self._enter()
 
+    async def choose(self, name: str, option: str) -> None:
+        """Type the text of an option into the list of choices once it is there."""
+        await self._find("combobox", name, "focus")
+        for character in option:
+            await self.command("Input.dispatchKeyEvent", type="char", text=character)
+
     async def press(self, role: str, name: str) -> None:
         """Press Enter on the element once it is there."""
         await self._find(role, name, "focus")

@@ -24,6 +24,13 @@ MOVE = "mutation ($id: UUID!, $status: Status!) { moveTask(id: $id, status: $sta
 CHANGES = """subscription ($after: String!) {
     taskChanged(after: $after) { title status changedBy }
 }"""
+SEND = """mutation ($id: UUID!, $text: String!, $to: String) {
+    sendMessage(id: $id, text: $text, to: $to) { author to text }
+}"""
+INBOX = "{ privateMessages { cursor items { author to text } } }"
+ARRIVING = """subscription ($after: String!) {
+    privateMessageSent(after: $after) { author to text }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +93,35 @@ async def test_a_change_of_a_process_that_died_after_its_commit_is_an_event(boar
         await socket.subscribe("1", CHANGES, variables={"after": cursor})
         event = (await socket.next("1"))["data"]["taskChanged"]
     assert event == {"title": "Feed the cat", "changedBy": "Bob", "status": "TODO"}
+
+
+async def test_a_private_message_reaches_both_sides_and_nobody_else(board: Server) -> None:
+    names = ("Ann", "Иван" + "😀" * 30, "Eve")
+    ann, bob, eve = tokens = [sign_in(board, name) for name in names]
+    cursors = [ask(board, each, INBOX)["data"]["privateMessages"]["cursor"] for each in tokens]
+    message = str(uuid4())
+    for _ in range(2):  # sent again after a cut
+        ask(board, ann, SEND, id=message, text="psst", to=names[1])
+    ask(board, eve, SEND, id=str(uuid4()), text="a note", to="Eve")
+
+    psst = {"author": "Ann", "to": names[1], "text": "psst"}
+    note = {"author": "Eve", "to": "Eve", "text": "a note"}
+    for token, cursor, expected in zip(tokens, cursors, [psst, psst, note], strict=True):
+        assert ask(board, token, INBOX)["data"]["privateMessages"]["items"] == [expected]
+        async with open_socket(board.ws) as socket:
+            await socket.init({"token": token})
+            await socket.subscribe("1", ARRIVING, variables={"after": cursor})
+            assert (await socket.next("1"))["data"] == {"privateMessageSent": expected}
+            await socket.is_silent()
+    assert ask(board, bob, "{ messages { items { text } } }")["data"]["messages"]["items"] == []
+
+
+def test_the_id_of_another_person_s_message_shows_nothing(board: Server) -> None:
+    message = str(uuid4())
+    ask(board, sign_in(board, "Ann"), SEND, id=message, text="psst", to="Bob")
+    answer = ask(board, sign_in(board, "Eve"), SEND, id=message, text="hello")
+    assert answer["data"] is None
+    assert answer["errors"][0]["message"] == "id: another person's message has this id"
 
 
 @pytest.mark.parametrize("name", ["", " ", "x" * 41])

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 import store
 from gqlnotify import GraphQLRouter, Principal, TopicManager, current_principal, errors
 from gqlnotify.outbox import Outbox
-from store import MESSAGES, TASKS, Message, Status, Task
+from store import MESSAGES, TASKS, Message, Status, Task, inbox
 
 PAGE = Path(__file__).parent / "dist"
 topics = TopicManager()
@@ -56,6 +56,12 @@ class Query:
         cursor = await topics.cursor(MESSAGES)  # before the messages are read
         return MessageList(cursor=cursor, items=store.latest_messages())
 
+    @strawberry.field
+    async def private_messages(self) -> MessageList:
+        me = current_principal().subject
+        cursor = await topics.cursor(inbox(me))  # before the messages are read
+        return MessageList(cursor=cursor, items=store.latest_private_messages(me))
+
 
 @strawberry.type
 class Mutation:
@@ -78,8 +84,8 @@ class Mutation:
         return task
 
     @strawberry.mutation
-    async def send_message(self, id: UUID, text: str) -> Message:  # noqa: A002
-        message = store.add_message(id, _not_empty(text), current_principal().subject)
+    async def send_message(self, id: UUID, text: str, to: str | None = None) -> Message:  # noqa: A002
+        message = store.add_message(id, _not_empty(text), current_principal().subject, to)
         outbox.wake()
         return message
 
@@ -93,6 +99,10 @@ class Subscription:
     @strawberry.subscription
     async def message_sent(self, after: str | None = None) -> AsyncIterator[Message]:
         return topics.subscribe(MESSAGES, after=after)
+
+    @strawberry.subscription
+    async def private_message_sent(self, after: str | None = None) -> AsyncIterator[Message]:
+        return topics.subscribe(inbox(current_principal().subject), after=after)
 
 
 class SignIn(BaseModel):
@@ -108,7 +118,7 @@ async def authenticate(token: str | None, _connection: HTTPConnection) -> Princi
     name = store.name_of(token)
     if name is None:
         raise errors.Unauthenticated("Sign in first")
-    return Principal(subject=name, subscribe=("board.*",))
+    return Principal(subject=name, subscribe=(TASKS.name, MESSAGES.name, inbox(name).name))
 
 
 def _not_empty(text: str) -> str:

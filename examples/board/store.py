@@ -8,6 +8,7 @@ import secrets
 import sqlite3
 from datetime import UTC, datetime
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -44,12 +45,21 @@ class Task:
 class Message:
     id: UUID
     author: str
+    to: str | None  # everyone, if None
     text: str
     sent_at: datetime
 
 
 TASKS = Topic("board.tasks", Task)
 MESSAGES = Topic("board.messages", Message)
+INBOXES = Topic("board.inbox.<of>", Message)
+
+
+def inbox(name: str) -> Topic[Message]:
+    """Return the topic of the private messages that a person sends and receives."""
+    # A hash, because a topic's name has at most 200 characters, all ASCII.
+    return INBOXES(of=sha256(name.encode()).hexdigest())
+
 
 FILE = os.environ.get("BOARD_DATABASE") or Path(__file__).with_name("board.db")
 
@@ -57,7 +67,8 @@ database = sqlite3.connect(FILE, check_same_thread=False)
 database.executescript("""
     CREATE TABLE IF NOT EXISTS session (token TEXT PRIMARY KEY, name TEXT);
     CREATE TABLE IF NOT EXISTS task (id TEXT PRIMARY KEY, title TEXT, status TEXT, changed_by TEXT);
-    CREATE TABLE IF NOT EXISTS message (id TEXT PRIMARY KEY, author TEXT, text TEXT, sent_at TEXT);
+    CREATE TABLE IF NOT EXISTS chat
+        (id TEXT PRIMARY KEY, author TEXT, recipient TEXT, text TEXT, sent_at TEXT);
 """)
 
 # What the outbox reads the events with.
@@ -109,21 +120,45 @@ def move_task(id_: UUID, status: Status, by: str) -> Task:
 
 
 def latest_messages() -> list[Message]:
-    rows = database.execute("SELECT * FROM message ORDER BY rowid DESC LIMIT ?", [LATEST])
-    return [_message(*row) for row in rows][::-1]
+    return _oldest_first(
+        "SELECT * FROM chat WHERE recipient IS NULL ORDER BY rowid DESC LIMIT ?", LATEST
+    )
 
 
-def add_message(id_: UUID, text: str, author: str) -> Message:
-    """Add a message. Adding it again has no effect."""
+def latest_private_messages(name: str) -> list[Message]:
+    return _oldest_first(
+        """SELECT * FROM chat WHERE recipient = ? OR recipient IS NOT NULL AND author = ?
+        ORDER BY rowid DESC LIMIT ?""",
+        name,
+        name,
+        LATEST,
+    )
+
+
+def add_message(id_: UUID, text: str, author: str, to: str | None) -> Message:
+    """Add a message, to everyone or to one person. Adding it again has no effect."""
     with database:
         database.execute(
-            "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?)",
-            [str(id_), author, text, datetime.now(UTC).isoformat()],
+            "INSERT OR IGNORE INTO chat VALUES (?, ?, ?, ?, ?)",
+            [str(id_), author, to, text, datetime.now(UTC).isoformat()],
         )
-        row = database.execute("SELECT * FROM message WHERE id = ?", [str(id_)]).fetchone()
+        row = database.execute(
+            "SELECT * FROM chat WHERE id = ? AND author = ?", [str(id_), author]
+        ).fetchone()
+        if row is None:
+            raise errors.BadUserInput("id: another person's message has this id")
         message = _message(*row)
-        _add_event(MESSAGES, message, event_id=f"sent-{id_}")
+        for topic in _topics_of(message):
+            _add_event(topic, message, event_id=f"sent-{id_}")
     return message
+
+
+def _topics_of(message: Message) -> set[Topic[Message]]:
+    return {MESSAGES} if message.to is None else {inbox(message.author), inbox(message.to)}
+
+
+def _oldest_first(query: str, *values: object) -> list[Message]:
+    return [_message(*row) for row in database.execute(query, values)][::-1]
 
 
 def _add_event(topic: Topic[T], value: T, *, event_id: str) -> None:
@@ -144,5 +179,7 @@ def _task(id_: str, title: str, status: str, changed_by: str) -> Task:
     return Task(id=UUID(id_), title=title, status=Status(status), changed_by=changed_by)
 
 
-def _message(id_: str, author: str, text: str, sent_at: str) -> Message:
-    return Message(id=UUID(id_), author=author, text=text, sent_at=datetime.fromisoformat(sent_at))
+def _message(id_: str, author: str, to: str | None, text: str, sent_at: str) -> Message:
+    return Message(
+        id=UUID(id_), author=author, to=to, text=text, sent_at=datetime.fromisoformat(sent_at)
+    )

@@ -87,6 +87,19 @@ async def test_each_window_shows_what_the_other_does(browser: Browser, board: Se
         await shows(window, ".message p", "The plants are mine")
 
 
+async def test_only_two_windows_show_a_private_message(browser: Browser, board: Server) -> None:
+    ann, bob, eve = [await enter(browser, board.http, name) for name in ("Ann", "Bob", "Eve")]
+    await bob.fill("Message", "Hello")
+    await shows(ann, "option", "Everyone", "Bob")
+    await ann.choose("To", "Bob")
+    await ann.fill("Message to Bob only", "psst")
+    await shows(bob, ".message p", "Hello", "psst")
+    await bob.fill("Message", "I heard that")
+    await shows(ann, ".message p", "Hello", "psst", "I heard that")
+    await shows(eve, ".message p", "Hello", "I heard that")
+    assert "psst" not in str(eve.received)
+
+
 async def test_what_a_window_missed_while_its_line_was_cut_arrives_once(
     browser: Browser, board: Server
 ) -> None:

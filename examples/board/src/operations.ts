@@ -3,7 +3,7 @@ import type { Changes, List } from './useLiveList';
 
 export type Status = 'TODO' | 'DOING' | 'DONE';
 export type Task = { id: string; title: string; status: Status; changedBy: string };
-export type Message = { id: string; author: string; text: string; sentAt: string };
+export type Message = { id: string; author: string; to: string | null; text: string; sentAt: string };
 
 const TASK_FIELDS = gql`
   fragment TaskFields on Task {
@@ -18,6 +18,7 @@ const MESSAGE_FIELDS = gql`
   fragment MessageFields on Message {
     id
     author
+    to
     text
     sentAt
   }
@@ -65,6 +66,27 @@ export const MESSAGE_SENT: Changes<Message> = gql`
   ${MESSAGE_FIELDS}
 `;
 
+export const PRIVATE_MESSAGES: List<Message> = gql`
+  query PrivateMessages {
+    list: privateMessages {
+      cursor
+      items {
+        ...MessageFields
+      }
+    }
+  }
+  ${MESSAGE_FIELDS}
+`;
+
+export const PRIVATE_MESSAGE_SENT: Changes<Message> = gql`
+  subscription PrivateMessageSent($after: String!) {
+    item: privateMessageSent(after: $after) {
+      ...MessageFields
+    }
+  }
+  ${MESSAGE_FIELDS}
+`;
+
 export const ADD_TASK: TypedDocumentNode<unknown, { id: string; title: string }> = gql`
   mutation AddTask($id: UUID!, $title: String!) {
     addTask(id: $id, title: $title) {
@@ -81,9 +103,9 @@ export const MOVE_TASK: TypedDocumentNode<unknown, { id: string; status: Status 
   }
 `;
 
-export const SEND_MESSAGE: TypedDocumentNode<unknown, { id: string; text: string }> = gql`
-  mutation SendMessage($id: UUID!, $text: String!) {
-    sendMessage(id: $id, text: $text) {
+export const SEND_MESSAGE: TypedDocumentNode<unknown, { id: string; text: string; to: string | null }> = gql`
+  mutation SendMessage($id: UUID!, $text: String!, $to: String) {
+    sendMessage(id: $id, text: $text, to: $to) {
       id
     }
   }
