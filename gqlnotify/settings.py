@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
-from gqlnotify.event import is_reserved, matches
+from gqlnotify.event import RESERVED, is_reserved, matches
 
 PREFIX = "GQLNOTIFY_"
 
@@ -48,6 +48,15 @@ MAX_LIFETIME = 30 * 24 * 3600.0
 _HUNDRED_YEARS = 100 * 365 * 24 * 3600.0
 
 
+SURVEYS = f"{RESERVED}survey."
+"""The topics through which processes ask each other begin with this."""
+HELLOS = f"{SURVEYS}hellos"
+"""The topic that tells which processes exist."""
+# Nobody reads the history of the other ones.
+_SURVEYS = Bounds(length=1, seconds=1)
+_HELLOS = Bounds(length=10_000, seconds=60)
+
+
 def bounds_of_revocations(longest_life: float) -> Bounds:
     """Return the limits of gqlnotify's own topics.
 
@@ -65,7 +74,8 @@ class Retention:
     """The limits of every topic: those of the first pattern that matches, or the defaults.
 
     A limit that a pattern does not set comes from the defaults. gqlnotify's own topics have other
-    defaults. Only patterns that begin with `gqlnotify.` change those, so `*` does not.
+    defaults. Only patterns that begin with `gqlnotify.` change those, so `*` does not. Nothing
+    changes the limits of the topics through which processes ask each other.
 
     Args:
         length: how many events a topic keeps by default.
@@ -90,6 +100,8 @@ class Retention:
 
     def of(self, topic: str) -> Bounds:
         """Return the limits of the topic with this name."""
+        if topic.startswith(SURVEYS):
+            return _HELLOS if topic == HELLOS else _SURVEYS
         for pattern, bounds in self._per_topic.items():
             if matches(pattern, topic) and is_reserved(pattern) == is_reserved(topic):
                 return bounds

@@ -31,6 +31,9 @@ class Broker(ABC):
     durable = True
     """Whether histories outlive the process."""
 
+    shared = True
+    """Whether other processes can use the same topics."""
+
     @cached_property
     def positions(self) -> Positions:
         """Where the positions of clients are kept; in this process unless a broker can do better.

@@ -56,6 +56,7 @@ class MemoryBroker(Broker):
     """
 
     durable = False
+    shared = False
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
 from gqlnotify.topics.resumptions import Resumptions
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
+from gqlnotify.topics.survey import Survey
 from gqlnotify.topics.topic_budget import TopicBudget
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class TopicManager(metrics.Sampled):
         self._live_topics: dict[str, LiveTopic] = {}
         self._budget = TopicBudget(self._settings.new_topics_per_subject)
         self.resumptions = Resumptions(self._broker, self._settings)
+        self.survey = Survey(self._broker)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
@@ -112,6 +114,7 @@ class TopicManager(metrics.Sampled):
         self.resumptions.reset()
         former, self._broker = self._broker, broker
         self.resumptions = Resumptions(broker, self._settings)
+        self.survey.use(broker)
         self._loop, self._started, self._closed_in = None, False, None
         return former
 
@@ -128,6 +131,7 @@ class TopicManager(metrics.Sampled):
                 return
             await self._start_broker()
             self._started, self._closed_in = True, None
+            self.survey.start()
             metrics.watch(self)
 
     @asynccontextmanager
@@ -170,6 +174,7 @@ class TopicManager(metrics.Sampled):
         async with self._starting:
             if self._started:
                 await self.resumptions.close()
+                await self.survey.close()
             self._loop, self._started = None, False
             self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
@@ -373,6 +378,7 @@ class TopicManager(metrics.Sampled):
         self._holders = 0
         self._live_topics.clear()
         self.resumptions.reset()
+        self.survey.reset()
 
     async def _start_broker(self) -> None:
         loop = asyncio.get_running_loop()
@@ -446,6 +452,8 @@ class TopicManager(metrics.Sampled):
         live_topic = self._live_topics.get(event.topic)
         if live_topic is not None:
             live_topic.deliver(event)
+        else:
+            self.survey.received(event)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
