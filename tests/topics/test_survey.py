@@ -125,8 +125,8 @@ class TestOverRedis:
     async def test_two_managers_in_one_process_both_answer(
         self, two: tuple[TopicManager, TopicManager]
     ) -> None:
-        for number, topics in enumerate(two):
-            topics.survey.on("number", lambda _arguments, number=number: number)
+        two[0].survey.on("number", lambda _arguments: 0)
+        two[1].survey.on("number", lambda _arguments: 1)
 
         answers = await two[1].survey.ask("number", seconds=PATIENT)
 
