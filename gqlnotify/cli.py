@@ -26,7 +26,7 @@ from pydantic_settings import SettingsError
 from starlette.routing import NoMatchFound
 
 from gqlnotify import brokers
-from gqlnotify.auth import sign, too_short, verifier_from
+from gqlnotify.auth import ACTIONS, sign, too_short, verifier_from
 from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Cursor, Event, Topic, is_reserved
 from gqlnotify.observability import logs, prometheus
@@ -154,12 +154,20 @@ def token(
         list[str] | None,
         typer.Option(help="A topic, or a pattern with *, whose members it shows. Repeatable."),
     ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="Let it use the console and other tools of operators.")
+    ] = False,
     expires_in: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
 ) -> None:
     """Print a token that is signed with GQLNOTIFY_JWT_SECRET."""
     if not subject.strip():
         _fail("The subject is empty. Pass the user or service of the token with --subject")
-    rights = {"subscribe": subscribe, "publish": publish, "presence": presence}
+    rights = {
+        "subscribe": subscribe,
+        "publish": publish,
+        "presence": presence,
+        "admin": ["*"] if admin else None,
+    }
     granted = {action: patterns for action, patterns in rights.items() if patterns}
     if not any(chain.from_iterable(granted.values())):
         typer.echo(
@@ -483,7 +491,7 @@ def _greet(address: str, path: str | None, own: Settings | None) -> None:
             typer.echo(f"\n  GraphiQL:  {address}{path}\n")
     else:
         seconds = int(min(DEVELOPER_SECONDS, own.longest_life))
-        rights = {"subscribe": ["*"], "publish": ["*"], "presence": ["*"]}
+        rights = dict.fromkeys(ACTIONS, ["*"])
         made = _token(own, "developer", rights, seconds)
         # Browsers send no fragment to a server, so the token is in no log.
         typer.echo(

@@ -1,6 +1,6 @@
 """Verifies tokens and checks the rights of their principals. Only this folder imports jose."""
 
-from gqlnotify.auth.principal import Action, Principal, may, principal_from
+from gqlnotify.auth.principal import ACTIONS, Action, Principal, may, principal_from
 from gqlnotify.auth.tokens import (
     MAX_TOKEN_LENGTH,
     Authenticate,
@@ -27,6 +27,7 @@ from gqlnotify.auth.viewer import (
 )
 
 __all__ = [
+    "ACTIONS",
     "MAX_TOKEN_LENGTH",
     "Action",
     "Authenticate",

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from gqlnotify.event import matches
 
-Action = Literal["subscribe", "publish", "presence"]
+Action = Literal["subscribe", "publish", "presence", "admin"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 """The names of all rights: members of the claim `topics`, and attributes of `Principal`."""
 
@@ -24,6 +24,7 @@ class Principal:
         publish: Patterns of topics that the subject may publish to.
         claims: All claims of the token.
         presence: Patterns of topics whose members the subject may see.
+        admin: Patterns of the tools of operators that the subject may use. `console` is one.
     """
 
     subject: str
@@ -32,6 +33,7 @@ class Principal:
     publish: tuple[str, ...] = ()
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
     presence: tuple[str, ...] = ()
+    admin: tuple[str, ...] = ()
 
     @property
     def token_id(self) -> str | None:

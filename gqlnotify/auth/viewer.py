@@ -21,6 +21,7 @@ _DEEDS: Mapping[Action, str] = {
     "subscribe": "subscribe",
     "publish": "publish",
     "presence": "see the members of",
+    "admin": "use",
 }
 _ALWAYS_NEW = {"exp", "iat", "nbf", "jti", "auth_time", "topics"}
 

@@ -25,6 +25,7 @@ class Tokens:
         subscribe: str | Sequence[str] = (),
         publish: str | Sequence[str] = (),
         presence: str | Sequence[str] = (),
+        admin: str | Sequence[str] = (),
         lifetime: float = 3600,
         **claims: Any,
     ) -> str:
@@ -35,6 +36,7 @@ class Tokens:
             subscribe: a topic, or several, that it may subscribe to; `*` stands for any characters.
             publish: a topic, or several, that it may publish to.
             presence: a topic, or several, whose members it may see.
+            admin: a tool for operators, or several, that it may use: `console`, or `*` for all.
             lifetime: seconds until it expires; a negative number makes an expired token.
             claims: more claims, which also replace the ones above.
 
@@ -46,6 +48,7 @@ class Tokens:
             "subscribe": _listed(subscribe),
             "publish": _listed(publish),
             "presence": _listed(presence),
+            "admin": _listed(admin),
         }
         standard = {"sub": subject, "topics": rights, "jti": str(uuid4())}
         times = {"iat": now, "exp": now + lifetime}

@@ -63,3 +63,13 @@ def test_who_may_subscribe_may_not_see_the_members() -> None:
     assert may(principal, "presence", "rooms.1")
     assert not may(principal, "presence", "tasks")
     assert not may(Principal("bob", subscribe=("*",), publish=("*",)), "presence", "tasks")
+
+
+def test_only_the_right_admin_opens_the_tools_of_operators() -> None:
+    others = {"subscribe": ["*"], "publish": ["*"], "presence": ["*"]}
+    principal = principal_from({"sub": "alice", "topics": others})
+    admin = principal_from({"sub": "bob", "topics": {"admin": ["console"]}})
+
+    assert not may(principal, "admin", "console")
+    assert may(admin, "admin", "console")
+    assert not may(admin, "admin", "trace")

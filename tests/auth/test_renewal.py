@@ -16,6 +16,7 @@ OLD = Viewer(
         subscribe=("tasks", "prices.*"),
         publish=("tasks",),
         presence=("tasks",),
+        admin=("console",),
         claims={"sub": "alice", "exp": 1, "iat": 0, "jti": "one", "role": "clerk"},
     )
 )
@@ -48,6 +49,7 @@ def test_a_token_of_the_same_subject_with_no_fewer_rights_replaces_the_old_one(
         (viewer(subscribe=("tasks",)), "fewer rights"),
         (viewer(publish=()), "fewer rights"),
         (viewer(presence=("prices",)), "fewer rights"),
+        (viewer(admin=()), "fewer rights"),
         (viewer({"role": "guest"}), "other claims"),
         (viewer({"tenant": "acme"}), "other claims"),
     ],

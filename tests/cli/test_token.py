@@ -14,7 +14,7 @@ pytestmark = pytest.mark.processes
 def test_token_prints_only_a_token_with_the_given_rights() -> None:
     done = run_process(
         *("token", "--subject", "alice", "--subscribe", "tasks", "--subscribe", "tasks.*"),
-        *("--publish", "tasks", "--presence", "rooms.*", "--expires-in", "60"),
+        *("--publish", "tasks", "--presence", "rooms.*", "--admin", "--expires-in", "60"),
         settings={"GQLNOTIFY_JWT_SECRET": SECRET},
     )
 
@@ -26,6 +26,7 @@ def test_token_prints_only_a_token_with_the_given_rights() -> None:
     assert principal.subscribe == ("tasks", "tasks.*")
     assert principal.publish == ("tasks",)
     assert principal.presence == ("rooms.*",)
+    assert principal.admin == ("*",)
     assert principal.expires_at is not None
     assert 0 < principal.expires_at.timestamp() - time.time() <= 60
 

@@ -27,6 +27,7 @@ _AT_REST = {
     for name in (
         "Process._run",
         "RedisBroker._keep",
+        "Survey._listen",
         "Probe._run",
         *(f"Line._{part}" for part in ("run", "read", "write", "watch", "turn_away")),
         "LivePath._settle",
