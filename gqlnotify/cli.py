@@ -491,7 +491,7 @@ def _greet(address: str, path: str | None, own: Settings | None) -> None:
             typer.echo(f"\n  GraphiQL:  {address}{path}\n")
     else:
         seconds = int(min(DEVELOPER_SECONDS, own.longest_life))
-        rights = {action: ["*"] for action in ACTIONS}
+        rights: dict[str, list[str]] = {action: ["*"] for action in ACTIONS}
         made = _token(own, "developer", rights, seconds)
         # Browsers send no fragment to a server, so the token is in no log.
         typer.echo(
