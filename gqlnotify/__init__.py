@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gqlnotify.plain.router import topic_router
     from gqlnotify.router import GraphQLRouter
     from gqlnotify.settings import Settings
+    from gqlnotify.topics.live_list import Change, LiveList, Snapshot
     from gqlnotify.topics.manager import TopicManager
     from gqlnotify.topics.publisher import Publisher
     from gqlnotify.topics.subscription import Subscription
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "Broker",
+    "Change",
     "Cursor",
     "Event",
     "GraphQLRouter",
+    "LiveList",
     "Principal",
     "Publisher",
     "Settings",
+    "Snapshot",
     "Subscription",
     "Topic",
     "TopicManager",
@@ -48,12 +52,15 @@ __all__ = [
 _HOMES = {
     "Action": "gqlnotify.auth",
     "Broker": "gqlnotify.brokers",
+    "Change": "gqlnotify.topics.live_list",
     "Cursor": "gqlnotify.event",
     "Event": "gqlnotify.event",
     "GraphQLRouter": "gqlnotify.router",
+    "LiveList": "gqlnotify.topics.live_list",
     "Principal": "gqlnotify.auth",
     "Publisher": "gqlnotify.topics.publisher",
     "Settings": "gqlnotify.settings",
+    "Snapshot": "gqlnotify.topics.live_list",
     "Subscription": "gqlnotify.topics.subscription",
     "Topic": "gqlnotify.event",
     "TopicManager": "gqlnotify.topics.manager",

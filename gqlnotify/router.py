@@ -121,6 +121,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             limits=execution.Limits.from_settings(settings),
             persisted=execution.PersistedOperations.from_settings(settings),
             replay_rate=settings.replay_rate,
+            snapshot_reuse=settings.snapshot_reuse,
         )
         requires_tokens = authenticate is not None or settings.names_a_key
         if requires_tokens:

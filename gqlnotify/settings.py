@@ -305,6 +305,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Events per second that are executed for one subject that catches up",
     )
+    snapshot_reuse: float = Field(
+        default=5,
+        ge=0,
+        description="How long others get the snapshot of a live list; 0: only while it is loaded",
+    )
     outcome_cache_bytes: int = Field(
         default=8 * 1024 * 1024,
         ge=0,

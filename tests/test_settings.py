@@ -58,6 +58,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "execution_timeout": ("7", 7.0),
     "execution_concurrency": ("8", 8),
     "replay_rate": ("250", 250.0),
+    "snapshot_reuse": ("0.5", 0.5),
     "outcome_cache_bytes": ("7", 7),
     "compress_above": ("8", 8),
     "auto_resume": ("true", True),
@@ -80,6 +81,7 @@ MAY_BE_ZERO = {
     "broker_wait",
     "topic_linger",
     "outcome_cache_bytes",
+    "snapshot_reuse",
     "compress_above",
 }
 

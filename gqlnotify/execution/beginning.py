@@ -29,6 +29,8 @@ async def begin(
 ) -> CursorExpired | None:
     """Start `subscription`. Return the error to tell the client before the first event, if any.
 
+    There is none for a live list, which begins with a snapshot instead.
+
     Args:
         subscription: what a resolver returned.
         extensions: those of the operation. It resumes after their `after`.
@@ -54,7 +56,12 @@ async def begin(
         await subscription.start()
     else:
         await _start_or_continue(subscription, resumption, or_live=last_cursor is not None)
-    expired = subscription.subscriber.take_expired()
+    subscriber = subscription.subscriber
+    if subscriber.takes_snapshots:
+        if unknown:
+            subscriber.skip_gap(CursorExpired("The last event id of the client is not a cursor"))
+        return None
+    expired = subscriber.take_expired()
     return CursorExpired.but_goes_on() if expired or unknown else None
 
 
@@ -67,7 +74,7 @@ async def _start_or_continue(
     if subscriber.closed:
         return
     comes_back = await resumptions.find(resumption, subscriber)
-    if subscriber.expired and not (comes_back or or_live):
+    if subscriber.expired and not (comes_back or or_live or subscriber.takes_snapshots):
         raise subscriber.expired
     resumptions.begin(resumption, subscriber)
 

@@ -58,6 +58,7 @@ from gqlnotify.execution.task_on_demand import TaskOnDemand, begin
 from gqlnotify.protocol.frames import SharedBody
 from gqlnotify.topics.conflation import Skipped
 from gqlnotify.topics.projection import Projection
+from gqlnotify.topics.subscriber import NOWHERE
 
 logger = logging.getLogger("gqlnotify.execution")
 
@@ -150,6 +151,18 @@ class EventExecution:
         run = self._run(event, extensions)
         return begin(self._guarded(event, self._execute_with_extensions(run)))
 
+    async def execute(self, event: Event, value: Any) -> EncodedResult:
+        """Return the encoded result of `value`, which is not the payload of `event`.
+
+        Call it in a context as `begin`.
+        """
+        extensions = self._schema.get_extensions() if self._extended else []
+        if self._extended and not act_on_errors_only(self._schema, extensions):
+            return await self._execute_among(self._run(event, extensions), value)
+        plain = self._render_plainly(value)
+        made = self._begin_value(event, value) if plain is None else self._conclude(event, plain)
+        return made if isinstance(made, EncodedResult) else await made
+
     def _begin_alone(
         self, event: Event
     ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
@@ -169,6 +182,11 @@ class EventExecution:
         plain = self._known_or_rendered(event, value)
         if plain is not None:
             return plain
+        return self._begin_value(event, value)
+
+    def _begin_value(
+        self, event: Event, value: Any
+    ) -> EncodedResult | Coroutine[Any, Any, EncodedResult]:
         try:
             with only_own_cancellation():
                 result = self._execute_in_fresh_context(value)
@@ -186,6 +204,10 @@ class EventExecution:
     def failed(self, event: Event, error: Exception) -> EncodedResult:
         """Return the encoded result of an event whose execution failed as a whole."""
         return self._encode_and_log(event, event_error(self._executor, error))
+
+    def refused(self, event: Event, error: Exception) -> EncodedResult:
+        """Return what ends the operation with `error`."""
+        return self._conclude(event, error_result(error))
 
     def failed_to_end(self, event: Event, error: Exception) -> EncodedResult:
         """Return the encoded result of an event whose execution timed out or was cancelled."""
@@ -254,6 +276,9 @@ class EventExecution:
             return await self._among_extensions(run, error_result(error))
         if isinstance(value, Skipped):
             return None
+        return await self._execute_among(run, value)
+
+    async def _execute_among(self, run: _Extended, value: Any) -> EncodedResult:
         async with AsyncExitStack() as stack:
             try:
                 with only_own_cancellation():
@@ -373,6 +398,14 @@ class EventExecution:
         if redelivered:
             extensions["redelivered"] = True
         return EncodedResult(encoded.cursor, self._body(message), encoded.errors)
+
+    def without_cursor(self, encoded: EncodedResult) -> EncodedResult:
+        """Return `encoded` without a cursor, so that its client does not resume after it."""
+        if encoded.body is None:
+            return encoded
+        message = encoded.body.message()
+        del message["payload"]["extensions"]["cursor"]
+        return EncodedResult(NOWHERE, self._body(message), encoded.errors)
 
     def _next(self, result: ExecutionResult) -> SharedBody:
         return self._body({"type": "next", "payload": payload_of(result)})

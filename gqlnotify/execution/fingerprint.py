@@ -64,8 +64,8 @@ def fingerprint(value: object, walk: _Walk = _START) -> Hashable:
     return (type(value), of_kind(value, walk.deeper(value)))
 
 
-def fingerprint_of_functions(*functions: object) -> Hashable:
-    """Return the fingerprint of functions that may have captured the same variables.
+def fingerprints_of_functions(*functions: object) -> tuple[Hashable, ...]:
+    """Return the fingerprints of functions that may have captured the same variables.
 
     If other code holds a captured variable's cell too, it may assign the variable at any time.
     Such a cell is compared by identity, not by its current value.
@@ -77,7 +77,8 @@ def fingerprint_of_functions(*functions: object) -> Hashable:
         for cell in function.__closure__ or ()
         if getrefcount(cell) - _OWN_REFERENCES > held[id(cell)]
     )
-    return fingerprint(functions, _Walk(open_cells))
+    walk = _Walk(open_cells)
+    return tuple(fingerprint(function, walk) for function in functions)
 
 
 def _all(functions: Iterable[object]) -> Iterator[FunctionType]:

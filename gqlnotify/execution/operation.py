@@ -224,15 +224,18 @@ async def _replayed(
     shareable: Shareable, budget: Callable[[], ReplayBudget] | None
 ) -> AsyncGenerator[EncodedResult | Position, None]:
     subscriber, execution = shareable.subscriber, shareable.execution
-    yield Position(subscriber.position)
+    if not subscriber.lacks_snapshot:
+        yield Position(subscriber.position)
     skipped = 0
     while True:
+        while told := await execution.told_of_gap(subscriber):
+            yield told
+            if told.body is None:
+                return
         try:
             event = await subscriber.next()
         except CursorExpired as expired:
             subscriber.skip_gap(expired)
-            if gap := execution.gap_of(subscriber):
-                yield gap
             continue
         if event is None:
             return
@@ -356,7 +359,7 @@ class _Run:
                     if expired is not None:
                         yield await self._finish(_expired_result(executor, expired, source))
                     shareable = self._share(source)
-                    if shareable is None:
+                    if shareable is None and not source.subscriber.lacks_snapshot:
                         yield Position(source.subscriber.position)
                 if shareable is not None:
                     yield shareable
@@ -488,7 +491,7 @@ async def _map_results(
     seconds = timeout if isinstance(source, Subscription) else None
     # Each event is executed before the next is taken, so the stream's cursor belongs to the result.
     if isinstance(source, Subscription):
-        source.yields_unreadable = True
+        source.yields_errors = True
     results = map_source_to_response_event(executor, source, partial(_execute_event, seconds))
     async with aclosing(results):
         async for result in results:
@@ -526,7 +529,8 @@ def _failed_to_end(
 
 
 def _place_of(source: Subscription[Any]) -> dict[str, Any]:
-    place: dict[str, Any] = {"cursor": str(source.cursor)}
+    # An error has none if the client has to get the same again.
+    place: dict[str, Any] = {} if source.cursor is None else {"cursor": str(source.cursor)}
     if source.conflated:
         place["conflated"] = source.conflated
     if source.redelivered:

@@ -1,7 +1,7 @@
 """Converts results and errors for the client."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from graphql import GraphQLError, located_error
@@ -110,6 +110,17 @@ def is_request_error(response: Mapping[str, Any]) -> bool:
     """
     errors = response.get("errors") or []
     return bool(errors) and response.get("data") is None and not any("path" in e for e in errors)
+
+
+def loses_a_list(data: Any, path: Sequence[str | int] | None) -> bool:
+    """Return whether the error at `path` has taken a whole list in `data`, and not only an item."""
+    for step in path or ():
+        if data is None:
+            return True
+        if isinstance(step, int):
+            return False
+        data = data.get(step)
+    return data is None
 
 
 def status_of(response: Mapping[str, Any]) -> int:

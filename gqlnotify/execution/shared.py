@@ -38,13 +38,16 @@ from gqlnotify.execution.event_execution import (
     canonical,
     viewerless,
 )
-from gqlnotify.execution.fingerprint import Same, fingerprint, fingerprint_of_functions
+from gqlnotify.execution.fingerprint import Same, fingerprint, fingerprints_of_functions
 from gqlnotify.execution.group import Group, Member
 from gqlnotify.execution.limits import NO_LIMITS, Limits
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
+from gqlnotify.execution.pipeline import body_of
 from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
 from gqlnotify.execution.selections import RESULT_BYTES, Selections
+from gqlnotify.execution.snapshots import REUSE_SECONDS, SharedLoad, Snapshots
 from gqlnotify.observability import metrics, tracing
+from gqlnotify.topics.live_list import LiveList, Load
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
 
@@ -81,6 +84,7 @@ class Executions:
         limits: the limits on a document's size.
         persisted: the persisted documents.
         replay_rate: how many past events are executed in a second for one subject.
+        snapshot_reuse: for how many seconds others get the snapshot of a live list.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Executions:
         limits: Limits = NO_LIMITS,
         persisted: PersistedOperations = NONE_PERSISTED,
         replay_rate: float = REPLAY_RATE,
+        snapshot_reuse: float = REUSE_SECONDS,
     ) -> None:
         self.budgets = ReplayBudgets(replay_rate)
         self.limits = limits
@@ -103,11 +108,13 @@ class Executions:
         self._schema = schema
         self.execution_timeout = execution_timeout
         self.concurrency = concurrency
+        self.snapshot_reuse = snapshot_reuse
         self._encode = encode
         self._event_context = event_context
         self.encoded_results: Cache[tuple[Hashable, Cursor], EncodedResult] = Cache(cache_bytes)
         self._selections = Selections(self.encoded_results)
         self._by_key: WeakValueDictionary[Hashable, SharedExecution] = WeakValueDictionary()
+        self._loads: WeakValueDictionary[Hashable, SharedLoad] = WeakValueDictionary()
         # Keeps executions without subscribers: a client that lost its connection returns soon.
         self._recent: Cache[Hashable, SharedExecution] = Cache(RECENT_BYTES)
 
@@ -140,11 +147,13 @@ class Executions:
             if name not in _NO_DIFFERENCE
         }
         projection = subscription.projection
+        load = subscription.load if isinstance(subscription, LiveList) else None
         try:
             texts = canonical(variables), canonical(extensions)
-            functions = fingerprint_of_functions(
-                projection.where, projection.select, projection.topic.latest_by
+            functions = fingerprints_of_functions(
+                projection.where, projection.select, projection.topic.latest_by, load
             )
+            scope = _scope_key(subscription.scope)
             selected = (
                 # The document itself and not its text: extensions may replace it.
                 Same(context.graphql_document),
@@ -156,8 +165,10 @@ class Executions:
                 selected,
                 texts,
                 functions,
-                _scope_key(subscription.scope),
+                scope,
             )
+            # The same rows, even if documents or filters differ.
+            loads = (Same(subscription.manager), projection.topic.name, functions[-1], scope)
             hash(key)
         except (TypeError, ValueError, RecursionError):
             # The variables have an upload or are too deep, or the scope can't be hashed.
@@ -181,6 +192,7 @@ class Executions:
                     self.encoded_results,
                     timeout=self.execution_timeout,
                     concurrency=self.concurrency,
+                    load=None if load is None else self._share_load(load, loads),
                 )
             except GraphQLError:
                 # The cursor's type is a custom scalar that refuses the placeholder.
@@ -190,6 +202,14 @@ class Executions:
             execution.is_shared = True
         self._recent.put(key, execution, _weight(context, *texts))
         return execution
+
+    def _share_load(self, load: Load[Any], key: Hashable) -> SharedLoad:
+        shared = self._loads.get(key)
+        if shared is None:
+            shared = self._loads[key] = SharedLoad(
+                load, timeout=self.execution_timeout, reuse=self.snapshot_reuse
+            )
+        return shared
 
 
 class SharedExecution:
@@ -202,12 +222,16 @@ class SharedExecution:
         *,
         timeout: float = EXECUTION_TIMEOUT,
         concurrency: int = CONCURRENCY,
+        load: SharedLoad | None = None,
     ) -> None:
         self.is_shared = False
         self._timeout = timeout
         self._concurrency = concurrency
         self._request = request
         self._execution = EventExecution(request)
+        self._snapshots: Snapshots | None = None
+        if load is not None:
+            self._snapshots = Snapshots(load, request.projection, self._execution, timeout=timeout)
         self._encoded_results = encoded_results
         self._pending: dict[Cursor, asyncio.Future[EncodedResult | None]] = {}
         self._saved = 0
@@ -253,9 +277,9 @@ class SharedExecution:
         replay = partial(self.replay, budget=budget)
         try:
             while not subscriber.closed:
-                gap = self.gap_of(subscriber)
-                if gap is not None:
-                    await member.send(gap.batch)
+                while told := await self.told_of_gap(subscriber):
+                    body_of(told)
+                    await member.send(told.batch)
                 group = self.group(subscriber)
                 try:
                     if await group.catch_up(member, subscriber, replay):
@@ -267,12 +291,17 @@ class SharedExecution:
             subscriber.close()
             self.count_saved()
 
-    def gap_of(self, subscriber: Subscriber) -> EncodedResult | None:
+    async def told_of_gap(self, subscriber: Subscriber) -> EncodedResult | None:
         """Return what tells the client of `subscriber` that it has missed events, if it has.
+
+        For a live list this is a snapshot, or an error and, the next time, another attempt.
 
         Raises:
             CursorExpired: the client asked for a cursor itself, so this ends its operation.
         """
+        if subscriber.lacks_snapshot:
+            assert self._snapshots is not None
+            return await self._snapshots.take(subscriber)
         expired = subscriber.take_expired()
         if expired is None:
             return None

@@ -23,6 +23,7 @@ from gqlnotify.errors import (
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.settings import Settings
+from gqlnotify.topics.live_list import Change, LiveList, Load, Snapshot
 from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
 from gqlnotify.topics.resumptions import Resumptions
 from gqlnotify.topics.subscriber import Subscriber
@@ -30,8 +31,8 @@ from gqlnotify.topics.subscription import Subscription
 from gqlnotify.topics.survey import Survey
 from gqlnotify.topics.topic_budget import TopicBudget
 
+R = TypeVar("R")
 T = TypeVar("T")
-U = TypeVar("U")
 
 logger = logging.getLogger("gqlnotify.topics")
 
@@ -327,6 +328,60 @@ class TopicManager(metrics.Sampled):
             topic,
             after=after,
             where=where,
+            view=view,
+            scope=scope,
+            per_viewer=per_viewer,
+            viewer=current_viewer(),
+        )
+
+    def live(
+        self,
+        topic: Topic[T],
+        *,
+        load: Load[R],
+        key: Callable[[T], Hashable],
+        after: Cursor | str | None = None,
+        where: Callable[[T], bool] | None = None,
+        concerns: Callable[[T], bool] | None = None,
+        view: str | None = None,
+        scope: Hashable = None,
+        per_viewer: bool = False,
+    ) -> "LiveList[Snapshot[R] | Change[T]]":
+        """Return the stream of a live list, for a subscription resolver to return.
+
+        It yields a `Snapshot` of what `load` returns, and then a `Change` for each event. Where it
+        has missed events, it yields another `Snapshot` and goes on. After a cursor that is still
+        valid, it yields only the changes.
+
+        Args:
+            topic: The topic whose events are the changes. Each has the whole new value of a row.
+            load: Returns the rows. It is called after the cursor is known. Those who come at about
+                the same time share one call, which has no viewer, unless the list is `per_viewer`.
+            key: Returns which row an event changes. A slow subscriber gets only the latest change
+                of each key.
+            after: The cursor to resume after.
+            where: Whether a row belongs to the list after a change. If not, the change says
+                `removed`.
+            concerns: Deliver only the changes for which this is true. The others are not sent, not
+                even as removals.
+            view: See `subscribe`.
+            scope: See `subscribe`.
+            per_viewer: See `subscribe`. `load` then runs for each viewer, in its own context.
+
+        Raises:
+            InternalError: `where`, `key` or `concerns` is an `async def`. Or there is a `view` with
+                a `where`, but without `concerns`.
+        """
+        require_plain(where, "where")
+        require_plain(concerns, "concerns")
+        return LiveList(
+            self,
+            topic,
+            load=load,
+            key=key,
+            after=after,
+            where=where,
+            concerns=concerns,
             view=view,
             scope=scope,
             per_viewer=per_viewer,

@@ -76,6 +76,10 @@ class ReplayBuffer:
         # `seq` has no holes, so only the epoch can differ.
         return position.epoch == self._place(missing).epoch
 
+    def has_all_after(self, position: Cursor) -> bool:
+        """Return whether `after` never raises `NotBuffered` for `position`."""
+        return self._is_at_end(position) or self.reaches_back_to(position)
+
     def after(self, position: Cursor) -> Event | None:
         """Return the first event after `position`; None if there is none yet.
 

@@ -100,7 +100,7 @@ class Resumptions(Keeper):
         """
         self.watch()
         resumption.key = resumption.key_for(subscriber.topic)
-        claim = Claim(resumption.key, resumption.holder, subscriber.position)
+        claim = Claim(resumption.key, resumption.holder, subscriber.reached_by_client)
         try:
             found = await self._claim(claim, subscriber.topic)
         except asyncio.CancelledError:
@@ -120,11 +120,11 @@ class Resumptions(Keeper):
         return True
 
     def begin(self, resumption: Resumption, subscriber: Subscriber) -> None:
-        """Begin to keep the position of the operation, which is that of `subscriber`."""
+        """Begin to keep the position of the operation, which `subscriber` knows."""
         if subscriber.closed:
             return
         self._running[resumption.holder] = resumption
-        start = subscriber.position
+        start = subscriber.reached_by_client
         if resumption.expired_at is not None:
             # Until the client has acknowledged what tells it so, it must be told again.
             start = min(start, resumption.expired_at)

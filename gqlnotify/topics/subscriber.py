@@ -20,6 +20,9 @@ from gqlnotify.topics.resumption import Progress
 if TYPE_CHECKING:
     from gqlnotify.topics.manager import TopicManager
 
+NOWHERE = Cursor(0, 0)
+"""Where a client has got to that has nothing yet."""
+
 KeyOf = Callable[[Event], Hashable | Skipped]
 """Returns the conflation key of an event; see `conflate`."""
 
@@ -47,6 +50,8 @@ class Subscriber:
 
         `next` notes here that its caller has passed on the previous event.
         """
+        self.takes_snapshots = False
+        """Whether its client gets a snapshot if it has missed events, or has none yet."""
         self.redelivered_until: Cursor | None = None
         """Events up to this cursor may have been sent to the same client before."""
         self._manager = manager
@@ -76,6 +81,25 @@ class Subscriber:
     def started(self) -> bool:
         """Whether `open` has joined the topic."""
         return self._live_topic is not None
+
+    @property
+    def lacks_snapshot(self) -> bool:
+        """Whether its client needs a snapshot before it can use further events."""
+        return self.takes_snapshots and self.expired is not None and not self.closed
+
+    @property
+    def reached_by_client(self) -> Cursor:
+        """Where its client would continue if it came back now."""
+        return NOWHERE if self.lacks_snapshot else self.position
+
+    @property
+    def newest(self) -> Cursor:
+        """The cursor of the topic's last event that this process knows."""
+        return self._open_topic.buffer.last
+
+    def can_follow(self, cursor: Cursor) -> bool:
+        """Return whether this process has all events after `cursor` at hand."""
+        return self._open_topic.buffer.has_all_after(cursor)
 
     async def open(self, after: Cursor | None = None, *, or_live: bool = False) -> None:
         """Join the topic at `after`, or at its current position.
@@ -109,10 +133,13 @@ class Subscriber:
     async def rewind(self, after: Cursor, *, redelivered_until: Cursor) -> CursorExpired | None:
         """Go back to `after`, because a client comes back without a cursor.
 
-        Returns the error if the history no longer reaches back to `after`. The position then stays
-        the same.
+        Returns the error if the history no longer reaches back to `after`, which may be `NOWHERE`.
+        The position then stays the same.
         """
-        await self._resume(after, or_live=True)
+        if after == NOWHERE:
+            self.expired = CursorExpired("The client has nothing yet")
+        else:
+            await self._resume(after, or_live=True)
         if self.expired is None:
             self.redelivered_until = redelivered_until
         return self.expired
@@ -122,6 +149,14 @@ class Subscriber:
         self.expired, self.position = expired, self._open_topic.buffer.last
         self._backlog.clear()
         self._latest.clear()
+
+    def begin_after(self, cursor: Cursor) -> None:
+        """Continue after `cursor`, that of a snapshot which the client gets now."""
+        self.expired = self.redelivered_until = None
+        self.position = cursor
+        self._backlog.clear()
+        self._latest.clear()
+        self.note_sent()
 
     def take_expired(self) -> CursorExpired | None:
         """Return why it is not at its own position, once: the caller tells its client."""
@@ -150,6 +185,7 @@ class Subscriber:
         The fork of a closed subscriber is closed.
         """
         fork = Subscriber(self._manager, self.topic, on_wake=on_wake, key_of=self._key_of)
+        fork.takes_snapshots = self.takes_snapshots
         fork._live_topic = live_topic = self._open_topic
         fork.position = live_topic.buffer.last if position is None else position
         fork.closed = self.closed

@@ -7,6 +7,8 @@ event to a value.
 from collections import deque
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from gqlnotify.auth import Viewer, check_right, current_viewer
@@ -77,10 +79,10 @@ class Subscription(Generic[T]):
         self.cursor: Cursor | None = None
         self.conflated = 0
         self.redelivered = False
-        self.yields_unreadable = False
-        """Whether the stream yields an `EventUnreadable` for an event that can't be read."""
-        key_of = None if topic.latest_by is None else self.projection.key_of
-        self.subscriber = Subscriber(manager, topic.concrete(), key_of=key_of)
+        self.yields_errors = False
+        """Whether the stream yields the errors that it can go on after, for example an
+        `EventUnreadable` for an event that can't be read."""
+        self.subscriber = self._new_subscriber()
         self._after = after
         self._or_live = False
         self._view = view
@@ -96,17 +98,17 @@ class Subscription(Generic[T]):
         require_plain(select, "map")
         if self.subscriber.started:
             raise RuntimeError("The subscription has started")
-        return Subscription(
-            self.manager,
-            self.projection.topic,
-            after=self._after,
-            where=self.projection.where,
-            view=self._view,
-            scope=self.scope,
-            per_viewer=self.per_viewer,
-            viewer=self._viewer,
-            select=_compose(self.projection.select, select),
+        mapped: Any = copy(self)
+        mapped.projection = replace(
+            self.projection, select=_compose(self.projection.select, select)
         )
+        mapped.subscriber = mapped._new_subscriber()
+        return mapped  # type: ignore[no-any-return]
+
+    def _new_subscriber(self) -> Subscriber:
+        topic = self.projection.topic
+        key_of = None if topic.latest_by is None else self.projection.key_of
+        return Subscriber(self.manager, topic.concrete(), key_of=key_of)
 
     def resume(self, after: Cursor | str, *, or_live: bool = False) -> None:
         """Begin after this cursor instead. Call it before the stream starts.
@@ -148,13 +150,16 @@ class Subscription(Generic[T]):
 
     async def __anext__(self) -> T:
         await self.start()
+        return await self._next_value()
+
+    async def _next_value(self) -> T:
         while (event := await self._next_event()) is not None:
             if isinstance(event, CursorExpired):
                 self.cursor, self.conflated, self.redelivered = self.subscriber.position, 0, False
                 self.subscriber.note_sent()
                 return event  # type: ignore[return-value]  # only for a client that goes on
             value: T | Skipped | EventUnreadable = self.projection.apply(event)
-            if isinstance(value, EventUnreadable) and not self.yields_unreadable:
+            if isinstance(value, EventUnreadable) and not self.yields_errors:
                 _note(value)
                 continue
             if not isinstance(value, Skipped):

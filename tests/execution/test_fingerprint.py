@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from gqlnotify.execution.fingerprint import (
     fingerprint,
     fingerprint_of_class,
-    fingerprint_of_functions,
+    fingerprints_of_functions,
 )
 
 Made = Callable[[Any], Callable[..., Any]]
 
 
 def of(function: Callable[..., Any]) -> Any:
-    return fingerprint_of_functions(function)
+    return fingerprints_of_functions(function)
 
 
 def by_closure(value: Any) -> Callable[..., Any]:

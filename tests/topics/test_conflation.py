@@ -242,7 +242,7 @@ async def test_a_gap_of_a_lagging_subscriber_is_reported() -> None:
 
 async def test_an_unreadable_payload_is_reported_in_order(manager: TopicManager) -> None:
     stream = await started(manager.subscribe(PRICES))
-    stream.yields_unreadable = True
+    stream.yields_errors = True
     await publish(manager, "a", "a")
     await manager.publish(Topic("prices", str), "no price")
     await publish(manager, "b")

@@ -1,0 +1,205 @@
+"""Loads, executes and encodes the snapshots of live lists, once for all who come back together.
+
+    SharedLoad: once for equal `load` and scope --> Snapshots: once for each shared execution
+
+Others get the same snapshot for a few seconds, as long as this process has all events after it.
+"""
+
+import asyncio
+from collections.abc import Callable, Hashable
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, NoReturn
+
+from gqlnotify.auth import view_as_everybody
+from gqlnotify.cancellation import Failure, only_own_cancellation, run_within
+from gqlnotify.event import Cursor, Event
+from gqlnotify.execution.encoded_result import EncodedResult
+from gqlnotify.execution.event_execution import EventExecution
+from gqlnotify.execution.results import loses_a_list
+from gqlnotify.topics.live_list import (
+    Load,
+    Retry,
+    Snapshot,
+    as_internal,
+    may_pass,
+    snapshot_value,
+    take_snapshot,
+)
+from gqlnotify.topics.projection import Projection
+from gqlnotify.topics.subscriber import NOWHERE, Subscriber
+
+REUSE_SECONDS = 5.0
+
+Encoding = asyncio.Future[EncodedResult]
+
+
+class _Run:
+    """One call of `load`, and what was made of its snapshot."""
+
+    def __init__(self, begun_at: Cursor, loading: "asyncio.Future[Snapshot[Any]]") -> None:
+        self.loading = loading
+        self._begun_at = begun_at
+        self._encodings: dict[Hashable, Encoding] = {}
+        self._waiting = 0
+
+    def serves(self, subscriber: Subscriber) -> bool:
+        """Return whether `subscriber` can continue after this snapshot."""
+        if not self.loading.done():
+            return subscriber.can_follow(self._begun_at)
+        if self.loading.cancelled() or self.loading.exception() is not None:
+            return False
+        return subscriber.can_follow(self.loading.result().cursor)
+
+    async def encoded(self, key: Hashable, encode: Callable[[], Encoding]) -> EncodedResult:
+        """Return what `encode` returns for `key`, which is called once.
+
+        The run is cancelled if nobody waits for it any more.
+        """
+        encoding = self._encodings.get(key)
+        if encoding is None:
+            encoding = self._encodings[key] = encode()
+        self._waiting += 1
+        try:
+            return await asyncio.shield(encoding)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._cancel()
+
+    def forget(self, key: Hashable) -> None:
+        """Let the next `encoded` with this key encode again."""
+        self._encodings.pop(key, None)
+
+    def _cancel(self) -> None:
+        """Cancel what is not done yet."""
+        for encoding in self._encodings.values():
+            encoding.cancel()
+        self.loading.cancel()
+
+
+class SharedLoad:
+    """Calls `load` for all who need its rows at about the same time.
+
+    Args:
+        load: that of a live list.
+        timeout: how many seconds a call may take.
+        reuse: for how many seconds others get the same rows.
+    """
+
+    def __init__(self, load: Load[Any], *, timeout: float, reuse: float) -> None:
+        self._load = load
+        self._timeout = timeout
+        self._reuse = reuse
+        self._latest: _Run | None = None
+
+    def run_for(self, subscriber: Subscriber) -> _Run:
+        """Return a call whose snapshot `subscriber` can continue after; begin one if needed."""
+        if self._latest is None or not self._latest.serves(subscriber):
+            self._latest = self._begin(subscriber.newest)
+        return self._latest
+
+    def _begin(self, newest: Cursor) -> _Run:
+        # In a clean context: what is shared has no viewer.
+        loading = run_within(self._timeout, self._call(newest), _raise, Context())
+        run = _Run(newest, loading)
+        # Not longer: the database may also change without an event.
+        forget = partial(loading.add_done_callback, partial(self._forget, run))
+        asyncio.get_running_loop().call_later(self._reuse, forget)
+        return run
+
+    async def _call(self, newest: Cursor) -> Snapshot[Any]:
+        view_as_everybody()
+        with only_own_cancellation():
+            return await take_snapshot(self._load, newest)
+        raise AssertionError("`only_own_cancellation` suppresses no error")
+
+    def _forget(self, run: _Run, _loading: object) -> None:
+        if self._latest is run:
+            self._latest = None
+
+
+class Snapshots:
+    """The encoded snapshots of one shared execution.
+
+    Args:
+        load: loads the rows. Executions of other documents may share it.
+        projection: that of the live list.
+        execution: executes the snapshot.
+        timeout: how many seconds the execution may take.
+    """
+
+    def __init__(
+        self,
+        load: SharedLoad,
+        projection: Projection,
+        execution: EventExecution,
+        *,
+        timeout: float,
+    ) -> None:
+        self._load = load
+        self._projection = projection
+        self._execution = execution
+        self._timeout = timeout
+        self._retry = Retry()
+
+    async def take(self, subscriber: Subscriber) -> EncodedResult:
+        """Return the message with a snapshot, and move `subscriber` to its cursor.
+
+        If that fails, this returns the error for the client, and the subscriber still lacks a
+        snapshot. The next call then waits before it tries again.
+        """
+        await self._retry.due()
+        run = self._load.run_for(subscriber)
+        encoded = await run.encoded(self, partial(self._begin, run))
+        if encoded.cursor != NOWHERE and not subscriber.closed:
+            subscriber.begin_after(encoded.cursor)
+        return encoded
+
+    def _begin(self, run: _Run) -> Encoding:
+        return asyncio.get_running_loop().create_task(self._encoded(run), context=Context())
+
+    async def _encoded(self, run: _Run) -> EncodedResult:
+        view_as_everybody()
+        try:
+            snapshot = await asyncio.shield(run.loading)
+        except Exception as error:
+            return self._failed(error)
+        executing = self._execute(snapshot)
+        encoded = await run_within(self._timeout, executing, self._failed, copy_context())
+        if encoded.cursor == NOWHERE:
+            run.forget(self)
+        return encoded
+
+    async def _execute(self, snapshot: Snapshot[Any]) -> EncodedResult:
+        try:
+            with only_own_cancellation():
+                value = snapshot_value(self._projection, snapshot)
+                encoded = await self._execution.execute(self._event(snapshot.cursor), value)
+        except Exception as error:
+            return self._failed(error)
+        if self._is_lost(encoded):
+            self._retry.failed()
+            return self._execution.without_cursor(encoded)
+        self._retry.succeeded()
+        return encoded
+
+    def _is_lost(self, encoded: EncodedResult) -> bool:
+        if not encoded.errors or encoded.body is None:
+            return False
+        data = encoded.result().data
+        return any(loses_a_list(data, error.path) for error in encoded.errors)
+
+    def _failed(self, error: Exception) -> EncodedResult:
+        self._retry.failed()
+        event = self._event(NOWHERE)
+        if not may_pass(error):
+            return self._execution.refused(event, error)
+        return self._execution.without_cursor(self._execution.failed(event, as_internal(error)))
+
+    def _event(self, cursor: Cursor) -> Event:
+        return Event(self._projection.topic.name, cursor, b"")
+
+
+def _raise(failure: Failure) -> NoReturn:
+    raise failure

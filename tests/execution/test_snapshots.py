@@ -1,0 +1,306 @@
+"""Clients of a live list get a snapshot, each change after it, and a new snapshot after a gap."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from gqlnotify import Settings, errors
+from gqlnotify.testing import Client, ControlledBroker, OperationFailed, Stream, Tokens, connect
+from gqlnotify.topics import live_list
+from tests.live_lists import PARTS, TASKS_LIVE, Fold, House, settings
+from tests.waiting import wait_until
+
+OTHER = "subscription Other ($owner: String) { tasks(owner: $owner) { ...parts } }" + PARTS
+SHOUTED = "subscription { tasks { snapshot { id shout } change { key } } }"
+
+
+@pytest.fixture
+def gqlnotify_settings() -> Settings:
+    return settings()
+
+
+@pytest.fixture
+def house() -> House:
+    return House(settings())
+
+
+@pytest.fixture
+def ann(tokens: Tokens) -> str:
+    return tokens("ann", subscribe="*", publish="*")
+
+
+@asynccontextmanager
+async def clients(house: House, token: str, count: int) -> AsyncIterator[list[Client]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(connect(house.app, token=token)) for _ in range(count)
+        ]
+
+
+async def folded(stream: Stream, fold: Fold, count: int = 1) -> Fold:
+    for result in await stream.take(count):
+        fold.take(result.data)
+    return fold
+
+
+async def test_a_snapshot_comes_first_and_then_each_change(house: House, ann: str) -> None:
+    async with connect(house.app, token=ann) as client:
+        await house.put("1", "wash")
+        stream = await client.subscribe(TASKS_LIVE)
+        fold = await folded(stream, Fold())
+        assert fold.rows == {"1": "wash"}
+
+        await house.put("2", "dry")
+        await house.delete("1")
+        last = await house.put("2", "iron")
+
+        assert (await folded(stream, fold, 3)).rows == house.titles() == {"2": "iron"}
+        assert stream.cursor == last
+        assert (fold.snapshots, house.loads) == (1, 1)
+
+
+async def test_no_change_during_a_slow_load_is_missed(house: House, ann: str) -> None:
+    async with connect(house.app, token=ann) as client:
+        await house.put("1", "wash")
+        house.may_load.clear()
+        stream = client.subscribe(TASKS_LIVE)
+        await wait_until(lambda: house.loads == 1)
+        await house.put("1", "dry")
+        await house.put("2", "iron")
+        house.may_load.set()
+
+        fold = await folded(stream, Fold(), 3)
+
+    assert fold.rows == house.titles()
+
+
+async def test_a_row_that_leaves_the_filter_is_removed(house: House, ann: str) -> None:
+    async with connect(house.app, token=ann) as client:
+        await house.put("1", "wash", "ann")
+        stream = await client.subscribe(TASKS_LIVE, {"owner": "ann"})
+        fold = await folded(stream, Fold())
+        await house.put("1", "wash", "bob")
+
+        removal = (await stream.next()).data["tasks"]["change"]
+
+        assert removal == {"key": "1", "removed": True, "task": None}
+        fold.take({"tasks": {"snapshot": None, "change": removal}})
+        assert fold.rows == house.titles("ann") == {}
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_gap_brings_a_new_snapshot_in_the_same_operation(
+    ann: str, broker: ControlledBroker, per_viewer: bool
+) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(TASKS_LIVE)
+        await house.put("1", "wash")
+        fold = await folded(stream, Fold(), 2)
+        async with broker.losing_live_events():
+            await house.put("2", "dry")
+            await broker.forget()
+        await house.put("3", "iron")
+
+        while fold.rows != house.titles():
+            await folded(stream, fold)
+
+        assert fold.snapshots == 2
+        await house.put("3", "fold")
+        assert (await folded(stream, fold)).rows == house.titles()
+
+
+@pytest.mark.parametrize("with_cursors", [False, True])
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_client_that_comes_back_in_time_gets_only_the_changes(
+    ann: str, per_viewer: bool, with_cursors: bool
+) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as other, connect(house.app, token=ann) as client:
+        await other.subscribe(TASKS_LIVE)
+        stream = await client.subscribe(TASKS_LIVE)
+        fold = await folded(stream, Fold())
+        await house.put("1", "wash")
+        await folded(stream, fold)
+        await asyncio.sleep(0.05)
+        await client.cut()
+        await house.put("2", "dry")
+        await client.reconnect(with_cursors=with_cursors)
+
+        while fold.rows != house.titles():
+            await folded(stream, fold)
+
+    assert fold.snapshots == 1
+
+
+@pytest.mark.parametrize("with_cursors", [False, True])
+async def test_a_client_that_comes_back_too_late_gets_a_snapshot(
+    house: House, ann: str, with_cursors: bool
+) -> None:
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(TASKS_LIVE)
+        fold = await folded(stream, Fold())
+        await client.cut()
+        for number in range(300):
+            await house.put(str(number % 20), f"task {number}")
+        await client.reconnect(with_cursors=with_cursors)
+
+        while fold.rows != house.titles():
+            await folded(stream, fold)
+
+    assert fold.snapshots == 2
+
+
+@pytest.mark.parametrize("with_cursors", [False, True])
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_client_that_is_cut_before_its_snapshot_gets_it_when_it_comes_back(
+    ann: str, with_cursors: bool, per_viewer: bool
+) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as client:
+        await house.put("1", "wash")
+        house.may_load.clear()
+        stream = client.subscribe(TASKS_LIVE)
+        await wait_until(lambda: house.loads == 1)
+        await asyncio.sleep(0.05)
+        await client.cut()
+        house.may_load.set()
+        await client.reconnect(with_cursors=with_cursors)
+
+        assert (await folded(stream, Fold())).rows == {"1": "wash"}
+
+
+async def test_an_expired_cursor_of_the_client_brings_a_snapshot(house: House, ann: str) -> None:
+    async with connect(house.app, token=ann) as client:
+        old = await house.put("1", "wash")
+        for number in range(12):
+            await house.put("2", f"dry {number}")
+
+        stream = client.subscribe(TASKS_LIVE, after=old)
+
+        assert (await folded(stream, Fold())).rows == house.titles()
+
+
+async def test_all_who_come_in_the_same_moment_share_one_load(house: House, ann: str) -> None:
+    await_load = house.may_load
+    async with clients(house, ann, 6) as all_of_them:
+        await house.put("1", "wash")
+        await_load.clear()
+        streams = [client.subscribe(TASKS_LIVE) for client in all_of_them[:4]]
+        # Another document needs the same rows.
+        streams += [client.subscribe(OTHER) for client in all_of_them[4:]]
+        await wait_until(lambda: house.loads > 0)
+        await asyncio.sleep(0.05)
+        await_load.set()
+
+        for stream in streams:
+            assert (await folded(stream, Fold())).rows == {"1": "wash"}
+
+    assert house.loads == 1
+
+
+async def test_those_who_come_a_moment_later_get_the_same_snapshot_and_the_changes_since(
+    house: House, ann: str
+) -> None:
+    async with clients(house, ann, 2) as (first, second):
+        await house.put("1", "wash")
+        await folded(first.subscribe(TASKS_LIVE), Fold())
+        await house.put("1", "dry")
+
+        late = await folded(second.subscribe(TASKS_LIVE), Fold(), 2)
+
+    assert late.rows == {"1": "dry"}
+    assert house.loads == 1
+
+
+async def test_a_client_that_leaves_does_not_end_the_load_of_others(house: House, ann: str) -> None:
+    async with clients(house, ann, 2) as (first, second):
+        await house.put("1", "wash")
+        house.may_load.clear()
+        leaving = client_of_a_load = first.subscribe(TASKS_LIVE)
+        await wait_until(lambda: house.loads == 1)
+        staying = await second.subscribe(TASKS_LIVE)
+        await leaving.stop()
+        house.may_load.set()
+
+        assert (await folded(staying, Fold())).rows == {"1": "wash"}
+
+    assert client_of_a_load.is_over
+    assert house.loads == 1
+
+
+async def test_a_load_without_anybody_who_waits_is_cancelled(house: House, ann: str) -> None:
+    async with connect(house.app, token=ann) as client:
+        house.may_load.clear()
+        stream = client.subscribe(TASKS_LIVE)
+        await wait_until(lambda: house.loads == 1)
+        await stream.stop()
+        house.may_load.set()
+
+        await folded(client.subscribe(TASKS_LIVE), Fold())
+
+    assert house.loads == 2
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_load_that_fails_is_told_and_tried_again(
+    ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as client:
+        await house.put("1", "wash")
+        house.failures = [RuntimeError("a secret of the house"), errors.BrokerUnavailable("away")]
+        stream = client.subscribe(TASKS_LIVE)
+
+        with pytest.raises(OperationFailed) as masked:
+            await stream.next()
+        with pytest.raises(OperationFailed) as unavailable:
+            await stream.next()
+
+        assert masked.value.code == "INTERNAL_SERVER_ERROR"
+        assert "secret" not in str(masked.value)
+        assert masked.value.errors[0]["path"] == ["tasks"]
+        assert unavailable.value.code == errors.BrokerUnavailable.code
+        assert stream.cursor is None
+        assert (await folded(stream, Fold())).rows == {"1": "wash"}
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_load_that_refuses_the_client_ends_the_operation(
+    ann: str, per_viewer: bool
+) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as client:
+        house.failures = [errors.BadUserInput("no such list")]
+        stream = client.subscribe(TASKS_LIVE)
+
+        with pytest.raises(OperationFailed, match="no such list"):
+            await stream.next()
+        assert stream.is_over
+
+
+async def test_a_snapshot_whose_rows_are_lost_to_an_error_is_tried_again(
+    house: House, ann: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    async with clients(house, ann, 2) as (first, second):
+        await house.put("1", "unspeakable")
+        failing = first.subscribe(SHOUTED)
+        with pytest.raises(OperationFailed) as failed:
+            await failing.next()
+        assert failed.value.errors[0]["path"] == ["tasks", "snapshot", 0, "shout"]
+        # Another document of the same rows is not affected.
+        assert (await folded(second.subscribe(TASKS_LIVE), Fold())).rows == house.titles()
+        house.rows["1"].title = "say"
+
+        result = None
+        while result is None:
+            try:
+                result = await failing.next()
+            except OperationFailed:
+                continue
+
+    assert result.data["tasks"]["snapshot"] == [{"id": "1", "shout": "SAY"}]

@@ -1,0 +1,216 @@
+"""A live list yields a snapshot, each change after it, and another snapshot after a gap."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gqlnotify import Change, LiveList, Snapshot, Topic, TopicManager, errors
+from gqlnotify.auth import viewing
+from gqlnotify.brokers import MemoryBroker
+from tests.streams import viewer
+from tests.waiting import PATIENCE
+
+
+@dataclass(frozen=True)
+class Stock:
+    """How much there is of something."""
+
+    name: str
+    amount: int
+
+
+STOCKS = Topic("stocks", Stock)
+
+
+class Store:
+    """A database of stocks, and their topic with a short history."""
+
+    def __init__(self, length: int = 3) -> None:
+        self.topics = TopicManager(MemoryBroker(length=length))
+        self.rows: dict[str, Stock] = {}
+
+    def load(self) -> list[Stock]:
+        """Return all rows."""
+        return list(self.rows.values())
+
+    async def put(self, name: str, amount: int) -> None:
+        """Write a row, and publish the change."""
+        self.rows[name] = Stock(name, amount)
+        await self.topics.publish(STOCKS, self.rows[name])
+
+    def live(self, **options: Any) -> LiveList[Snapshot[Stock] | Change[Stock]]:
+        """Return the live list of all stocks."""
+        options.setdefault("load", self.load)
+        return self.topics.live(STOCKS, key=lambda stock: stock.name, **options)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    store = Store()
+    yield store
+    await store.topics.close()
+
+
+async def take(stream: Any, count: int) -> list[Any]:
+    async with asyncio.timeout(PATIENCE):
+        return [await anext(stream) for _ in range(count)]
+
+
+def changed(name: str, amount: int) -> Change[Stock]:
+    return Change(name, Stock(name, amount))
+
+
+async def test_a_loop_gets_a_snapshot_and_then_the_changes(store: Store) -> None:
+    await store.put("tea", 1)
+    stream = store.live()
+
+    (snapshot,) = await take(stream, 1)
+    await store.put("tea", 2)
+
+    assert snapshot == Snapshot([Stock("tea", 1)], snapshot.cursor)
+    assert await take(stream, 1) == [changed("tea", 2)]
+    assert stream.cursor == await store.topics.cursor(STOCKS)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "generator"])
+async def test_load_may_return_rows_in_several_ways(store: Store, kind: str) -> None:
+    async def later() -> list[int]:
+        return [1, 2]
+
+    loads: dict[str, Callable[[], Any]] = {
+        "plain": lambda: (1, 2),
+        "async": later,
+        "generator": lambda: (number for number in (1, 2)),
+    }
+
+    (snapshot,) = await take(store.live(load=loads[kind]), 1)
+
+    assert snapshot.items == [1, 2]
+
+
+async def test_load_may_know_its_cursor(store: Store) -> None:
+    await store.put("tea", 1)
+    cursor = await store.topics.cursor(STOCKS)
+
+    async def load_while_others_write() -> Snapshot[str]:
+        await store.put("tea", 2)
+        return Snapshot(["its own"], cursor)
+
+    stream = store.live(load=load_while_others_write)
+
+    assert await take(stream, 2) == [Snapshot(["its own"], cursor), changed("tea", 2)]
+
+
+async def test_a_change_during_the_load_comes_after_it(store: Store) -> None:
+    async def load() -> list[Stock]:
+        rows = store.load()
+        await store.put("tea", 2)
+        return rows
+
+    snapshot, change = await take(store.live(load=load), 2)
+
+    assert (snapshot.items, change) == ([], changed("tea", 2))
+
+
+async def test_a_valid_cursor_needs_no_snapshot(store: Store) -> None:
+    await store.put("tea", 1)
+    cursor = await store.topics.cursor(STOCKS)
+    await store.put("tea", 2)
+
+    assert await take(store.live(after=cursor), 1) == [changed("tea", 2)]
+
+
+async def test_an_expired_cursor_brings_a_snapshot(store: Store) -> None:
+    await store.put("tea", 0)
+    cursor = await store.topics.cursor(STOCKS)
+    for amount in range(5):
+        await store.put("tea", amount)
+
+    (first,) = await take(store.live(after=cursor), 1)
+
+    assert first == Snapshot([Stock("tea", 4)], first.cursor)
+
+
+async def test_a_row_that_leaves_the_filter_is_removed(store: Store) -> None:
+    stream = store.live(where=lambda stock: stock.amount > 0)
+    await take(stream, 1)
+    await store.put("tea", 1)
+    await store.put("tea", 0)
+
+    assert await take(stream, 1) == [Change("tea", None, removed=True)]
+    assert stream.conflated == 1
+
+
+async def test_what_does_not_concern_the_list_is_not_sent_at_all(store: Store) -> None:
+    stream = store.live(
+        concerns=lambda stock: stock.name != "secret", where=lambda stock: stock.amount > 0
+    )
+    await take(stream, 1)
+    await store.put("secret", 0)
+    await store.put("tea", 1)
+
+    assert await take(stream, 1) == [changed("tea", 1)]
+
+
+async def test_a_view_with_a_filter_must_say_what_it_may_show(store: Store) -> None:
+    with pytest.raises(errors.InternalError, match="concerns"):
+        store.live(view="stocks.tea", where=lambda stock: stock.name == "tea")
+
+
+async def test_the_right_to_the_topic_is_required(store: Store) -> None:
+    with viewing(viewer(subscribe=["others"])):
+        stream = store.live()
+
+    with pytest.raises(errors.Forbidden):
+        await anext(stream)
+
+
+@pytest.mark.parametrize("name", ["where", "key", "concerns"])
+async def test_a_coroutine_function_is_refused(store: Store, name: str) -> None:
+    async def later(_stock: Stock) -> bool:
+        return True
+
+    options: dict[str, Any] = {"load": store.load, "key": lambda stock: stock.name, name: later}
+    with pytest.raises(errors.InternalError, match=name):
+        store.topics.live(STOCKS, **options)
+
+
+async def test_a_load_that_returns_no_rows_is_a_mistake(store: Store) -> None:
+    with pytest.raises(errors.InternalError, match="must return its rows"):
+        await anext(store.live(load=lambda: None))
+
+
+async def test_a_loop_gets_the_error_of_load_and_may_go_on(store: Store) -> None:
+    failures = [ValueError("no database")]
+
+    def load() -> list[Stock]:
+        if failures:
+            raise failures.pop()
+        return store.load()
+
+    stream = store.live(load=load)
+    with pytest.raises(ValueError, match="no database"):
+        await anext(stream)
+
+    (snapshot,) = await take(stream, 1)
+    assert snapshot.items == []
+
+
+async def test_map_gets_snapshots_and_changes_with_their_cursors(store: Store) -> None:
+    stream = store.live().map(lambda each, event: (type(each).__name__, event.cursor))
+    (first,) = await take(stream, 1)
+    await store.put("tea", 1)
+    (second,) = await take(stream, 1)
+
+    assert (first[0], second) == ("Snapshot", ("Change", stream.cursor))
+
+
+async def test_a_closed_list_ends_its_loop(store: Store) -> None:
+    stream = store.live()
+    await stream.start()
+    await stream.aclose()
+
+    assert [each async for each in stream] == []
