@@ -5,6 +5,7 @@ The schema is made once. Its resolvers use the topics of the process whose event
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Any
 
 import strawberry
@@ -65,7 +66,9 @@ CURSOR = "query ($name: String!) { cursor(name: $name) }"
 SCHEMA = strawberry.Schema(Query, subscription=Subscription)
 
 
-def settings(**changes: Any) -> Settings:
+@cache
+def _settings() -> Settings:
+    # Reading the environment takes a tenth of a simulation's time.
     return Settings(
         broker_url="redis://simulated",
         broker_timeout=2,
@@ -75,8 +78,12 @@ def settings(**changes: Any) -> Settings:
         ping_timeout=5,
         ack_interval=0.5,
         drain_window=1,
-        **changes,
     )
+
+
+def settings(**changes: Any) -> Settings:
+    """Return the settings of all processes of a simulation."""
+    return _settings().model_copy(update=changes)
 
 
 def create_app(settings: Settings) -> tuple[FastAPI, TopicManager, GraphQLRouter[Any, Any]]:

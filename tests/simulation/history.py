@@ -123,8 +123,10 @@ class Checker:
                 case Began():
                     self._begin(entry)
                 case Told(at, ends):
-                    # After an end, nothing is promised until the next operation begins.
+                    # After an end, nothing is promised until the next operation begins. Its process
+                    # may know fewer events than the one before.
                     self._next, self._known_since = None, inf if ends else at
+                    self._high = -1 if ends else self._high
                 case Got():
                     yield from self._take(entry)
         yield from self._missing(len(self._events))

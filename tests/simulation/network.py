@@ -102,6 +102,9 @@ class End:
     def get_protocol(self) -> Any:
         return self._receiver
 
+    def set_protocol(self, protocol: Receiver) -> None:
+        self._receiver = protocol
+
     # What happens on the way.
 
     def later(self, what: Any, *args: Any) -> None:

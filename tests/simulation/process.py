@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 from gqlnotify import TopicManager
 from gqlnotify.brokers.redis import broker
 from gqlnotify.drain import Drain
+from gqlnotify.server.http import HttpProtocol
 from gqlnotify.server.websocket import MARGIN_SECONDS, WebSocketProtocol
 from gqlnotify.settings import Settings
 from gqlnotify.topics.revocation import REVOCATIONS
@@ -93,9 +94,8 @@ class Process:
         """Take a new connection. Return False if this process does not listen."""
         if not self.serving:
             return False
-        protocol = WebSocketProtocol(self._config, self._state, {}, _loop=self.loop)
         self.links.append(link)
-        link.connect(self.loop, protocol)
+        link.connect(self.loop, HttpProtocol(self._config, self._state, {}, _loop=self.loop))
         return True
 
     def stop(self) -> None:

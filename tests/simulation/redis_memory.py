@@ -58,11 +58,12 @@ class Commands:
         self._us = us
         self._replication_id = replication_id
         self._send = send
+        # Once: time stands still while a script runs.
+        for key in [key for key, at in memory.expiry.items() if at <= us / 1000]:
+            self.delete(key)
 
     def run(self, name: str, *arguments: bytes) -> Reply:
         """Run one command."""
-        for key in [key for key, at in self._memory.expiry.items() if at <= self._us / 1000]:
-            self.delete(key)
         return getattr(self, f"_{name.lower()}")(*arguments)
 
     def delete(self, key: bytes) -> int:

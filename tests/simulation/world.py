@@ -17,6 +17,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from math import inf
 from threading import get_ident
 from typing import Any
 
@@ -64,8 +65,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     @property
     def next_at(self) -> float:
         """When this loop has something to do."""
-        due = CLOCK.now if self._ready else self._first_timer()
-        return max(due, self.paused_until)
+        if self._ready:
+            due = CLOCK.now
+        else:
+            due = self._scheduled[0].when() if self._scheduled else inf
+        return due if due > self.paused_until else self.paused_until
 
     def turn(self) -> None:
         """Run the callbacks that are ready now."""
@@ -83,9 +87,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run `work` in this loop. The caller may run in another loop."""
         return self.create_task(work, context=Context())
-
-    def _first_timer(self) -> float:
-        return self._scheduled[0].when() if self._scheduled else float("inf")
 
     def _process_events(self, event_list: list[Any]) -> None:
         pass
@@ -137,9 +138,10 @@ class World:
         for _ in range(_MOST_TURNS):
             if until():
                 return True
-            first = min(self._loops, key=lambda loop: loop.next_at).next_at
-            CLOCK.now = max(CLOCK.now, first)
-            ready = [loop for loop in self._loops if loop.next_at <= CLOCK.now + _RESOLUTION]
-            self.random.choice(ready).turn()
+            times = [loop.next_at for loop in self._loops]
+            CLOCK.now = max(CLOCK.now, min(times))
+            latest = CLOCK.now + _RESOLUTION
+            ready = [loop for loop, at in zip(self._loops, times, strict=True) if at <= latest]
+            (ready[0] if len(ready) == 1 else self.random.choice(ready)).turn()
             CLOCK.now += self.random.uniform(*_TURN_SECONDS)
         return False
