@@ -78,6 +78,7 @@ def _settings() -> Settings:
         ping_timeout=5,
         ack_interval=0.5,
         drain_window=1,
+        auto_resume_seconds=600,
     )
 
 

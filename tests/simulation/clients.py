@@ -16,14 +16,13 @@ from websockets.uri import parse_uri
 
 from tests.e2e.tokens import token
 from tests.simulation.application import CURSOR, DOCUMENTS, UNREADABLE
+from tests.simulation.conditions import Conditions
 from tests.simulation.determinism import CLOCK
 from tests.simulation.history import Began, Entry, Got, Told
 from tests.simulation.network import End, Link
 from tests.simulation.process import Process
 from tests.simulation.world import SimulatedLoop, World
 
-_LATENCY = (1e-4, 2e-2)
-_RETRY_SECONDS = (0.05, 1.5)
 _TOKEN_SECONDS = (3600, 3600, 5)
 # A process can be paused for this long before it looks at the clock.
 _LATE_SECONDS = 6.0
@@ -117,6 +116,7 @@ class Client:
         resumes: Whether it sends cursors. If not, it is a stock client: it keeps the id of its
             operation and echoes pings.
         processes: Returns the processes that it may connect to.
+        conditions: Say how far away it is.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class Client:
         kind: str,
         resumes: bool,
         processes: Callable[[], list[Process]],
+        conditions: Conditions,
     ) -> None:
         self.name, self.room, self.kind, self.resumes = name, room, kind, resumes
         self.log: list[Entry] = []
@@ -139,6 +140,7 @@ class Client:
         """Whether a process has told it of a gap."""
         self.failures: list[str] = []
         self._world, self._loop, self._processes = world, loop, processes
+        self._conditions = conditions
         self._id = str(uuid4())
         self._cursor: str | None = None
         self._armed = False
@@ -158,15 +160,18 @@ class Client:
             self.socket.send({"id": self._id, "type": "complete"})
             self.socket.transport.close()
 
-    def begin_again(self) -> None:
-        """Complete the operation, and begin another one on the same connection."""
+    def begin_again(self, *, on_this_connection: bool) -> None:
+        """Complete the operation, and begin another one, on this connection or a new one."""
         if self.socket is None or not self._armed:
             return
         self._note("begins again")
         self.socket.send({"id": self._id, "type": "complete"})
         self._id, self._cursor, self._armed = str(uuid4()), None, False
         self.log.append(Told(CLOCK.now, ends=True))
-        self.socket.transport.close()
+        if on_this_connection and not self.resumes:
+            self._request()
+        else:
+            self.socket.transport.close()
 
     def stall(self, seconds: float) -> None:
         """Read nothing for some time."""
@@ -185,7 +190,7 @@ class Client:
                 self._look_at_the_end(self.socket)
                 self.socket.transport.close()
             self.socket = None
-            await asyncio.sleep(self._world.random.uniform(*_RETRY_SECONDS))
+            await asyncio.sleep(self._world.random.uniform(*self._conditions.away))
 
     def _look_at_the_end(self, socket: Socket) -> None:
         if socket.close_code == GOING_AWAY:
@@ -199,7 +204,7 @@ class Client:
             return
         self._notice_lost_position()
         self._process = self._world.random.choice(ready)
-        self.link = Link(self._world, _LATENCY, self.name)
+        self.link = Link(self._world, self._conditions.client_latency, self.name)
         self.socket = socket = Socket()
         self.link.connect(self._loop, socket)
         if not self._process.accept(self.link):
@@ -255,6 +260,9 @@ class Client:
             self._world.saw("a client resumed")
         if self.resumes and self._cursor is None:
             await self._fetch()
+        self._request()
+
+    def _request(self) -> None:
         payload: dict[str, Any] = {
             "query": DOCUMENTS[self.kind],
             "variables": {"name": self.room},
@@ -265,11 +273,15 @@ class Client:
 
     async def _handle(self, message: dict[str, Any]) -> None:
         match message:
-            case {"type": "next", "payload": payload}:
-                self._next(payload)
+            case {"type": "next", "id": id_, "payload": payload}:
+                # What was sent for an operation that it has completed is of no use any more.
+                if id_ == self._id:
+                    self._next(payload)
             case {"type": "ping"}:
                 self._pong(message)
-            case {"type": "error", "payload": [{"extensions": {"code": "CURSOR_EXPIRED"}}, *_]}:
+            case {"id": id_, "type": "error", "payload": [{"extensions": {"code": code}}, *_]} if (
+                id_ == self._id and code == "CURSOR_EXPIRED"
+            ):
                 # The operation is over. The application begins another one.
                 self._told(ends=True)
                 self._id = str(uuid4())

@@ -1,20 +1,24 @@
 """The faults of a simulation: a plan that follows from the seed, and that can be made shorter."""
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tests.simulation.ambush import COMMANDS, Ambush
 from tests.simulation.application import NAMES
+from tests.simulation.conditions import Conditions
+from tests.simulation.redis_link import RedisLink
 
 if TYPE_CHECKING:
     from tests.simulation.run import Simulation
 
-_FIRST_AT, _MOST = 3.0, 8
+_FIRST_AT = 3.0
 # The share of seeds in which clients come and go all the time.
 _RESTLESS = 0.3
 _COMINGS_AND_GOINGS, _UNREST_SECONDS = 30, 6.0
 _PAUSE_SECONDS = (0.01, 4.0)
+_AMBUSH_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,12 @@ class Fault:
         return f"{self.kind}({self.target}, {self.size:.2f}) at {self.at:.3f}"
 
 
-def plan(choices: random.Random) -> Sequence[Fault]:
+def plan(choices: random.Random, conditions: Conditions) -> Sequence[Fault]:
     """Return the faults of a seed. Some come at once, others after a while."""
     at, faults = _FIRST_AT, []
-    for _ in range(choices.randint(1, _MOST)):
+    for _ in range(choices.randint(1, conditions.most_faults)):
         at += choices.choice([0.0, 0.01, 0.3, 2.0, 8.0]) * choices.random()
-        kind = choices.choice(list(_KINDS))
+        kind = choices.choice(conditions.kinds)
         faults.append(Fault(at, kind, choices.randrange(6), choices.random()))
     if choices.random() < _RESTLESS:
         faults += _unrest(choices)
@@ -83,7 +87,10 @@ def silence_redis(simulation: "Simulation", fault: Fault) -> None:
 
 def disturb_the_live_path(simulation: "Simulation", fault: Fault) -> None:
     redis = simulation.redis
-    redis.drop_rate, redis.repeat_rate, redis.reorders = fault.size, 0.2, fault.target % 2 == 0
+    # Some only reorder and repeat, because what is lost shows only with a later event.
+    redis.drop_rate = fault.size if fault.size > 0.5 else 0
+    redis.repeat_rate, redis.reorders = 0.2, fault.target % 2 == 0
+    redis.has_dropped = redis.has_dropped or redis.drop_rate > 0
 
     def calm() -> None:
         redis.drop_rate = redis.repeat_rate = 0
@@ -107,11 +114,14 @@ def fail_over(simulation: "Simulation", fault: Fault) -> None:
 
 
 def kill(simulation: "Simulation", fault: Fault) -> None:
-    at = fault.target % len(simulation.processes)
+    _kill(simulation, fault.target % len(simulation.processes), 5 * fault.size)
+
+
+def _kill(simulation: "Simulation", at: int, seconds: float) -> None:
     process = simulation.processes[at]
     if not process.ended:
         process.kill()
-        simulation.loop.later(5 * fault.size, simulation.restart_process, at)
+        simulation.loop.later(seconds, simulation.restart_process, at)
 
 
 def deploy(simulation: "Simulation", fault: Fault) -> None:
@@ -144,7 +154,8 @@ def join(simulation: "Simulation", fault: Fault) -> None:
 
 
 def begin_again(simulation: "Simulation", fault: Fault) -> None:
-    simulation.clients[fault.target % len(simulation.clients)].begin_again()
+    client = simulation.clients[fault.target % len(simulation.clients)]
+    client.begin_again(on_this_connection=fault.size < 0.5)
 
 
 def stall_client(simulation: "Simulation", fault: Fault) -> None:
@@ -153,6 +164,39 @@ def stall_client(simulation: "Simulation", fault: Fault) -> None:
 
 def revoke(simulation: "Simulation", fault: Fault) -> None:
     simulation.revoke(simulation.clients[fault.target % len(simulation.clients)])
+
+
+def _ambush(simulation: "Simulation", fault: Fault, strike: Callable[[RedisLink], None]) -> None:
+    redis = simulation.redis
+    command = COMMANDS[int(fault.size * 1000) % len(COMMANDS)]
+    until = redis.loop.time() + _AMBUSH_SECONDS
+    redis.ambushes.add(Ambush(command, strike, left=1 + fault.target, until=until))
+
+
+def ambush_with_event(simulation: "Simulation", fault: Fault) -> None:
+    name = NAMES[fault.target % len(NAMES)]
+    _ambush(simulation, fault, lambda _link: simulation.publish_at_once(name))
+
+
+def ambush_with_cuts(simulation: "Simulation", fault: Fault) -> None:
+    def strike(link: RedisLink) -> None:
+        for client in simulation.clients_of(link):
+            client.cut()
+
+    _ambush(simulation, fault, strike)
+
+
+def ambush_with_kill(simulation: "Simulation", fault: Fault) -> None:
+    def strike(link: RedisLink) -> None:
+        for at, process in enumerate(simulation.processes):
+            if process.redis is link:
+                _kill(simulation, at, 2 * fault.size)
+
+    _ambush(simulation, replace(fault, target=0), strike)
+
+
+def ambush_with_lost_replies(simulation: "Simulation", fault: Fault) -> None:
+    _ambush(simulation, replace(fault, target=fault.target % 3), RedisLink.cut)
 
 
 def jump_clock(simulation: "Simulation", fault: Fault) -> None:
@@ -181,5 +225,10 @@ _KINDS = {
         stall_client,
         revoke,
         jump_clock,
+        ambush_with_event,
+        ambush_with_cuts,
+        ambush_with_kill,
+        ambush_with_lost_replies,
     )
 }
+KINDS = tuple(_KINDS)

@@ -13,9 +13,9 @@ from gqlnotify.brokers.redis import broker
 from gqlnotify.drain import Drain
 from gqlnotify.server.http import HttpProtocol
 from gqlnotify.server.websocket import MARGIN_SECONDS, WebSocketProtocol
-from gqlnotify.settings import Settings
 from gqlnotify.topics.revocation import REVOCATIONS
-from tests.simulation.application import UNREADABLE, Message, create_app, room
+from tests.simulation.application import UNREADABLE, Message, create_app, room, settings
+from tests.simulation.conditions import Conditions
 from tests.simulation.determinism import CLOCK
 from tests.simulation.network import Link
 from tests.simulation.redis_link import ModelServers, RedisLink
@@ -29,6 +29,7 @@ _AT_REST = {
         "Process._run",
         "RedisBroker._keep",
         "Survey._listen",
+        "Resumptions._run",
         "Probe._run",
         *(f"Line._{part}" for part in ("run", "read", "write", "watch", "turn_away")),
         "LivePath._settle",
@@ -51,10 +52,10 @@ vars(broker)["connect"] = _connect
 class Process:
     """One process, from its start until it is killed or has stopped."""
 
-    def __init__(self, world: World, redis: RedisServer, name: str, settings: Settings) -> None:
-        self.world, self.name, self.settings = world, name, settings
+    def __init__(self, world: World, name: str, redis: RedisServer, conditions: Conditions) -> None:
+        self.world, self.name, self.settings = world, name, settings(**conditions.settings)
         self.loop: Any = world.loop(name)
-        self.redis = RedisLink(redis, self.loop)
+        self.redis = RedisLink(redis, self.loop, conditions.redis_latency)
         vars(self.loop)["redis"] = self.redis
         self.serving = self.ended = False
         self._ended_at = inf

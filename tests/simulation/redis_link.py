@@ -20,7 +20,6 @@ from tests.simulation.redis_memory import Reply
 from tests.simulation.redis_server import Command, RedisServer
 from tests.simulation.world import SimulatedLoop
 
-_LATENCY = (1e-4, 3e-3)
 # How long a process takes at most to notice a loss, and to save positions again.
 _SAVED_AGAIN_SECONDS = 6.0
 
@@ -28,15 +27,17 @@ _SAVED_AGAIN_SECONDS = 6.0
 class RedisLink:
     """How one process reaches the server."""
 
-    def __init__(self, server: RedisServer, loop: SimulatedLoop) -> None:
-        self.server, self.loop = server, loop
+    def __init__(
+        self, server: RedisServer, loop: SimulatedLoop, latency: tuple[float, float]
+    ) -> None:
+        self.server, self.loop, self._latency = server, loop, latency
         self.silent = False
         """Whether nothing arrives in either direction, and neither end notices."""
         self.saved_again_at = self._hindered_until = -inf
         server.links.append(self)
 
     def delay(self) -> float:
-        return self.server.world.random.uniform(*_LATENCY)
+        return self.server.world.random.uniform(*self._latency)
 
     def silence(self, seconds: float) -> None:
         """Lose all packets for some time. The connections of now stay dead after it."""
@@ -74,14 +75,14 @@ class RedisLink:
 
     async def request(self, *command: Any) -> Reply:
         """Send a command and wait for its reply."""
-        encoded = tuple(_encoded(each) for each in command)
+        sent = tuple(map(encoded, command))
         if not self.server.up:
             await asyncio.sleep(self.delay())
             raise RedisConnectionError("Connection refused")
         reply: asyncio.Future[Reply] = self.loop.create_future()
         self.server.calls[reply] = self
         if not self.silent:
-            self.server.loop.later(self.delay(), self._arrived, encoded, reply)
+            self.server.loop.later(self.delay(), self._arrived, sent, reply)
         try:
             return await reply
         finally:
@@ -101,6 +102,8 @@ class RedisLink:
             self._answer(_fail, reply, error)
         else:
             self._answer(_succeed, reply, answer)
+            if command[0] == b"EVALSHA":
+                self.server.ambushes.executed(command[1].decode(), self)
 
     def _answer(self, how: Callable[..., None], *arguments: Any) -> None:
         if not self.silent:
@@ -184,6 +187,7 @@ class Line:
         for channel in map(str.encode, names):
             (self.channels.add if name == "SUBSCRIBE" else self.channels.discard)(channel)
             self._push([name.lower().encode(), channel, 1])
+            self._server.ambushes.executed(name, self.link)
 
     def _push(self, reply: Any, *, in_order: bool = True) -> None:
         if self._is_silent:
@@ -288,5 +292,5 @@ def _fail(reply: "asyncio.Future[Reply]", error: Exception) -> None:
         reply.set_exception(error)
 
 
-def _encoded(value: Any) -> bytes:
+def encoded(value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()

@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError
 from redis.exceptions import ResponseError as RedisResponseError
 
 from gqlnotify.brokers.redis import scripts
+from tests.simulation.ambush import Ambushes
 from tests.simulation.determinism import EPOCH
 from tests.simulation.history import CHANNEL_PREFIX, Truth
 from tests.simulation.redis_memory import (
@@ -49,9 +50,12 @@ class RedisServer:
         """When it last lost data."""
         self.drop_rate = self.repeat_rate = 0.0
         self.reorders = False
+        self.has_dropped = False
+        """Whether messages of the live path were lost without a sign."""
         self.lines: list[Line] = []
         self.links: list[RedisLink] = []
         self.calls: dict[asyncio.Future[Reply], RedisLink] = {}
+        self.ambushes = Ambushes(world, self.loop)
         self._interpreter = Interpreter()
         self._memory = Memory()
         self._log: list[Logged] = []

@@ -9,24 +9,27 @@ from itertools import count
 from math import inf
 from typing import Self
 
-from gqlnotify.topics import live_topic
+from gqlnotify.brokers.redis import scripts
+from gqlnotify.settings import Bounds
 from tests.simulation import determinism
-from tests.simulation.application import DOCUMENTS, NAMES, UNREADABLE, settings
+from tests.simulation.application import DOCUMENTS, NAMES, UNREADABLE, room
 from tests.simulation.clients import Client
+from tests.simulation.conditions import LONG_HISTORY, Conditions
 from tests.simulation.determinism import CLOCK
-from tests.simulation.faults import Fault, plan
+from tests.simulation.faults import KINDS, Fault, plan
 from tests.simulation.history import Began, Checker, Got, Told, Truth, Violation
+from tests.simulation.network import Link
 from tests.simulation.process import Process
+from tests.simulation.quiet import caught_up, quiet_rounds
+from tests.simulation.redis_link import RedisLink, encoded
 from tests.simulation.redis_server import RedisServer
 from tests.simulation.world import World
 
-_CATCH_UP_SECONDS = 90.0
 _CLEAN_UP_SECONDS = 40.0
-_LONG_HISTORY = 1000
 # How late a reply of Redis may be.
 _LATE_SECONDS = 1.0
-_PUBLISH_SECONDS = (0.02, 0.6)
 _RETRY_SECONDS = 0.3
+_KEYS = scripts.Names("gqlnotify", clustered=False)
 _PATIENCE_SECONDS = 4.0
 _CALM_SECONDS = 3.0
 
@@ -90,16 +93,12 @@ class Simulation:
         determinism.seed(case.seed)
         self.case = case
         self.world = world = World(case.seed)
-        self.faults = plan(world.random)
+        self.conditions = Conditions.choose(world.random, KINDS)
+        self.conditions.impose()
+        self.faults = plan(world.random, self.conditions)
         self.truth = Truth()
         self.revoked: dict[str, float] = {}
-        _use_small_pages(world)
         self.redis = RedisServer(world, self.truth)
-        self.settings = settings(
-            history_length=world.random.choice([_LONG_HISTORY, _LONG_HISTORY, 40]),
-            topic_linger=world.random.choice([0, 1, 10]),
-            auto_resume_seconds=600,
-        )
         self.processes = [
             self._start_process(name) for name in "ABC"[: world.random.choice([1, 2, 2, 3])]
         ]
@@ -125,7 +124,7 @@ class Simulation:
     # What the world consists of.
 
     def _start_process(self, name: str) -> Process:
-        return Process(self.world, self.redis, name, self.settings)
+        return Process(self.world, name, self.redis, self.conditions)
 
     def restart_process(self, at: int) -> None:
         """Start a new process in the place of one that has ended."""
@@ -144,11 +143,12 @@ class Simulation:
             kind=choose(list(DOCUMENTS)),
             resumes=choose([False, False, True]),
             processes=lambda: self.processes,
+            conditions=self.conditions,
         )
 
     async def _publish(self) -> None:
         while self._publishing:
-            await asyncio.sleep(self.world.random.uniform(*_PUBLISH_SECONDS))
+            await asyncio.sleep(self.world.random.uniform(*self.conditions.publish_every))
             self.publish_one(self.world.random.choice(NAMES))
 
     def add_client(self) -> None:
@@ -160,9 +160,23 @@ class Simulation:
         number = next(self._numbers)
         self._try(lambda process, done: process.publish(name, number, done))
 
+    def publish_at_once(self, name: str) -> None:
+        """Publish a message as a program does that is close to Redis."""
+        number, topic = next(self._numbers), room(name).name
+        payload = b'{"number":%d}' % number
+        bounds = Bounds(length=self.conditions.settings["history_length"])
+        call = scripts.publish(_KEYS.script_keys(topic), payload, str(number), bounds, "PUBLISH")
+        self.redis.execute(tuple(map(encoded, call.eval)))
+
     def publish_unreadable(self, name: str) -> None:
         """Publish what this version can't read."""
         self._try(lambda process, done: process.publish_unreadable(name, done))
+
+    def clients_of(self, redis: RedisLink) -> Iterator[Link]:
+        """Yield the connections of clients to the process with this link to Redis."""
+        for process in self.processes:
+            if process.redis is redis:
+                yield from process.links
 
     def revoke(self, client: Client) -> None:
         """Revoke the token that the client uses now."""
@@ -203,6 +217,8 @@ class Simulation:
         self._heal()
         await asyncio.sleep(_CALM_SECONDS)
         self._publishing = False
+        if not self.redis.has_dropped:
+            await quiet_rounds(self)
         await self._catch_up()
         self._violated = list(self._broken_by_clients())
         await self._clean_up()
@@ -222,10 +238,8 @@ class Simulation:
         # Nothing follows these that could show a client what it has missed.
         for name in NAMES:
             self.publish_one(name)
-        deadline = CLOCK.now + _CATCH_UP_SECONDS
         await asyncio.sleep(_CALM_SECONDS)
-        while CLOCK.now < deadline and not all(map(self._is_well, self.clients)):  # noqa: ASYNC110
-            await asyncio.sleep(1)
+        await caught_up(self)
 
     async def _clean_up(self) -> None:
         for client in self.clients:
@@ -236,6 +250,7 @@ class Simulation:
 
     def _heal(self) -> None:
         self.world.note("director", "ends all faults")
+        self.redis.ambushes.clear()
         self.redis.drop_rate = self.redis.repeat_rate = 0
         self.redis.reorders = False
         for at, process in enumerate(self.processes):
@@ -244,8 +259,11 @@ class Simulation:
             if process.ended:
                 self.restart_process(at)
 
-    def _is_well(self, client: Client) -> bool:
-        return self._has_caught_up(client) and not self._is_revoked(client)
+    def is_well(self) -> bool:
+        """Return whether every client has got the last event, and has a token in force."""
+        return all(
+            self._has_caught_up(each) and not self._is_revoked(each) for each in self.clients
+        )
 
     def _is_revoked(self, client: Client) -> bool:
         # A process that starts after a flush can't know.
@@ -265,11 +283,15 @@ class Simulation:
                 return cursor == newest.cursor
             case [Told(at=at)], [newest]:
                 return at > newest.at
-        return False
+        return not events
 
     @property
     def _may_have_gaps(self) -> bool:
-        return self.settings.history_length < _LONG_HISTORY or self.redis.lost_at > -inf
+        return self._history_is_short or self.redis.lost_at > -inf
+
+    @property
+    def _history_is_short(self) -> bool:
+        return bool(self.conditions.settings["history_length"] < LONG_HISTORY)
 
     # What it broke.
 
@@ -299,17 +321,10 @@ class Simulation:
             yield Violation("no unhandled error", what)
 
     def _published_twice(self) -> Iterator[str]:
-        if self.settings.history_length < _LONG_HISTORY:
+        if self._history_is_short:
             # An id is known for as long as its event is in the history.
             return
         for events in self.truth.topics.values():
             kept = [event.payload for event in events if not (event.lost or event.forgotten)]
             kept = [payload for payload in kept if payload != UNREADABLE]
             yield from (payload.decode() for payload, n in Counter(kept).items() if n > 1)
-
-
-def _use_small_pages(world: World) -> None:
-    """Have some seeds meet the ends of pages and of the replay buffer often."""
-    changed = vars(live_topic)
-    changed["PAGE_SIZE"] = world.random.choice([128, 3])
-    changed["BUFFER_SIZE"] = world.random.choice([256, 8])

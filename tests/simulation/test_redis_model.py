@@ -11,7 +11,6 @@ from gqlnotify.brokers import Broker
 from gqlnotify.brokers.redis import RedisBroker, broker
 from tests.brokers.contract import BrokerContract
 from tests.brokers.positions_contract import PositionsContract
-from tests.simulation import redis_link
 from tests.simulation.history import Truth
 from tests.simulation.redis_link import ModelServers, RedisLink
 from tests.simulation.redis_server import RedisServer
@@ -46,8 +45,7 @@ class TestModelOfRedis(BrokerContract, PositionsContract):
     async def _server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real_time: Any = RealTime()
         server = RedisServer(real_time, Truth())
-        link = RedisLink(server, real_time)
-        monkeypatch.setattr(redis_link, "_LATENCY", (0, 0))
+        link = RedisLink(server, real_time, latency=(0, 0))
         monkeypatch.setattr(broker, "connect", lambda *_address: ModelServers(link))
 
     async def make(self, *, length: int, seconds: float) -> Broker:

@@ -65,10 +65,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     @property
     def next_at(self) -> float:
         """When this loop has something to do."""
-        if self._ready:
-            due = CLOCK.now
-        else:
-            due = self._scheduled[0].when() if self._scheduled else inf
+        due = CLOCK.now if self._ready else self._scheduled[0].when() if self._scheduled else inf
         return due if due > self.paused_until else self.paused_until
 
     def turn(self) -> None:
