@@ -22,7 +22,8 @@ class Message:
 
 
 ROOMS = Topic("rooms.<name>", Message)
-NAMES = ("red", "blue")
+NAMES = ("red", "blue", "late")
+"""The rooms. Few events go to the last one, so it often does not exist."""
 UNREADABLE = b'{"number":"none"}'
 
 

@@ -24,6 +24,8 @@ from tests.simulation.process import Process
 from tests.simulation.world import SimulatedLoop, World
 
 _TOKEN_SECONDS = (3600, 3600, 5)
+# About as long as a few turns of an event loop take.
+_OVERLAP = (0, 2e-3)
 # A process can be paused for this long before it looks at the clock.
 _LATE_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
@@ -160,18 +162,34 @@ class Client:
             self.socket.send({"id": self._id, "type": "complete"})
             self.socket.transport.close()
 
-    def begin_again(self, *, on_this_connection: bool) -> None:
-        """Complete the operation, and begin another one, on this connection or a new one."""
+    def begin_again(self) -> None:
+        """Complete the operation, and begin another one.
+
+        A client that sends cursors does so on a new connection. A stock client begins the new one
+        just before it completes the old one.
+        """
         if self.socket is None or not self._armed:
             return
         self._note("begins again")
-        self.socket.send({"id": self._id, "type": "complete"})
+        socket, complete = self.socket, {"id": self._id, "type": "complete"}
         self._id, self._cursor, self._armed = str(uuid4()), None, False
         self.log.append(Told(CLOCK.now, ends=True))
-        if on_this_connection and not self.resumes:
-            self._request()
+        if self.resumes:
+            socket.send(complete)
+            socket.transport.close()
         else:
-            self.socket.transport.close()
+            self._request()
+            self._loop.later(self._world.random.uniform(*_OVERLAP), socket.send, complete)
+
+    def cut(self) -> None:
+        """Reset the connection."""
+        if self.link is not None:
+            self.link.cut()
+
+    def silence(self) -> None:
+        """Leave the connection half-open."""
+        if self.link is not None:
+            self.link.silent = True
 
     def stall(self, seconds: float) -> None:
         """Read nothing for some time."""

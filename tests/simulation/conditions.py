@@ -27,6 +27,7 @@ class Conditions:
         client_latency: How long data between a client and a process takes.
         publish_every: How long it takes until the next event of the usual ones.
         away: How long a client takes to reconnect.
+        has_outbox: Whether some events go through an outbox.
         kinds: The kinds of faults that happen. The fewer there are, the more often each meets
             itself.
         most_faults: How many faults happen at most.
@@ -38,6 +39,7 @@ class Conditions:
     client_latency: Range
     publish_every: Range
     away: Range
+    has_outbox: bool
     kinds: tuple[str, ...]
     most_faults: int
     settings: dict[str, Any]
@@ -52,6 +54,7 @@ class Conditions:
             client_latency=one_of([(1e-4, 2e-2), (1e-4, 2e-2), (1e-3, 0.5)]),
             publish_every=one_of([(0.02, 0.6), (0.02, 0.6), (0.5, 5.0)]),
             away=one_of([(0.05, 1.5), (0.01, 0.1), (0.05, 12.0)]),
+            has_outbox=one_of([True, False, False, False]),
             kinds=tuple(choices.sample(kinds, choices.randint(3, len(kinds)))),
             most_faults=one_of([8, 8, 16]),
             settings={

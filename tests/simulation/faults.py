@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tests.simulation.ambush import COMMANDS, Ambush
+from tests.simulation.ambush import AIMS, Ambush
 from tests.simulation.application import NAMES
 from tests.simulation.conditions import Conditions
 from tests.simulation.redis_link import RedisLink
@@ -66,15 +66,11 @@ def _unrest(choices: random.Random) -> Iterator[Fault]:
 
 
 def cut_client(simulation: "Simulation", fault: Fault) -> None:
-    link = simulation.clients[fault.target % len(simulation.clients)].link
-    if link is not None:
-        link.cut()
+    simulation.clients[fault.target % len(simulation.clients)].cut()
 
 
 def silence_client(simulation: "Simulation", fault: Fault) -> None:
-    link = simulation.clients[fault.target % len(simulation.clients)].link
-    if link is not None:
-        link.silent = True
+    simulation.clients[fault.target % len(simulation.clients)].silence()
 
 
 def cut_redis(simulation: "Simulation", fault: Fault) -> None:
@@ -114,24 +110,11 @@ def fail_over(simulation: "Simulation", fault: Fault) -> None:
 
 
 def kill(simulation: "Simulation", fault: Fault) -> None:
-    _kill(simulation, fault.target % len(simulation.processes), 5 * fault.size)
-
-
-def _kill(simulation: "Simulation", at: int, seconds: float) -> None:
-    process = simulation.processes[at]
-    if not process.ended:
-        process.kill()
-        simulation.loop.later(seconds, simulation.restart_process, at)
+    simulation.kill(fault.target % len(simulation.processes), seconds=5 * fault.size)
 
 
 def deploy(simulation: "Simulation", fault: Fault) -> None:
-    at = fault.target % len(simulation.processes)
-    process = simulation.processes[at]
-    if process.serving:
-        if any(not each.ended for each in simulation.stopping):
-            simulation.world.saw("two processes drained at once")
-        process.stop()
-        simulation.restart_process(at)
+    simulation.deploy(fault.target % len(simulation.processes))
 
 
 def pause(simulation: "Simulation", fault: Fault) -> None:
@@ -154,8 +137,7 @@ def join(simulation: "Simulation", fault: Fault) -> None:
 
 
 def begin_again(simulation: "Simulation", fault: Fault) -> None:
-    client = simulation.clients[fault.target % len(simulation.clients)]
-    client.begin_again(on_this_connection=fault.size < 0.5)
+    simulation.clients[fault.target % len(simulation.clients)].begin_again()
 
 
 def stall_client(simulation: "Simulation", fault: Fault) -> None:
@@ -166,20 +148,22 @@ def revoke(simulation: "Simulation", fault: Fault) -> None:
     simulation.revoke(simulation.clients[fault.target % len(simulation.clients)])
 
 
-def _ambush(simulation: "Simulation", fault: Fault, strike: Callable[[RedisLink], None]) -> None:
+def _ambush(
+    simulation: "Simulation", fault: Fault, strike: Callable[[RedisLink, str], None]
+) -> None:
     redis = simulation.redis
-    command = COMMANDS[int(fault.size * 1000) % len(COMMANDS)]
+    aim = AIMS[int(fault.size * 1000) % len(AIMS)]
     until = redis.loop.time() + _AMBUSH_SECONDS
-    redis.ambushes.add(Ambush(command, strike, left=1 + fault.target, until=until))
+    redis.ambushes.add(Ambush(aim, strike, left=1 + fault.target, until=until))
 
 
 def ambush_with_event(simulation: "Simulation", fault: Fault) -> None:
-    name = NAMES[fault.target % len(NAMES)]
-    _ambush(simulation, fault, lambda _link: simulation.publish_at_once(name))
+    usual = NAMES[fault.target % len(NAMES)]
+    _ambush(simulation, fault, lambda _link, name: simulation.publish_at_once(name or usual))
 
 
 def ambush_with_cuts(simulation: "Simulation", fault: Fault) -> None:
-    def strike(link: RedisLink) -> None:
+    def strike(link: RedisLink, _name: str) -> None:
         for client in simulation.clients_of(link):
             client.cut()
 
@@ -187,16 +171,16 @@ def ambush_with_cuts(simulation: "Simulation", fault: Fault) -> None:
 
 
 def ambush_with_kill(simulation: "Simulation", fault: Fault) -> None:
-    def strike(link: RedisLink) -> None:
+    def strike(link: RedisLink, _name: str) -> None:
         for at, process in enumerate(simulation.processes):
             if process.redis is link:
-                _kill(simulation, at, 2 * fault.size)
+                simulation.kill(at, seconds=2 * fault.size)
 
     _ambush(simulation, replace(fault, target=0), strike)
 
 
 def ambush_with_lost_replies(simulation: "Simulation", fault: Fault) -> None:
-    _ambush(simulation, replace(fault, target=fault.target % 3), RedisLink.cut)
+    _ambush(simulation, replace(fault, target=fault.target % 3), lambda link, _name: link.cut())
 
 
 def jump_clock(simulation: "Simulation", fault: Fault) -> None:

@@ -13,6 +13,15 @@ CHANNEL_PREFIX = "gqlnotify:{rooms."
 """What the names of the streams and channels begin with that are looked at."""
 
 
+def room_of(channel: str) -> str:
+    """Return the room of a channel, or "" if it has another topic."""
+    return (
+        channel.removeprefix(CHANNEL_PREFIX).removesuffix("}")
+        if (channel.startswith(CHANNEL_PREFIX))
+        else ""
+    )
+
+
 @dataclass
 class Appended:
     """An event in the history of a topic.

@@ -26,8 +26,14 @@ class Link:
     def __init__(self, world: World, latency: tuple[float, float], name: str) -> None:
         self.world, self.latency, self.name = world, latency, name
         self.in_flight, self.high_water = world.random.choice(_BUFFERS)
+        # The delay of half of all connections hardly changes, so that short intervals stay short.
+        if world.random.random() < 0.5:
+            least = world.random.uniform(*latency)
+            self.latency = (least, least + _LEAST_GAP)
         self.silent = False
         """Whether it is half-open: nothing arrives, and neither end notices."""
+        self.loses = False
+        """Whether what is on its way is lost."""
         self.ends: list[End] = []
 
     def connect(self, loop: SimulatedLoop, receiver: Receiver) -> "End":
@@ -40,7 +46,8 @@ class Link:
         return self.world.random.uniform(*self.latency)
 
     def cut(self) -> None:
-        """Reset the connection. Both sides notice."""
+        """Reset the connection. Both sides notice. What is on its way may arrive before that."""
+        self.loses = self.world.random.random() < 0.5
         for end in self.ends:
             end.later(end.lost, ConnectionResetError("cut"))
 
@@ -128,7 +135,7 @@ class End:
 
     def _arrived(self, data: bytes | None) -> None:
         # None is the end of the stream.
-        if not self.link.silent and not self._gone:
+        if not (self.link.silent or self.link.loses or self._gone):
             self._unread.append(data)
             self._read()
 

@@ -1,7 +1,9 @@
 """A server process: uvicorn's part, our WebSocket class and the application."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from math import inf
 from typing import Any
 
@@ -16,6 +18,7 @@ from gqlnotify.server.websocket import MARGIN_SECONDS, WebSocketProtocol
 from gqlnotify.topics.revocation import REVOCATIONS
 from tests.simulation.application import UNREADABLE, Message, create_app, room, settings
 from tests.simulation.conditions import Conditions
+from tests.simulation.database import Database, Writer
 from tests.simulation.determinism import CLOCK
 from tests.simulation.network import Link
 from tests.simulation.redis_link import ModelServers, RedisLink
@@ -33,6 +36,9 @@ _AT_REST = {
         "Probe._run",
         *(f"Line._{part}" for part in ("run", "read", "write", "watch", "turn_away")),
         "LivePath._settle",
+        "Outbox._run",
+        "Outbox._measure_regularly",
+        "to_thread",
     )
 }
 
@@ -52,11 +58,21 @@ vars(broker)["connect"] = _connect
 class Process:
     """One process, from its start until it is killed or has stopped."""
 
-    def __init__(self, world: World, name: str, redis: RedisServer, conditions: Conditions) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        redis: RedisServer,
+        conditions: Conditions,
+        database: Database | None,
+    ) -> None:
         self.world, self.name, self.settings = world, name, settings(**conditions.settings)
         self.loop: Any = world.loop(name)
         self.redis = RedisLink(redis, self.loop, conditions.redis_latency)
         vars(self.loop)["redis"] = self.redis
+        self._connections: list[sqlite3.Connection] = []
+        vars(self.loop)["connections"] = self._connections
+        self._database = database
         self.serving = self.ended = False
         self._ended_at = inf
         self.links: list[Link] = []
@@ -72,7 +88,11 @@ class Process:
         self._config.load()
         self._stop = asyncio.Event()
         try:
-            async with app.router.lifespan_context(app):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(app.router.lifespan_context(app))
+                if self._database is not None:
+                    self._writer = Writer(self.topics, self._database)
+                    await stack.enter_async_context(self._writer.outbox)
                 self.serving = True
                 self.world.note(self.name, "serves")
                 await self._stop.wait()
@@ -126,6 +146,8 @@ class Process:
         self.serving, self.ended = False, True
         self._ended_at = self.loop.time()
         self.world.stop(self.loop)
+        for connection in self._connections:
+            connection.close()
         self.redis.cut()
         for link in self.links:
             link.cut()
@@ -135,6 +157,10 @@ class Process:
         message = Message(number=number)
         publishing = self.topics.publish(room(name), message, event_id=str(number))
         self._start(publishing, done)
+
+    def write(self, name: str, number: int, commits: bool, done: Callable[[bool], None]) -> None:
+        """Publish through the outbox, or roll the transaction back."""
+        self._start(self._writer.write(name, number, commits=commits), done)
 
     def publish_unreadable(self, name: str, done: Callable[[bool], None]) -> None:
         """Publish what this version can't read."""

@@ -1,4 +1,4 @@
-"""Rounds without faults, in which a few things happen at once, and then nothing more.
+"""Rounds in which a few things happen at once, and then nothing more.
 
 A later event repairs what a process has missed. So what is missed for good shows only if the event
 that was missed is the last one for a while.
@@ -9,30 +9,32 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.simulation.ambush import COMMANDS, Ambush
+from tests.simulation.ambush import AIMS, Aim, Ambush
 from tests.simulation.application import NAMES
 from tests.simulation.clients import Client
 from tests.simulation.determinism import CLOCK
 
 if TYPE_CHECKING:
+    from tests.simulation.redis_link import RedisLink
     from tests.simulation.run import Simulation
 
-_MOST_ROUNDS = 5
-_STIR_SECONDS = 0.3
+_MOST_ROUNDS = 8
+_ROUND_SECONDS = 0.4
 # How long an ambush waits before its event is published without it.
 _AMBUSH_SECONDS = 2.0
 _CATCH_UP_SECONDS = 90.0
 _LOOK_SECONDS = 0.25
 
 
-async def quiet_rounds(simulation: "Simulation") -> None:
-    """Run some rounds, until one shows that somebody does not catch up."""
+async def quiet_rounds(simulation: "Simulation") -> bool:
+    """Run some rounds. Return False as soon as somebody does not catch up in one of them."""
     for _ in range(simulation.world.random.randint(1, _MOST_ROUNDS)):
-        simulation.world.note("director", "begins a quiet round")
         _Round(simulation).begin()
-        await asyncio.sleep(_STIR_SECONDS)
+        await asyncio.sleep(_ROUND_SECONDS)
+        simulation.redis.ambushes.clear()
         if not await caught_up(simulation):
-            return
+            return False
+    return True
 
 
 async def caught_up(simulation: "Simulation") -> bool:
@@ -49,42 +51,90 @@ class _Round:
     def __init__(self, simulation: "Simulation") -> None:
         self._simulation = simulation
         self._random: random.Random = simulation.world.random
+        self._client: Client = self._random.choice(simulation.clients)
 
     def begin(self) -> None:
         """Have everything happen soon."""
-        for client in self._simulation.clients:
-            self._soon(self._stir, client)
-        for name in NAMES:
-            if self._random.random() < 0.5:
-                self._soon(self._simulation.publish_one, name)
-            else:
-                self._lie_in_wait(name)
+        move = self._random.choice(
+            [self._stir, self._stir, self._forget, self._flap, self._stall, self._cut_off, self._go]
+        )
+        self._simulation.world.note("director", f"quiet round: {move.__name__.strip('_')}")
+        move()
 
-    def _soon(self, what: Callable[..., object], *arguments: object) -> None:
-        seconds = self._random.uniform(0, _STIR_SECONDS)
+    def _at(self, share: float, what: Callable[..., object], *arguments: object) -> None:
+        """Do this after about this share of the round."""
+        seconds = _ROUND_SECONDS * share * self._random.uniform(0.5, 1)
         self._simulation.loop.later(seconds, what, *arguments)
 
-    def _stir(self, client: Client) -> None:
-        match self._random.randrange(4):
-            case 0:
-                client.begin_again(on_this_connection=True)
-            case 1:
-                client.begin_again(on_this_connection=False)
-            case 2 if client.link is not None:
-                client.link.cut()
+    def _stir(self) -> None:
+        for client in self._simulation.clients:
+            if self._random.random() < 0.5:
+                again = self._random.random() < 0.7
+                self._at(0.5, client.begin_again if again else client.cut)
+        for name in NAMES:
+            self._last_event(name)
 
-    def _lie_in_wait(self, name: str) -> None:
+    def _forget(self) -> None:
+        """Have Redis forget what a client has missed."""
+        client, simulation = self._client, self._simulation
+        self._at(0.1, client.cut)
+        self._at(0.3, simulation.publish_one, client.room)
+        self._at(0.6, simulation.redis.flush)
+        for name in NAMES:
+            # A topic notices a flush with its next event.
+            self._at(0.9, self._last_event, name)
+        if self._random.random() < 0.5:
+            # What tells the client so is lost.
+            self._ambush(Aim.CLAIM, lambda _link, _topic: client.cut())
+
+    def _flap(self) -> None:
+        """Cut a connection again and again."""
+        for at in range(1, 9):
+            share = at / 9
+            self._at(share, self._client.cut if at % 2 else self._client.silence)
+            self._at(share, self._simulation.publish_at_once, self._client.room)
+        self._at(1, self._last_event, self._client.room)
+
+    def _stall(self) -> None:
+        """Send a client more than it reads."""
+        self._at(0.1, self._client.stall, self._random.uniform(0.5, 3))
+        for at in range(40):
+            self._at(at / 40, self._simulation.publish_at_once, self._client.room)
+
+    def _cut_off(self) -> None:
+        """Have a process miss some events."""
+        process = self._random.choice(self._simulation.processes)
+        self._at(0.2, self._random.choice([process.redis.cut, lambda: process.redis.silence(0.3)]))
+        for at in range(self._random.randint(1, 7)):
+            self._at((at + 1) / 8, self._simulation.publish_one, self._client.room)
+
+    def _go(self) -> None:
+        """Deploy or kill a process, and cut a connection meanwhile."""
+        simulation = self._simulation
+        at = self._random.randrange(len(simulation.processes))
+        self._at(0.2, self._random.choice([simulation.deploy, simulation.kill]), at)
+        self._at(0.4, simulation.publish_one, self._client.room)
+        self._at(1, self._client.cut)
+        self._last_event(self._client.room)
+
+    def _last_event(self, name: str) -> None:
+        if self._random.random() < 0.3:
+            self._at(1, self._simulation.publish_one, name)
+            return
         simulation = self._simulation
 
-        def publish(_link: object) -> None:
-            simulation.publish_at_once(name)
+        def publish(_link: object, topic: str) -> None:
+            simulation.publish_at_once(topic or name)
 
         def give_up() -> None:
             if ambush.left:
                 ambush.left = 0
                 simulation.publish_one(name)
 
-        command = self._random.choice(COMMANDS)
-        ambush = Ambush(command, publish, left=1, until=CLOCK.now + _AMBUSH_SECONDS)
-        simulation.redis.ambushes.add(ambush)
+        ambush = self._ambush(self._random.choice(AIMS), publish)
         simulation.loop.later(_AMBUSH_SECONDS, give_up)
+
+    def _ambush(self, aim: Aim, strike: "Callable[[RedisLink, str], None]") -> Ambush:
+        ambush = Ambush(aim, strike, left=1, until=CLOCK.now + _AMBUSH_SECONDS)
+        self._simulation.redis.ambushes.add(ambush)
+        return ambush

@@ -103,7 +103,7 @@ class RedisLink:
         else:
             self._answer(_succeed, reply, answer)
             if command[0] == b"EVALSHA":
-                self.server.ambushes.executed(command[1].decode(), self)
+                self.server.ambushes.executed(command[1], command[3], self)
 
     def _answer(self, how: Callable[..., None], *arguments: Any) -> None:
         if not self.silent:
@@ -187,7 +187,7 @@ class Line:
         for channel in map(str.encode, names):
             (self.channels.add if name == "SUBSCRIBE" else self.channels.discard)(channel)
             self._push([name.lower().encode(), channel, 1])
-            self._server.ambushes.executed(name, self.link)
+            self._server.ambushes.executed(name.encode(), channel, self.link)
 
     def _push(self, reply: Any, *, in_order: bool = True) -> None:
         if self._is_silent:

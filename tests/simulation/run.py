@@ -15,6 +15,7 @@ from tests.simulation import determinism
 from tests.simulation.application import DOCUMENTS, NAMES, UNREADABLE, room
 from tests.simulation.clients import Client
 from tests.simulation.conditions import LONG_HISTORY, Conditions
+from tests.simulation.database import Database, broken
 from tests.simulation.determinism import CLOCK
 from tests.simulation.faults import KINDS, Fault, plan
 from tests.simulation.history import Began, Checker, Got, Told, Truth, Violation
@@ -31,7 +32,7 @@ _LATE_SECONDS = 1.0
 _RETRY_SECONDS = 0.3
 _KEYS = scripts.Names("gqlnotify", clustered=False)
 _PATIENCE_SECONDS = 4.0
-_CALM_SECONDS = 3.0
+_CALM_SECONDS = 1.0
 
 RARE = (
     "a client resumed",
@@ -99,6 +100,8 @@ class Simulation:
         self.truth = Truth()
         self.revoked: dict[str, float] = {}
         self.redis = RedisServer(world, self.truth)
+        self.database = Database() if self.conditions.has_outbox else None
+        self._written: set[int] = set()
         self.processes = [
             self._start_process(name) for name in "ABC"[: world.random.choice([1, 2, 2, 3])]
         ]
@@ -117,6 +120,8 @@ class Simulation:
         world = self.world
         if not world.run(lambda: self._is_over):
             self._violated.append(Violation("progress", "it never ends"))
+        if self.database is not None:
+            self.database.remove()
         return Outcome(
             self.case, world.hash, self.faults, self._violated, world.reached, world.trace
         )
@@ -124,7 +129,7 @@ class Simulation:
     # What the world consists of.
 
     def _start_process(self, name: str) -> Process:
-        return Process(self.world, name, self.redis, self.conditions)
+        return Process(self.world, name, self.redis, self.conditions, self.database)
 
     def restart_process(self, at: int) -> None:
         """Start a new process in the place of one that has ended."""
@@ -146,10 +151,26 @@ class Simulation:
             conditions=self.conditions,
         )
 
+    def kill(self, at: int, *, seconds: float = 0.1) -> None:
+        """Kill a process, and start it again after some seconds."""
+        process = self.processes[at]
+        if not process.ended:
+            process.kill()
+            self.loop.later(seconds, self.restart_process, at)
+
+    def deploy(self, at: int) -> None:
+        """Stop a process, and start another one in its place."""
+        if self.processes[at].serving:
+            if any(not each.ended for each in self.stopping):
+                self.world.saw("two processes drained at once")
+            self.processes[at].stop()
+            self.restart_process(at)
+
     async def _publish(self) -> None:
         while self._publishing:
             await asyncio.sleep(self.world.random.uniform(*self.conditions.publish_every))
-            self.publish_one(self.world.random.choice(NAMES))
+            if self._publishing:
+                self.publish_one(self.world.random.choice(NAMES[:-1]))
 
     def add_client(self) -> None:
         """Have one more client."""
@@ -158,10 +179,21 @@ class Simulation:
     def publish_one(self, name: str) -> None:
         """Publish a message, again and again until it has succeeded."""
         number = next(self._numbers)
-        self._try(lambda process, done: process.publish(name, number, done))
+        if self.database is not None and self.world.random.random() < 0.5:
+            self._write(name, number)
+        else:
+            self._try(lambda process, done: process.publish(name, number, done))
+
+    def _write(self, name: str, number: int) -> None:
+        commits = self.world.random.random() < 0.8
+        self._written.add(number)
+        self._try(lambda process, done: process.write(name, number, commits, done))
 
     def publish_at_once(self, name: str) -> None:
         """Publish a message as a program does that is close to Redis."""
+        if not self.redis.up:
+            self.publish_one(name)
+            return
         number, topic = next(self._numbers), room(name).name
         payload = b'{"number":%d}' % number
         bounds = Bounds(length=self.conditions.settings["history_length"])
@@ -215,12 +247,11 @@ class Simulation:
     async def _direct(self) -> None:
         await self._break_things()
         self._heal()
-        await asyncio.sleep(_CALM_SECONDS)
         self._publishing = False
+        await self._catch_up()
         if not self.redis.has_dropped:
             await quiet_rounds(self)
-        await self._catch_up()
-        self._violated = list(self._broken_by_clients())
+        self._violated = [*self._broken_by_clients(), *self._broken_by_outbox()]
         await self._clean_up()
         self._violated += self._broken_by_processes()
         self._is_over = True
@@ -235,7 +266,7 @@ class Simulation:
 
     async def _catch_up(self) -> None:
         self.world.note("director", "waits until all have caught up")
-        # Nothing follows these that could show a client what it has missed.
+        # They show what the live path has dropped, and that Redis has lost something.
         for name in NAMES:
             self.publish_one(name)
         await asyncio.sleep(_CALM_SECONDS)
@@ -261,6 +292,8 @@ class Simulation:
 
     def is_well(self) -> bool:
         """Return whether every client has got the last event, and has a token in force."""
+        if self.database is not None and self.database.waiting:
+            return False
         return all(
             self._has_caught_up(each) and not self._is_revoked(each) for each in self.clients
         )
@@ -311,6 +344,15 @@ class Simulation:
                 yield Violation("no false gap", f"{client.name} was told that it missed events")
             for failure in client.failures:
                 yield Violation("every operation goes on", failure)
+
+    def _broken_by_outbox(self) -> Iterator[Violation]:
+        if self.database is None:
+            return
+        if waiting := self.database.waiting:
+            yield Violation("progress", f"{waiting} events are still in the outbox")
+        committed = self.database.committed()
+        for name in NAMES:
+            yield from broken(name, committed, self._written, self.truth.of_room(name))
 
     def _broken_by_processes(self) -> Iterator[Violation]:
         for what in self._left_over():

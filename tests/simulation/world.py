@@ -50,6 +50,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.name = name
         self.skew = 0.0
         self.paused_until = 0.0
+        self.call_seconds = (1e-4, 5e-3)
+        """How long a call in a thread takes, and its answer."""
         self._world = world
         self._selector = _NoSelector()
         self._clock_resolution = _RESOLUTION
@@ -85,6 +87,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Run `work` in this loop. The caller may run in another loop."""
         return self.create_task(work, context=Context())
 
+    @override
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
+        answer: asyncio.Future[Any] = self.create_future()
+        self._after_a_call(_call, func, args, answer, self._after_a_call)
+        return answer
+
+    def _after_a_call(self, callback: Callable[..., object], *args: Any) -> None:
+        self.call_later(self._world.random.uniform(*self.call_seconds), callback, *args)
+
     def _process_events(self, event_list: list[Any]) -> None:
         pass
 
@@ -95,6 +108,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         error = context.get("exception")
         self._world.note(self.name, f"unhandled: {context['message']}: {error!r}")
         self._world.unhandled.append(f"{self.name}: {context['message']}: {error!r}")
+
+
+def _call(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    answer: "asyncio.Future[Any]",
+    later: Callable[..., None],
+) -> None:
+    try:
+        result = func(*args)
+    except Exception as error:
+        later(_settle, answer, answer.set_exception, error)
+    else:
+        later(_settle, answer, answer.set_result, result)
+
+
+def _settle(answer: "asyncio.Future[Any]", settle: Callable[[Any], None], outcome: Any) -> None:
+    if not answer.done():
+        settle(outcome)
 
 
 class World:
