@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from gqlnotify import errors
     from gqlnotify.auth import Action, Principal, authorize, current_principal, may
     from gqlnotify.brokers import Broker
+    from gqlnotify.brokers.presence import Changed, Joined, Left, Member, Present
     from gqlnotify.drain import is_draining
     from gqlnotify.event import Cursor, Event, Topic, escape_segment, unescape_segment
     from gqlnotify.http.cors import add_cors
@@ -23,10 +24,15 @@ __all__ = [
     "Action",
     "Broker",
     "Change",
+    "Changed",
     "Cursor",
     "Event",
     "GraphQLRouter",
+    "Joined",
+    "Left",
     "LiveList",
+    "Member",
+    "Present",
     "Principal",
     "Publisher",
     "Settings",
@@ -53,10 +59,15 @@ _HOMES = {
     "Action": "gqlnotify.auth",
     "Broker": "gqlnotify.brokers",
     "Change": "gqlnotify.topics.live_list",
+    "Changed": "gqlnotify.brokers.presence",
     "Cursor": "gqlnotify.event",
     "Event": "gqlnotify.event",
     "GraphQLRouter": "gqlnotify.router",
+    "Joined": "gqlnotify.brokers.presence",
+    "Left": "gqlnotify.brokers.presence",
     "LiveList": "gqlnotify.topics.live_list",
+    "Member": "gqlnotify.brokers.presence",
+    "Present": "gqlnotify.brokers.presence",
     "Principal": "gqlnotify.auth",
     "Publisher": "gqlnotify.topics.publisher",
     "Settings": "gqlnotify.settings",

@@ -280,6 +280,8 @@ def tail(
     names = list(dict.fromkeys(topics))
     if after is not None and len(names) > 1:
         _fail("--after is a cursor of one topic. Pass only that topic")
+    if any(map(is_reserved, names)):
+        _fail("Topics that begin with gqlnotify. are internal and can't be followed")
     settings = _settings()
     if settings.broker_url.startswith("memory:"):
         _fail("memory:// exists only within a server, so set GQLNOTIFY_BROKER_URL to a Redis")

@@ -4,7 +4,7 @@ import builtins
 import re
 import string
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing import _SpecialForm
 
 RESERVED = "gqlnotify."
+ROOMS = f"{RESERVED}presence"
+"""What the names of the topics begin with that say who is present at another topic."""
 MAX_TOPIC_LENGTH = 200
 MAX_EVENT_ID_LENGTH = 400
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9_:@+-]+(?:\.[A-Za-z0-9_:@+-]+)*")
@@ -200,6 +202,8 @@ class Topic(Generic[T]):
     `Topic("prices", Price, latest_by=lambda p: p.symbol)`. Events with the key None are never
     skipped.
 
+    With `presence`, `TopicManager.present` and `TopicManager.presence` tell who is subscribed.
+
     Raises:
         BadUserInput: The name breaks the rules of `check_topic_name`.
         InternalError: `latest_by` is an `async def`.
@@ -210,6 +214,7 @@ class Topic(Generic[T]):
     latest_by: Callable[[T], Hashable] | None = field(
         default=None, kw_only=True, repr=False, compare=False
     )
+    presence: bool = field(default=False, kw_only=True, repr=False, compare=False)
     _parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _codec: Codec = field(init=False, repr=False, compare=False)
 
@@ -223,6 +228,7 @@ class Topic(Generic[T]):
             type: builtins.type[T],
             *,
             latest_by: Callable[[T], Hashable] | None = None,
+            presence: bool = False,
         ) -> None: ...
         @overload
         def __init__(
@@ -231,10 +237,11 @@ class Topic(Generic[T]):
             type: UnionType | _SpecialForm,
             *,
             latest_by: Callable[[T], Hashable] | None = None,
+            presence: bool = False,
         ) -> None: ...
         @overload
-        def __init__(self, name: str, type: object) -> None: ...
-        def __init__(self, name: str, type: Any, *, latest_by: Any = None) -> None: ...  # noqa: A002
+        def __init__(self, name: str, type: object, *, presence: bool = False) -> None: ...
+        def __init__(self, name: str, type: Any, **options: Any) -> None: ...  # noqa: A002
 
     def __post_init__(self) -> None:
         require_plain(self.latest_by, "latest_by")
@@ -255,14 +262,14 @@ class Topic(Generic[T]):
         name = self.name
         for parameter, value in values.items():
             name = name.replace(f"<{parameter}>", _segment(parameter, value))
-        return Topic(name, self.type, latest_by=self.latest_by)
+        return replace(self, name=name)
 
     def member(self, name: str) -> "Topic[T] | None":
         """Return the topic with that name if it is this one or a member of this family, or None."""
         parts = re.split(r"<[A-Za-z_][A-Za-z0-9_]*>", self.name)
         if not re.fullmatch(r"[^.]+".join(map(re.escape, parts)), name):
             return None
-        return Topic(name, self.type, latest_by=self.latest_by)
+        return replace(self, name=name)
 
     def concrete(self) -> str:
         """Return the name of a topic that has no open parameters.

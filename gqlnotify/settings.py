@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
-from gqlnotify.event import RESERVED, is_reserved, matches
+from gqlnotify.event import RESERVED, ROOMS, is_reserved, matches
 
 PREFIX = "GQLNOTIFY_"
 
@@ -108,7 +108,9 @@ class Retention:
         return self._default_of(topic)
 
     def _default_of(self, name: str) -> Bounds:
-        return self._reserved if is_reserved(name) else self._default
+        if name.startswith(ROOMS) or not is_reserved(name):
+            return self._default
+        return self._reserved
 
     def _combined(self, pattern: str, bounds: Bounds) -> Bounds:
         given = bounds.model_dump(exclude_unset=True)
@@ -352,6 +354,12 @@ class Settings(BaseSettings):
         default=10,
         ge=0,
         description="How long a topic stays open after its last subscriber has left",
+    )
+    presence_grace: float = Field(
+        default=5,
+        ge=0,
+        le=3600,
+        description="How long a subject without connections is still shown as present",
     )
 
     drain_window: float = Field(

@@ -73,6 +73,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
         {"prices.*": Bounds(length=9), "*": Bounds(seconds=0.5)},
     ),
     "topic_linger": ("9.5", 9.5),
+    "presence_grace": ("2.5", 2.5),
 }
 NUMBERS = [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if type(value) in (int, float)]
 MAY_BE_ZERO = {
@@ -80,6 +81,7 @@ MAY_BE_ZERO = {
     "jwt_leeway",
     "broker_wait",
     "topic_linger",
+    "presence_grace",
     "outcome_cache_bytes",
     "snapshot_reuse",
     "compress_above",

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from gqlnotify.brokers.memory_positions import MemoryPositions
+from gqlnotify.brokers.memory_presence import MemoryPresence
 from gqlnotify.brokers.positions import Positions
+from gqlnotify.brokers.presence import Presence
 from gqlnotify.event import Cursor, Event
 
 Deliver = Callable[[Event], None]
@@ -41,6 +43,14 @@ class Broker(ABC):
         Available once the broker has started.
         """
         return MemoryPositions()
+
+    @cached_property
+    def presence(self) -> Presence:
+        """Where it is kept who is present; in this process unless a broker can do better.
+
+        Available once the broker has started.
+        """
+        return MemoryPresence(self.publish, self.head)
 
     @abstractmethod
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from gqlnotify import clock
 from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.brokers.memory_positions import MemoryPositions
+from gqlnotify.brokers.memory_presence import MemoryPresence
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import MAX_LIFETIME, Bounds, Retention
@@ -84,6 +85,7 @@ class MemoryBroker(Broker):
             self._histories.clear()
             self._subscribed.clear()
             self.positions = MemoryPositions()
+            self.presence = MemoryPresence(self.publish, self.head)
         self._loop = loop
         self._deliver = deliver
 

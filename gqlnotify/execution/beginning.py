@@ -102,7 +102,7 @@ def closed_on_failure(subscription: Subscription[Any]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        subscription.subscriber.close()
+        subscription.leave()
         raise
 
 

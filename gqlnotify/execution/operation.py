@@ -74,6 +74,7 @@ from gqlnotify.execution.strawberry_adapter import (
     prepare,
 )
 from gqlnotify.observability import metrics, tracing
+from gqlnotify.topics.attendee import Attendee, attend_as
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscription import Subscription, note_unreadable
 
@@ -99,7 +100,8 @@ class Operation:
 
     `document_id` names a persisted document. Documents that have to wait share their turns by
     `asker`. `last_cursor` is that of the client's last event, if the transport knows it. With
-    `resumption`, a client that sends no cursor continues where it has got to.
+    `resumption`, a client that sends no cursor continues where it has got to. `attendee` is who is
+    present at the topics that the operation subscribes to.
     """
 
     query: str | None
@@ -112,6 +114,7 @@ class Operation:
     asker: Hashable = None
     last_cursor: str | None = None
     resumption: Resumption | None = None
+    attendee: Attendee | None = None
 
 
 async def stream(
@@ -125,6 +128,7 @@ async def stream(
     operation's.
     """
     view_as(operation.viewer)
+    attend_as(operation.attendee)
     try:
         executions.limits.check_extensions(operation.extensions)
         query = await find_document(
@@ -156,7 +160,7 @@ async def stream(
     except BaseException:
         # The exit of an extension may fail, or wait and be cancelled.
         if shareable is not None:
-            shareable.subscriber.close()
+            shareable.leave()
         raise
     if shareable is not None:
         yield shareable
@@ -209,7 +213,7 @@ async def unshared(
         yield failed_result(error)
     finally:
         if shareable is not None:
-            shareable.subscriber.close()
+            shareable.leave()
 
 
 async def without_positions(results: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
@@ -393,7 +397,9 @@ class _Run:
         if source.per_viewer:
             return None
         execution = self._executions.share(self._context, source)
-        return None if execution is None else Shareable(execution, source.subscriber)
+        if execution is None:
+            return None
+        return Shareable(execution, source.subscriber, source.attendance)
 
     def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
         return build_executor(

@@ -47,6 +47,7 @@ from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
 from gqlnotify.execution.selections import RESULT_BYTES, Selections
 from gqlnotify.execution.snapshots import REUSE_SECONDS, SharedLoad, Snapshots
 from gqlnotify.observability import metrics, tracing
+from gqlnotify.topics.attendances import Attendance
 from gqlnotify.topics.live_list import LiveList, Load
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
@@ -64,10 +65,20 @@ _EXECUTION_BYTES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Shareable:
-    """A started subscription, and the execution that it shares with identical ones."""
+    """A started subscription, and the execution that it shares with identical ones.
+
+    `attendance` lasts until the operation ends, if it makes its subject present at the topic.
+    """
 
     execution: "SharedExecution"
     subscriber: Subscriber
+    attendance: Attendance | None = None
+
+    def leave(self) -> None:
+        """End the subscription."""
+        self.subscriber.close()
+        if self.attendance is not None:
+            self.attendance.leave()
 
 
 class Executions:

@@ -1,7 +1,7 @@
 """A router that serves topics over plain WebSockets, for clients without GraphQL."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from fastapi import APIRouter, WebSocket
@@ -12,7 +12,7 @@ from gqlnotify.connections.access import Access
 from gqlnotify.connections.handshake_queue import HandshakeQueue
 from gqlnotify.connections.lifespan import lifespan_of, tell_the_server
 from gqlnotify.connections.origin import AllowedOrigins, foreign_origin
-from gqlnotify.event import Cursor
+from gqlnotify.event import Cursor, Topic
 from gqlnotify.observability.logs import hide_query_tokens
 from gqlnotify.plain.handshake import Handshake
 from gqlnotify.plain.publishing import Publish
@@ -59,6 +59,7 @@ def topic_router(
     settings: Settings | None = None,
     authenticate: Authenticate | None = None,
     may: May = may,
+    presence: Iterable[Topic[Any]] = (),
 ) -> TopicRouter:
     """Return a router with `/notifications/{topic}` and `/secure/{topic}`, for plain WebSockets.
 
@@ -78,6 +79,8 @@ def topic_router(
             environment.
         authenticate: without `graphql`, replaces the check of the token. See `GraphQLRouter`.
         may: without `graphql`, replaces the decision about rights. See `GraphQLRouter`.
+        presence: topics with presence, and families of them. Whoever connects to one of them is
+            present at it. A name in an address alone does not say whether its topic has presence.
 
     Raises:
         ValueError: the key does not fit the algorithm, an allowed origin is not an origin, or
@@ -97,7 +100,9 @@ def topic_router(
     router.lifespan_context = lifespan_of(
         access.settings, topics, revocations, router.lifespan_context
     )
-    service = Service(topics, access, publish or _publisher(topics))
+    service = Service(
+        topics, access, publish or _publisher(topics), [each for each in presence if each.presence]
+    )
     origins = AllowedOrigins(access.settings.allowed_origins)
 
     async def serve(websocket: WebSocket, topic: str, *, requires_token: bool) -> None:

@@ -1,7 +1,7 @@
 """One plain WebSocket: it gets the events of one topic, and may publish to it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from gqlnotify.observability import metrics
 from gqlnotify.plain import messages, refusals
 from gqlnotify.plain.handshake import BINARY, Handshake
 from gqlnotify.plain.publishing import Publish, Publishing
+from gqlnotify.topics.attendee import attend_as
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.subscription import Subscription
 from gqlnotify.websocket.heartbeat import Heartbeat
@@ -45,6 +46,11 @@ class Service:
     topics: TopicManager
     access: Access
     publish: Publish
+    presence: Sequence[Topic[Any]] = ()
+
+    def has_presence(self, name: str) -> bool:
+        """Return whether the clients of this topic are present at it."""
+        return any(topic.member(name) is not None for topic in self.presence)
 
 
 class TopicSocket(Lifecycle):
@@ -154,7 +160,10 @@ class TopicSocket(Lifecycle):
             # Where the server requires no tokens, there is no viewer whose right could be checked.
             raise Forbidden(f"Nobody may subscribe to {self._topic!r}")
         # Of any type, because the payloads are passed on as they are.
-        topic: Topic[Any] = Topic(self._topic, object)
+        topic: Topic[Any] = Topic(
+            self._topic, object, presence=self._service.has_presence(self._topic)
+        )
+        attend_as(self._session.attendee())
         subscription = self._service.topics.subscribe(topic, after=self._handshake.after)
         await subscription.start()
         return subscription

@@ -11,7 +11,7 @@ change has the whole new value of its row.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -106,7 +106,7 @@ class LiveList(Subscription[T]):
         super().__init__(
             manager,
             # A slow subscriber needs only the latest change of each row.
-            Topic(topic.name, topic.type, latest_by=key),
+            replace(topic, latest_by=key),
             after=after,
             where=concerns,
             view=view,

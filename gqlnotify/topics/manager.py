@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
@@ -13,18 +13,23 @@ from gqlnotify import brokers
 from gqlnotify.auth import Viewer, authorize, current_viewer, knows_its_viewer
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
+from gqlnotify.brokers.presence import PresenceEvent, Present
 from gqlnotify.callables import require_plain
 from gqlnotify.errors import (
     BrokerUnavailable,
     NoViewer,
     TopicsClosed,
+    Unauthenticated,
     UnknownViewer,
 )
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.settings import Settings
+from gqlnotify.topics.attendances import Attendances
+from gqlnotify.topics.attendee import Attendee, current_attendee
 from gqlnotify.topics.live_list import Change, LiveList, Load, Snapshot
 from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
+from gqlnotify.topics.presence import changes_of, encode_state, require_presence
 from gqlnotify.topics.resumptions import Resumptions
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
@@ -66,6 +71,7 @@ class TopicManager(metrics.Sampled):
         self._budget = TopicBudget(self._settings.new_topics_per_subject)
         self.resumptions = Resumptions(self._broker, self._settings)
         self.survey = Survey(self._broker)
+        self.attendances = self._attendances()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
@@ -113,9 +119,11 @@ class TopicManager(metrics.Sampled):
             self._end_subscriptions()
         self._live_topics.clear()
         self.resumptions.reset()
+        self.attendances.reset()
         former, self._broker = self._broker, broker
         self.resumptions = Resumptions(broker, self._settings)
         self.survey.use(broker)
+        self.attendances = self._attendances()
         self._loop, self._started, self._closed_in = None, False, None
         return former
 
@@ -176,6 +184,7 @@ class TopicManager(metrics.Sampled):
             if self._started:
                 await self.resumptions.close()
                 await self.survey.close()
+                await self.attendances.close()
             self._loop, self._started = None, False
             self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
@@ -412,6 +421,53 @@ class TopicManager(metrics.Sampled):
         await self._require_open()
         return await self._broker.oldest(topic.concrete())
 
+    async def present(self, topic: Topic[Any]) -> Present:
+        """Return who is subscribed to `topic`, in all processes.
+
+        Raises:
+            Forbidden: The viewer has no right to see the members.
+            InternalError: The topic has no presence.
+            BrokerUnavailable: The broker can't be reached.
+        """
+        name = require_presence(topic)
+        await authorize("presence", name)
+        await self._require_open()
+        return await self.attendances.present(name)
+
+    def presence(self, topic: Topic[Any]) -> AsyncGenerator[Present | PresenceEvent, None]:
+        """Return a stream of who is subscribed to `topic`: first all, then each change.
+
+        It yields a `Present`, then `Joined`, `Left` and `Changed`. If it has missed changes,
+        because the history does not reach back to them, it yields a `Present` again.
+
+        Iterating it raises the errors of `present`. Once it has begun, it waits for a broker that
+        can't be reached.
+        """
+        return changes_of(self, require_presence(topic), current_viewer())
+
+    async def set_presence(self, topic: Topic[Any], state: Any) -> None:
+        """Set the state of the current subject at `topic`: a JSON value of up to 1 kB.
+
+        It replaces the state that any connection of the subject has set before. This returns
+        before the state is saved. If several are set within 0.1 seconds, only the last one is
+        announced. It has no effect if the subject is not subscribed to the topic.
+
+        Raises:
+            BadUserInput: The state is too large or not a JSON value.
+            InternalError: The topic has no presence.
+            Unauthenticated: No operation runs, so there is no subject.
+            TooManyTopics: The subject has asked for too many new topics.
+        """
+        name, encoded = require_presence(topic), encode_state(state)
+        viewer, attendee = current_viewer(), current_attendee()
+        if attendee is None and viewer is not None:
+            attendee = Attendee.of(viewer)
+        if attendee is None:
+            raise Unauthenticated("This needs a subject, but no operation runs")
+        self.count_topic(viewer, name)
+        await self._require_open()
+        self.attendances.set_state(name, attendee.subject, encoded)
+
     @override
     def load(self) -> metrics.Load:
         yield metrics.topics, len(self._live_topics)
@@ -434,6 +490,10 @@ class TopicManager(metrics.Sampled):
         self._live_topics.clear()
         self.resumptions.reset()
         self.survey.reset()
+        self.attendances.reset()
+
+    def _attendances(self) -> Attendances:
+        return Attendances(self._broker, self._settings, self._live_topics.__contains__)
 
     async def _start_broker(self) -> None:
         loop = asyncio.get_running_loop()

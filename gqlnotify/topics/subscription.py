@@ -15,6 +15,8 @@ from gqlnotify.auth import Viewer, check_right, current_viewer
 from gqlnotify.callables import require_plain
 from gqlnotify.errors import CursorExpired, EventUnreadable
 from gqlnotify.event import Cursor, Event, Topic
+from gqlnotify.topics.attendances import Attendance
+from gqlnotify.topics.attendee import current_attendee
 from gqlnotify.topics.conflation import Skipped
 from gqlnotify.topics.projection import Projection
 from gqlnotify.topics.subscriber import Subscriber
@@ -71,6 +73,7 @@ class Subscription(Generic[T]):
         per_viewer: bool = False,
         viewer: Viewer | None = None,
         select: Callable[[Any, Event], T] | None = None,
+        members_of: str | None = None,
     ) -> None:
         self.manager = manager
         self.projection = Projection(topic, where, select)
@@ -87,6 +90,11 @@ class Subscription(Generic[T]):
         self._or_live = False
         self._view = view
         self._viewer = viewer
+        self._members_of = members_of
+        # Like the viewer, that of who asked for the stream.
+        self._attendee = current_attendee() if topic.presence else None
+        self.attendance: Attendance | None = None
+        """Set while the stream makes its subject present at the topic."""
 
     def map(self, select: Callable[[T, Event], U]) -> "Subscription[U]":
         """Return a stream that calls `select` with each value and its event, and yields the result.
@@ -133,17 +141,31 @@ class Subscription(Generic[T]):
         """
         if self.subscriber.started or self.subscriber.closed:
             return
-        views = () if self._view is None else (self._view,)
         # A stream that was created without a viewer, as in a bare thread, is checked where it runs.
         viewer = self._viewer or current_viewer()
-        await check_right(viewer, "subscribe", self.subscriber.topic, *views)
+        await self._check_right(viewer)
         self.manager.count_topic(viewer, self.subscriber.topic)
         after = None if self._after is None else Cursor.parse(self._after)
         await self.subscriber.open(after, or_live=or_live or self._or_live)
+        if self._attendee is not None and not self.subscriber.closed:
+            self.attendance = self.manager.attendances.attend(self.subscriber.topic, self._attendee)
+
+    async def _check_right(self, viewer: Viewer | None) -> None:
+        if self._members_of is not None:
+            await check_right(viewer, "presence", self._members_of)
+            return
+        views = () if self._view is None else (self._view,)
+        await check_right(viewer, "subscribe", self.subscriber.topic, *views)
 
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Do what `aclose` does."""
         self.subscriber.close()
+        if self.attendance is not None:
+            self.attendance.leave()
 
     def __aiter__(self) -> Self:
         return self

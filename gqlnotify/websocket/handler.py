@@ -269,6 +269,7 @@ class GraphQLTransportWSHandler(Lifecycle):
                 document_id=operation.document_id,
                 asker=self._asker,
                 resumption=resumption,
+                attendee=self._session.attendee(),
             ),
             context=self._context,
             root_value=self._root_value,

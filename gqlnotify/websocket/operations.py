@@ -180,9 +180,9 @@ class Operations(Owner, metrics.Sampled):
             return end
         if not self._runs(operation.id):
             # The operation was stopped, but a resolver has swallowed the cancellation.
-            end.subscriber.close()
+            end.leave()
             return []
-        member = SharedOperation(operation.id, end.execution, self._connection, self)
+        member = SharedOperation(operation.id, end, self._connection, self)
         return await self._join(member, end.subscriber)
 
     async def _send_results(
@@ -203,7 +203,7 @@ class Operations(Owner, metrics.Sampled):
         except BaseException:
             # Closing the results may run an extension that waits, and can be cancelled there.
             if shareable is not None:
-                shareable.subscriber.close()
+                shareable.leave()
             raise
         return [] if shareable is None else shareable
 

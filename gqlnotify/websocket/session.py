@@ -6,16 +6,21 @@ from collections.abc import Callable
 from gqlnotify import clock
 from gqlnotify.auth import Viewer, find_token, renewed, view_as
 from gqlnotify.connections.access import Access
+from gqlnotify.connections.session_cookie import find_session
 from gqlnotify.errors import ConnectionClosed, NotifyError, TokenExpired, TokenRevoked
 from gqlnotify.protocol.messages import Json
 from gqlnotify.timers import Timer, Timers
+from gqlnotify.topics.attendee import Attendee
 from gqlnotify.websocket.connection import Connection
 
 
 class Session:
     """A connection's viewer and token. Calls `on_end` when the token expires or is revoked."""
 
-    __slots__ = ("_access", "_connection", "_expiry", "_on_end", "_unwatch", "subject", "viewer")
+    __slots__ = (
+        *("_access", "_attendee", "_connection", "_expiry", "_on_end", "_unwatch"),
+        *("subject", "viewer"),
+    )
 
     def __init__(
         self,
@@ -29,6 +34,7 @@ class Session:
         self._access = access
         self._connection = connection
         self._on_end = on_end
+        self._attendee: Attendee | None = None
         self._expiry: Timer | None = None
         self._unwatch: Callable[[], None] | None = None
 
@@ -50,6 +56,13 @@ class Session:
         view_as(self.viewer)
         self._count()
         self._end_with_the_token()
+
+    def attendee(self) -> Attendee:
+        """Return who is present at the topics that this connection subscribes to."""
+        if self._attendee is None:
+            session = find_session(self._connection.websocket)
+            self._attendee = Attendee.of(self.viewer, session)
+        return self._attendee
 
     async def renew(self, payload: Json) -> Json:
         """Switch to the token in the payload of a `ping`, and return the payload of the `pong`.

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
-from gqlnotify.execution import Group, Member, SharedExecution
+from gqlnotify.execution import Group, Member, Shareable
 from gqlnotify.protocol.frames import Batch, Prefix
 from gqlnotify.topics.resumption import Progress
 from gqlnotify.topics.subscriber import Subscriber
@@ -31,13 +31,17 @@ class Owner(Protocol):
 class SharedOperation(Member):
     """A member of a group, with one id on one connection."""
 
-    __slots__ = ("_connection", "_owner", "_prefix", "_writer", "execution", "group", "id")
+    __slots__ = (
+        *("_attendance", "_connection", "_owner", "_prefix", "_writer"),
+        *("execution", "group", "id"),
+    )
 
     def __init__(
-        self, id_: str, execution: SharedExecution, connection: Connection, owner: Owner
+        self, id_: str, shareable: Shareable, connection: Connection, owner: Owner
     ) -> None:
         self.id = id_
-        self.execution = execution
+        self.execution = shareable.execution
+        self._attendance = shareable.attendance
         self.group: Group | None = None
         self._prefix = Prefix(json.dumps(id_))
         self._connection = connection
@@ -78,9 +82,15 @@ class SharedOperation(Member):
 
     @override
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        self._leave_topic()
         self._owner.ended(self, errors)
 
     def cancel(self) -> None:
         """Leave the group."""
+        self._leave_topic()
         if self.group is not None:
             self.group.leave(self)
+
+    def _leave_topic(self) -> None:
+        if self._attendance is not None:
+            self._attendance.leave()

@@ -11,12 +11,13 @@ from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import Bounds
 from tests.brokers.contract import ALL, BrokerContract
 from tests.brokers.positions_contract import PositionsContract
+from tests.brokers.presence_contract import PresenceContract
 from tests.waiting import wait_until
 
 A_WHILE = 0.05
 
 
-class TestMemoryBroker(BrokerContract, PositionsContract):
+class TestMemoryBroker(BrokerContract, PositionsContract, PresenceContract):
     async def make(self, *, length: int, seconds: float) -> Broker:
         return MemoryBroker(length=length, seconds=seconds)
 

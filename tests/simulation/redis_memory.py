@@ -139,6 +139,9 @@ class Commands:
             self.delete(key)
         return int(found)
 
+    def _hget(self, key: bytes, name: bytes) -> Reply:
+        return self._get_or(key, dict).get(name)
+
     def _hexists(self, key: bytes, name: bytes) -> Reply:
         return int(name in self._get_or(key, dict))
 
@@ -158,6 +161,20 @@ class Commands:
     def _zrange(self, key: bytes, start: bytes, stop: bytes, _with_scores: bytes) -> Reply:
         ordered = _ordered(self._get_or(key, dict))[int(start) : int(stop) + 1]
         return [each for member, score in ordered for each in (member, _digits(score))]
+
+    def _zrangebyscore(self, key: bytes, _low: bytes, high: bytes, *limit: bytes) -> Reply:
+        ordered = _ordered(self._get_or(key, dict))
+        found = [member for member, score in ordered if score <= float(high)]
+        return found[: int(limit[-1])]
+
+    def _zcard(self, key: bytes) -> Reply:
+        return len(self._get_or(key, dict))
+
+    def _zrem(self, key: bytes, member: bytes) -> Reply:
+        found = self._get_or(key, dict).pop(member, None) is not None
+        if not self._get_or(key, dict):
+            self.delete(key)
+        return int(found)
 
     def _zremrangebyrank(self, key: bytes, start: bytes, stop: bytes) -> Reply:
         ordered = _ordered(self._get_or(key, dict))

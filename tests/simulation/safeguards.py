@@ -82,7 +82,7 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "a server that may have lost events begins an epoch",
-        "brokers/redis/publish.lua",
+        "brokers/redis/append.lua",
         "if field(last, 'r') ~= now.server then",
         "if false then",
     ),

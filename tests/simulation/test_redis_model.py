@@ -11,6 +11,7 @@ from gqlnotify.brokers import Broker
 from gqlnotify.brokers.redis import RedisBroker, broker
 from tests.brokers.contract import BrokerContract
 from tests.brokers.positions_contract import PositionsContract
+from tests.brokers.presence_contract import PresenceContract
 from tests.simulation.history import Truth
 from tests.simulation.redis_link import ModelServers, RedisLink
 from tests.simulation.redis_server import RedisServer
@@ -40,7 +41,7 @@ class RealTime:
         self._loop.call_later(seconds, callback, *args)
 
 
-class TestModelOfRedis(BrokerContract, PositionsContract):
+class TestModelOfRedis(BrokerContract, PositionsContract, PresenceContract):
     @pytest.fixture(autouse=True)
     async def _server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real_time: Any = RealTime()

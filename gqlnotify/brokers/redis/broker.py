@@ -15,6 +15,7 @@ from gqlnotify.brokers.base import Broker, Deliver, OnPossibleGap
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.brokers.redis.login import Login
 from gqlnotify.brokers.redis.positions import RedisPositions
+from gqlnotify.brokers.redis.presence import RedisPresence
 from gqlnotify.brokers.redis.probe import Probe
 from gqlnotify.brokers.redis.pubsub import LivePath
 from gqlnotify.brokers.redis.scripts import Call, Names
@@ -83,6 +84,11 @@ class RedisBroker(Broker):
     @override
     def positions(self) -> RedisPositions:
         return RedisPositions(self._names, self._run)
+
+    @cached_property
+    @override
+    def presence(self) -> RedisPresence:
+        return RedisPresence(self._names, self._retention, self._run)
 
     @override
     async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:

@@ -190,3 +190,14 @@ local function drop_older(since)
     redis.call('XTRIM', stream, 'MINID', anchor)
   end
 end
+
+-- The cursor of the newest event, or a cursor for a topic that does not exist.
+local function newest(now, age, lifetime, empty)
+  if begun and not inspect() then
+    return place(now)
+  end
+  local known = history(now)
+  drop_older(now.ms - age)
+  extend_by_content(lifetime, empty)
+  return known['last-entry'][1]
+end

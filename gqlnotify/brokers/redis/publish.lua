@@ -3,24 +3,22 @@
 
 local payload, id = ARGV[1], ARGV[2]
 local length, age, lifetime = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local send = ARGV[6]
+local command = ARGV[6]
 
 local now = here_and_now()
 local known = history(now)
-local last = known['last-entry']
-local epoch, seq = string.match(last[1], '(%d+)-(%d+)')
-epoch, seq = tonumber(epoch), tonumber(seq)
+local epoch, seq = next_place(known, now)
 
 -- The cursor of the event that was published with this id, if the history still contains it. Ids of
 -- trimmed events are removed first.
 local function earlier()
-  local first = seq - known['length'] + 1
+  local first = seq - known['length']
   redis.call('ZREMRANGEBYSCORE', ids, '-inf', '(' .. digits(first))
   local at = redis.call('ZSCORE', ids, id)
   if not at then
     return nil
   end
-  local newer = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', seq - at + 1)
+  local newer = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', seq - at)
   return newer[#newer][1]
 end
 
@@ -31,22 +29,10 @@ if id ~= '' then
   end
 end
 
--- Another server appended the last entry, so entries after it may be lost: see history.lua.
-if field(last, 'r') ~= now.server then
-  epoch = math.max(now.us, epoch + 1)
-end
-local cursor = append(epoch, seq + 1, id, payload, now)
-
+local cursor = append(epoch, seq, id, payload, now)
 if id ~= '' then
-  redis.call('ZADD', ids, seq + 1, id)
+  redis.call('ZADD', ids, seq, id)
 end
-redis.call('XTRIM', stream, 'MAXLEN', '~', length + 1)
--- Only when the oldest entry is an eighth older than `age`, so that one publish deletes many
--- entries and most delete none. `read` does not return entries older than `age`.
-if published(known['first-entry']) < now.ms - age * 9 / 8 then
-  drop_older(now.ms - age)
-end
-extend(lifetime)
-
-redis.call(send, stream, cursor .. ' ' .. #id .. ' ' .. digits(now.us) .. '\n' .. id .. payload)
+trim(known, length, age, lifetime, now)
+send(command, cursor, id, payload, now)
 return cursor

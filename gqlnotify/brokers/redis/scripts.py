@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from gqlnotify.brokers.positions import Change, Claim, Position
+from gqlnotify.brokers.presence import Patience, Registration
 from gqlnotify.errors import CursorExpired
 from gqlnotify.event import Cursor, Event
 from gqlnotify.settings import Bounds
@@ -19,6 +20,9 @@ _GRACE_SECONDS = 60.0
 # In a cluster, each topic that a client may subscribe to gets an empty history. If no process
 # listens to the topic, it expires soon.
 _EMPTY_SECONDS = 120.0
+
+
+_PRESENCE_KEYS = ("since", "members", "due", "revisions")
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,16 @@ def _script(*names: str, first: str = "") -> Script:
 # The line `#!lua` makes Redis refuse the whole script if it is full, read-only or can't save.
 # Without it, a script that has written once may continue to write beyond `maxmemory`. The other
 # scripts do not have the line: they must work on a full Redis, for the topics that exist.
-PUBLISH = _script("history", "publish", first="#!lua\n")
+PUBLISH = _script("history", "append", "publish", first="#!lua\n")
 HEAD, READ = _script("history", "head"), _script("history", "read")
 OLDEST, BEGIN = _script("history", "oldest"), _script("history", "begin")
 SAVE_POSITIONS = _script("positions", "save_positions", first="#!lua\n")
 CLAIM_POSITIONS = _script("positions", "claim_positions")
+_PRESENCE = ("history", "append", "presence")
+UPDATE_PRESENCE = _script(*_PRESENCE, "presence_update", first="#!lua\n")
+BEAT_PRESENCE = _script(*_PRESENCE, "presence_beat")
+REMOVE_PRESENCE = _script(*_PRESENCE, "presence_remove")
+LIST_PRESENCE = _script(*_PRESENCE, "presence_list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,12 @@ class Names:
         """Return the keys that a script takes: its own keys and, except in a cluster, `begun`."""
         begun = () if self.clustered else (f"{self.prefix}:begun",)
         return *self.keys(topic), *begun
+
+    def presence(self, room: str, process: str) -> tuple[str, ...]:
+        """Return the keys of a room: those of its history, and those of who is in it."""
+        own = (f"of:{process}",)
+        stored = (f"{self.stream(room)}:{name}" for name in (*_PRESENCE_KEYS, *own))
+        return *self.script_keys(room), *stored
 
     def positions(self, keys: Iterable[str]) -> tuple[str, ...]:
         """Return the keys of positions and, except in a cluster, the marker."""
@@ -146,6 +161,28 @@ def claim_positions(names: Names, claims: Sequence[Claim], seconds: float) -> Ca
     return Call(CLAIM_POSITIONS, keys, (_lasting(seconds), int(not names.clustered), *holders))
 
 
+def presence(
+    script: Script,
+    names: Names,
+    registration: Registration,
+    patience: Patience,
+    bounds: Bounds,
+    command: str,
+    arguments: Iterable[str | bytes | int],
+) -> Call:
+    """Call one of the scripts for presence. `command` is PUBLISH, or SPUBLISH on a cluster."""
+    room = registration.room
+    limits = (bounds.length, _milliseconds(bounds), lifetime(bounds))
+    times = (int(patience.silence * 1000), int(patience.grace * 1000))
+    common = (len(names.script_keys(room)), *limits, command, registration.process, *times)
+    return Call(script, names.presence(room, registration.process), (*common, *arguments))
+
+
+def empty_lifetime(bounds: Bounds) -> int:
+    """Return after how many milliseconds an unused history without events expires in a cluster."""
+    return min(lifetime(bounds), int(_EMPTY_SECONDS * 1000))
+
+
 def _text(position: Position | None) -> str:
     if position is None:
         return ""
@@ -200,8 +237,7 @@ def _event(topic: str, entry_id: bytes, fields: Sequence[bytes]) -> Event:
 
 
 def _ages(bounds: Bounds) -> tuple[int, int, int]:
-    life = lifetime(bounds)
-    return _milliseconds(bounds), life, min(life, int(_EMPTY_SECONDS * 1000))
+    return _milliseconds(bounds), lifetime(bounds), empty_lifetime(bounds)
 
 
 def _milliseconds(bounds: Bounds) -> int:

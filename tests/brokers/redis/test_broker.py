@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from gqlnotify.brokers import presence
 from gqlnotify.brokers.positions import Change, Claim, Claimed, Position
+from gqlnotify.brokers.presence import Patience, Registration, room_of
 from gqlnotify.brokers.redis import RedisBroker
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor
@@ -189,6 +191,7 @@ async def test_a_user_with_exactly_the_rights_that_are_needed_can_do_everything(
         "ping subscribe unsubscribe publish evalsha eval pexpire pttl hello client"
         " time info del xadd xinfo|stream xrange xrevrange xtrim"
         " zadd zrange zremrangebyrank zremrangebyscore zscore"
+        " set get hset hget hdel hexists hgetall zrem zcard zrangebyscore"
     )
     commands = [f"+{command}" for command in rights.split()]
     server.ask("ACL", "SETUSER", "least", "on", ">x", "~gqlnotify:*", "&gqlnotify:*", *commands)
@@ -199,6 +202,13 @@ async def test_a_user_with_exactly_the_rights_that_are_needed_can_do_everything(
         await wait_until(lambda: ears.payloads == [b"1"])
         assert await ears.broker.read("x", start, ALL) == ears.delivered
         await ears.broker.unsubscribe("x")
+        registration, patience = Registration(room_of("x"), "p"), Patience(0, 60)
+        for connections in (1, 0):
+            change = presence.Change("alice", connections, b"1")
+            await ears.broker.presence.update(registration, 1, [change], patience)
+        await ears.broker.presence.beat([registration], patience)
+        await ears.broker.presence.remove(registration, patience)
+        assert (await ears.broker.presence.present(registration.room, ALL)).cursor.seq == 3
 
 
 async def test_a_full_redis_is_reported_and_used_again_once_it_has_room(launch: Launch) -> None:

@@ -13,6 +13,7 @@ from gqlnotify.brokers.redis import RedisBroker
 from gqlnotify.brokers.redis import broker as redis_broker
 from gqlnotify.errors import BrokerUnavailable
 from tests.brokers.contract import BrokerContract
+from tests.brokers.presence_contract import PresenceContract
 from tests.brokers.redis.support import (
     ALL,
     clients,
@@ -27,7 +28,7 @@ from tests.redis_servers import PATIENCE, Cluster, RedisServer, redis_cluster, w
 from tests.waiting import wait_until
 
 
-class TestRedisBrokerOnACluster(BrokerContract):
+class TestRedisBrokerOnACluster(BrokerContract, PresenceContract):
     @pytest.fixture(autouse=True)
     def _cluster(self, each_cluster: Cluster) -> None:
         self._url = each_cluster.url

@@ -1,0 +1,195 @@
+"""Presence in this process, for brokers that keep no presence of their own."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from typing_extensions import override
+
+from gqlnotify import clock
+from gqlnotify.brokers.presence import (
+    Change,
+    Changed,
+    Joined,
+    Left,
+    Member,
+    Patience,
+    Presence,
+    PresenceEvent,
+    Present,
+    Registration,
+    encode_event,
+)
+from gqlnotify.event import Cursor
+
+
+@dataclass
+class _Process:
+    """What one process has saved, and until when it may be silent."""
+
+    revision: int
+    until: float
+    connections: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Room:
+    """Who is in one room. Pure: each method returns the events that it causes."""
+
+    members: dict[str, Member] = field(default_factory=dict)
+    _processes: dict[str, _Process] = field(default_factory=dict)
+    _leaving: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep."""
+        return not self.members and not self._processes
+
+    def has_saved(self, registration: Registration) -> bool:
+        """Return whether every change that was confirmed is still there."""
+        process = self._processes.get(registration.process)
+        return registration.confirmed <= (0 if process is None else process.revision)
+
+    def update(
+        self, name: str, revision: int, changes: Sequence[Change], patience: Patience
+    ) -> Iterator[PresenceEvent]:
+        """Save changes of a process."""
+        until = clock.monotonic() + patience.silence
+        process = self._processes.setdefault(name, _Process(revision, until))
+        process.revision, process.until = revision, until
+        for change in changes:
+            if change.connections is not None:
+                yield from self._set_connections(
+                    process, change.subject, change.connections, patience.grace
+                )
+            if change.state is not None:
+                yield from self._set_state(change.subject, json.loads(change.state))
+
+    def beat(self, registration: Registration, patience: Patience) -> Iterator[PresenceEvent]:
+        """Note that a process lives, and let those leave whose time is over."""
+        now = clock.monotonic()
+        process = self._processes.get(registration.process)
+        if process is not None and self.has_saved(registration):
+            was_silent, process.until = process.until <= now, now + patience.silence
+            if was_silent:
+                # The others may have been kept from the broker too.
+                return
+        for name, other in list(self._processes.items()):
+            if other.until <= now:
+                yield from self.remove(name, 0)
+        for subject, until in list(self._leaving.items()):
+            if until <= now:
+                yield from self._leave(subject)
+
+    def remove(self, name: str, grace: float) -> Iterator[PresenceEvent]:
+        """Remove a process."""
+        process = self._processes.pop(name, None)
+        if process is not None:
+            for subject in list(process.connections):
+                yield from self._set_connections(process, subject, 0, grace)
+
+    def _set_connections(
+        self, process: _Process, subject: str, connections: int, grace: float
+    ) -> Iterator[PresenceEvent]:
+        added = connections - process.connections.pop(subject, 0)
+        if connections:
+            process.connections[subject] = connections
+        member = self.members.get(subject)
+        if member is None:
+            if connections:
+                yield Joined(self._keep(Member(subject, None, connections, clock.utc_now())))
+            return
+        self._keep(replace(member, connections=member.connections + added))
+        if self.members[subject].connections:
+            self._leaving.pop(subject, None)
+        elif grace > 0:
+            self._leaving[subject] = clock.monotonic() + grace
+        else:
+            yield from self._leave(subject)
+
+    def _set_state(self, subject: str, state: object) -> Iterator[PresenceEvent]:
+        member = self.members.get(subject)
+        if member is not None and member.state != state:
+            yield Changed(self._keep(replace(member, state=state)))
+
+    def _leave(self, subject: str) -> Iterator[PresenceEvent]:
+        self._leaving.pop(subject, None)
+        yield Left(replace(self.members.pop(subject), connections=0))
+
+    def _keep(self, member: Member) -> Member:
+        self.members[member.subject] = member
+        return member
+
+
+class MemoryPresence(Presence):
+    """Keeps presence in this process, and publishes the events of a room to its topic.
+
+    Args:
+        publish: publishes a payload to a topic.
+        head: returns the current cursor of a topic.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[str, bytes], Awaitable[Cursor]],
+        head: Callable[[str], Awaitable[Cursor]],
+    ) -> None:
+        self._publish = publish
+        self._head = head
+        self._rooms: dict[str, Room] = {}
+        # A change and its event are one step, although publishing may wait.
+        self._changing = asyncio.Lock()
+
+    @override
+    async def update(
+        self,
+        registration: Registration,
+        revision: int,
+        changes: Sequence[Change],
+        patience: Patience,
+    ) -> bool:
+        async with self._changing:
+            room = self._rooms.setdefault(registration.room, Room())
+            if not room.has_saved(registration):
+                return False
+            events = room.update(registration.process, revision, changes, patience)
+            await self._announce(registration.room, events)
+            return True
+
+    @override
+    async def beat(
+        self, registrations: Sequence[Registration], patience: Patience
+    ) -> Sequence[bool]:
+        async with self._changing:
+            return [await self._beat(each, patience) for each in registrations]
+
+    async def _beat(self, registration: Registration, patience: Patience) -> bool:
+        room = self._rooms.get(registration.room)
+        if room is None:
+            return registration.confirmed == 0
+        has_all = room.has_saved(registration)
+        await self._announce(registration.room, room.beat(registration, patience))
+        return has_all
+
+    @override
+    async def remove(self, registration: Registration, patience: Patience) -> None:
+        async with self._changing:
+            room = self._rooms.get(registration.room)
+            if room is not None:
+                events = room.remove(registration.process, patience.grace)
+                await self._announce(registration.room, events)
+
+    @override
+    async def present(self, room: str, limit: int) -> Present:
+        async with self._changing:
+            members = self._rooms.get(room, Room()).members
+            first = list(islice(members.values(), limit))
+            return Present(first, len(members), await self._head(room))
+
+    async def _announce(self, name: str, events: Iterator[PresenceEvent]) -> None:
+        for event in events:
+            await self._publish(name, encode_event(event))
+        if self._rooms[name].is_empty:
+            del self._rooms[name]
