@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from uuid import uuid4
 
 import pytest
@@ -17,7 +17,7 @@ from gqlnotify.brokers.presence import (
     decode_event,
     room_of,
 )
-from gqlnotify.event import Cursor
+from gqlnotify.event import Cursor, Event
 from tests.waiting import wait_until
 
 LONG = Patience(60, 60)
@@ -59,9 +59,11 @@ class House:
     async def remove(self, process: str, patience: Patience = LONG) -> None:
         await self.presence.remove(Registration(self.room, process), patience)
 
+    async def published(self) -> Sequence[Event]:
+        return await self._broker.read(self.room, self._start, ALL)
+
     async def events(self) -> list[str]:
-        events = await self._broker.read(self.room, self._start, ALL)
-        decoded = [decode_event(json.loads(event.payload)) for event in events]
+        decoded = [decode_event(json.loads(each.payload)) for each in await self.published()]
         return [f"{event.member.subject} {type(event).__name__.lower()}" for event in decoded]
 
     async def subjects(self) -> list[str]:
@@ -91,7 +93,10 @@ class PresenceContract:
         assert await house.events() == ["alice joined"]
         [alice] = (await house.presence.present(house.room, ALL)).members
         assert (alice.subject, alice.state, alice.connections) == ("alice", None, 5)
-        assert abs(datetime.now(UTC) - alice.since) < timedelta(minutes=1)
+        [joined] = await house.published()
+        assert joined.published_at is not None
+        assert abs(alice.since.timestamp() - joined.published_at) < 1
+        assert alice.since.tzinfo is UTC
 
     async def test_a_subject_leaves_after_its_last_connection_and_its_grace(
         self, house: House
@@ -167,7 +172,7 @@ class PresenceContract:
         await house.connect("p", "alice")
 
         await wait_until(lambda: len(delivered) == 1)
-        assert list(delivered) == await broker.read(house.room, house._start, ALL)
+        assert list(delivered) == await house.published()
 
     async def test_the_subjects_of_a_silent_process_leave_without_grace(self, house: House) -> None:
         await house.update(
