@@ -20,6 +20,7 @@ from gqlnotify import Cursor, GraphQLRouter, TopicManager, add_cors, topic_route
 from gqlnotify.outbox import Outbox
 from schema.api_page import api_page
 from schema.chat.store import ChatStore
+from schema.chat.types import ROOMS
 from schema.commands import publish_notice
 from schema.context import Context
 from schema.database import Database
@@ -102,7 +103,7 @@ def create_app(
         may=may_use,
         lifespan=lifespan,
     )
-    plain = topic_router(topics, graphql=graphql, publish=publish)
+    plain = topic_router(topics, graphql=graphql, publish=publish, presence=[ROOMS])
     # Never None: the settings contain a key, so the router requires tokens.
     assert graphql.revocations is not None
     checks = {

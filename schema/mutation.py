@@ -86,6 +86,15 @@ class Mutation:
         return await chat.say(info.context, room, text, event_id=given(event_id))
 
     @strawberry.mutation
+    async def set_typing(self, info: Info, room: str, typing: bool) -> bool:
+        """Tell the people in a room whether the viewer, who is there too, is typing.
+
+        Returns `typing`. Requires the right to subscribe to `rooms.<room>`.
+        """
+        await chat.set_typing(info.context, room, typing=typing)
+        return typing
+
+    @strawberry.mutation
     async def whisper(
         self, info: Info, to: str, text: str, event_id: str | None = strawberry.UNSET
     ) -> PrivateMessage:

@@ -6,7 +6,8 @@ import strawberry
 
 from gqlnotify import errors
 from schema.chat.commands import room_of
-from schema.chat.types import Message, PrivateMessage, inbox_topic
+from schema.chat.people import people_update
+from schema.chat.types import Message, PeopleUpdate, PrivateMessage, inbox_topic
 from schema.commands import notices, subject
 from schema.context import Info
 from schema.types import TASKS, Notification, TaskEvent, TaskEventKind, documented, given
@@ -60,6 +61,16 @@ class Subscription:
     ) -> AsyncIterator[Message]:
         """Messages of a room. Requires the right to subscribe to `rooms.<room>`."""
         return info.context.topics.subscribe(room_of(room), after=given(after))
+
+    @strawberry.subscription
+    async def people(self, info: Info, room: str) -> AsyncIterator[PeopleUpdate]:
+        """Who is in a room: first everybody, then each change.
+
+        If changes were missed, everybody again. A person is in a room while they follow its
+        messages. Requires the right to the presence of `rooms.<room>`.
+        """
+        async for news in info.context.topics.presence(room_of(room)):
+            yield people_update(news)
 
     @strawberry.subscription
     def inbox(

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from gqlnotify import Cursor, Topic, authorize
-from schema.chat.types import Message, PrivateMessage, PrivateMessages, inbox_topic, room_topic
+from schema.chat.people import people_of, state_of
+from schema.chat.types import (
+    Message,
+    People,
+    PrivateMessage,
+    PrivateMessages,
+    inbox_topic,
+    room_topic,
+)
 from schema.checks import MAX_MESSAGE, MAX_ROOM_NAME, check_page, check_storable, check_text
 from schema.commands import scoped_id, subject
 from schema.context import Context
@@ -62,6 +70,21 @@ async def messages(
 ) -> Sequence[Message]:
     """Return messages of a room. Requires what `enter` does, so call it first."""
     return await context.chat.messages(room, last=_last(last), before=_id(before))
+
+
+async def people(context: Context, room: str) -> People:
+    """Return who is in a room. Requires the right to the presence of `rooms.<room>`."""
+    return people_of(await context.topics.present(room_of(room)))
+
+
+async def set_typing(context: Context, room: str, *, typing: bool) -> None:
+    """Tell a room whether the viewer types. Requires the right to subscribe to `rooms.<room>`.
+
+    It has no effect on a viewer who is not in the room.
+    """
+    topic = room_of(room)
+    await authorize("subscribe", topic.name)
+    await context.topics.set_presence(topic, state_of(typing=typing))
 
 
 async def private_messages(context: Context, *, last: int, before: str | None) -> PrivateMessages:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import strawberry
 
 from schema.chat import commands
-from schema.chat.types import Message
+from schema.chat.types import Message, People
 from schema.context import Info
 from schema.types import documented, given
 
@@ -13,7 +13,7 @@ from schema.types import documented, given
 @documented
 @strawberry.type
 class Room:
-    """A room and its messages. Every name is a room."""
+    """A room, its messages and who is there. Every name is a room."""
 
     name: str
     event_cursor: str = strawberry.field(
@@ -29,3 +29,8 @@ class Room:
         With before, the newest ones before that message.
         """
         return await commands.messages(info.context, self.name, last=last, before=given(before))
+
+    @strawberry.field
+    async def people(self, info: Info) -> People:
+        """Who is in the room. Requires the right to the presence of `rooms.<room>`."""
+        return await commands.people(info.context, self.name)

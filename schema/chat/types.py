@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 
 import strawberry
 
@@ -44,7 +45,53 @@ class PrivateMessages:
     )
 
 
-ROOMS = Topic("rooms.<room>", Message)
+@documented
+@strawberry.type
+class Person:
+    """A subject who follows a room's messages."""
+
+    subject: str
+    typing: bool
+    since: datetime
+
+
+@documented
+@strawberry.type
+class People:
+    """Who is in a room: the first 1 000 who have come, and how many there are."""
+
+    count: int
+    members: Sequence[Person]
+
+
+@strawberry.enum(description="What has happened to a person in a room.")
+class PersonEventKind(StrEnum):
+    """What has happened to a person in a room."""
+
+    JOINED = "JOINED"
+    CHANGED = "CHANGED"
+    LEFT = "LEFT"
+
+
+@documented
+@strawberry.type
+class PersonEvent:
+    """Somebody joined a room, began or stopped typing, or left."""
+
+    kind: PersonEventKind
+    person: Person
+
+
+@documented
+@strawberry.type
+class PeopleUpdate:
+    """Either everybody who is in a room, or one change."""
+
+    snapshot: People | None = None
+    change: PersonEvent | None = None
+
+
+ROOMS = Topic("rooms.<room>", Message, presence=True)
 INBOXES = Topic("inbox.<subject>", PrivateMessage)
 
 

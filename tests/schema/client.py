@@ -30,11 +30,13 @@ def token(
     *,
     subscribe: Sequence[str] = ("*",),
     publish: Sequence[str] = ("*",),
+    presence: Sequence[str] = ("*",),
 ) -> str:
+    rights = {"subscribe": subscribe, "publish": publish, "presence": presence}
     claims = {
         "sub": subject,
         "exp": int(time()) + 600,
-        "topics": {"subscribe": list(subscribe), "publish": list(publish)},
+        "topics": {action: list(patterns) for action, patterns in rights.items()},
     }
     return str(jwt.encode(claims, SECRET, algorithm="HS256"))
 

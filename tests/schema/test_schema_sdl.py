@@ -1,9 +1,14 @@
+import re
+
 import pytest
 from graphql import build_schema, parse, validate
 
 from schema.app import schema
 from schema.export import SDL, sdl
 from tests.schema.client import OPERATIONS, operation
+from tests.servers import ROOT
+
+README = ROOT / "README.md"
 
 
 def test_the_exported_schema_is_the_one_that_is_served() -> None:
@@ -24,3 +29,11 @@ def test_every_field_has_a_stored_operation() -> None:
     assert schema._schema.subscription_type is not None
     fields |= set(schema._schema.subscription_type.fields)
     assert fields == {path.stem for path in OPERATIONS.glob("*.graphql")}
+
+
+def test_the_operations_of_the_readme_are_valid() -> None:
+    table = README.read_text().partition("| operation | what it does |")[2].partition("\n\n")[0]
+    operations = re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE)
+    assert len(operations) >= 7
+    for each in operations:
+        assert validate(build_schema(schema.as_str()), parse(each)) == [], each
