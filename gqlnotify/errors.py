@@ -81,12 +81,15 @@ class Unauthenticated(NotifyError):
     Attributes:
         close_code: the code that a socket closes with.
         is_guess: whether it counts as a bad token of the client's address.
+        subject: whose token it is, for operators; None if that is not certain. Clients do not get
+            it.
     """
 
     code = "UNAUTHENTICATED"
     http_status = 401
     close_code: ClassVar[int] = 4401
     is_guess: ClassVar[bool] = True
+    subject: str | None = None
 
 
 class TokenExpired(Unauthenticated):

@@ -342,6 +342,16 @@ class Settings(BaseSettings):
         "between two saves of the answers",
     )
 
+    trace_bytes: int = Field(
+        default=2_000_000,
+        ge=0,
+        description="How much the facts for `gqlnotify trace` take in each process; 0: none are "
+        "recorded",
+    )
+    trace_seconds: float = Field(
+        default=900, gt=0, description="How long a process keeps these facts"
+    )
+
     event_max_bytes: int = Field(default=128 * 1024, gt=0, description="Size of one encoded event")
     history_length: int = Field(default=1000, gt=0, description="How many events a topic keeps")
     history_seconds: float = Field(

@@ -18,7 +18,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 EXTRAS = PROJECT["optional-dependencies"]
 # The parts that may need an extra; all others work without.
 PARTS = {
-    "server": ("server/", "cli.py", "http_server.py"),
+    "server": ("server/", "cli/", "http_server.py"),
     "metrics": ("observability/prometheus.py",),
     "otel": ("observability/tracing.py",),
     "client": ("client.py",),

@@ -48,7 +48,12 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # Documented import paths of modules that live elsewhere.
 ALIASES = {"http_server", "logs"}
 PURE = ["callables.py", "codec/codec.py", "event.py", "execution/fingerprint.py", "protocol/*"]
-PURE += ["rate.py", "topics/conflation.py", "topics/replay_buffer.py"]
+PURE += [
+    "observability/trace_verdict.py",
+    "rate.py",
+    "topics/conflation.py",
+    "topics/replay_buffer.py",
+]
 IMPURE = {"asyncio", "threading", "time", "datetime", "starlette", "fastapi", "strawberry"}
 
 # Undocumented modules are imported only in their adapter. The folder `server/` is one adapter.

@@ -65,6 +65,8 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "anonymous_sessions": ("true", True),
     "auto_resume_seconds": ("6.5", 6.5),
     "ack_interval": ("0.5", 0.5),
+    "trace_bytes": ("1000", 1000),
+    "trace_seconds": ("60.5", 60.5),
     "event_max_bytes": ("6", 6),
     "history_length": ("7", 7),
     "history_seconds": ("8.5", 8.5),
@@ -77,6 +79,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
 }
 NUMBERS = [name for name, (_, value) in IN_THE_ENVIRONMENT.items() if type(value) in (int, float)]
 MAY_BE_ZERO = {
+    "trace_bytes",
     "drain_window",
     "jwt_leeway",
     "broker_wait",

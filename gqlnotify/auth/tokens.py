@@ -107,7 +107,11 @@ class Rules:
         if self.require_exp and "exp" not in claims:
             raise Unauthenticated("The token is not valid")
         principal = principal_from(claims)
-        self._check_times(claims, clock.now())
+        try:
+            self._check_times(claims, clock.now())
+        except Unauthenticated as error:
+            error.subject = principal.subject
+            raise
         return principal
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> None:
@@ -293,5 +297,8 @@ def _key_id(header: Mapping[str, Any], algorithm: str) -> str | None:
 def _refusal(error: Exception) -> NotifyError:
     if isinstance(error, NotifyError):
         # A new error: the traceback of the old one refers to frames that hold the token.
-        return type(error)(error.message)
+        new = type(error)(error.message)
+        if isinstance(error, Unauthenticated) and isinstance(new, Unauthenticated):
+            new.subject = error.subject
+        return new
     return Unauthenticated("The token is not valid")

@@ -11,7 +11,8 @@ from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.limits import ConnectionLimits
 from gqlnotify.connections.origin import Refusals
 from gqlnotify.connections.verified_tokens import VerifiedTokens
-from gqlnotify.errors import Unauthenticated
+from gqlnotify.errors import NotifyError, Unauthenticated
+from gqlnotify.observability import trace
 from gqlnotify.settings import Settings
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.revocation import Revocations
@@ -80,14 +81,27 @@ class Access:
         """
         if self.authenticate is None:
             return None
+        try:
+            return await self._admitted(self.authenticate, token, connection)
+        except Unauthenticated as error:
+            # A token that is forged says nothing about the subject in it.
+            if error.subject is not None:
+                _note(error, error.subject)
+            raise
+
+    async def _admitted(self, authenticate: Authenticate, token: Any, connection: Any) -> Viewer:
         # A verified token is not a guess, so it is accepted even if its address has to wait.
         principal = None if self.verified is None else self.verified.find(token)
         if principal is None:
-            principal = await self._verify(self.authenticate, token, connection)
+            principal = await self._verify(authenticate, token, connection)
         if self.revocations is not None:
             # Some servers run no lifespan, and Starlette runs none of a mounted application.
             await self.revocations.ready()
-            self.revocations.check(principal)
+            try:
+                self.revocations.check(principal)
+            except Unauthenticated as error:
+                error.subject = principal.subject
+                raise
         return Viewer(principal, self.may)
 
     def watch(self, viewer: Viewer | None, on_revoked: Callable[[], None]) -> Callable[[], None]:
@@ -117,6 +131,11 @@ class Access:
         if self.verified is not None:
             self.verified.add(token, principal)
         return principal
+
+
+def _note(error: NotifyError, subject: str) -> None:
+    kind = trace.Kind.REFUSED
+    trace.note(kind, subject=subject, code=type(error).__name__, text=error.message)
 
 
 def _nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gqlnotify.deadline import Deadline
 from gqlnotify.errors import TooSlow
+from gqlnotify.observability import trace
 from gqlnotify.observability.metrics import refused
 
 if sys.platform == "linux":
@@ -160,4 +161,5 @@ class ReadWatch:
             self._wait()
         else:
             refused(TooSlow.label)
+            trace.note(trace.Kind.TOO_SLOW)
             let_go(self._transport)

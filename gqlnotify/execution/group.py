@@ -289,6 +289,7 @@ class Group(metrics.Sampled):
     def _part(self, expired: CursorExpired) -> None:
         """End, and let the members continue at the topic's position, if their clients can."""
         members, self._members = self._members, set()
+        self._subscriber.skip_gap(expired)
         for member in members:
             subscriber = self._subscriber.fork()
             subscriber.expired = expired

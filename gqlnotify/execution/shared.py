@@ -49,6 +49,7 @@ from gqlnotify.execution.snapshots import REUSE_SECONDS, SharedLoad, Snapshots
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.topics.attendances import Attendance
 from gqlnotify.topics.live_list import LiveList, Load
+from gqlnotify.topics.projection import Projection
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
 
@@ -248,6 +249,16 @@ class SharedExecution:
         self._saved = 0
         self._group: Group | None = None
 
+    @property
+    def projection(self) -> Projection:
+        """What it does with each event before it executes it."""
+        return self._request.projection
+
+    @property
+    def scope(self) -> Hashable:
+        """The scope of all subscriptions that share it."""
+        return self._request.scope
+
     def group(self, subscriber: Subscriber) -> Group:
         """Return the group that delivers live events.
 
@@ -294,6 +305,8 @@ class SharedExecution:
                 group = self.group(subscriber)
                 try:
                     if await group.catch_up(member, subscriber, replay):
+                        # The group reads for it from now on.
+                        subscriber.reader = None
                         return group
                 except CursorExpired as expired:
                     subscriber.skip_gap(expired)

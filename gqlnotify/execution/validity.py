@@ -9,6 +9,7 @@ from gqlnotify import clock
 from gqlnotify.auth import Viewer
 from gqlnotify.errors import TokenExpired, TokenRevoked
 from gqlnotify.execution.results import error_result
+from gqlnotify.observability import trace
 
 Watch = Callable[[Viewer | None, Callable[[], None]], Callable[[], None]]
 """Calls the function if the viewer's token is revoked, and returns a function that ends the watch.
@@ -31,7 +32,13 @@ async def while_valid(
         except StopAsyncIteration:
             return
         except (TokenExpired, TokenRevoked) as error:
+            _note(error, viewer)
             yield error_result(error)
+
+
+def _note(error: TokenExpired | TokenRevoked, viewer: Viewer | None) -> None:
+    kind = trace.Kind.EXPIRED if isinstance(error, TokenExpired) else trace.Kind.REVOKED
+    trace.note(kind, subject=None if viewer is None else viewer.principal.subject)
 
 
 class _Validity:

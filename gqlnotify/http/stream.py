@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
+from secrets import token_hex
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -19,7 +20,7 @@ from gqlnotify.errors import (
     TooManyStreams,
     TooManyStreamsOfSubject,
 )
-from gqlnotify.observability import metrics
+from gqlnotify.observability import logs, metrics, trace
 
 _REFUSALS: dict[type[Exception], type[NotifyError]] = {
     TooManyConnections: TooManyStreams,
@@ -70,11 +71,13 @@ class Stream(StreamingResponse, metrics.Sampled):
             await self._refuse(refusal)(scope, receive, send)
             return
         metrics.watch(self)
+        logs.connection_id.set(token_hex(4))
         try:
             with self._watching(receive):
                 await super().__call__(scope, partial(self._receive, receive), send)
         finally:
             metrics.unwatch(self)
+            trace.note(trace.Kind.CLOSED, subject=self._subject, text="the end of a stream")
             leave()
 
     async def _receive(self, receive: Receive) -> Message:

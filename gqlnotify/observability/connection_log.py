@@ -7,7 +7,7 @@ from secrets import token_hex
 
 from starlette.datastructures import Address
 
-from gqlnotify.observability import logs
+from gqlnotify.observability import logs, trace
 
 # RFC 6455, section 7.1.5: "the connection is considered to have been closed with 1006".
 _ABNORMAL = 1006
@@ -21,10 +21,12 @@ class ConnectionLog:
     Log lines of code that runs in `context` have the connection's id.
     """
 
-    __slots__ = ("_began", "_client", "_code", "_reason", "context", "id")
+    __slots__ = ("_began", "_client", "_code", "_reason", "context", "id", "subject")
 
     def __init__(self, client: Address | None) -> None:
         self.id = token_hex(4)
+        self.subject: str | None = None
+        """The subject of the viewer, once it is known."""
         self.context: Context = copy_context()
         self.context.run(logs.connection_id.set, self.id)
         self._client = client
@@ -44,11 +46,13 @@ class ConnectionLog:
 
     def ended(self) -> None:
         """Log that the connection is closed."""
+        code = _ABNORMAL if self._code is None else self._code
+        what = f"{code} {self._reason}".rstrip()
+        if self.subject is not None:
+            trace.note(trace.Kind.CLOSED, subject=self.subject, connection=self.id, text=what)
         if not logger.isEnabledFor(logging.INFO):
             return
-        code = _ABNORMAL if self._code is None else self._code
         seconds = round(time.monotonic() - self._began, 3)
-        what = f"{code} {self._reason}".rstrip()
         logger.info(
             "Connection from %s ended after %.1f s: %r",
             *(self._address, seconds, what),

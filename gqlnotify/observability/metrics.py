@@ -213,6 +213,11 @@ def unwatch(one: Sampled) -> None:
     _watch.sampled.discard(one)
 
 
+def watched() -> list[Sampled]:
+    """Return the objects that gauges count now."""
+    return list(_watch.sampled)
+
+
 async def endpoint(request: "Request") -> "Response":
     """Answer a scrape by Prometheus, in the format that it accepts.
 

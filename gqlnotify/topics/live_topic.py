@@ -12,7 +12,7 @@ from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
-from gqlnotify.observability import metrics
+from gqlnotify.observability import metrics, trace
 from gqlnotify.topics.replay_buffer import ReplayBuffer
 
 if TYPE_CHECKING:
@@ -223,8 +223,10 @@ class LiveTopic:
         self._wake()
 
     async def _restart(self, topic: str) -> None:
-        self.buffer.restart(await self._broker.head(topic))
+        before, head = self.buffer.last, await self._broker.head(topic)
+        self.buffer.restart(head)
         metrics.gaps.inc()
+        trace.note(trace.Kind.GAP, topic=topic, cursor=before, until=head)
 
     def _wake(self) -> None:
         for subscriber in self._listeners:

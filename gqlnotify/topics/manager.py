@@ -2,8 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
 
@@ -17,19 +25,23 @@ from gqlnotify.brokers.presence import PresenceEvent, Present
 from gqlnotify.callables import require_plain
 from gqlnotify.errors import (
     BrokerUnavailable,
+    CursorExpired,
+    Forbidden,
     NoViewer,
     TopicsClosed,
     Unauthenticated,
     UnknownViewer,
 )
 from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
-from gqlnotify.observability import metrics, tracing
+from gqlnotify.observability import metrics, trace, tracing
 from gqlnotify.settings import Settings
+from gqlnotify.topics import why
 from gqlnotify.topics.attendances import Attendances
 from gqlnotify.topics.attendee import Attendee, current_attendee
 from gqlnotify.topics.live_list import Change, LiveList, Load, Snapshot
-from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
+from gqlnotify.topics.live_topic import PAGE_SIZE, RETRY_SECONDS, LiveTopic
 from gqlnotify.topics.presence import changes_of, encode_state, require_presence
+from gqlnotify.topics.reading import Audience, Peer, Reading
 from gqlnotify.topics.resumptions import Resumptions
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
@@ -42,7 +54,7 @@ T = TypeVar("T")
 logger = logging.getLogger("gqlnotify.topics")
 
 
-class TopicManager(metrics.Sampled):
+class TopicManager(metrics.Sampled, Audience):
     """Publishes to topics and creates subscriptions; one for each application.
 
     It starts on first use. The plugin's lifespan starts it earlier, so that an unreachable broker
@@ -72,6 +84,7 @@ class TopicManager(metrics.Sampled):
         self.resumptions = Resumptions(self._broker, self._settings)
         self.survey = Survey(self._broker)
         self.attendances = self._attendances()
+        self.survey.on(why.ASKED, partial(why.answer, self))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._started = False
@@ -139,6 +152,7 @@ class TopicManager(metrics.Sampled):
             if self._started:
                 return
             await self._start_broker()
+            trace.ring.limit(self._settings.trace_bytes, self._settings.trace_seconds)
             self._started, self._closed_in = True, None
             self.survey.start()
             metrics.watch(self)
@@ -246,12 +260,21 @@ class TopicManager(metrics.Sampled):
         """Publish a payload from `Topic.encode` under the topic's name. See `publish`."""
         check_topic_name(topic)
         check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
-        await authorize("publish", topic)
+        await self._check_publisher(topic)
         async with self._publishing():
             with tracing.span("publish", lambda: {"messaging.destination.name": topic}):
                 cursor = await self._broker.publish(topic, payload, event_id=event_id)
         metrics.events_published.inc()
         return cursor
+
+    async def _check_publisher(self, topic: str) -> None:
+        try:
+            await authorize("publish", topic)
+        except Forbidden as error:
+            viewer = current_viewer()
+            subject = None if viewer is None else viewer.principal.subject
+            trace.note(trace.Kind.NOT_PUBLISHED, subject=subject, topic=topic, code=error.code)
+            raise
 
     @asynccontextmanager
     async def _publishing(self) -> AsyncIterator[None]:
@@ -467,6 +490,52 @@ class TopicManager(metrics.Sampled):
         self.count_topic(viewer, name)
         await self._require_open()
         self.attendances.set_state(name, attendee.subject, encoded)
+
+    async def event_at(self, topic: Topic[Any], cursor: Cursor) -> Event | None:
+        """Return the event at this cursor; None if the history does not contain it.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
+        """
+        await self._require_open()
+        name = topic.concrete()
+        if cursor.seq == 0:
+            return None
+        try:
+            page = await self._broker.read(name, Cursor(cursor.epoch, cursor.seq - 1), 1)
+        except CursorExpired:
+            # The event before it is gone, or is of an earlier epoch.
+            return await self._search(name, cursor)
+        return next((event for event in page if event.cursor == cursor), None)
+
+    async def _search(self, topic: str, cursor: Cursor) -> Event | None:
+        after = await self._broker.oldest(topic)
+        with suppress(CursorExpired):
+            while after.seq < cursor.seq:
+                page = await self._broker.read(topic, after, PAGE_SIZE)
+                for event in page:
+                    if event.cursor == cursor:
+                        return event
+                if not page:
+                    break
+                after = page[-1].cursor
+        return None
+
+    def received(self, topic: str) -> Cursor | None:
+        """Return the newest event that this process has; None if it does not listen to `topic`."""
+        live_topic = self._live_topics.get(topic)
+        return None if live_topic is None else live_topic.buffer.last
+
+    @override
+    def peers(self) -> Iterator[Peer]:
+        yield from ()
+
+    @override
+    def readings(self) -> Iterator[Reading]:
+        for live_topic in self._live_topics.values():
+            for subscriber in list(live_topic.subscribers):
+                if subscriber.reader is not None:
+                    yield Reading(subscriber.reader, subscriber.reached)
 
     @override
     def load(self) -> metrics.Load:

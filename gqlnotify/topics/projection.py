@@ -9,7 +9,7 @@ from typing import Any
 from gqlnotify.callables import plain_result
 from gqlnotify.errors import EventUnreadable
 from gqlnotify.event import Cursor, Event, Topic
-from gqlnotify.observability import metrics
+from gqlnotify.observability import metrics, trace
 from gqlnotify.topics.conflation import SKIPPED, Skipped
 
 logger = logging.getLogger("gqlnotify.topics")
@@ -39,11 +39,12 @@ class Projection:
         except ValueError as error:
             _report_unreadable(event.topic, event.cursor, str(error))
             return EventUnreadable(event.cursor)
-        if not self._lets_through(value):
+        if not self.lets_through(value):
             return SKIPPED
         return value if self.select is None else plain_result(self.select(value, event), "map")
 
-    def _lets_through(self, value: Any) -> bool:
+    def lets_through(self, value: Any) -> bool:
+        """Return whether the filter, if there is one, accepts the decoded value."""
         return self.where is None or bool(plain_result(self.where(value), "where"))
 
     def key_of(self, event: Event) -> Hashable | Skipped:
@@ -55,7 +56,7 @@ class Projection:
         assert self.topic.latest_by is not None
         try:
             value = self.topic.decode(event.payload)
-            if not self._lets_through(value):
+            if not self.lets_through(value):
                 return SKIPPED
         except Exception:
             # The event is kept, and `apply` reports the error.
@@ -68,4 +69,6 @@ class Projection:
 def _report_unreadable(topic: str, cursor: Cursor, why: str) -> None:
     """Log and count an unreadable event once, even if many subscriptions read it."""
     metrics.unreadable_events.inc()
+    # Without the reason: it may contain a part of the payload.
+    trace.note(trace.Kind.UNREADABLE, topic=topic, cursor=cursor)
     logger.error("The event of %r at %s can't be read: %s", topic, cursor, why)

@@ -8,12 +8,15 @@ and no event is lost or repeated between replay and live delivery.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gqlnotify.errors import BrokerUnavailable, CursorExpired
 from gqlnotify.event import Cursor, Event
+from gqlnotify.observability import trace
 from gqlnotify.topics.conflation import Skipped, conflate
 from gqlnotify.topics.live_topic import LiveTopic
+from gqlnotify.topics.reading import Reader
 from gqlnotify.topics.replay_buffer import NotBuffered
 from gqlnotify.topics.resumption import Progress
 
@@ -54,6 +57,8 @@ class Subscriber:
         """Whether its client gets a snapshot if it has missed events, or has none yet."""
         self.redelivered_until: Cursor | None = None
         """Events up to this cursor may have been sent to the same client before."""
+        self.reader: Reader | None = None
+        """For whom it reads; None if it reads for a group or for the library itself."""
         self._manager = manager
         self._live_topic: LiveTopic | None = None
         self._on_wake = on_wake
@@ -66,6 +71,11 @@ class Subscriber:
     def __del__(self) -> None:
         if not self.closed and self._live_topic is not None:
             self._manager.left(self._live_topic)
+
+    @property
+    def reached(self) -> Cursor:
+        """Up to where every event has been passed on, or is being passed on."""
+        return self.position if self.progress is None else self.progress.reached
 
     @property
     def always_listens(self) -> bool:
@@ -142,10 +152,12 @@ class Subscriber:
             await self._resume(after, or_live=True)
         if self.expired is None:
             self.redelivered_until = redelivered_until
+            self._note_resumed(after)
         return self.expired
 
     def skip_gap(self, expired: CursorExpired) -> None:
         """Continue at the topic's position, because events before it are lost."""
+        self._note_gap(self.position, self._open_topic.buffer.last)
         self.expired, self.position = expired, self._open_topic.buffer.last
         self._backlog.clear()
         self._latest.clear()
@@ -294,6 +306,7 @@ class Subscriber:
         if self.closed:
             return
         self.closed = True
+        self._note_end()
         self.wake()
         if self._patience is not None:
             self._patience.reschedule(asyncio.get_running_loop().time())
@@ -305,6 +318,27 @@ class Subscriber:
         assert self._live_topic is not None
         return self._live_topic
 
+    def _note_gap(self, after: Cursor, until: Cursor) -> None:
+        subject = None if self.reader is None else self.reader.subject
+        trace.note(trace.Kind.GAP, subject=subject, topic=self.topic, cursor=after, until=until)
+
+    def _note_resumed(self, after: Cursor) -> None:
+        if self.reader is not None:
+            self.reader = replace(self.reader, began=after)
+            trace.note(
+                trace.Kind.RESUMED, subject=self.reader.subject, topic=self.topic, cursor=after
+            )
+
+    def _note_end(self) -> None:
+        if self.reader is not None:
+            trace.note(
+                trace.Kind.ENDED,
+                subject=self.reader.subject,
+                topic=self.topic,
+                cursor=self.position,
+                connection=self.reader.connection,
+            )
+
     async def _resume(self, after: Cursor, or_live: bool) -> None:
         joined_at, self.expired = self.position, None
         try:
@@ -313,6 +347,7 @@ class Subscriber:
             if not or_live:
                 self.close()
                 raise
+            self._note_gap(after, joined_at)
             self.expired, self.position = expired, joined_at
         except BaseException:
             self.close()

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from gqlnotify.auth import Viewer, check_right, current_viewer
 from gqlnotify.callables import require_plain
-from gqlnotify.errors import CursorExpired, EventUnreadable
+from gqlnotify.errors import CursorExpired, EventUnreadable, NotifyError
 from gqlnotify.event import Cursor, Event, Topic
+from gqlnotify.observability import logs, trace
 from gqlnotify.topics.attendances import Attendance
 from gqlnotify.topics.attendee import current_attendee
 from gqlnotify.topics.conflation import Skipped
 from gqlnotify.topics.projection import Projection
+from gqlnotify.topics.reading import Reader, place_of
 from gqlnotify.topics.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -143,10 +145,25 @@ class Subscription(Generic[T]):
             return
         # A stream that was created without a viewer, as in a bare thread, is checked where it runs.
         viewer = self._viewer or current_viewer()
+        subject = None if viewer is None else viewer.principal.subject
+        try:
+            await self._join(viewer, or_live=or_live or self._or_live)
+        except NotifyError as error:
+            trace.note(
+                trace.Kind.REFUSED,
+                subject=subject,
+                topic=self.subscriber.topic,
+                code=error.code,
+                text=error.message,
+            )
+            raise
+        self._note_begin(subject)
+
+    async def _join(self, viewer: Viewer | None, *, or_live: bool) -> None:
         await self._check_right(viewer)
         self.manager.count_topic(viewer, self.subscriber.topic)
         after = None if self._after is None else Cursor.parse(self._after)
-        await self.subscriber.open(after, or_live=or_live or self._or_live)
+        await self.subscriber.open(after, or_live=or_live)
         if self._attendee is not None and not self.subscriber.closed:
             self.attendance = self.manager.attendances.attend(self.subscriber.topic, self._attendee)
 
@@ -156,6 +173,19 @@ class Subscription(Generic[T]):
             return
         views = () if self._view is None else (self._view,)
         await check_right(viewer, "subscribe", self.subscriber.topic, *views)
+
+    def _note_begin(self, subject: str | None) -> None:
+        subscriber = self.subscriber
+        subscriber.reader = Reader(
+            subject, logs.connection_id.get(), subscriber.position, self.projection, self.scope
+        )
+        trace.note(
+            trace.Kind.SUBSCRIBED,
+            subject=subject,
+            topic=subscriber.topic,
+            cursor=subscriber.position,
+            text=place_of(self.projection.where) or "",
+        )
 
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""

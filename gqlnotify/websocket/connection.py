@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gqlnotify.connections.peer import LettingGo, let_go, taken, unread
 from gqlnotify.connections.uvicorn_frames import uvicorn_frames
 from gqlnotify.deadline import time_limit
-from gqlnotify.observability import metrics
+from gqlnotify.observability import metrics, trace
 from gqlnotify.observability.connection_log import ConnectionLog
 from gqlnotify.settings import Settings
 from gqlnotify.websocket.primitives import LightEvent
@@ -241,6 +241,21 @@ class Connection:
         on_end, self._on_end = self._on_end, None
         if on_end is not None and self._frames is not None:
             self._frames.keep(self._create_task(on_end()))
+
+    @property
+    def id(self) -> str:
+        """The id of the connection in log lines."""
+        return self._log.id
+
+    @property
+    def subject(self) -> str | None:
+        """The subject of the viewer, once it is known."""
+        return self._log.subject
+
+    def belongs_to(self, subject: str) -> None:
+        """Note the subject of the viewer."""
+        self._log.subject = subject
+        trace.note(trace.Kind.CONNECTED, subject=subject, connection=self.id)
 
     @property
     def held(self) -> int:

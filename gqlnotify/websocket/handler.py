@@ -6,7 +6,7 @@ The protocol core turns each message into commands. `Session` holds the viewer a
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
@@ -34,7 +34,7 @@ from gqlnotify.errors import (
     TooManyAttempts,
     Unauthenticated,
 )
-from gqlnotify.observability import metrics, tracing
+from gqlnotify.observability import metrics, trace, tracing
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.connection import (
     Acknowledge,
@@ -49,6 +49,7 @@ from gqlnotify.protocol.connection import (
     Stop,
 )
 from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.topics.reading import Reading
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.websocket.heartbeat import Heartbeat
 from gqlnotify.websocket.lifecycle import Lifecycle
@@ -151,6 +152,10 @@ class GraphQLTransportWSHandler(Lifecycle):
         yield from self._operations.load()
 
     @override
+    def readings(self) -> Iterator[Reading]:
+        yield from self._operations.readings()
+
+    @override
     def _heard(self) -> None:
         self._heartbeat.heard()
 
@@ -177,6 +182,7 @@ class GraphQLTransportWSHandler(Lifecycle):
                     self._start(operation)
                 case Refuse(id_, error):
                     metrics.refused(error.code)
+                    self._note(trace.Kind.FAILED, code=error.code)
                     await self._connection.send(messages.error(id_, [error.formatted()]))
                 case Stop(id_):
                     self._operations.stop(id_)

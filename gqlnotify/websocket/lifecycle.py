@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from starlette.websockets import WebSocket
@@ -12,15 +12,16 @@ from typing_extensions import override
 
 from gqlnotify.connections.access import Access
 from gqlnotify.errors import ConnectionClosed, PeerSilent, TooManyMessages, TooSlow
-from gqlnotify.observability import metrics
+from gqlnotify.observability import metrics, trace
 from gqlnotify.rate import Rate
+from gqlnotify.topics.reading import Audience, Peer, Reading
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.session import Session
 
 logger = logging.getLogger("gqlnotify.transports")
 
 
-class Lifecycle(metrics.Sampled):
+class Lifecycle(metrics.Sampled, Audience):
     """Counts a socket, reads its messages, and cleans up. A subclass gives the messages a meaning.
 
     Args:
@@ -122,6 +123,15 @@ class Lifecycle(metrics.Sampled):
         yield metrics.connections, 1
         yield metrics.held_bytes, self._connection.held
 
+    @override
+    def peers(self) -> Iterator[Peer]:
+        connection = self._connection
+        yield Peer(connection.id, connection.subject, connection.held)
+
+    @override
+    def readings(self) -> Iterator[Reading]:
+        yield from ()
+
     def _on_message(self) -> None:
         # uvicorn reports the end twice, and after the end there is nothing to read.
         if not self._reading and not self._connection.is_over:
@@ -153,8 +163,14 @@ class Lifecycle(metrics.Sampled):
         now = asyncio.get_running_loop().time()
         return self._rate is not None and not self._rate.allows(now)
 
+    def _note(self, kind: trace.Kind, *, code: str | None = None, text: str = "") -> None:
+        connection = self._connection
+        trace.note(kind, subject=connection.subject, connection=connection.id, code=code, text=text)
+
     def _too_slow(self) -> None:
+        self._note(trace.Kind.TOO_SLOW, text=f"{self._connection.held} bytes waited")
         self._close_soon(TooSlow("Nothing was read for too long"))
 
     def _peer_is_dead(self) -> None:
+        self._note(trace.Kind.PEER_SILENT)
         self._close_soon(PeerSilent("No pong in time"))

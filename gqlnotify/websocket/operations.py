@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -13,10 +13,11 @@ from typing_extensions import override
 from gqlnotify import execution
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, InternalError, NotifyError
-from gqlnotify.observability import metrics
+from gqlnotify.observability import metrics, trace
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.connection import Command, ServerConnection
 from gqlnotify.protocol.messages import Json, Subscribe
+from gqlnotify.topics.reading import Reading
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.acknowledgements import Acknowledgements
@@ -111,12 +112,24 @@ class Operations(Owner, metrics.Sampled):
         running = self._running.pop(id_, None)
         if isinstance(running, SharedOperation):
             self.acknowledgements.settle(running)
+            _note_end(running)
         if running is not None:
             running.cancel()
 
     def _shared(self, id_: str) -> SharedOperation | None:
         running = self._running.get(id_)
         return running if isinstance(running, SharedOperation) else None
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield how far each member of a group has got."""
+        for id_, running in self._running.items():
+            if not isinstance(running, SharedOperation):
+                continue
+            resumption = self.acknowledgements.find(id_)
+            acknowledged = None if resumption is None else resumption.acknowledged
+            reading = running.reading(acknowledged)
+            if reading is not None:
+                yield reading
 
     @override
     def has_progress(self) -> None:
@@ -156,7 +169,18 @@ class Operations(Owner, metrics.Sampled):
             errors = [InternalError("An operation failed").formatted()]
         if errors is not None and self._runs(id_):
             del self._running[id_]
+            self._note_failure(errors)
             await self._send_terminal(id_, errors)
+
+    def _note_failure(self, errors: Sequence[Json]) -> None:
+        if errors:
+            # Only the code: an application's message may contain anything.
+            code = (errors[0].get("extensions") or {}).get("code")
+            trace.note(
+                trace.Kind.FAILED,
+                subject=self._connection.subject,
+                code=code if isinstance(code, str) else None,
+            )
 
     async def _send_terminal(self, id_: str, errors: Sequence[Json]) -> None:
         concluded = self.acknowledgements.conclude(id_)
@@ -254,6 +278,7 @@ class Operations(Owner, metrics.Sampled):
             if subscriber.expired is None:
                 resumption.progress.advance(subscriber.position, subscriber.position)
             subscriber.progress = resumption.progress
+        subscriber.reader = operation.reader
         joining = self._conclude(operation.id, partial(self._join, operation, subscriber))
         task = self._running[operation.id] = self._connection.spawn(joining)
         # A task that is cancelled before its first step never closes the subscriber itself.
@@ -263,9 +288,23 @@ class Operations(Owner, metrics.Sampled):
     def ended(self, operation: SharedOperation, errors: Sequence[Json]) -> None:
         if self._running.get(operation.id) is operation:
             del self._running[operation.id]
+            self._note_failure(errors)
             self._connection.spawn(self._send_terminal(operation.id, errors))
 
     def _runs(self, id_: str) -> bool:
         # Compare the task, not only the id: the client may have stopped this operation and used
         # its id again before this task ended.
         return self._running.get(id_) is asyncio.current_task()
+
+
+def _note_end(operation: SharedOperation) -> None:
+    reading = operation.reading(None)
+    if reading is not None:
+        reader = reading.reader
+        trace.note(
+            trace.Kind.ENDED,
+            subject=reader.subject,
+            topic=reader.projection.topic.name,
+            cursor=reading.reached,
+            connection=reader.connection,
+        )

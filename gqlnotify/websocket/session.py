@@ -8,6 +8,7 @@ from gqlnotify.auth import Viewer, find_token, renewed, view_as
 from gqlnotify.connections.access import Access
 from gqlnotify.connections.session_cookie import find_session
 from gqlnotify.errors import ConnectionClosed, NotifyError, TokenExpired, TokenRevoked
+from gqlnotify.observability import trace
 from gqlnotify.protocol.messages import Json
 from gqlnotify.timers import Timer, Timers
 from gqlnotify.topics.attendee import Attendee
@@ -90,8 +91,18 @@ class Session:
         # If the peer has already left, the connection would be counted forever.
         if self.viewer is not None and not self._connection.is_over:
             subject = self.viewer.principal.subject
-            self._access.connection_limits.enter_as(subject)
+            self._connection.belongs_to(subject)
+            try:
+                self._access.connection_limits.enter_as(subject)
+            except ConnectionClosed as full:
+                self._note(trace.Kind.REFUSED, full.label)
+                raise
             self.subject = subject
+
+    def _note(self, kind: trace.Kind, code: str | None = None) -> None:
+        trace.note(
+            kind, subject=self._connection.subject, connection=self._connection.id, code=code
+        )
 
     def _end_with_the_token(self) -> None:
         self._stop_timer()
@@ -104,9 +115,11 @@ class Session:
         self._unwatch = self._access.watch(self.viewer, self._revoked)
 
     def _expired(self) -> None:
+        self._note(trace.Kind.EXPIRED)
         self._on_end(closed_by(TokenExpired("The token has expired"), TokenExpired.close_code))
 
     def _revoked(self) -> None:
+        self._note(trace.Kind.REVOKED)
         self._on_end(closed_by(TokenRevoked("The token was revoked"), TokenExpired.close_code))
 
     def _stop_timer(self) -> None:

@@ -6,8 +6,10 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
+from gqlnotify.event import Cursor
 from gqlnotify.execution import Group, Member, Shareable
 from gqlnotify.protocol.frames import Batch, Prefix
+from gqlnotify.topics.reading import Reader, Reading
 from gqlnotify.topics.resumption import Progress
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.connection import Connection
@@ -33,13 +35,15 @@ class SharedOperation(Member):
 
     __slots__ = (
         *("_attendance", "_connection", "_owner", "_prefix", "_writer"),
-        *("execution", "group", "id"),
+        *("began", "execution", "group", "id"),
     )
 
     def __init__(
         self, id_: str, shareable: Shareable, connection: Connection, owner: Owner
     ) -> None:
         self.id = id_
+        self.began: Cursor = shareable.subscriber.position
+        """The position after which it began."""
         self.execution = shareable.execution
         self._attendance = shareable.attendance
         self.group: Group | None = None
@@ -74,6 +78,22 @@ class SharedOperation(Member):
         if self.group is not None:
             reached = self.group.reached_by(self)
             progress.advance(reached, reached)
+
+    @property
+    def reader(self) -> Reader:
+        """For whom it reads."""
+        connection, execution = self._connection, self.execution
+        return Reader(
+            *(connection.subject, connection.id, self.began),
+            *(execution.projection, execution.scope),
+        )
+
+    def reading(self, acknowledged: Cursor | None) -> Reading | None:
+        """Return how far it has got; None if it is not in a group."""
+        if self.group is None:
+            return None
+        reached = self.group.reached_by(self)
+        return Reading(self.reader, reached, True, acknowledged, self.id)
 
     @override
     def lagged(self, subscriber: Subscriber) -> None:

@@ -25,7 +25,7 @@ def test_a_shell_can_complete_commands() -> None:
         }
     )
 
-    assert done.stdout.split() == ["token", "tail"]
+    assert done.stdout.split() == ["token", "tail", "trace"]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def test_a_shell_can_complete_commands() -> None:
         ["token", "--subject", "a"],
         ["publish", "t", "1"],
         ["tail", "t"],
+        ["trace", "--topic", "t"],
         ["revoke", "--subject", "a"],
     ],
 )
@@ -45,7 +46,13 @@ def test_every_command_names_a_misspelt_setting(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["publish", "prices", "1"], ["tail", "prices"], ["revoke", "--subject", "alice"]]
+    "command",
+    [
+        ["publish", "prices", "1"],
+        ["tail", "prices"],
+        ["trace", "--topic", "prices"],
+        ["revoke", "--subject", "alice"],
+    ],
 )
 @pytest.mark.parametrize(
     ("url", "status", "complaint"),

@@ -1,4 +1,4 @@
-"""The command line: `gqlnotify serve`, `token`, `revoke`, `publish` and `tail`."""
+"""The command line: `gqlnotify serve`, `token`, `revoke`, `publish`, `tail` and `trace`."""
 
 import asyncio
 import json
@@ -18,22 +18,31 @@ from importlib.util import find_spec
 from itertools import chain
 from math import ceil
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 from starlette.routing import NoMatchFound
 
 from gqlnotify import brokers
 from gqlnotify.auth import ACTIONS, sign, too_short, verifier_from
-from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
+from gqlnotify.cli.common import (
+    command_settings,
+    fail,
+    failures_reported,
+    invalid_variables,
+    printable,
+    read_settings,
+    refuse_invalid,
+    refuse_misspelt_variables,
+)
+from gqlnotify.cli.trace import trace
 from gqlnotify.event import Cursor, Event, Topic, is_reserved
 from gqlnotify.observability import logs, prometheus
 from gqlnotify.server import process
 from gqlnotify.server.uvicorn_adapter import ImportFromStringError, import_from_string
 from gqlnotify.server.websocket import MARGIN_SECONDS
-from gqlnotify.settings import PREFIX, Settings, did_you_mean, is_loopback, unknown_variables
+from gqlnotify.settings import Settings, is_loopback
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.publisher import Entry, Publisher
 from gqlnotify.topics.revocation import Revocations
@@ -46,15 +55,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-class _CommandSettings(Settings):
-    """The settings of a command. It reads them before, or without, importing the application.
-
-    Only the application knows which other variables it uses, so these settings warn of none.
-    """
-
-    warns_of_unknown_variables = False
 
 
 class Format(StrEnum):
@@ -99,7 +99,7 @@ def serve(
     """
     sys.path.insert(0, os.getcwd())
     _require_application(application)
-    settings = _read_settings()
+    settings = read_settings()
     _require_broker(settings, workers)
     if not is_loopback(host):
         _require_strong_key(settings, host)
@@ -111,7 +111,7 @@ def serve(
     if reload:
         # A reload after saving a file should not wait for a drain.
         os.environ["GQLNOTIFY_DRAIN_WINDOW"] = "0"
-    settings = _read_settings()
+    settings = read_settings()
     path = _graphql_path(_imported(application))
     sockets = _bind(host, port)
     port = sockets[0].getsockname()[1]
@@ -136,7 +136,7 @@ def serve(
         try:
             process.run(config, sockets)
         except process.CannotStart as error:
-            _fail(f"{application} can't start: {error}")
+            fail(f"{application} can't start: {error}")
 
 
 @app.command()
@@ -161,7 +161,7 @@ def token(
 ) -> None:
     """Print a token that is signed with GQLNOTIFY_JWT_SECRET."""
     if not subject.strip():
-        _fail("The subject is empty. Pass the user or service of the token with --subject")
+        fail("The subject is empty. Pass the user or service of the token with --subject")
     rights = {
         "subscribe": subscribe,
         "publish": publish,
@@ -175,9 +175,9 @@ def token(
             err=True,
         )
     try:
-        made = _token(_settings(), subject, granted, expires_in)
+        made = _token(command_settings(), subject, granted, expires_in)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(made)
 
 
@@ -200,18 +200,18 @@ def revoke(
     GQLNOTIFY_JWT_MAX_LIFETIME.
     """
     if not subject and not token_id:
-        _fail("Say what to revoke: pass --subject or --token-id")
+        fail("Say what to revoke: pass --subject or --token-id")
     if subject and token_id:
-        _fail("Pass either --subject or --token-id: --subject revokes all tokens of the subject")
+        fail("Pass either --subject or --token-id: --subject revokes all tokens of the subject")
     if subject and expires_at is not None:
-        _fail("--expires-at belongs to a single token: pass it with --token-id")
-    settings = _settings()
+        fail("--expires-at belongs to a single token: pass it with --token-id")
+    settings = command_settings()
     if settings.broker_url.startswith("memory:"):
-        _fail(
+        fail(
             "With memory:// no server would learn of the revocation, so "
             "set GQLNOTIFY_BROKER_URL to the Redis of the servers"
         )
-    with _failures_reported():
+    with failures_reported():
         typer.echo(asyncio.run(_revoke(settings, subject, token_id, expires_at)))
 
 
@@ -253,10 +253,10 @@ def publish(
     module:attribute it refuses a value that the application's topic can't read.
     """
     if value == "-" and event_id is not None:
-        _fail("One event id can't be shared by all lines of the input. Leave --id out")
+        fail("One event id can't be shared by all lines of the input. Leave --id out")
     lines: Any = sys.stdin if value == "-" else [value]
     declared = None if application is None else _declared_topic(application, topic)
-    with _failures_reported(), Publisher(settings=_settings()) as publisher:
+    with failures_reported(), Publisher(settings=command_settings()) as publisher:
         entries = (_entry(topic, declared, line, event_id) for line in lines)
         for cursor in publisher.publish_many_sync(entries):
             typer.echo(cursor)
@@ -279,14 +279,17 @@ def tail(
     """
     names = list(dict.fromkeys(topics))
     if after is not None and len(names) > 1:
-        _fail("--after is a cursor of one topic. Pass only that topic")
+        fail("--after is a cursor of one topic. Pass only that topic")
     if any(map(is_reserved, names)):
-        _fail("Topics that begin with gqlnotify. are internal and can't be followed")
-    settings = _settings()
+        fail("Topics that begin with gqlnotify. are internal and can't be followed")
+    settings = command_settings()
     if settings.broker_url.startswith("memory:"):
-        _fail("memory:// exists only within a server, so set GQLNOTIFY_BROKER_URL to a Redis")
-    with _failures_reported(), suppress(KeyboardInterrupt):
+        fail("memory:// exists only within a server, so set GQLNOTIFY_BROKER_URL to a Redis")
+    with failures_reported(), suppress(KeyboardInterrupt):
         asyncio.run(_tail(settings, names, after, form))
+
+
+app.command()(trace)
 
 
 async def _tail(settings: Settings, names: list[str], after: str | None, form: Format) -> None:
@@ -313,7 +316,7 @@ def _entry(name: str, declared: Topic[Any] | None, line: str, event_id: str | No
     try:
         return declared, declared.decode(line.encode()), event_id
     except ValueError as error:
-        _fail(f"{line.strip()[:80]!r} is not an event of {name!r}: {error}")
+        fail(f"{line.strip()[:80]!r} is not an event of {name!r}: {error}")
 
 
 def _declared_topic(application: str, name: str) -> Topic[Any]:
@@ -326,7 +329,7 @@ def _declared_topic(application: str, name: str) -> Topic[Any]:
         # missing.
         import_module(module_name)
     except Exception as error:
-        _fail(f"{module_name} can't be imported: {type(error).__name__}: {error}")
+        fail(f"{module_name} can't be imported: {type(error).__name__}: {error}")
     attributes = (x for module in [*sys.modules.values()] for x in [*vars(module).values()])
     topics = [topic for topic in attributes if isinstance(topic, Topic)]
     # A topic with exactly this name goes before a family with a parameter that also matches.
@@ -335,9 +338,9 @@ def _declared_topic(application: str, name: str) -> Topic[Any]:
     ]
     if not members:
         known = ", ".join(sorted({topic.name for topic in topics if not is_reserved(topic.name)}))
-        _fail(f"No module of {application} has a topic {name!r}. Its topics: {known or 'none'}")
+        fail(f"No module of {application} has a topic {name!r}. Its topics: {known or 'none'}")
     if any(member != members[0] for member in members):
-        _fail(f"Several topics of {application} have the name {name!r} and different types")
+        fail(f"Several topics of {application} have the name {name!r} and different types")
     return members[0]
 
 
@@ -348,32 +351,15 @@ def _json_line(value: Any, event: Event) -> str:
 
 def _text_line(value: Any, event: Event) -> str:
     when = datetime.fromtimestamp(event.published_at or time.time()).astimezone()
-    payload = _printable(json.dumps(value, ensure_ascii=False))
+    payload = printable(json.dumps(value, ensure_ascii=False))
     return f"{when:%Y-%m-%d %H:%M:%S}  {event.topic}  {event.cursor}  {payload}"
-
-
-def _printable(text: str) -> str:
-    # Escape sequences in a payload must not control the terminal.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        _fail(f"{text.strip()[:80]!r} is not JSON: {error}")
-
-
-@contextmanager
-def _failures_reported() -> Iterator[None]:
-    try:
-        yield
-    except CursorExpired as error:
-        _fail(error.message, status=3)
-    except BrokerUnavailable as error:
-        _fail(error.reason, status=1)
-    except (NotifyError, ValueError) as error:
-        _fail(str(error))
+        fail(f"{text.strip()[:80]!r} is not JSON: {error}")
 
 
 def _token(settings: Settings, subject: str, rights: Mapping[str, list[str]], seconds: int) -> str:
@@ -393,50 +379,16 @@ def _token(settings: Settings, subject: str, rights: Mapping[str, list[str]], se
     return sign(claims, settings)
 
 
-def _settings() -> Settings:
-    _refuse_misspelt_variables()
-    return _read_settings()
-
-
-def _refuse_misspelt_variables() -> None:
-    for name, nearest in unknown_variables().items():
-        # A name that resembles no setting may belong to other software: Kubernetes sets
-        # GQLNOTIFY_PORT for a service called gqlnotify.
-        if nearest is not None:
-            _fail(f"{name} is not a setting{did_you_mean(nearest)}")
-
-
-def _read_settings() -> Settings:
-    try:
-        return _CommandSettings()
-    except SettingsError as error:
-        _fail(f"{error}: {error.__cause__}")
-    except ValidationError as error:
-        _refuse_invalid(_invalid_variables(error))
-
-
-def _invalid_variables(error: ValidationError) -> dict[str, str]:
-    """Return the variables that a settings class refuses, and why."""
-    # A validator of the whole class gives no name.
-    return {
-        PREFIX + "".join(map(str, each["loc"][:1])).upper(): each["msg"] for each in error.errors()
-    }
-
-
-def _refuse_invalid(variables: Mapping[str, str]) -> NoReturn:
-    _fail("; ".join(f"{name}: {reason}" for name, reason in variables.items()))
-
-
 def _require_application(application: str) -> None:
     module, _, attribute = application.partition(":")
     if not module or not attribute:
-        _fail(f"{application!r} is not the name of an application. Write it as module:attribute")
+        fail(f"{application!r} is not the name of an application. Write it as module:attribute")
     try:
         found = find_spec(module) is not None
     except ModuleNotFoundError:
         found = False
     if not found:
-        _fail(
+        fail(
             f"There is no module {module!r} in {os.getcwd()}. "
             "Pass your application: gqlnotify serve module:attribute"
         )
@@ -446,9 +398,9 @@ def _require_broker(settings: Settings, workers: int) -> None:
     try:
         brokers.from_settings(settings)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     if workers > 1 and settings.broker_url.startswith("memory:"):
-        _fail(
+        fail(
             f"{workers} workers can't share events over memory://: each would have its own. "
             "Set GQLNOTIFY_BROKER_URL to a Redis, or use one worker"
         )
@@ -458,7 +410,7 @@ def _require_key_that_fits(settings: Settings) -> None:
     try:
         verifier_from(settings)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @contextmanager
@@ -477,13 +429,13 @@ def _counting_together(workers: int) -> Iterator[None]:
 
 def _require_strong_key(settings: Settings, host: str) -> None:
     if not settings.names_a_key:
-        _fail(
+        fail(
             f"{host} can be reached from other machines, but GQLNOTIFY_JWT_SECRET is not set. "
             "Set it to a long random string, the same for every server process"
         )
     short = too_short(settings)
     if short is not None:
-        _fail(f"{host} can be reached from other machines. {short}")
+        fail(f"{host} can be reached from other machines. {short}")
 
 
 def _greet(address: str, path: str | None, own: Settings | None) -> None:
@@ -510,14 +462,14 @@ def _imported(application: str) -> Any:
     try:
         import_module(application.partition(":")[0])
         # Only after the import are all settings classes of the application known.
-        _refuse_misspelt_variables()
+        refuse_misspelt_variables()
         return import_from_string(application)
     except process.MENDABLE as error:
-        invalid = _invalid_variables(error) if isinstance(error, ValidationError) else {}
+        invalid = invalid_variables(error) if isinstance(error, ValidationError) else {}
         # The error may also be about another model than the application's settings.
         if invalid and invalid.keys() <= os.environ.keys():
-            _refuse_invalid(invalid)
-        _fail(f"{application} can't start: {process.one_line(error)}")
+            refuse_invalid(invalid)
+        fail(f"{application} can't start: {process.one_line(error)}")
     except (ImportFromStringError, AttributeError, LookupError):
         # The server will import it again and log the traceback.
         return None
@@ -536,7 +488,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
     try:
         return process.bind(host, port)
     except OSError as error:
-        _fail(
+        fail(
             f"Can't listen on port {port} of {host}: {error.strerror or error}. "
             "Choose another one with --port or --host"
         )
@@ -544,8 +496,3 @@ def _bind(host: str, port: int) -> list[socket.socket]:
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _fail(message: str, *, status: int = 2) -> NoReturn:
-    typer.echo(f"gqlnotify: {message}", err=True)
-    raise typer.Exit(status)

@@ -1,0 +1,172 @@
+"""`gqlnotify trace`: why a subject did not get an event."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from gqlnotify import clock
+from gqlnotify.cli.common import command_settings, fail, failures_reported
+from gqlnotify.cli.trace_lines import JsonLines, Lines, TextLines
+from gqlnotify.errors import BadUserInput
+from gqlnotify.event import Cursor, Event, Topic, check_topic_name
+from gqlnotify.observability.trace_verdict import Asked, Place, Told, judge
+from gqlnotify.settings import Settings
+from gqlnotify.topics.manager import TopicManager
+from gqlnotify.topics.survey import Answers
+from gqlnotify.topics.why import ASKED, Question
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def trace(
+    subject: Annotated[str | None, typer.Option(help="Who did not get it: a token's sub.")] = None,
+    topic: Annotated[str | None, typer.Option(help="The topic's name.")] = None,
+    cursor: Annotated[
+        str | None, typer.Option(help="The event. By default the topic's newest one.")
+    ] = None,
+    since: Annotated[str, typer.Option(help="From how long ago on, such as 90s, 5m or 1h.")] = "5m",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Say why a subject did not get an event, and what happened to both lately.
+
+    It asks every server process that shares the broker at GQLNOTIFY_BROKER_URL. Each process knows
+    its connections and subscriptions, and what happened to them in the last minutes.
+    """
+    question = _question(subject, topic, cursor, since)
+    settings = command_settings()
+    if settings.broker_url.startswith("memory:"):
+        fail("memory:// exists only within a server, so set GQLNOTIFY_BROKER_URL to a Redis")
+    with failures_reported(), suppress(KeyboardInterrupt):
+        asyncio.run(_trace(settings, question, as_json=as_json))
+
+
+def _question(subject: str | None, topic: str | None, cursor: str | None, since: str) -> Question:
+    if not subject and topic is None:
+        fail("Say what to trace: pass --subject, --topic or both")
+    if cursor is not None and topic is None:
+        fail("--cursor is a cursor of one topic. Pass that topic with --topic")
+    try:
+        if topic is not None:
+            check_topic_name(topic)
+        if cursor is not None:
+            Cursor.parse(cursor)
+    except BadUserInput as error:
+        fail(str(error))
+    return Question(subject=subject or None, topic=topic, cursor=cursor, since=_seconds(since))
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if match is None:
+        fail(f"{text!r} is not a duration. Write seconds, minutes or hours: 90s, 5m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The event that was asked for, and where it is in the history."""
+
+    cursor: Cursor
+    place: Place
+    event: Event | None
+    oldest: Cursor
+    newest: Cursor
+
+
+async def _trace(settings: Settings, question: Question, *, as_json: bool) -> None:
+    manager = TopicManager(settings=settings)
+    manager.survey.only_asks = True
+    try:
+        found = await _find(manager, question)
+        if found is not None:
+            question = question.model_copy(update={"cursor": str(found.cursor)})
+        answers = await manager.survey.ask(ASKED, question.model_dump())
+    finally:
+        await manager.close()
+    for line in _report(question, found, answers, _lines(question, as_json=as_json)):
+        typer.echo(line)
+
+
+def _lines(question: Question, *, as_json: bool) -> Lines:
+    now = clock.now()
+    if as_json:
+        return JsonLines()
+    return TextLines(now, now - question.since, is_coloured=sys.stdout.isatty())
+
+
+async def _find(manager: TopicManager, question: Question) -> _Found | None:
+    if question.topic is None:
+        return None
+    topic: Topic[Any] = Topic(question.topic, Any)
+    newest, oldest = await manager.cursor(topic), await manager.oldest(topic)
+    cursor = newest if question.cursor is None else Cursor.parse(question.cursor)
+    event = await manager.event_at(topic, cursor)
+    return _Found(cursor, _place(cursor, event, oldest, newest), event, oldest, newest)
+
+
+def _place(cursor: Cursor, event: Event | None, oldest: Cursor, newest: Cursor) -> Place:
+    if event is not None:
+        return Place.THERE
+    if newest.seq == 0:
+        return Place.NO_EVENTS
+    if cursor.seq > newest.seq:
+        return Place.AHEAD
+    return Place.GONE if 0 < cursor.seq <= oldest.seq else Place.ELSEWHERE
+
+
+def _report(
+    question: Question, found: _Found | None, answers: Answers, lines: Lines
+) -> Iterator[str]:
+    told = [
+        Told(answer.process.name, answer.value)
+        for answer in answers.answers
+        if isinstance(answer.value, dict)
+    ]
+    if found is not None:
+        yield lines.event(_of_event(question, found))
+    yield from _of_processes(answers, lines)
+    facts = [(each.process, fact) for each in told for fact in each.facts()]
+    for process, fact in sorted(facts, key=lambda known: float(known[1]["at"])):
+        yield lines.fact(process, fact)
+    for each in told:
+        for reading in each.value["readings"]:
+            yield lines.subscription(each.process, reading)
+    yield from _of_verdict(question, found, told, lines)
+
+
+def _of_event(question: Question, found: _Found) -> dict[str, Any]:
+    published_at = None if found.event is None else found.event.published_at
+    return {
+        "topic": question.topic,
+        "cursor": found.cursor,
+        "place": found.place,
+        "publishedAt": published_at,
+        "oldest": found.oldest,
+        "newest": found.newest,
+    }
+
+
+def _of_processes(answers: Answers, lines: Lines) -> Iterator[str]:
+    for answer in answers.answers:
+        value = answer.value if answer.error is None else None
+        line = lines.process(answer.process.name, value, answer.error)
+        if line is not None:
+            yield line
+    for process in answers.silent:
+        yield lines.process(process.name, None, "no answer") or ""
+
+
+def _of_verdict(
+    question: Question, found: _Found | None, told: Sequence[Told], lines: Lines
+) -> Iterator[str]:
+    if question.subject is None or question.topic is None or found is None:
+        return
+    asked = Asked(question.subject, question.topic, found.cursor, found.place, found.newest)
+    fields = {"subject": asked.subject, "topic": asked.topic, "cursor": asked.cursor}
+    yield lines.verdict(judge(asked, told), fields)

@@ -1,0 +1,152 @@
+"""What this process knows about a subject and an event: its answer to `gqlnotify trace`.
+
+Nothing of it is kept for this purpose: it asks the running subscriptions how far they have got, and
+their filters again whether they let the event through.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from gqlnotify import clock
+from gqlnotify.errors import BadUserInput, BrokerUnavailable
+from gqlnotify.event import Cursor, Event, Topic
+from gqlnotify.observability import metrics, trace
+from gqlnotify.topics.reading import (
+    Audience,
+    Reading,
+    decides_by_scope,
+    place_of,
+    told_scope,
+)
+
+if TYPE_CHECKING:
+    from gqlnotify.topics.manager import TopicManager
+
+ASKED = "trace"
+"""The kind of the survey."""
+MAX_FACTS = 500
+MAX_READINGS = 200
+MAX_NAMES = 200
+MAX_SCOPES = 500
+
+
+class Question(BaseModel):
+    """Whom and what a trace is about.
+
+    Attributes:
+        subject: The subject; None for any.
+        topic: The topic; None for any.
+        cursor: The event; None for no particular one.
+        since: From when on facts are told, in seconds before now.
+    """
+
+    subject: str | None = Field(default=None, max_length=1000)
+    topic: str | None = Field(default=None, max_length=200)
+    cursor: str | None = Field(default=None, max_length=40)
+    since: float = Field(default=trace.MAX_SECONDS, ge=0)
+
+
+async def answer(topics: "TopicManager", arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what this process knows about the question in `arguments`, as an object of JSON."""
+    question = Question.model_validate(arguments)
+    event = await _event(topics, question)
+    held = {peer.connection: peer.held for one in _audiences() for peer in one.peers()}
+    readings = [each for one in _audiences() for each in one.readings()]
+    asked = [each for each in readings if _concerns(each, question)]
+    since = clock.now() - question.since
+    facts = trace.ring.about(question.subject, question.topic, since=since)
+    return {
+        "recordedSince": trace.ring.reaches_back_to,
+        "received": None if question.topic is None else topics.received(question.topic),
+        "listensTo": sorted(topics.readers)[:MAX_NAMES],
+        "reads": _read_by(question.subject, readings),
+        "facts": [fact.formatted() for fact in facts[-MAX_FACTS:]],
+        "readings": [_told(each, event, held) for each in asked[:MAX_READINGS]],
+        "passingScopes": _passing_scopes(readings, event),
+    }
+
+
+async def _event(topics: "TopicManager", question: Question) -> Event | None:
+    if question.topic is None or question.cursor is None:
+        return None
+    try:
+        topic: Topic[Any] = Topic(question.topic, Any)
+        return await topics.event_at(topic, Cursor.parse(question.cursor))
+    except (BadUserInput, BrokerUnavailable):
+        return None
+
+
+def _audiences() -> Iterator[Audience]:
+    yield from (one for one in metrics.watched() if isinstance(one, Audience))
+
+
+def _concerns(reading: Reading, question: Question) -> bool:
+    reader = reading.reader
+    return question.subject in {None, reader.subject} and question.topic in {None, _topic(reading)}
+
+
+def _read_by(subject: str | None, readings: list[Reading]) -> list[str]:
+    """Return the topics that the subject is subscribed to."""
+    if subject is None:
+        return []
+    return sorted({_topic(each) for each in readings if each.reader.subject == subject})[:MAX_NAMES]
+
+
+def _topic(reading: Reading) -> str:
+    return reading.reader.projection.topic.name
+
+
+def _told(reading: Reading, event: Event | None, held: Mapping[str, int]) -> dict[str, Any]:
+    reader, topic = reading.reader, reading.reader.projection.topic
+    told = {
+        "subject": reader.subject,
+        "topic": topic.name,
+        "connection": reader.connection,
+        "operation": reading.operation,
+        "began": reader.began,
+        "reached": reading.reached,
+        "acknowledged": reading.acknowledged,
+        "shared": reading.is_shared,
+        "heldBytes": held.get(reader.connection or ""),
+        "filter": place_of(reader.projection.where),
+        "scope": told_scope(reader.scope),
+        "scopeDecides": decides_by_scope(reader.projection, reader.scope),
+        "conflates": topic.latest_by is not None,
+        "outcome": None if event is None else _outcome(reading, event),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _outcome(reading: Reading, event: Event) -> str:
+    """Return what the subscription makes of `event`: `passes`, `filtered`, or why neither."""
+    projection = reading.reader.projection
+    if event.topic != projection.topic.name:
+        return "other_topic"
+    try:
+        value = projection.topic.decode(event.payload)
+    except ValueError:
+        return "unreadable"
+    try:
+        return "passes" if projection.lets_through(value) else "filtered"
+    except Exception:
+        return "filter_failed"
+
+
+def _passing_scopes(readings: list[Reading], event: Event | None) -> list[dict[str, str]]:
+    """Return the filters that let the event through, each with a scope in which it does."""
+    if event is None:
+        return []
+    scoped: dict[tuple[str, str], Reading] = {}
+    for each in readings:
+        place, scope = place_of(each.reader.projection.where), told_scope(each.reader.scope)
+        if place is not None and scope is not None and _topic(each) == event.topic:
+            scoped.setdefault((place, scope), each)
+            if len(scoped) == MAX_SCOPES:
+                break
+    return [
+        {"filter": place, "scope": scope}
+        for (place, scope), each in scoped.items()
+        if _outcome(each, event) == "passes"
+    ]
