@@ -2,14 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Callable,
-    Hashable,
-    Iterator,
-    Mapping,
-)
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -21,7 +14,7 @@ from gqlnotify import brokers
 from gqlnotify.auth import Viewer, authorize, current_viewer, knows_its_viewer
 from gqlnotify.backoff import Backoff
 from gqlnotify.brokers import Broker
-from gqlnotify.brokers.presence import PresenceEvent, Present
+from gqlnotify.brokers.presence import Present
 from gqlnotify.callables import require_plain
 from gqlnotify.errors import (
     BrokerUnavailable,
@@ -40,7 +33,7 @@ from gqlnotify.topics.attendances import Attendances
 from gqlnotify.topics.attendee import Attendee, current_attendee
 from gqlnotify.topics.live_list import Change, LiveList, Load, Snapshot
 from gqlnotify.topics.live_topic import PAGE_SIZE, RETRY_SECONDS, LiveTopic
-from gqlnotify.topics.presence import changes_of, encode_state, require_presence
+from gqlnotify.topics.presence import PresenceStream, encode_state, require_presence
 from gqlnotify.topics.reading import Audience, Peer, Reading
 from gqlnotify.topics.resumptions import Resumptions
 from gqlnotify.topics.subscriber import Subscriber
@@ -457,16 +450,19 @@ class TopicManager(metrics.Sampled, Audience):
         await self._require_open()
         return await self.attendances.present(name)
 
-    def presence(self, topic: Topic[Any]) -> AsyncGenerator[Present | PresenceEvent, None]:
-        """Return a stream of who is subscribed to `topic`: first all, then each change.
+    def presence(self, topic: Topic[Any], *, after: Cursor | str | None = None) -> PresenceStream:
+        """Return the stream of who is subscribed to `topic`, for a subscription resolver to return.
 
-        It yields a `Present`, then `Joined`, `Left` and `Changed`. If it has missed changes,
-        because the history does not reach back to them, it yields a `Present` again.
+        It yields a `Present`, then a `Joined`, `Left` or `Changed` for each change. If it has
+        missed changes, it yields a `Present` again. After a cursor that is still valid, it yields
+        only the changes. Clients who follow a topic share the work, as with `subscribe`.
 
-        Iterating it raises the errors of `present`. Once it has begun, it waits for a broker that
-        can't be reached.
+        When it starts, the viewer needs the right to see the members.
+
+        Raises:
+            InternalError: The topic has no presence.
         """
-        return changes_of(self, require_presence(topic), current_viewer())
+        return PresenceStream(self, require_presence(topic), after=after, viewer=current_viewer())
 
     async def set_presence(self, topic: Topic[Any], state: Any) -> None:
         """Set the state of the current subject at `topic`: a JSON value of up to 1 kB.

@@ -1,14 +1,18 @@
 """What an application asks of presence: its checks, and the stream of a room."""
 
-from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from gqlnotify.auth import Viewer, check_right
-from gqlnotify.brokers.presence import PresenceEvent, Present, decode_event, room_of
+from gqlnotify.brokers.presence import Member, PresenceEvent, Present, decode_event, room_of
 from gqlnotify.codec.codec import Unfit, plain_json
-from gqlnotify.errors import BadUserInput, CursorExpired, InternalError
-from gqlnotify.event import Event, Topic
-from gqlnotify.topics.subscription import Subscription
+from gqlnotify.errors import BadUserInput, InternalError
+from gqlnotify.event import Cursor, Event, Topic
+from gqlnotify.topics.live_list import LiveList, Snapshot
+from gqlnotify.topics.projection import Projection
 
 if TYPE_CHECKING:
     from gqlnotify.topics.manager import TopicManager
@@ -48,27 +52,60 @@ def encode_state(state: Any) -> bytes:
     return encoded
 
 
-async def changes_of(
-    manager: "TopicManager", topic: str, viewer: Viewer | None
-) -> AsyncGenerator[Present | PresenceEvent, None]:
-    """Yield who is present at the topic, and then each change. See `TopicManager.presence`."""
-    await check_right(viewer, "presence", topic)
-    room: Topic[Any] = Topic(room_of(topic), object)
-    while True:
-        present = await manager.attendances.present(topic)
-        yield present
-        changes = Subscription(
-            manager, room, after=present.cursor, viewer=viewer, members_of=topic
-        ).map(_decoded)
-        try:
-            await changes.start()
-            manager.attendances.follow(topic)
-            async for event in changes:
-                yield event
-        except CursorExpired:
-            continue
-        return
+@dataclass(frozen=True, slots=True)
+class _Everybody(Snapshot[Member]):
+    """The snapshot of a room."""
+
+    present: Present
 
 
-def _decoded(value: Any, _event: Event) -> PresenceEvent:
-    return decode_event(value)
+class PresenceStream(LiveList[Present | PresenceEvent]):
+    """The stream of who is present at a topic: a `Present`, then each change.
+
+    It yields another `Present` where it has missed changes. A slow subscriber gets every change, so
+    that `Joined` and `Left` of a subject alternate.
+    """
+
+    def __init__(
+        self,
+        manager: "TopicManager",
+        topic: str,
+        *,
+        after: Cursor | str | None = None,
+        viewer: Viewer | None = None,
+    ) -> None:
+        room: Topic[Any] = Topic(room_of(topic), object)
+        super().__init__(
+            manager,
+            room,
+            load=partial(_everybody, manager, topic),
+            key=_subject,
+            after=after,
+            viewer=viewer,
+        )
+        self.projection = Projection(room, None, _shown)
+        self.subscriber = self._new_subscriber()
+        self._topic = topic
+
+    @override
+    async def start(self, *, or_live: bool = False) -> None:
+        """Check the viewer's right to see the members, and join the room. See `LiveList.start`."""
+        await super().start(or_live=or_live)
+        self.manager.attendances.follow(self._topic)
+
+    @override
+    async def _check_right(self, viewer: Viewer | None) -> None:
+        await check_right(viewer, "presence", self._topic)
+
+
+async def _everybody(manager: "TopicManager", topic: str) -> Snapshot[Member]:
+    present = await manager.attendances.present(topic)
+    return _Everybody(list(present.members), present.cursor, present)
+
+
+def _subject(value: Any) -> str:
+    return decode_event(value).member.subject
+
+
+def _shown(value: Any, _event: Event) -> Present | PresenceEvent:
+    return value.present if isinstance(value, _Everybody) else decode_event(value)

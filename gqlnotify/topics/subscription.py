@@ -75,7 +75,6 @@ class Subscription(Generic[T]):
         per_viewer: bool = False,
         viewer: Viewer | None = None,
         select: Callable[[Any, Event], T] | None = None,
-        members_of: str | None = None,
     ) -> None:
         self.manager = manager
         self.projection = Projection(topic, where, select)
@@ -92,7 +91,6 @@ class Subscription(Generic[T]):
         self._or_live = False
         self._view = view
         self._viewer = viewer
-        self._members_of = members_of
         # Like the viewer, that of who asked for the stream.
         self._attendee = current_attendee() if topic.presence else None
         self.attendance: Attendance | None = None
@@ -168,9 +166,6 @@ class Subscription(Generic[T]):
             self.attendance = self.manager.attendances.attend(self.subscriber.topic, self._attendee)
 
     async def _check_right(self, viewer: Viewer | None) -> None:
-        if self._members_of is not None:
-            await check_right(viewer, "presence", self._members_of)
-            return
         views = () if self._view is None else (self._view,)
         await check_right(viewer, "subscribe", self.subscriber.topic, *views)
 

@@ -29,7 +29,7 @@ from gqlnotify import (
 from gqlnotify.brokers import MemoryBroker
 from gqlnotify.brokers.presence import decode_event, room_of
 from gqlnotify.errors import BadUserInput, BrokerUnavailable, InternalError, Unauthenticated
-from gqlnotify.testing import Clock, OperationFailed, Tokens, connect
+from gqlnotify.testing import Clock, OperationFailed, Result, Tokens, connect
 from gqlnotify.topics.attendances import BEAT_SECONDS, SAVE_SECONDS
 from gqlnotify.topics.attendee import Attendee
 from tests.applications import ALL_PROTOCOLS
@@ -87,8 +87,7 @@ class Service:
 
             @strawberry.subscription
             async def people(self, name: str) -> AsyncIterator[str]:
-                async for each in topics.presence(ROOMS(name=name)):
-                    yield shown(each)
+                return topics.presence(ROOMS(name=name)).map(lambda each, _: shown(each))
 
             @strawberry.subscription
             async def internal(self, name: str) -> AsyncIterator[str]:
@@ -209,7 +208,7 @@ async def test_a_stream_begins_with_all_and_goes_on_with_each_change(service: Se
     ):
         await alice.subscribe(MESSAGES)
         await until(service, "alice")
-        people = alice.subscribe('subscription { people(name: "red") }')
+        people = alice.subscribe(PEOPLE)
         assert (await anext(people)).data == {"people": "present alice"}
 
         messages = await bob.subscribe(MESSAGES)
@@ -236,6 +235,45 @@ async def test_a_stream_that_has_missed_changes_begins_again_with_all(service: S
 
         assert shown(await anext(stream)) == "present alice"
         await stream.aclose()
+
+
+PEOPLE = 'subscription { people(name: "red") }'
+
+
+def told(results: list[Result]) -> list[str]:
+    return [result.data["people"] for result in results]
+
+
+async def test_a_follower_who_comes_back_gets_only_what_it_has_missed(service: Service) -> None:
+    async with service.client("alice", sees=True) as alice, service.client("bob") as bob:
+        await bob.subscribe(MESSAGES)
+        await until(service, "bob")
+        people = alice.subscribe(PEOPLE)
+        [everybody] = await people.take(1)
+        await people.stop()
+        await alice.subscribe(MESSAGES)
+        await until(service, "alice", "bob")
+        await bob.execute(SET, {"state": 1})
+
+        resumed = alice.subscribe(PEOPLE, after=everybody.cursor)
+
+        assert told(await resumed.take(2)) == ["alice joined", "bob changed"]
+
+
+async def test_followers_share_one_list(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with service.client("alice", sees=True) as alice, service.client("bob", sees=True) as bob:
+        asked, present = list[str](), service.topics.attendances.present
+
+        async def count(topic: str) -> Present:
+            asked.append(topic)
+            return await present(topic)
+
+        monkeypatch.setattr(service.topics.attendances, "present", count)
+        streams = [client.subscribe(PEOPLE) for client in (alice, alice, bob, bob)]
+        assert [told(await stream.take(1)) for stream in streams] == [["present"]] * 4
+        assert asked == [ROOM.name]
+        await bob.subscribe(MESSAGES)
+        assert [told(await stream.take(1)) for stream in streams] == [["bob joined"]] * 4
 
 
 async def test_a_state_replaces_the_one_before_on_any_connection(service: Service) -> None:
@@ -285,10 +323,9 @@ async def test_a_state_is_a_json_value(service: Service, state: Any) -> None:
 
 
 async def test_who_may_subscribe_sees_nobody_without_the_right(service: Service) -> None:
-    people = 'subscription { people(name: "red") }'
     internal = 'subscription { internal(name: "rooms.red") }'
     async with service.client("alice") as alice:
-        for document in (people, internal):
+        for document in (PEOPLE, internal):
             with pytest.raises(OperationFailed) as refused:
                 await anext(alice.subscribe(document))
             assert refused.value.code == "FORBIDDEN"
