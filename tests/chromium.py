@@ -105,11 +105,19 @@ class Window:
         """Click the element once it is there."""
         await self._find(role, name, "click")
 
-    async def fill(self, name: str, text: str) -> None:
-        """Type a text into the field once it is there, and press Enter."""
+    async def type(self, name: str, text: str) -> None:
+        """Type a text into the field once it is there."""
         await self._find("textbox", name, "focus")
         await self.command("Input.insertText", text=text)
+
+    async def fill(self, name: str, text: str) -> None:
+        """Type a text into the field once it is there, and press Enter."""
+        await self.type(name, text)
         await self._enter()
+
+    async def close(self) -> None:
+        """Close the window, as its button does."""
+        await self.command("Page.close")
 
     async def choose(self, name: str, option: str) -> None:
         """Type the text of an option into the list of choices once it is there."""

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.e2e.raw import open_socket
+from tests.e2e.raw import Socket, open_socket
 from tests.servers import NO_TLS, ROOT, Server, serving
 
 pytestmark = pytest.mark.processes
@@ -38,7 +38,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("board")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("BOARD_DATABASE", str(directory / "board.db"))
-        with serving("server:app", directory, "--app-dir", str(BOARD)) as server:
+        arguments = ("--app-dir", str(BOARD))
+        with serving("server:app", directory, *arguments, presence_grace=0.1) as server:
             yield server
 
 
@@ -114,6 +115,26 @@ async def test_a_private_message_reaches_both_sides_and_nobody_else(board: Serve
             assert (await socket.next("1"))["data"] == {"privateMessageSent": expected}
             await socket.is_silent()
     assert ask(board, bob, "{ messages { items { text } } }")["data"]["messages"]["items"] == []
+
+
+async def test_everybody_is_told_who_follows_the_chat_and_who_types(board: Server) -> None:
+    ann, bob = sign_in(board, "Ann"), sign_in(board, "Bob")
+    async with open_socket(board.ws) as one, open_socket(board.ws) as two:
+        await one.init({"token": ann})
+        await one.subscribe("1", "subscription { people { name typing } }")
+        assert await people(one) == []
+        await two.init({"token": bob})
+        await two.subscribe("1", "subscription { messageSent { id } }")
+        assert await people(one) == [{"name": "Bob", "typing": False}]
+        ask(board, bob, "mutation { setTyping(typing: true) }")
+        assert await people(one) == [{"name": "Bob", "typing": True}]
+        await two.complete("1")
+        assert await people(one) == []
+    assert board.trouble == []
+
+
+async def people(socket: Socket) -> Any:
+    return (await socket.next("1"))["data"]["people"]
 
 
 def test_the_id_of_another_person_s_message_shows_nothing(board: Server) -> None:

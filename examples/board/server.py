@@ -16,7 +16,18 @@ from pydantic import BaseModel, StringConstraints
 from starlette.requests import HTTPConnection
 
 import store
-from gqlnotify import GraphQLRouter, Principal, TopicManager, current_principal, errors
+from gqlnotify import (
+    Changed,
+    GraphQLRouter,
+    Joined,
+    Left,
+    Member,
+    Present,
+    Principal,
+    TopicManager,
+    current_principal,
+    errors,
+)
 from gqlnotify.outbox import Outbox
 from store import MESSAGES, TASKS, Message, Status, Task, inbox
 
@@ -42,6 +53,12 @@ class TaskList:
 class MessageList:
     cursor: str
     items: list[Message]
+
+
+@strawberry.type
+class Person:
+    name: str
+    typing: bool
 
 
 @strawberry.type
@@ -89,6 +106,11 @@ class Mutation:
         outbox.wake()
         return message
 
+    @strawberry.mutation
+    async def set_typing(self, typing: bool) -> bool:
+        await topics.set_presence(MESSAGES, {"typing": typing})
+        return typing
+
 
 @strawberry.type
 class Subscription:
@@ -104,6 +126,20 @@ class Subscription:
     async def private_message_sent(self, after: str | None = None) -> AsyncIterator[Message]:
         return topics.subscribe(inbox(current_principal().subject), after=after)
 
+    @strawberry.subscription
+    async def people(self) -> AsyncIterator[list[Person]]:
+        """Everybody who follows the chat, again after each change."""
+        members: dict[str, Member] = {}
+        async for news in topics.presence(MESSAGES):
+            match news:
+                case Present():
+                    members = {member.subject: member for member in news.members}
+                case Joined() | Changed():
+                    members[news.member.subject] = news.member
+                case Left():
+                    members.pop(news.member.subject, None)
+            yield [_person(member) for member in members.values()]
+
 
 class SignIn(BaseModel):
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
@@ -118,7 +154,15 @@ async def authenticate(token: str | None, _connection: HTTPConnection) -> Princi
     name = store.name_of(token)
     if name is None:
         raise errors.Unauthenticated("Sign in first")
-    return Principal(subject=name, subscribe=(TASKS.name, MESSAGES.name, inbox(name).name))
+    return Principal(
+        subject=name,
+        subscribe=(TASKS.name, MESSAGES.name, inbox(name).name),
+        presence=(MESSAGES.name,),
+    )
+
+
+def _person(member: Member) -> Person:
+    return Person(name=member.subject, typing=member.state == {"typing": True})
 
 
 def _not_empty(text: str) -> str:

@@ -51,7 +51,7 @@ class Message:
 
 
 TASKS = Topic("board.tasks", Task)
-MESSAGES = Topic("board.messages", Message)
+MESSAGES = Topic("board.messages", Message, presence=True)
 INBOXES = Topic("board.inbox.<of>", Message)
 
 

@@ -1,6 +1,8 @@
 """The page of examples/board in two windows: `make example-test` builds the page first."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,22 @@ def board(
 
 
 @pytest.fixture
+def two_boards(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Server, Server]]:
+    """Two servers with one database and one Redis."""
+    monkeypatch.setenv("BOARD_DATABASE", str(tmp_path / "board.db"))
+
+    def server(name: str) -> AbstractContextManager[Server]:
+        (directory := tmp_path / name).mkdir()
+        settings: Any = {"broker_url": redis_url, "broker_prefix": tmp_path.name}
+        return serving("server:app", directory, "--app-dir", str(BOARD), **settings)
+
+    with server("first") as first, server("second") as second:
+        yield first, second
+
+
+@pytest.fixture
 def rarely_asking_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A board whose server does not ask what a page has received, once it follows."""
     monkeypatch.setenv("BOARD_DATABASE", str(tmp_path / "board.db"))
@@ -87,10 +105,66 @@ async def test_each_window_shows_what_the_other_does(browser: Browser, board: Se
         await shows(window, ".message p", "The plants are mine")
 
 
+PEOPLE = "[aria-label=People] li"
+
+
+async def test_each_window_shows_who_comes_types_and_goes(browser: Browser, board: Server) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    await shows(ann, PEOPLE, "Ann (you)")
+    bob = await enter(browser, board.http, "Bob")
+    for window, people in ((ann, ("Ann (you)", "Bob")), (bob, ("Ann", "Bob (you)"))):
+        await shows(window, PEOPLE, *people)
+
+    await bob.type("Message", "Is any")
+    await shows(ann, PEOPLE, "Ann (you)", "Bob is typing…")
+    await bob.fill("Message", "body here?")
+    await shows(ann, ".message p", "Is anybody here?")
+    await shows(ann, PEOPLE, "Ann (you)", "Bob")
+
+    await bob.close()
+    await shows(ann, ".notice", "Bob joined", "Bob left")
+    await shows(ann, PEOPLE, "Ann (you)")
+
+
+async def test_a_window_that_reconnects_soon_has_not_left(browser: Browser, board: Server) -> None:
+    ann = await enter(browser, board.http, "Ann")
+    bob = await enter(browser, board.http, "Bob")
+    await shows(ann, PEOPLE, "Ann (you)", "Bob")
+    for _ in range(3):
+        await bob.click("button", "Cut the line")
+        await bob.click("button", "Restore the line")
+        await shows(bob, "[role=status]", "Live")
+    eve = await enter(browser, board.http, "Eve")
+    await shows(ann, PEOPLE, "Ann (you)", "Bob", "Eve")
+    await eve.close()
+    await shows(ann, ".notice", "Bob joined", "Eve joined", "Eve left")
+
+
+async def test_the_people_of_a_killed_server_leave_once_if_they_do_not_come_back(
+    browser: Browser, two_boards: tuple[Server, Server]
+) -> None:
+    first, second = two_boards
+    ann = await enter(browser, first.http, "Ann")
+    await shows(ann, PEOPLE, "Ann (you)")
+    bob = await enter(browser, second.http, "Bob")
+    await shows(ann, PEOPLE, "Ann (you)", "Bob")
+    await enter(browser, first.http, "Eve")
+    await bob.fill("Message", "It is late")
+    await shows(ann, PEOPLE, "Ann (you)", "Bob", "Eve")
+
+    second.stop(signal.SIGKILL)
+    first.stop(signal.SIGKILL)
+    first.start()
+    # Ann and Eve reconnect to the first server, long before their old one counts as dead.
+    await shows(ann, ".notice", "Bob joined", "Eve joined", "Bob left")
+    await shows(ann, PEOPLE, "Ann (you)", "Eve")
+    await shows(ann, ".message p", "It is late")
+
+
 async def test_only_two_windows_show_a_private_message(browser: Browser, board: Server) -> None:
     ann, bob, eve = [await enter(browser, board.http, name) for name in ("Ann", "Bob", "Eve")]
     await bob.fill("Message", "Hello")
-    await shows(ann, "option", "Everyone", "Bob")
+    await shows(ann, "option", "Everyone", "Bob", "Eve")
     await ann.choose("To", "Bob")
     await ann.fill("Message to Bob only", "psst")
     await shows(bob, ".message p", "Hello", "psst")

@@ -5,10 +5,12 @@ import {
   type Message,
   MESSAGE_SENT,
   MESSAGES,
+  type Person,
   PRIVATE_MESSAGE_SENT,
   PRIVATE_MESSAGES,
   SEND_MESSAGE,
 } from './operations';
+import { type Notice, usePeople, useTyping } from './people';
 import { useLiveList } from './useLiveList';
 
 const time = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
@@ -17,35 +19,57 @@ const EVERYONE = '';
 export function Chat({ me }: { me: string }) {
   const open = useLiveList(MESSAGES, MESSAGE_SENT);
   const inbox = useLiveList(PRIVATE_MESSAGES, PRIVATE_MESSAGE_SENT);
+  const { people, notices, error: peopleError } = usePeople(me);
+  const onType = useTyping();
   const [to, setTo] = useState(EVERYONE);
   const [sendMessage] = useMutation(SEND_MESSAGE);
-  const error = open.error ?? inbox.error;
-  const messages = [...open.items, ...inbox.items].sort((a, b) => (a.sentAt < b.sentAt ? -1 : 1));
-  const others = [...new Set(messages.map(({ author }) => author))].filter((name) => name !== me);
+  const error = open.error ?? inbox.error ?? peopleError;
   return (
     <section className="chat" aria-labelledby="chat-title">
       <h2 id="chat-title">Chat</h2>
-      {error && <p role="alert">The messages can’t be loaded. {error.message}</p>}
-      <Log messages={messages} me={me} />
-      <Recipient names={others} to={to} onChange={setTo} />
+      {error && <p role="alert">The chat can’t be loaded. {error.message}</p>}
+      <People people={people} me={me} />
+      <Log entries={inOrder([...open.items, ...inbox.items, ...notices])} me={me} />
+      <Recipient people={people} me={me} to={to} onChange={setTo} />
       <EntryForm
         label={to === EVERYONE ? 'Message' : `Message to ${to} only`}
         action="Send"
         onEnter={(entry) => sendMessage({ variables: { ...entry, to: to === EVERYONE ? null : to } })}
+        onType={onType}
       />
     </section>
   );
 }
 
-type RecipientProps = { names: string[]; to: string; onChange: (name: string) => void };
+function inOrder<T extends { sentAt: string }>(entries: T[]): T[] {
+  return entries.sort((a, b) => Date.parse(a.sentAt) - Date.parse(b.sentAt));
+}
 
-function Recipient({ names, to, onChange }: RecipientProps) {
+function People({ people, me }: { people: Person[]; me: string }) {
+  return (
+    <ul className="people" aria-label="People">
+      {people.map(({ name, typing }) => (
+        <li key={name}>
+          {name}
+          {name === me ? ' (you)' : typing && <em> is typing…</em>}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+type RecipientProps = { people: Person[]; me: string; to: string; onChange: (name: string) => void };
+
+function Recipient({ people, me, to, onChange }: RecipientProps) {
+  const names = people.map(({ name }) => name).filter((name) => name !== me);
+  // A private message reaches a person who is not here when they come back.
+  const choices = to === EVERYONE || names.includes(to) ? names : [...names, to];
   return (
     <label className="recipient">
       To
       <select value={to} onChange={(event) => onChange(event.target.value)}>
         <option value={EVERYONE}>Everyone</option>
-        {names.map((name) => (
+        {choices.map((name) => (
           <option key={name}>{name}</option>
         ))}
       </select>
@@ -53,24 +77,36 @@ function Recipient({ names, to, onChange }: RecipientProps) {
   );
 }
 
-function Log({ messages, me }: { messages: Message[]; me: string }) {
+function Log({ entries, me }: { entries: (Message | Notice)[]; me: string }) {
   const log = useRef<HTMLDivElement>(null);
 
   useEffect(() => {
     log.current?.scrollTo({ top: log.current.scrollHeight });
-  }, [messages.length]);
+  }, [entries.length]);
 
   return (
     <div ref={log} className="log" role="log" aria-label="Messages" tabIndex={0}>
-      {messages.map(({ id, author, to, text, sentAt }) => (
-        <article key={id} className={`message ${author === me ? 'mine' : ''} ${to ? 'private' : ''}`}>
-          <p>{text}</p>
-          <small>
-            {author}
-            {to && ` to ${to} only`}, <time dateTime={sentAt}>{time.format(new Date(sentAt))}</time>
-          </small>
-        </article>
-      ))}
+      {entries.map((entry) =>
+        'author' in entry ? (
+          <Bubble key={entry.id} message={entry} isMine={entry.author === me} />
+        ) : (
+          <p key={entry.id} className="notice">
+            {entry.text}
+          </p>
+        ),
+      )}
     </div>
+  );
+}
+
+function Bubble({ message: { author, to, text, sentAt }, isMine }: { message: Message; isMine: boolean }) {
+  return (
+    <article className={`message ${isMine ? 'mine' : ''} ${to ? 'private' : ''}`}>
+      <p>{text}</p>
+      <small>
+        {author}
+        {to && ` to ${to} only`}, <time dateTime={sentAt}>{time.format(new Date(sentAt))}</time>
+      </small>
+    </article>
   );
 }

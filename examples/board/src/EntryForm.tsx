@@ -1,10 +1,15 @@
 import { type FormEvent, useState } from 'react';
 
 type Entry = { id: string; text: string };
-type Props = { label: string; action: string; onEnter: (entry: Entry) => Promise<unknown> };
+type Props = {
+  label: string;
+  action: string;
+  onEnter: (entry: Entry) => Promise<unknown>;
+  onType?: (text: string) => void;
+};
 
 /** One line of text to add to a list. Without a connection it waits, and is sent when there is one. */
-export function EntryForm({ label, action, onEnter }: Props) {
+export function EntryForm({ label, action, onEnter, onType }: Props) {
   const [text, setText] = useState('');
   const [waiting, setWaiting] = useState<Entry[]>([]);
   const [error, setError] = useState<string>();
@@ -21,9 +26,14 @@ export function EntryForm({ label, action, onEnter }: Props) {
     }
   };
 
+  const type = (text: string) => {
+    setText(text);
+    onType?.(text);
+  };
+
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    setText('');
+    type('');
     void send({ id: crypto.randomUUID(), text });
   };
 
@@ -33,7 +43,7 @@ export function EntryForm({ label, action, onEnter }: Props) {
         aria-label={label}
         placeholder={label}
         value={text}
-        onChange={(event) => setText(event.target.value)}
+        onChange={(event) => type(event.target.value)}
         maxLength={500}
         pattern=".*\S.*"
         required

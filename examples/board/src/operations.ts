@@ -4,6 +4,7 @@ import type { Changes, List } from './useLiveList';
 export type Status = 'TODO' | 'DOING' | 'DONE';
 export type Task = { id: string; title: string; status: Status; changedBy: string };
 export type Message = { id: string; author: string; to: string | null; text: string; sentAt: string };
+export type Person = { name: string; typing: boolean };
 
 const TASK_FIELDS = gql`
   fragment TaskFields on Task {
@@ -108,5 +109,20 @@ export const SEND_MESSAGE: TypedDocumentNode<unknown, { id: string; text: string
     sendMessage(id: $id, text: $text, to: $to) {
       id
     }
+  }
+`;
+
+export const PEOPLE: TypedDocumentNode<{ people: Person[] }, Record<string, never>> = gql`
+  subscription People {
+    people {
+      name
+      typing
+    }
+  }
+`;
+
+export const SET_TYPING: TypedDocumentNode<unknown, { typing: boolean }> = gql`
+  mutation SetTyping($typing: Boolean!) {
+    setTyping(typing: $typing)
   }
 `;
