@@ -165,6 +165,43 @@ async def test_a_session_is_open_for_its_event(page: Any) -> None:
     await page.engine.dispose()
 
 
+@of("chat")
+async def test_a_room_has_people_and_an_inbox_has_one_reader(page: Any) -> None:
+    rooms, writing = ("rooms.*",), ("rooms.*", "inbox.bob")
+    app = page.FastAPI()
+    router = page.GraphQLRouter(
+        page.schema,
+        topics=page.topics,
+        may=page.may_use,
+        authenticate=lambda name, _: Principal(name, None, rooms, writing, presence=rooms),
+    )
+    app.include_router(router, prefix="/graphql")
+    people = '{ people(room: "a.b *") { name typing } }'
+    async with running(app) as origin, open_socket(f"ws://{origin}") as ann:
+        await ann.init({"token": "ann"})
+        async with open_socket(f"ws://{origin}") as bob:
+            await bob.init({"token": "bob"})
+            await bob.subscribe("room", 'subscription { messages(room: "a.b *") { author text } }')
+            await bob.subscribe("inbox", "subscription { inbox { author text } }")
+            async with patience():
+                await wait_until(lambda: _are(ann, people, [{"name": "bob", "typing": False}]))
+                await bob.query('mutation { setTyping(room: "a.b *", typing: true) }')
+                await wait_until(lambda: _are(ann, people, [{"name": "bob", "typing": True}]))
+            await ann.query('mutation { say(room: "a.b *", text: "hi") { text } }')
+            said = (await bob.next("room"))["data"]["messages"]
+            await ann.query('mutation { whisper(to: "bob", text: "psst") { text } }')
+            whispered = (await bob.next("inbox"))["data"]["inbox"]
+    assert (said, whispered) == ({"author": "ann", "text": "hi"}, {"author": "ann", "text": "psst"})
+    everything = Principal("eve", None, ("*",), ("*",), presence=("*",))
+    closed = [page.may_use(everything, action, "inbox.bob") for action in ("subscribe", "presence")]
+    assert closed == [False, False]
+    assert page.may_use(everything, "subscribe", "inbox.eve")
+
+
+async def _are(socket: Socket, query: str, people: list[Any]) -> bool:
+    return bool((await socket.query(query))["people"] == people)
+
+
 @of("authenticate-and-may")
 async def test_the_hooks_decide(page: Any) -> None:
     async with socket_of(page.app, token="s3cr3t") as socket:
