@@ -11,6 +11,7 @@ ROUNDS := 20
 CUTS := 100
 MINUTES := 20
 SEEDS := 1000
+LISTS := 1000
 KILLS := 100
 COMPAT := .venv-compat
 COMPAT_TESTS := $(addprefix tests/,connections execution http server websocket test_drop_in.py test_frameworks.py) $(wildcard tests/test_router*.py)
@@ -20,7 +21,7 @@ PROCESSES := 4
 # Else each of the hundreds of servers that the tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos simulate clients rolling outbox-kills soak fuzz conformance conformance-resume bench check fmt cov clean
+.PHONY: help install serve graphiql explore example example-test unit test compile compat chaos live-lists simulate clients rolling outbox-kills soak fuzz conformance conformance-resume bench check fmt cov clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -101,6 +102,10 @@ $(COMPAT)/newest/.installed: pyproject.toml
 
 chaos: install $(CLIENTS)/node_modules/.installed  ## Break everything in turn and count what clients get (ROUNDS=20)
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+live-lists: install  ## Compare the live lists of many clients with the database after cuts and losses (LISTS=1000)
+	$(BIN)/python -m tests.live_list_storm --clients $(LISTS)
+	$(BIN)/python -m tests.live_list_storm --clients $(LISTS) --redis
 
 simulate: install  ## Run processes, Redis and clients in virtual time, with faults from each seed (SEEDS=1000)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

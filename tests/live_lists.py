@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from gqlnotify import Change, Cursor, Event, GraphQLRouter, Settings, Snapshot, Topic, TopicManager
 
+SECRET = "a secret of the house, 32 bytes or more"
 LIST = "subscription ($owner: String) { tasks(owner: $owner) { ...parts } }"
 PARTS = """
     fragment parts on LiveTasks {
@@ -105,9 +106,14 @@ class House:
             raise self.failures.pop(0)
         return rows
 
+    @staticmethod
+    def task(id_: str, title: str, owner: str = "ann") -> Task:
+        """Return a row."""
+        return Task(id=id_, title=title, owner=owner)
+
     async def put(self, id_: str, title: str, owner: str = "ann") -> Cursor:
         """Write a row, and publish the change."""
-        self.rows[id_] = Task(id=id_, title=title, owner=owner)
+        self.rows[id_] = self.task(id_, title, owner)
         return await self.topics.publish(TASKS, TaskEvent(task=self.rows[id_]))
 
     async def delete(self, id_: str) -> Cursor:
@@ -153,10 +159,9 @@ class House:
 def settings(**more: Any) -> Settings:
     """Return settings with a short history."""
     return Settings(
-        jwt_secret=SecretStr("a secret of the house, 32 bytes or more"),
+        jwt_secret=SecretStr(SECRET),
         history_length=10,
-        ack_interval=0.01,
-        **more,
+        **{"ack_interval": 0.01, **more},
     )
 
 

@@ -34,7 +34,7 @@ REUSE_SECONDS = 5.0
 Encoding = asyncio.Future[EncodedResult]
 
 
-class _Run:
+class Run:
     """One call of `load`, and what was made of its snapshot."""
 
     def __init__(self, begun_at: Cursor, loading: "asyncio.Future[Snapshot[Any]]") -> None:
@@ -73,8 +73,10 @@ class _Run:
 
     def _cancel(self) -> None:
         """Cancel what is not done yet."""
-        for encoding in self._encodings.values():
-            encoding.cancel()
+        for key, encoding in list(self._encodings.items()):
+            # A task that is cancelled ends later, and must not be joined until then.
+            if encoding.cancel():
+                self.forget(key)
         self.loading.cancel()
 
 
@@ -91,18 +93,18 @@ class SharedLoad:
         self._load = load
         self._timeout = timeout
         self._reuse = reuse
-        self._latest: _Run | None = None
+        self._latest: Run | None = None
 
-    def run_for(self, subscriber: Subscriber) -> _Run:
+    def run_for(self, subscriber: Subscriber) -> Run:
         """Return a call whose snapshot `subscriber` can continue after; begin one if needed."""
         if self._latest is None or not self._latest.serves(subscriber):
             self._latest = self._begin(subscriber.newest)
         return self._latest
 
-    def _begin(self, newest: Cursor) -> _Run:
+    def _begin(self, newest: Cursor) -> Run:
         # In a clean context: what is shared has no viewer.
         loading = run_within(self._timeout, self._call(newest), _raise, Context())
-        run = _Run(newest, loading)
+        run = Run(newest, loading)
         # Not longer: the database may also change without an event.
         forget = partial(loading.add_done_callback, partial(self._forget, run))
         asyncio.get_running_loop().call_later(self._reuse, forget)
@@ -114,7 +116,7 @@ class SharedLoad:
             return await take_snapshot(self._load, newest)
         raise AssertionError("`only_own_cancellation` suppresses no error")
 
-    def _forget(self, run: _Run, _loading: object) -> None:
+    def _forget(self, run: Run, _loading: object) -> None:
         if self._latest is run:
             self._latest = None
 
@@ -156,10 +158,10 @@ class Snapshots:
             subscriber.begin_after(encoded.cursor)
         return encoded
 
-    def _begin(self, run: _Run) -> Encoding:
+    def _begin(self, run: Run) -> Encoding:
         return asyncio.get_running_loop().create_task(self._encoded(run), context=Context())
 
-    async def _encoded(self, run: _Run) -> EncodedResult:
+    async def _encoded(self, run: Run) -> EncodedResult:
         view_as_everybody()
         try:
             snapshot = await asyncio.shield(run.loading)

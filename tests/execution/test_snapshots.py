@@ -6,7 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from gqlnotify import Settings, errors
+from gqlnotify import Cursor, Settings, Snapshot, errors
+from gqlnotify.execution import EncodedResult
+from gqlnotify.execution.snapshots import Run
 from gqlnotify.testing import Client, ControlledBroker, OperationFailed, Stream, Tokens, connect
 from gqlnotify.topics import live_list
 from tests.live_lists import PARTS, TASKS_LIVE, Fold, House, settings
@@ -242,6 +244,25 @@ async def test_a_load_without_anybody_who_waits_is_cancelled(house: House, ann: 
         await folded(client.subscribe(TASKS_LIVE), Fold())
 
     assert house.loads == 2
+
+
+async def test_who_comes_while_the_only_other_one_leaves_does_not_join_what_is_cancelled() -> None:
+    loading: asyncio.Future[Snapshot[int]] = asyncio.get_running_loop().create_future()
+    loading.set_result(Snapshot([], Cursor(1, 1)))
+    run = Run(Cursor(1, 1), loading)
+    encoded = EncodedResult(Cursor(1, 1), None)
+
+    async def encode() -> EncodedResult:
+        await asyncio.sleep(0.01)
+        return encoded
+
+    leaving = asyncio.create_task(run.encoded("a document", lambda: asyncio.create_task(encode())))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    coming = asyncio.create_task(run.encoded("a document", lambda: asyncio.create_task(encode())))
+
+    assert await coming is encoded
+    assert leaving.cancelled()
 
 
 @pytest.mark.parametrize("per_viewer", [False, True])

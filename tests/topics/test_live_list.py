@@ -1,17 +1,21 @@
 """A live list yields a snapshot, each change after it, and another snapshot after a gap."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gqlnotify import Change, LiveList, Snapshot, Topic, TopicManager, errors
+from gqlnotify import Change, Cursor, LiveList, Snapshot, Topic, TopicManager, errors
 from gqlnotify.auth import viewing
-from gqlnotify.brokers import MemoryBroker
+from gqlnotify.brokers import Deliver, MemoryBroker, OnPossibleGap
+from tests.bad_brokers import UnreliableBroker, pause
 from tests.streams import viewer
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ STOCKS = Topic("stocks", Stock)
 class Store:
     """A database of stocks, and their topic with a short history."""
 
-    def __init__(self, length: int = 3) -> None:
-        self.topics = TopicManager(MemoryBroker(length=length))
+    def __init__(self, broker: MemoryBroker | None = None) -> None:
+        self.topics = TopicManager(broker or MemoryBroker(length=3))
         self.rows: dict[str, Stock] = {}
 
     def load(self) -> list[Stock]:
@@ -214,3 +218,106 @@ async def test_a_closed_list_ends_its_loop(store: Store) -> None:
     await stream.aclose()
 
     assert [each async for each in stream] == []
+
+
+# it equals the database once it is quiet
+
+
+class Forgetful(UnreliableBroker):
+    """A broker with an unreliable live path that may lose its histories."""
+
+    async def start(self, deliver: Deliver, on_possible_gap: OnPossibleGap) -> None:
+        self._on_possible_gap = on_possible_gap
+        await super().start(deliver, on_possible_gap)
+
+    def forget(self) -> None:
+        """Begin every history again."""
+        self._histories.clear()
+
+    def notice(self) -> None:
+        """Let the process look for what it has missed."""
+        self._on_possible_gap(STOCKS.name)
+
+
+class Follower:
+    """Folds a live list. It resumes after a cut, or begins again."""
+
+    def __init__(self, store: Store, turns: Iterator[int]) -> None:
+        self.rows: dict[Any, Stock] = {}
+        self._store = store
+        self._turns = turns
+        self._cursor: Cursor | None = None
+        self._following = asyncio.create_task(self._follow())
+
+    def cut(self, *, resumes: bool) -> None:
+        """Cut the stream, wherever it is, and follow another one."""
+        self._following.cancel()
+        if not resumes:
+            self._cursor = None
+        self._following = asyncio.create_task(self._follow())
+
+    async def _load(self) -> list[Stock]:
+        await pause(next(self._turns))
+        rows = [stock for stock in self._store.rows.values() if stock.amount > 0]
+        await pause(next(self._turns))
+        return rows
+
+    async def _follow(self) -> None:
+        stream = self._store.live(
+            load=self._load, where=lambda stock: stock.amount > 0, after=self._cursor
+        )
+        async for each in stream:
+            match each:
+                case Snapshot(items):
+                    self.rows = {stock.name: stock for stock in items}
+                case Change(key, None):
+                    self.rows.pop(key, None)
+                case Change(key, value):
+                    assert value is not None
+                    self.rows[key] = value
+            self._cursor = stream.cursor
+            await pause(next(self._turns))
+
+
+puts = st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(0, 2))
+waits = st.tuples(st.just("wait"), st.integers(0, 30), st.none())
+cuts = st.tuples(st.just("cut"), st.integers(0, 2), st.booleans())
+losses = st.tuples(st.just("forget"), st.none(), st.none())
+# A loss hides what was wrong before it, so it is rare.
+whats = st.one_of(*[puts] * 6, *[waits] * 3, cuts, losses)
+
+
+@settings(max_examples=40)
+@given(
+    happens=st.lists(whats, min_size=10, max_size=40),
+    fates=st.lists(st.lists(st.integers(0, 12), max_size=2), max_size=40),
+    turns=st.lists(st.integers(0, 8), min_size=1, max_size=7),
+    answer_turns=st.integers(0, 4),
+)
+@pytest.mark.usefixtures("small_buffers", "no_linger")
+def test_a_list_equals_the_database_once_it_is_quiet(
+    happens: list[tuple[str, Any, Any]], fates: list[list[int]], turns: list[int], answer_turns: int
+) -> None:
+    async def scenario() -> None:
+        broker = Forgetful(fates, length=4, answer_turns=answer_turns)
+        store, pauses = Store(broker), cycle(turns)
+        await store.topics.start()
+        followers = [Follower(store, pauses) for _ in range(3)]
+        for what, first, second in happens:
+            match what:
+                case "put":
+                    store.rows[first] = Stock(first, second)
+                    await pause(next(pauses))
+                    await store.topics.publish(STOCKS, store.rows[first])
+                case "cut":
+                    followers[first].cut(resumes=second)
+                case "forget":
+                    broker.forget()
+                case "wait":
+                    await pause(first)
+        broker.notice()
+        rows = {name: stock for name, stock in store.rows.items() if stock.amount > 0}
+        await wait_until(lambda: all(follower.rows == rows for follower in followers))
+        await store.topics.close()
+
+    asyncio.run(scenario())
