@@ -518,6 +518,13 @@ class Draining(ConnectionClosed):
     label = "DRAINING"
 
 
+class Disconnected(ConnectionClosed):
+    """An operator has ended the connection. The client may come back."""
+
+    code = 1012
+    label = "DISCONNECTED"
+
+
 def server_error_status(code: object) -> int | None:
     """Return the HTTP status of an error code that says the server failed, else None."""
     statuses = (error.http_status for error in _kinds_of(NotifyError) if error.code == code)

@@ -38,6 +38,7 @@ from gqlnotify.connections.reservations import Reservations
 from gqlnotify.connections.router_state import RouterState
 from gqlnotify.connections.session_cookie import begin_session
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
+from gqlnotify.console.mount import console_router, path_of
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
 from gqlnotify.http import graphiql, single_connection
@@ -69,6 +70,8 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             of the subscriptions and returns the context, an awaitable of it, or a context manager,
             async or not, which is entered before the event is executed and exited afterwards. By
             default the context has only the attribute `scope`.
+        console: whether to serve the console, a page and an API for tokens with the right `admin`
+            on `console`. Its path, next to that of the router, is `/console` or this text.
 
     Tokens are required if the settings contain a key, or if you pass `authenticate`. Without
     `subscription_protocols` the only WebSocket subprotocol is `graphql-transport-ws`.
@@ -77,9 +80,10 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         ValueError: tokens are required, but the legacy subprotocol or another WebSocket handler
             would not check them; the key does not fit the algorithm; an allowed origin is not an
             origin, or is `*` although a cookie may have the token; `auto_resume` is set, but no
-            client has a subject or a session; sessions are set, but every client has a subject; or
-            the file of persisted operations is invalid, or missing although only persisted
-            operations are allowed.
+            client has a subject or a session; sessions are set, but every client has a subject;
+            the console is served although no tokens are required, or its path is not one; or the
+            file of persisted operations is invalid, or missing although only persisted operations
+            are allowed.
         OSError: the file of persisted operations can't be read.
     """
 
@@ -95,6 +99,7 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
         authenticate: Authenticate | None = None,
         may: May = may,
         event_context: execution.MakeContext = execution.EventContext,
+        console: bool | str = False,
         **kwargs: Any,
     ) -> None:
         settings = settings or Settings()
@@ -146,6 +151,9 @@ class GraphQLRouter(GraphQLOverHTTP[Context, RootValue]):
             self.lifespan_context,
             auto_resume=state.auto_resume,
         )
+
+        if console:
+            _add_console(self, console, topics)
 
     # Not a property: a subclass may assign an attribute of this name.
     @cached_property
@@ -326,6 +334,25 @@ def _add_methods(router: GraphQLRouter[Any, Any], path: str) -> None:
 
     router.add_api_route(
         path, serve, methods=single_connection.METHODS, include_in_schema=False, response_model=None
+    )
+
+
+def _add_console(
+    router: GraphQLRouter[Any, Any], console: bool | str, topics: TopicManager | None
+) -> None:
+    state = router._gqlnotify
+    path = path_of(console, state)
+    assert topics is not None
+    assert state.authenticate is not None
+    router.include_router(
+        console_router(
+            topics,
+            settings=state.settings,
+            authenticate=state.authenticate,
+            may=state.may,
+            make_router=GraphQLRouter,
+        ),
+        prefix=path,
     )
 
 

@@ -102,6 +102,7 @@ def create_app(
         settings=settings,
         may=may_use,
         lifespan=lifespan,
+        console=True,
     )
     plain = topic_router(topics, graphql=graphql, publish=publish, presence=[ROOMS])
     # Never None: the settings contain a key, so the router requires tokens.

@@ -57,6 +57,7 @@ CLOSE_CODES = {
     errors.TooManyConnections: 1013,
     errors.TooManyConnectionsOfSubject: 1013,
     errors.TooManyMessages: 1008,
+    errors.Disconnected: 1012,
     errors.Draining: 1012,
 }
 

@@ -38,6 +38,7 @@ LAYERS = [
     {"execution", "outbox"},
     {"connections"},
     {"websocket", "http"},
+    {"console"},
     {"router", "plain"},
     {"server"},
     {"cli", "testing"},

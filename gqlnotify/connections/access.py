@@ -10,6 +10,7 @@ from gqlnotify.auth.attempts import FailedAttempts
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.limits import ConnectionLimits
 from gqlnotify.connections.origin import Refusals
+from gqlnotify.connections.report import answer_for
 from gqlnotify.connections.verified_tokens import VerifiedTokens
 from gqlnotify.errors import NotifyError, Unauthenticated
 from gqlnotify.observability import trace
@@ -22,6 +23,7 @@ from gqlnotify.topics.revocation import Revocations
 class Access:
     """The settings, limits and hooks of a router, and the decisions that need them."""
 
+    topics: TopicManager | None
     settings: Settings
     connection_limits: ConnectionLimits
     attempts: FailedAttempts
@@ -54,7 +56,10 @@ class Access:
         check = authenticate or verifier_from(settings)
         if check is not None and topics is not None:
             topics.guard()
+        if topics is not None:
+            answer_for(topics)
         return cls(
+            topics=topics,
             settings=settings,
             connection_limits=ConnectionLimits(
                 max_connections=settings.max_connections,

@@ -57,6 +57,7 @@ from gqlnotify.execution.strawberry_adapter import (
 from gqlnotify.execution.task_on_demand import TaskOnDemand, begin
 from gqlnotify.protocol.frames import SharedBody
 from gqlnotify.topics.conflation import Skipped
+from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.projection import Projection
 from gqlnotify.topics.subscriber import NOWHERE
 
@@ -93,6 +94,7 @@ class SharedRequest:
 
     schema: Schema
     context: ExecutionContext
+    topics: TopicManager
     projection: Projection
     scope: Hashable
     event_context: MakeContext

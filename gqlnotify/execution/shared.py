@@ -11,12 +11,14 @@ from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 from weakref import WeakValueDictionary
 
 from graphql import GraphQLError
 from strawberry import Schema
 from strawberry.types import ExecutionContext
+from typing_extensions import override
 
 from gqlnotify.cancellation import run_within
 from gqlnotify.errors import CursorExpired
@@ -49,6 +51,7 @@ from gqlnotify.execution.snapshots import REUSE_SECONDS, SharedLoad, Snapshots
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.topics.attendances import Attendance
 from gqlnotify.topics.live_list import LiveList, Load
+from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.projection import Projection
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
@@ -58,6 +61,8 @@ CONCURRENCY = 64
 CACHE_BYTES = 8 * 1024 * 1024
 RECENT_BYTES = 16 * 1024 * 1024
 REPLAY_RATE = 1000.0
+MAX_DOCUMENT = 2000
+"""How much of a document the console shows, in characters."""
 _NO_DIFFERENCE = {"after", "persistedQuery"}
 # Measured: parsed JSON takes up to 26 times its text. The key of an execution holds the text too.
 _PARSED_BYTES = 30
@@ -191,6 +196,7 @@ class Executions:
             request = SharedRequest(
                 self.event_schema,
                 viewerless(context, {**variables, **required}, extensions),
+                subscription.manager,
                 projection,
                 subscription.scope,
                 self._event_context,
@@ -224,7 +230,7 @@ class Executions:
         return shared
 
 
-class SharedExecution:
+class SharedExecution(metrics.Sampled):
     """Executes and encodes each event once."""
 
     def __init__(
@@ -248,6 +254,44 @@ class SharedExecution:
         self._pending: dict[Cursor, asyncio.Future[EncodedResult | None]] = {}
         self._saved = 0
         self._group: Group | None = None
+        self._executed = self._failed = 0
+        self._seconds = 0.0
+
+    @override
+    def load(self) -> metrics.Load:
+        yield from ()
+
+    def belongs_to(self, topics: TopicManager) -> bool:
+        """Return whether the events come from `topics`."""
+        return self._request.topics is topics
+
+    @property
+    def topic(self) -> str:
+        """The name of the topic."""
+        return self._request.projection.topic.name
+
+    @property
+    def document(self) -> str:
+        """The beginning of the document."""
+        return (self._request.context.query or "")[:MAX_DOCUMENT]
+
+    @property
+    def members(self) -> int:
+        """How many operations get the results of the group."""
+        return 0 if self._group is None else len(self._group)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it has executed so far, and for how many operations it does so now."""
+        request = self._request.context
+        return {
+            "document": self.document,
+            "name": request.operation_name,
+            "topic": self.topic,
+            "subscribers": self.members,
+            "executions": self._executed,
+            "seconds": self._seconds,
+            "errors": self._failed,
+        }
 
     @property
     def projection(self) -> Projection:
@@ -272,6 +316,7 @@ class SharedExecution:
                 self._forget,
                 concurrency=self._concurrency,
             )
+            metrics.watch(self)
         return self._group
 
     def _forget(self, group: Group) -> None:
@@ -279,6 +324,7 @@ class SharedExecution:
         # those events in memory.
         if self._group is group:
             self._group = None
+            metrics.unwatch(self)
         self.count_saved()
 
     async def join(
@@ -371,11 +417,13 @@ class SharedExecution:
         if known is not None:
             return known
         clean = Context()
+        began = perf_counter()
         span, made = clean.run(self._begin, event)
         if made is not None:
             metrics.executions.inc()
         if made is None or isinstance(made, EncodedResult):
             tracing.end(span)
+            self._count(made, began)
             if keep or self.is_shared:
                 self._remember(made)
             return made
@@ -383,7 +431,7 @@ class SharedExecution:
             self._timeout, made, partial(self._execution.failed_to_end, event), context=clean
         )
         self._pending[event.cursor] = making
-        making.add_done_callback(partial(self._settle, event.cursor, span))
+        making.add_done_callback(partial(self._settle, event.cursor, span, began))
         return making
 
     def _known(self, event: Event) -> "EncodedResult | asyncio.Future[EncodedResult | None] | None":
@@ -393,12 +441,24 @@ class SharedExecution:
         return known
 
     def _settle(
-        self, cursor: Cursor, span: Any, making: "asyncio.Future[EncodedResult | None]"
+        self,
+        cursor: Cursor,
+        span: Any,
+        began: float,
+        making: "asyncio.Future[EncodedResult | None]",
     ) -> None:
         tracing.end(span)
         del self._pending[cursor]
         if not making.cancelled() and making.exception() is None:
+            self._count(making.result(), began)
             self._remember(making.result())
+
+    def _count(self, made: EncodedResult | None, began: float) -> None:
+        # Once for each event, for all subscribers.
+        if made is not None:
+            self._executed += 1
+            self._seconds += perf_counter() - began
+            self._failed += bool(made.errors)
 
     def marked(self, encoded: EncodedResult, subscriber: Subscriber, event: Event) -> EncodedResult:
         """Return `encoded` with what is special about `event` for this subscriber."""

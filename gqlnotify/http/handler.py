@@ -330,6 +330,7 @@ def stream_response(
         content,
         status_code=status_code,
         headers=headers,
+        topics=router._gqlnotify.topics,
         connection_limits=router._gqlnotify.connection_limits,
         subject=None if viewer is None else viewer.principal.subject,
         refuse=partial(refusal, router, request),

@@ -1,6 +1,7 @@
 """A stream of results over HTTP, which counts as a connection while it lasts."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -12,7 +13,8 @@ from typing_extensions import override
 
 from gqlnotify.connections.asgi_adapter import asgi_transport
 from gqlnotify.connections.limits import ConnectionLimits
-from gqlnotify.connections.peer import ReadWatch, watches_reading
+from gqlnotify.connections.peer import ReadWatch, Transport, let_go, watches_reading
+from gqlnotify.connections.report import Described, Facts
 from gqlnotify.errors import (
     NotifyError,
     TooManyConnections,
@@ -21,6 +23,7 @@ from gqlnotify.errors import (
     TooManyStreamsOfSubject,
 )
 from gqlnotify.observability import logs, metrics, trace
+from gqlnotify.topics.manager import TopicManager
 
 _REFUSALS: dict[type[Exception], type[NotifyError]] = {
     TooManyConnections: TooManyStreams,
@@ -29,7 +32,7 @@ _REFUSALS: dict[type[Exception], type[NotifyError]] = {
 _RETRY_AFTER = 5
 
 
-class Stream(StreamingResponse, metrics.Sampled):
+class Stream(StreamingResponse, Described):
     """Sends `content`, or the response of `refuse` if there are too many connections.
 
     It checks the limits when the server begins to send. If it checked earlier, a response that is
@@ -37,6 +40,7 @@ class Stream(StreamingResponse, metrics.Sampled):
 
     Args:
         content: what to send. If the stream is refused, none of it is executed.
+        topics: the topics of the router.
         connection_limits: counts the stream while it lasts.
         subject: the subject of the token, or None if no token is required.
         refuse: makes the response that refuses the stream.
@@ -49,6 +53,7 @@ class Stream(StreamingResponse, metrics.Sampled):
         *,
         status_code: int,
         headers: Mapping[str, str],
+        topics: TopicManager | None,
         connection_limits: ConnectionLimits,
         subject: str | None,
         refuse: Callable[[NotifyError], Response],
@@ -56,6 +61,11 @@ class Stream(StreamingResponse, metrics.Sampled):
     ) -> None:
         super().__init__(self._until_the_peer_has_gone(content), status_code, headers)
         self._peer_has_gone = False
+        self._id = token_hex(4)
+        self._since = time.time()
+        self._address = ""
+        self._transport: Transport | None = None
+        self._topics = topics
         self._connection_limits = connection_limits
         self._subject = subject
         self._refuse = refuse
@@ -70,8 +80,11 @@ class Stream(StreamingResponse, metrics.Sampled):
             refusal = _REFUSALS[type(full)](full.reason, retryAfter=_RETRY_AFTER)
             await self._refuse(refusal)(scope, receive, send)
             return
+        if scope.get("client"):
+            self._address = ":".join(map(str, scope["client"]))
+        self._transport = asgi_transport(receive)
         metrics.watch(self)
-        logs.connection_id.set(token_hex(4))
+        logs.connection_id.set(self._id)
         try:
             with self._watching(receive):
                 await super().__call__(scope, partial(self._receive, receive), send)
@@ -113,3 +126,44 @@ class Stream(StreamingResponse, metrics.Sampled):
     @override
     def load(self) -> metrics.Load:
         yield metrics.streams, 1
+
+    @property
+    @override
+    def topics(self) -> TopicManager | None:
+        return self._topics
+
+    @property
+    @override
+    def id(self) -> str:
+        return self._id
+
+    @property
+    @override
+    def since(self) -> float:
+        return self._since
+
+    @property
+    @override
+    def names(self) -> str:
+        return f"{self._id} {self._subject or ''} {self._address}"
+
+    @override
+    def describe(self) -> Facts:
+        return {
+            "id": self._id,
+            "subject": self._subject,
+            "tokenId": None,
+            "address": self._address,
+            "transport": (self.media_type or self.headers.get("content-type", "")).partition(";")[
+                0
+            ],
+            "since": self._since,
+            "heldBytes": 0,
+            "operations": [],
+        }
+
+    @override
+    def disconnect(self) -> None:
+        self._peer_has_gone = True
+        if self._transport is not None:
+            let_go(self._transport)

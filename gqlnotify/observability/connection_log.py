@@ -37,7 +37,7 @@ class ConnectionLog:
     def began(self) -> None:
         """Log that the connection is open."""
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("Connection from %s", self._address, extra={"connection_id": self.id})
+            logger.debug("Connection from %s", self.address, extra={"connection_id": self.id})
 
     def closed(self, code: int, reason: str = "") -> None:
         """Keep the close code and reason for the log. Only the first call counts."""
@@ -55,10 +55,10 @@ class ConnectionLog:
         seconds = round(time.monotonic() - self._began, 3)
         logger.info(
             "Connection from %s ended after %.1f s: %r",
-            *(self._address, seconds, what),
+            *(self.address, seconds, what),
             extra={
                 "connection_id": self.id,
-                "client": self._address,
+                "client": self.address,
                 "close_code": code,
                 "close_reason": self._reason,
                 "duration": seconds,
@@ -66,6 +66,12 @@ class ConnectionLog:
         )
 
     @property
-    def _address(self) -> str:
+    def since(self) -> float:
+        """When the connection began, in seconds since 1970."""
+        return time.time() - (time.monotonic() - self._began)
+
+    @property
+    def address(self) -> str:
+        """The peer's address and port."""
         client = self._client
         return "a local socket" if client is None else f"{client.host}:{client.port}"

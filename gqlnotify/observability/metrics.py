@@ -10,13 +10,20 @@ import os
 from collections import Counter as Sums
 from collections.abc import Iterator, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from gqlnotify import clock
 from gqlnotify.event_loop import OnePerLoop
 from gqlnotify.extras import MissingExtra
-from gqlnotify.observability.prometheus import DIRECTORY, Counter, Gauge, Histogram, exposition
+from gqlnotify.observability.prometheus import (
+    DIRECTORY,
+    Counter,
+    Gauge,
+    Histogram,
+    exposition,
+    samples,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -171,14 +178,15 @@ class _Watch:
         self.sampled: WeakSet[Sampled] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def sample(self) -> None:
-        """Set the gauges."""
+    def sample(self) -> Sums[Gauge]:
+        """Set the gauges, and return their values."""
         sums: Sums[Gauge] = Sums()
         for one in self.sampled:
             for gauge, value in one.load():
                 sums[gauge] += value  # type: ignore[assignment]  # sizes are whole numbers
         for gauge in _SAMPLED:
             gauge.set(sums[gauge])
+        return sums
 
     def sample_regularly(self) -> None:
         """Sample regularly until no sampled object is left; once for each event loop."""
@@ -216,6 +224,38 @@ def unwatch(one: Sampled) -> None:
 def watched() -> list[Sampled]:
     """Return the objects that gauges count now."""
     return list(_watch.sampled)
+
+
+def figures() -> dict[str, Any]:
+    """Return what this process has counted since its start, and what it has open now."""
+    gauges = _watch.sample()
+    written = {each.kind: each.value for each in samples(publish_to_write)}
+    return {
+        "connections": gauges[connections],
+        "streams": gauges[streams],
+        "operations": gauges[shared_operations] + gauges[own_operations],
+        "topics": gauges[topics],
+        "heldBytes": gauges[held_bytes],
+        "published": _total(events_published),
+        "received": _total(events_received),
+        "executions": _total(executions),
+        "executionsSaved": _total(executions_saved),
+        "deliveries": _total(deliveries),
+        "sentBytes": _total(sent_bytes),
+        "gaps": _total(gaps),
+        "slowReadersEnded": _total(slow_readers_ended),
+        "lagSeconds": written["_sum"],
+        "lagCount": written["_count"],
+        "refusals": {
+            each.labels[0]: each.value
+            for each in samples(_refusals)
+            if each.labels and each.kind == "_total"
+        },
+    }
+
+
+def _total(counter: Counter) -> float:
+    return sum(each.value for each in samples(counter) if each.kind == "_total")
 
 
 async def endpoint(request: "Request") -> "Response":

@@ -1,38 +1,61 @@
-"""Prometheus' metrics, or no-op metrics if its client is not installed."""
+"""Prometheus' metrics, or plain ones of this process if its client is not installed."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gqlnotify.extras import MissingExtra, needs
 
-__all__ = ["DIRECTORY", "Counter", "Gauge", "Histogram", "exposition"]
+__all__ = ["DIRECTORY", "Counter", "Gauge", "Histogram", "exposition", "samples"]
+
+
+class Sample(NamedTuple):
+    """One value of a metric in this process: the end of its name, its labels, and the value."""
+
+    kind: str
+    labels: tuple[str, ...]
+    value: float
+
 
 # The folder in which processes share their counts. prometheus_client reads it once, when it is
 # imported.
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
-class Nothing:
-    """A metric that does nothing, in place of each kind."""
+class Plain:
+    """A metric of this process alone, in place of each kind. The console shows it."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+        self._value = 0.0
+        self._observations = 0
+        self._children: dict[tuple[object, ...], Plain] = {}
 
-    def labels(self, *_: object) -> "Nothing":
-        """Return a no-op metric for any labels."""
-        return self
+    def labels(self, *values: object) -> "Plain":
+        """Return the metric with these labels."""
+        return self._children.setdefault(values, Plain())
 
     def inc(self, amount: float = 1) -> None:
-        """Do nothing."""
+        """Add `amount`."""
+        self._value += amount
 
     def set(self, value: float) -> None:
-        """Do nothing."""
+        """Replace the value."""
+        self._value = value
 
     def observe(self, amount: float) -> None:
-        """Do nothing."""
+        """Add one observation."""
+        self._value += amount
+        self._observations += 1
+
+    def samples(self) -> "Iterator[Sample]":
+        """Yield the values, under the names that Prometheus' client gives them."""
+        yield Sample("_total", (), self._value)
+        yield Sample("_sum", (), self._value)
+        yield Sample("_count", (), self._observations)
+        for labels, child in self._children.items():
+            yield Sample("_total", tuple(map(str, labels)), child._value)
 
 
 if TYPE_CHECKING:
@@ -45,13 +68,24 @@ else:
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
     except MissingExtra:
         installed = False
-        Counter = Gauge = Histogram = Nothing
+        Counter = Gauge = Histogram = Plain
     else:
         installed = True
 
 if installed and DIRECTORY in os.environ:
     # The first metric opens a file in this folder.
     Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
+
+
+def samples(metric: "Counter | Histogram") -> Iterator[Sample]:
+    """Yield what this process has counted: the total of a counter, or sum and count."""
+    if isinstance(metric, Plain):
+        yield from metric.samples()
+        return
+    for family in metric.collect():
+        for each in family.samples:
+            kind = each.name.removeprefix(family.name)
+            yield Sample(kind, tuple(each.labels.values()), each.value)
 
 
 def exposition(accept: str) -> tuple[bytes, str]:

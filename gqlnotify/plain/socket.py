@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.access import Access
+from gqlnotify.connections.report import Facts
 from gqlnotify.deadline import time_limit
 from gqlnotify.drain import Drain
 from gqlnotify.errors import (
@@ -64,6 +65,7 @@ class TopicSocket(Lifecycle):
         requires_token: whether to refuse the client if the server checks no tokens.
     """
 
+    transport = "plain WebSocket"
     internal_error = refusals.INTERNAL_ERROR
 
     def __init__(
@@ -207,6 +209,10 @@ class TopicSocket(Lifecycle):
     def _is_too_big(self, message: str | bytes) -> bool:
         data = message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass")
         return len(data) > self._access.settings.message_max_bytes
+
+    @override
+    def _describe_operations(self) -> list[Facts]:
+        return [{"id": "", "document": None, "topic": self._topic, "acknowledged": None}]
 
     @override
     def _heard(self) -> None:

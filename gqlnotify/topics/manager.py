@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -112,6 +112,25 @@ class TopicManager(metrics.Sampled, Audience):
     def readers(self) -> Mapping[str, int]:
         """How many subscribers each topic has in this process."""
         return {name: len(topic.subscribers) for name, topic in self._live_topics.items()}
+
+    def listened(self) -> dict[str, tuple[int, Cursor]]:
+        """Return how many subscribers each topic has here, and the newest cursor it has seen."""
+        return {
+            name: (len(topic.subscribers), topic.buffer.last)
+            for name, topic in self._live_topics.items()
+        }
+
+    async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
+        """Return the events right after `after`, oldest first, at most `limit` of them.
+
+        The caller decides who may see them.
+
+        Raises:
+            CursorExpired: The history no longer contains the event right after `after`.
+            BrokerUnavailable: The history can't be read.
+        """
+        await self._require_open()
+        return await self._broker.read(topic, after, limit)
 
     def exchange_broker(self, broker: Broker) -> Broker:
         """Use `broker` from the next start on, and return the former one. For tests.

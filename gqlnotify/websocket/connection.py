@@ -27,8 +27,8 @@ class Connection:
     """Sends and receives messages. Its tasks end with it."""
 
     __slots__ = (
-        *("_encode", "_frames", "_log", "_on_end", "_on_slow", "_over", "_settings"),
-        *("_taken", "_tasks", "_transport", "websocket", "writer"),
+        *("_encode", "_frames", "_on_end", "_on_slow", "_over", "_settings", "_taken"),
+        *("_tasks", "_transport", "log", "websocket", "writer"),
     )
 
     def __init__(
@@ -41,7 +41,7 @@ class Connection:
     ) -> None:
         """Create the connection. It calls `on_slow` if the peer reads nothing for too long."""
         self.websocket = websocket
-        self._log = ConnectionLog(websocket.client)
+        self.log = ConnectionLog(websocket.client)
         self._over = LightEvent()
         self._encode = encode
         self._settings = settings
@@ -68,14 +68,14 @@ class Connection:
         message = await self.websocket.receive()
         if message["type"] == "websocket.disconnect":
             # Without the reason, because the peer could write any text into the log.
-            self._log.closed(message.get("code") or _NO_STATUS)
+            self.log.closed(message.get("code") or _NO_STATUS)
             return None
         text: str | None = message.get("text")
         return text if text is not None else bytes(message.get("bytes") or b"")
 
     def open(self) -> None:
         """Start the writer."""
-        self._log.began()
+        self.log.began()
         background = self.writer.background()
         if background is not None:
             self.spawn(self._write(background))
@@ -212,7 +212,7 @@ class Connection:
         if self.writer.closed:
             return
         self.writer.closed = True
-        self._log.closed(code, reason)
+        self.log.closed(code, reason)
         try:
             if not (await self._has_drained(CLOSE_SECONDS) and await self._say(code, reason)):
                 logger.info("The peer did not take the close frame (%d)", code)
@@ -245,16 +245,16 @@ class Connection:
     @property
     def id(self) -> str:
         """The id of the connection in log lines."""
-        return self._log.id
+        return self.log.id
 
     @property
     def subject(self) -> str | None:
         """The subject of the viewer, once it is known."""
-        return self._log.subject
+        return self.log.subject
 
     def belongs_to(self, subject: str) -> None:
         """Note the subject of the viewer."""
-        self._log.subject = subject
+        self.log.subject = subject
         trace.note(trace.Kind.CONNECTED, subject=subject, connection=self.id)
 
     @property
@@ -280,11 +280,11 @@ class Connection:
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         # A copy, so that a context variable that one task sets does not change in the others.
-        return asyncio.create_task(work, context=self._log.context.copy())
+        return asyncio.create_task(work, context=self.log.context.copy())
 
     async def clean_up(self) -> None:
         """Cancel the tasks, and wait for them to end."""
-        self._log.ended()
+        self.log.ended()
         tasks = set(self._tasks)
         # Repeated, because application code may swallow a cancellation, as `wait_for` does on
         # Python 3.11 when its result arrives in the same tick.

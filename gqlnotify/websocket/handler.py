@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from gqlnotify import execution
 from gqlnotify.cancellation import only_own_cancellation
+from gqlnotify.connections.report import Facts
 from gqlnotify.connections.router_state import RouterState, asker_of
 from gqlnotify.connections.session_cookie import find_session
 from gqlnotify.deadline import Deadline
@@ -84,6 +85,7 @@ class View(Protocol):
 class GraphQLTransportWSHandler(Lifecycle):
     """Serves one socket. Its constructor is the one that Strawberry's views call."""
 
+    transport = "graphql-transport-ws"
     internal_error = INTERNAL_ERROR
 
     def __init__(
@@ -154,6 +156,10 @@ class GraphQLTransportWSHandler(Lifecycle):
     @override
     def readings(self) -> Iterator[Reading]:
         yield from self._operations.readings()
+
+    @override
+    def _describe_operations(self) -> list[Facts]:
+        return self._operations.describe()
 
     @override
     def _heard(self) -> None:

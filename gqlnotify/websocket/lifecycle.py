@@ -11,9 +11,11 @@ from starlette.websockets import WebSocket
 from typing_extensions import override
 
 from gqlnotify.connections.access import Access
-from gqlnotify.errors import ConnectionClosed, PeerSilent, TooManyMessages, TooSlow
+from gqlnotify.connections.report import Described, Facts
+from gqlnotify.errors import ConnectionClosed, Disconnected, PeerSilent, TooManyMessages, TooSlow
 from gqlnotify.observability import metrics, trace
 from gqlnotify.rate import Rate
+from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.reading import Audience, Peer, Reading
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.session import Session
@@ -21,7 +23,7 @@ from gqlnotify.websocket.session import Session
 logger = logging.getLogger("gqlnotify.transports")
 
 
-class Lifecycle(metrics.Sampled, Audience):
+class Lifecycle(Described, Audience):
     """Counts a socket, reads its messages, and cleans up. A subclass gives the messages a meaning.
 
     Args:
@@ -29,6 +31,9 @@ class Lifecycle(metrics.Sampled, Audience):
         websocket: the socket, accepted before `handle` is called.
         encode: encodes messages that are not encoded yet.
     """
+
+    transport: ClassVar[str]
+    """What the console calls this kind of socket."""
 
     internal_error: ClassVar[int]
     """The code that the socket closes with if the application or the library fails."""
@@ -131,6 +136,48 @@ class Lifecycle(metrics.Sampled, Audience):
     @override
     def readings(self) -> Iterator[Reading]:
         yield from ()
+
+    @property
+    @override
+    def topics(self) -> TopicManager | None:
+        return self._access.topics
+
+    @property
+    @override
+    def id(self) -> str:
+        return self._connection.log.id
+
+    @property
+    @override
+    def since(self) -> float:
+        return self._connection.log.since
+
+    @property
+    @override
+    def names(self) -> str:
+        return f"{self.id} {self._session.subject or ''} {self._connection.log.address}"
+
+    @override
+    def describe(self) -> Facts:
+        viewer = self._session.viewer
+        return {
+            "id": self.id,
+            "subject": self._session.subject,
+            "tokenId": None if viewer is None else viewer.principal.token_id,
+            "address": self._connection.log.address,
+            "transport": self.transport,
+            "since": self.since,
+            "heldBytes": self._connection.held,
+            "operations": self._describe_operations(),
+        }
+
+    @abstractmethod
+    def _describe_operations(self) -> list[Facts]:
+        """Return what is known about the operations of the socket."""
+
+    @override
+    def disconnect(self) -> None:
+        self._close_soon(Disconnected("An operator has ended this connection"))
 
     def _on_message(self) -> None:
         # uvicorn reports the end twice, and after the end there is nothing to read.

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from strawberry.types import ExecutionResult
@@ -12,6 +13,7 @@ from typing_extensions import override
 
 from gqlnotify import execution
 from gqlnotify.cancellation import only_own_cancellation
+from gqlnotify.connections.report import Facts
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, InternalError, NotifyError
 from gqlnotify.observability import metrics, trace
 from gqlnotify.protocol import messages
@@ -25,6 +27,10 @@ from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.shared_operation import Owner, SharedOperation
 
 _NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
+
+# How many operations of a connection the console shows, and how much of their documents.
+_DESCRIBED = 10
+_DOCUMENT = 200
 
 logger = logging.getLogger("gqlnotify.transports")
 
@@ -72,6 +78,23 @@ class Operations(Owner, metrics.Sampled):
         shared = sum(isinstance(each, SharedOperation) for each in self._running.values())
         yield metrics.shared_operations, shared
         yield metrics.own_operations, len(self._running) - shared
+
+    def describe(self) -> list[Facts]:
+        """Return what is known about the first running operations."""
+        return [self._describe(*each) for each in islice(self._running.items(), _DESCRIBED)]
+
+    def _describe(self, id_: str, running: "asyncio.Task[None] | SharedOperation") -> Facts:
+        resumption = self.acknowledgements.find(id_)
+        acknowledged = None if resumption is None else str(resumption.acknowledged)
+        return {"id": id_, **self._request_of(running), "acknowledged": acknowledged}
+
+    def _request_of(self, running: "asyncio.Task[None] | SharedOperation") -> Facts:
+        if isinstance(running, SharedOperation):
+            shared = running.execution
+            return {"document": shared.document[:_DOCUMENT], "topic": shared.topic}
+        request = self._requests.get(running)
+        text = "" if request is None else request.query or request.document_id or ""
+        return {"document": text[:_DOCUMENT], "topic": None}
 
     def start(self, operation: Subscribe, subject: str | None) -> None:
         """Run `operation` in a task. With a subject, its client may resume it without a cursor."""
