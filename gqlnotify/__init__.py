@@ -81,15 +81,15 @@ _HOMES = {
     "escape_segment": "gqlnotify.event",
     "is_draining": "gqlnotify.drain",
     "may": "gqlnotify.auth",
-    "metrics": "gqlnotify.observability",
     "topic_router": "gqlnotify.plain.router",
     "unescape_segment": "gqlnotify.event",
 }
+_MODULES = {"errors": "gqlnotify.errors", "metrics": "gqlnotify.observability.metrics"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return import_module("gqlnotify.errors")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -74,7 +74,7 @@ async def newest_events(topics: TopicManager, name: str, count: int) -> list[Eve
 async def search_events(
     topics: TopicManager, name: str, text: str, after: Cursor | None, count: int
 ) -> Found:
-    """Return the first events after `after` whose cursor, id or payload contains `text`.
+    """Return the first events after `after` whose id or payload contains `text`.
 
     Raises:
         CursorExpired: the history no longer reaches back to `after`.
@@ -93,7 +93,7 @@ async def search_events(
 
 def _text(event: Event) -> str:
     payload = event.payload.decode(errors="replace")
-    return f"{event.cursor} {event.id or ''} {payload}".casefold()
+    return f"{event.id or ''} {payload}".casefold()
 
 
 async def _all(topics: TopicManager, name: str, after: Cursor) -> AsyncIterator[Event]:

@@ -8,13 +8,15 @@ from typing import Annotated, Any, TypeAlias
 
 import strawberry
 from strawberry.scalars import JSON
+from strawberry.types import ExecutionContext
+from typing_extensions import override
 
 from gqlnotify.auth import authorize
 from gqlnotify.connections import report
 from gqlnotify.console import figures, types
 from gqlnotify.console.asking import Asked, Console
 from gqlnotify.console.history import MAX_EVENTS, measure, newest_events, search_events
-from gqlnotify.errors import BadUserInput
+from gqlnotify.errors import BadUserInput, NotifyError
 from gqlnotify.event import Cursor, check_topic_name
 from gqlnotify.event import Event as PublishedEvent
 from gqlnotify.event import Topic as TopicOf
@@ -69,7 +71,7 @@ class Query:
     ) -> types.Events:
         """The newest events of a topic, or with `search` or `after` the first that match.
 
-        A search compares cursor, id and payload. Requires the right to subscribe to the topic.
+        A search compares id and payload. Requires the right to subscribe to the topic.
         """
         await authorize("subscribe", check_topic_name(topic))
         topics, count = _console(info).topics, _at_least_one(min(first, MAX_EVENTS))
@@ -264,4 +266,14 @@ def _at_least_one(first: int) -> int:
     return min(first, MAX_ROWS)
 
 
-schema = strawberry.Schema(query=Query, mutation=Mutation, subscription=Subscription)
+class _Schema(strawberry.Schema):
+    @override
+    def process_errors(
+        self, errors: list[Any], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Log errors, but not what the console itself tells an operator."""
+        unexpected = [each for each in errors if not isinstance(each.original_error, NotifyError)]
+        super().process_errors(unexpected, execution_context)
+
+
+schema = _Schema(query=Query, mutation=Mutation, subscription=Subscription)

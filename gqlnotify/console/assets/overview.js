@@ -57,7 +57,7 @@ const view = (data, series) => [
   el(
     "dl",
     { class: "tiles" },
-    tile("Processes", number(data.processes.length)),
+    tile("Processes that answer", number(data.processes.length)),
     tile("WebSockets", number(data.connections)),
     tile("HTTP streams", number(data.streams)),
     tile("Operations", number(data.operations)),

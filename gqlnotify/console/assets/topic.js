@@ -20,7 +20,7 @@ const COLUMNS = [
   ["Published", (event) => time(event.publishedAt)],
   ["Id", (event) => event.id && el("code", {}, event.id)],
   ["Bytes", (event) => number(event.bytes), "number"],
-  ["Payload", (event) => el("pre", {}, JSON.stringify(event.payload, null, 1))],
+  ["Payload", (event) => el("pre", {}, JSON.stringify(event.payload))],
 ];
 
 /** Show one topic until the returned function is called. */
@@ -89,7 +89,7 @@ export function topic(main, client, name) {
     el(
       "form",
       { class: "row", onsubmit: search },
-      el("label", {}, "Search cursors, ids and payloads", el("input", { name: "search", type: "search" })),
+      el("label", {}, "Search ids and payloads", el("input", { name: "search", type: "search" })),
       el("button", {}, "Search"),
       el("button", { type: "button", "aria-pressed": "false", onclick: watch }, "Watch live"),
     ),
