@@ -10,6 +10,7 @@ from functools import partial
 from heapq import nsmallest
 from typing import Any, TypeVar
 
+from gqlnotify.event import is_reserved
 from gqlnotify.execution.shared import SharedExecution
 from gqlnotify.observability import metrics
 from gqlnotify.topics.manager import TopicManager
@@ -85,6 +86,7 @@ def _topics(topics: TopicManager, arguments: Arguments) -> Facts:
             "newest": newest,
         }
         for name, (positions, newest) in topics.listened().items()
+        if not is_reserved(name)
     ]
     return _first(rows, arguments, lambda row: str(row["name"]), lambda row: row["name"])
 
