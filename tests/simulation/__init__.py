@@ -12,6 +12,7 @@ TCP and the data of Redis are models. A seed decides all of it, so a failure can
 - `application.py`: the application that every process serves
 - `process.py`: one server process, which can be killed between any two turns of its loop
 - `clients.py`: stock clients, and clients that send cursors
+- `lists.py`: clients of live lists, and whether their lists equal the database
 - `faults.py`: the plan of what goes wrong
 - `history.py`: what was published, what arrived, and whether that keeps the promises; pure
 - `run.py`: one simulation, from its seed to its violations

@@ -4,15 +4,26 @@ The schema is made once. Its resolvers use the topics of the process whose event
 """
 
 import asyncio
+import json
+import random
 from collections.abc import AsyncIterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import strawberry
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, current_principal
+from gqlnotify import (
+    Change,
+    Event,
+    GraphQLRouter,
+    Settings,
+    Snapshot,
+    Topic,
+    TopicManager,
+    current_principal,
+)
 from tests.e2e.conftest import SECRET
 
 
@@ -38,6 +49,28 @@ def _topics() -> TopicManager:
 
 
 @strawberry.type
+class Listed:
+    snapshot: list[int] | None = None
+    change: Message | None = None
+
+
+def _listed(each: Snapshot[int] | Change[Message], _event: Event) -> Listed:
+    return Listed(snapshot=each.items) if isinstance(each, Snapshot) else Listed(change=each.value)
+
+
+async def _load(name: str) -> list[int]:
+    """Return the numbers of a room, slowly."""
+    loop: Any = asyncio.get_running_loop()
+    await asyncio.sleep(random.uniform(0, 0.2))
+    events = loop.redis.server.truth.of_room(name)
+    numbers = [
+        json.loads(event.payload)["number"] for event in events if event.payload != UNREADABLE
+    ]
+    await asyncio.sleep(random.uniform(0, 0.2))
+    return numbers
+
+
+@strawberry.type
 class Query:
     @strawberry.field
     async def cursor(self, name: str) -> str:
@@ -51,6 +84,14 @@ class Subscription:
         return _topics().subscribe(room(name))
 
     @strawberry.subscription
+    async def listed(self, name: str) -> AsyncIterator[Listed]:
+        return (
+            _topics()
+            .live(room(name), load=partial(_load, name), key=lambda message: message.number)
+            .map(_listed)
+        )
+
+    @strawberry.subscription
     async def mine(self, name: str) -> AsyncIterator[str]:
         return (
             _topics()
@@ -61,6 +102,9 @@ class Subscription:
 
 DOCUMENTS = {
     "shared": "subscription ($name: String!) { shared(name: $name) { number } }",
+    "listed": """subscription ($name: String!) {
+        listed(name: $name) { snapshot change { number } }
+    }""",
     "mine": "subscription ($name: String!) { mine(name: $name) }",
 }
 CURSOR = "query ($name: String!) { cursor(name: $name) }"

@@ -19,6 +19,8 @@ from tests.simulation.database import Database, broken
 from tests.simulation.determinism import CLOCK
 from tests.simulation.faults import KINDS, Fault, plan
 from tests.simulation.history import Began, Checker, Got, Told, Truth, Violation
+from tests.simulation.lists import ListClient
+from tests.simulation.lists import broken as broken_lists
 from tests.simulation.network import Link
 from tests.simulation.process import Process
 from tests.simulation.quiet import caught_up, quiet_rounds
@@ -44,6 +46,7 @@ RARE = (
     "an event was published by two processes",
     "a peer read too slowly",
     "a client got an event that can't be read",
+    "a client got a snapshot",
     "an epoch changed in the middle of a stream",
     "a connection was lost during a replay",
     "two processes drained at once",
@@ -140,12 +143,13 @@ class Simulation:
 
     def _client(self, number: int) -> Client:
         choose = self.world.random.choice
-        return Client(
+        kind = choose(list(DOCUMENTS))
+        return (ListClient if kind == "listed" else Client)(
             self.world,
             self.loop,
             f"client{number}",
             room=choose(NAMES),
-            kind=choose(list(DOCUMENTS)),
+            kind=kind,
             resumes=choose([False, False, True]),
             processes=lambda: self.processes,
             conditions=self.conditions,
@@ -252,6 +256,7 @@ class Simulation:
         if not self.redis.has_dropped:
             await quiet_rounds(self)
         self._violated = [*self._broken_by_clients(), *self._broken_by_outbox()]
+        self._violated += broken_lists(self.clients, self.truth)
         await self._clean_up()
         self._violated += self._broken_by_processes()
         self._is_over = True
