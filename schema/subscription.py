@@ -1,6 +1,7 @@
 """The subscriptions: changes of tasks, notifications, and messages."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import strawberry
 
@@ -8,9 +9,20 @@ from gqlnotify import errors
 from schema.chat.commands import room_of
 from schema.chat.people import people_update
 from schema.chat.types import Message, PeopleUpdate, PrivateMessage, inbox_topic
+from schema.checks import check_storable
 from schema.commands import notices, subject
 from schema.context import Info
-from schema.types import TASKS, Notification, TaskEvent, TaskEventKind, documented, given
+from schema.live_tasks import belongs, live_tasks, load_tasks
+from schema.types import (
+    TASKS,
+    LiveTasks,
+    Notification,
+    TaskEvent,
+    TaskEventKind,
+    TaskStatus,
+    documented,
+    given,
+)
 
 
 @documented
@@ -46,6 +58,30 @@ class Subscription:
             where=wanted,
             view=None if task is None else f"{TASKS.name}.{task}",
         )
+
+    @strawberry.subscription
+    def live_tasks(
+        self,
+        info: Info,
+        status: TaskStatus | None = strawberry.UNSET,
+        assignee: str | None = strawberry.UNSET,
+        after: str | None = strawberry.UNSET,
+    ) -> AsyncIterator[LiveTasks]:
+        """All tasks, at most 1000, and then each change. After a gap, all tasks again.
+
+        Requires the right to subscribe to `tasks`.
+        """
+        wanted_status, wanted_assignee = given(status), given(assignee)
+        if wanted_assignee is not None:
+            check_storable("assignee", wanted_assignee)
+        stream = info.context.topics.live(
+            TASKS,
+            load=partial(load_tasks, info.context.store, wanted_status, wanted_assignee),
+            key=lambda change: change.task.id,
+            where=lambda change: belongs(change, wanted_status, wanted_assignee),
+            after=given(after),
+        )
+        return stream.map(live_tasks)
 
     @strawberry.subscription
     def notifications(

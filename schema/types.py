@@ -75,6 +75,26 @@ class TaskEvent:
     at: datetime
 
 
+@documented
+@strawberry.type
+class TaskChange:
+    """What has become of one task of a live list."""
+
+    id: strawberry.ID
+    task: Task | None = strawberry.field(
+        description="The task after the change; null if it does not belong to the list any more."
+    )
+
+
+@documented
+@strawberry.type
+class LiveTasks:
+    """Either all tasks of a live list, or one change."""
+
+    snapshot: list[Task] | None = None
+    change: TaskChange | None = None
+
+
 TASKS = Topic("tasks", TaskEvent)
 
 
