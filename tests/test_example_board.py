@@ -4,7 +4,8 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -21,15 +22,13 @@ BOARD = ROOT / "examples" / "board"
 
 ADD = "mutation ($id: UUID!, $title: String!) { addTask(id: $id, title: $title) { title } }"
 MOVE = "mutation ($id: UUID!, $status: Status!) { moveTask(id: $id, status: $status) { title } }"
-CHANGES = """subscription ($after: String!) {
-    taskChanged(after: $after) { title status changedBy }
-}"""
+_TASK = "{ title status changedBy }"
+TASKS = f"subscription {{ tasks {{ snapshot {_TASK} change {_TASK} }} }}"
+_MESSAGE = "{ author to text }"
+INBOX = f"subscription {{ privateMessages {{ snapshot {_MESSAGE} change {_MESSAGE} }} }}"
+MESSAGES = f"subscription {{ messages {{ snapshot {_MESSAGE} change {_MESSAGE} }} }}"
 SEND = """mutation ($id: UUID!, $text: String!, $to: String) {
     sendMessage(id: $id, text: $text, to: $to) { author to text }
-}"""
-INBOX = "{ privateMessages { cursor items { author to text } } }"
-ARRIVING = """subscription ($after: String!) {
-    privateMessageSent(after: $after) { author to text }
 }"""
 
 
@@ -38,8 +37,9 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("board")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("BOARD_DATABASE", str(directory / "board.db"))
-        arguments = ("--app-dir", str(BOARD))
-        with serving("server:app", directory, *arguments, presence_grace=0.1) as server:
+        # So that each snapshot has all changes before it.
+        settings: Any = {"snapshot_reuse": 0, "presence_grace": 0.1}
+        with serving("server:app", directory, "--app-dir", str(BOARD), **settings) as server:
             yield server
 
 
@@ -58,63 +58,86 @@ def ask(board: Server, token: str, query: str, **variables: object) -> Any:
     return answer.json()
 
 
-async def test_each_change_of_the_list_is_one_event(board: Server) -> None:
-    token, task = sign_in(board, " Ann "), str(uuid4())
-    cursor = ask(board, token, "{ tasks { cursor } }")["data"]["tasks"]["cursor"]
-    ask(board, token, ADD, id=task, title="Water the plants")
-    ask(board, token, ADD, id=task, title="Water the plants")  # sent again after a cut
-    ask(board, token, MOVE, id=task, status="DOING")
-
+@asynccontextmanager
+async def following(board: Server, token: str, document: str) -> AsyncIterator["Rows"]:
+    """Subscribe to a live list, and yield it after its snapshot."""
     async with open_socket(board.ws) as socket:
         await socket.init({"token": token})
-        await socket.subscribe("1", CHANGES, variables={"after": cursor})
-        events = [(await socket.next("1"))["data"]["taskChanged"] for _ in range(2)]
-        await socket.is_silent()
+        await socket.subscribe("1", document)
+        rows = Rows(socket)
+        rows.snapshot = (await rows.next())["snapshot"]
+        yield rows
+
+
+class Rows:
+    """A live list: what it began with, and what follows."""
+
+    def __init__(self, socket: Socket) -> None:
+        self.snapshot: Any = None
+        self._socket = socket
+
+    async def next(self) -> Any:
+        [result] = (await self._socket.next("1"))["data"].values()
+        return result
+
+    async def changes(self, count: int) -> list[Any]:
+        """Return this many changes, after which no other may come."""
+        changes = [(await self.next())["change"] for _ in range(count)]
+        await self._socket.is_silent()
+        return changes
+
+
+async def test_each_change_of_the_list_is_one_event(board: Server) -> None:
+    token, task = sign_in(board, " Ann "), str(uuid4())
+    async with following(board, token, TASKS) as tasks:
+        ask(board, token, ADD, id=task, title="Water the plants")
+        ask(board, token, ADD, id=task, title="Water the plants")  # sent again after a cut
+        ask(board, token, MOVE, id=task, status="DOING")
+        events = await tasks.changes(2)
 
     told = {"title": "Water the plants", "changedBy": "Ann"}
     assert events == [{**told, "status": "TODO"}, {**told, "status": "DOING"}]
-    listed = ask(board, token, "{ tasks { items { title status changedBy } } }")
-    assert listed["data"]["tasks"]["items"] == [{**told, "status": "DOING"}]
     assert board.trouble == []
 
 
 async def test_a_change_of_a_process_that_died_after_its_commit_is_an_event(board: Server) -> None:
-    token = sign_in(board, "Ann")
-    cursor = ask(board, token, "{ tasks { cursor } }")["data"]["tasks"]["cursor"]
     change = f"import store, uuid; store.add_task(uuid.UUID('{uuid4()}'), 'Feed the cat', 'Bob')"
     die = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     command = [sys.executable, "-c", f"{change}\n{die}"]
     # It uses the board's database.
     run = partial(subprocess.run, command, check=False, cwd=BOARD, env=board.environment)
-    done = await asyncio.to_thread(run)
-    assert done.returncode == -signal.SIGKILL
-
-    async with open_socket(board.ws) as socket:
-        await socket.init({"token": token})
-        await socket.subscribe("1", CHANGES, variables={"after": cursor})
-        event = (await socket.next("1"))["data"]["taskChanged"]
-    assert event == {"title": "Feed the cat", "changedBy": "Bob", "status": "TODO"}
+    async with following(board, sign_in(board, "Ann"), TASKS) as tasks:
+        done = await asyncio.to_thread(run)
+        assert done.returncode == -signal.SIGKILL
+        events = await tasks.changes(1)
+    assert events == [{"title": "Feed the cat", "changedBy": "Bob", "status": "TODO"}]
 
 
 async def test_a_private_message_reaches_both_sides_and_nobody_else(board: Server) -> None:
     names = ("Ann", "Иван" + "😀" * 30, "Eve")
-    ann, bob, eve = tokens = [sign_in(board, name) for name in names]
-    cursors = [ask(board, each, INBOX)["data"]["privateMessages"]["cursor"] for each in tokens]
+    ann, bob, eve = (sign_in(board, name) for name in names)
     message = str(uuid4())
-    for _ in range(2):  # sent again after a cut
-        ask(board, ann, SEND, id=message, text="psst", to=names[1])
-    ask(board, eve, SEND, id=str(uuid4()), text="a note", to="Eve")
+    async with (
+        following(board, ann, INBOX) as of_ann,
+        following(board, bob, INBOX) as of_bob,
+        following(board, eve, INBOX) as of_eve,
+        following(board, eve, MESSAGES) as of_everyone,
+    ):
+        for _ in range(2):  # sent again after a cut
+            ask(board, ann, SEND, id=message, text="psst", to=names[1])
+        ask(board, eve, SEND, id=str(uuid4()), text="a note", to="Eve")
+        ask(board, bob, SEND, id=str(uuid4()), text="hello")
+        psst = {"author": "Ann", "to": names[1], "text": "psst"}
+        assert await of_ann.changes(1) == await of_bob.changes(1) == [psst]
+        assert await of_eve.changes(1) == [{"author": "Eve", "to": "Eve", "text": "a note"}]
+        assert [each["text"] for each in await of_everyone.changes(1)] == ["hello"]
 
-    psst = {"author": "Ann", "to": names[1], "text": "psst"}
-    note = {"author": "Eve", "to": "Eve", "text": "a note"}
-    for token, cursor, expected in zip(tokens, cursors, [psst, psst, note], strict=True):
-        assert ask(board, token, INBOX)["data"]["privateMessages"]["items"] == [expected]
-        async with open_socket(board.ws) as socket:
-            await socket.init({"token": token})
-            await socket.subscribe("1", ARRIVING, variables={"after": cursor})
-            assert (await socket.next("1"))["data"] == {"privateMessageSent": expected}
-            await socket.is_silent()
-    assert ask(board, bob, "{ messages { items { text } } }")["data"]["messages"]["items"] == []
+
+async def test_a_list_begins_with_what_is_stored(board: Server) -> None:
+    ann = sign_in(board, "Ann with a list of her own")
+    ask(board, ann, SEND, id=str(uuid4()), text="psst", to="Bob")
+    async with following(board, ann, INBOX) as inbox:
+        assert [each["text"] for each in inbox.snapshot] == ["psst"]
 
 
 async def test_everybody_is_told_who_follows_the_chat_and_who_types(board: Server) -> None:
@@ -124,7 +147,7 @@ async def test_everybody_is_told_who_follows_the_chat_and_who_types(board: Serve
         await one.subscribe("1", "subscription { people { name typing } }")
         assert await people(one) == []
         await two.init({"token": bob})
-        await two.subscribe("1", "subscription { messageSent { id } }")
+        await two.subscribe("1", "subscription { messages { change { id } } }")
         assert await people(one) == [{"name": "Bob", "typing": False}]
         ask(board, bob, "mutation { setTyping(typing: true) }")
         assert await people(one) == [{"name": "Bob", "typing": True}]
@@ -166,5 +189,5 @@ def test_a_change_that_is_refused_says_why(
 
 
 def test_nothing_is_shown_without_signing_in(board: Server) -> None:
-    answer = ask(board, "a guess", "{ tasks { cursor } }")
+    answer = ask(board, "a guess", "{ me }")
     assert answer["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"

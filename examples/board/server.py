@@ -5,6 +5,8 @@ Anyone can sign in under any name: a real application would ask for a password.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -17,13 +19,16 @@ from starlette.requests import HTTPConnection
 
 import store
 from gqlnotify import (
+    Change,
     Changed,
+    Event,
     GraphQLRouter,
     Joined,
     Left,
     Member,
     Present,
     Principal,
+    Snapshot,
     TopicManager,
     current_principal,
     errors,
@@ -44,15 +49,19 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 
 @strawberry.type
-class TaskList:
-    cursor: str
-    items: list[Task]
+class LiveTasks:
+    """Either all tasks, or one that was added or has changed."""
+
+    snapshot: list[Task] | None = None
+    change: Task | None = None
 
 
 @strawberry.type
-class MessageList:
-    cursor: str
-    items: list[Message]
+class LiveMessages:
+    """Either the latest messages, or a new one."""
+
+    snapshot: list[Message] | None = None
+    change: Message | None = None
 
 
 @strawberry.type
@@ -64,20 +73,8 @@ class Person:
 @strawberry.type
 class Query:
     @strawberry.field
-    async def tasks(self) -> TaskList:
-        cursor = await topics.cursor(TASKS)  # before the tasks are read
-        return TaskList(cursor=cursor, items=store.all_tasks())
-
-    @strawberry.field
-    async def messages(self) -> MessageList:
-        cursor = await topics.cursor(MESSAGES)  # before the messages are read
-        return MessageList(cursor=cursor, items=store.latest_messages())
-
-    @strawberry.field
-    async def private_messages(self) -> MessageList:
-        me = current_principal().subject
-        cursor = await topics.cursor(inbox(me))  # before the messages are read
-        return MessageList(cursor=cursor, items=store.latest_private_messages(me))
+    def me(self) -> str:
+        return current_principal().subject
 
 
 @strawberry.type
@@ -114,17 +111,22 @@ class Mutation:
 
 @strawberry.type
 class Subscription:
-    @strawberry.subscription
-    async def task_changed(self, after: str | None = None) -> AsyncIterator[Task]:
-        return topics.subscribe(TASKS, after=after)
+    """Each list is live: all of it, then its changes, and all of it again after a gap."""
 
     @strawberry.subscription
-    async def message_sent(self, after: str | None = None) -> AsyncIterator[Message]:
-        return topics.subscribe(MESSAGES, after=after)
+    async def tasks(self) -> AsyncIterator[LiveTasks]:
+        return topics.live(TASKS, load=store.all_tasks, key=attrgetter("id")).map(_live_tasks)
 
     @strawberry.subscription
-    async def private_message_sent(self, after: str | None = None) -> AsyncIterator[Message]:
-        return topics.subscribe(inbox(current_principal().subject), after=after)
+    async def messages(self) -> AsyncIterator[LiveMessages]:
+        load = store.latest_messages
+        return topics.live(MESSAGES, load=load, key=attrgetter("id")).map(_live_messages)
+
+    @strawberry.subscription
+    async def private_messages(self) -> AsyncIterator[LiveMessages]:
+        me = current_principal().subject
+        load = partial(store.latest_private_messages, me)
+        return topics.live(inbox(me), load=load, key=attrgetter("id")).map(_live_messages)
 
     @strawberry.subscription
     async def people(self) -> AsyncIterator[list[Person]]:
@@ -159,6 +161,18 @@ async def authenticate(token: str | None, _connection: HTTPConnection) -> Princi
         subscribe=(TASKS.name, MESSAGES.name, inbox(name).name),
         presence=(MESSAGES.name,),
     )
+
+
+def _live_tasks(each: Snapshot[Task] | Change[Task], _event: Event) -> LiveTasks:
+    if isinstance(each, Snapshot):
+        return LiveTasks(snapshot=each.items)
+    return LiveTasks(change=each.value)
+
+
+def _live_messages(each: Snapshot[Message] | Change[Message], _event: Event) -> LiveMessages:
+    if isinstance(each, Snapshot):
+        return LiveMessages(snapshot=each.items)
+    return LiveMessages(change=each.value)
 
 
 def _person(member: Member) -> Person:

@@ -1,7 +1,7 @@
 import { useMutation } from '@apollo/client/react';
 import { type ReactNode, useEffect, useRef, useState } from 'react';
 import { EntryForm } from './EntryForm';
-import { ADD_TASK, MOVE_TASK, type Status, type Task, TASK_CHANGED, TASKS } from './operations';
+import { ADD_TASK, MOVE_TASK, type Status, type Task, TASKS } from './operations';
 import { useLiveList } from './useLiveList';
 
 type Move = { to: Status; label: string };
@@ -20,7 +20,7 @@ const COLUMNS: { status: Status; title: string; moves: Move[] }[] = [
 ];
 
 export function Board() {
-  const { items: tasks, error } = useLiveList(TASKS, TASK_CHANGED);
+  const { items: tasks, error } = useLiveList(TASKS);
   const [addTask] = useMutation(ADD_TASK);
   const [movedId, setMovedId] = useState<string>();
   return (

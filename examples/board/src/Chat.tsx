@@ -1,15 +1,7 @@
 import { useMutation } from '@apollo/client/react';
 import { useEffect, useRef, useState } from 'react';
 import { EntryForm } from './EntryForm';
-import {
-  type Message,
-  MESSAGE_SENT,
-  MESSAGES,
-  type Person,
-  PRIVATE_MESSAGE_SENT,
-  PRIVATE_MESSAGES,
-  SEND_MESSAGE,
-} from './operations';
+import { type Message, MESSAGES, type Person, PRIVATE_MESSAGES, SEND_MESSAGE } from './operations';
 import { type Notice, usePeople, useTyping } from './people';
 import { useLiveList } from './useLiveList';
 
@@ -17,8 +9,8 @@ const time = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-di
 const EVERYONE = '';
 
 export function Chat({ me }: { me: string }) {
-  const open = useLiveList(MESSAGES, MESSAGE_SENT);
-  const inbox = useLiveList(PRIVATE_MESSAGES, PRIVATE_MESSAGE_SENT);
+  const open = useLiveList(MESSAGES);
+  const inbox = useLiveList(PRIVATE_MESSAGES);
   const { people, notices, error: peopleError } = usePeople(me);
   const onType = useTyping();
   const [to, setTo] = useState(EVERYONE);

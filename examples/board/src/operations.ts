@@ -1,5 +1,5 @@
 import { gql, type TypedDocumentNode } from '@apollo/client';
-import type { Changes, List } from './useLiveList';
+import type { LiveList } from './useLiveList';
 
 export type Status = 'TODO' | 'DOING' | 'DONE';
 export type Task = { id: string; title: string; status: Status; changedBy: string };
@@ -25,11 +25,13 @@ const MESSAGE_FIELDS = gql`
   }
 `;
 
-export const TASKS: List<Task> = gql`
-  query Tasks {
+export const TASKS: LiveList<Task> = gql`
+  subscription Tasks {
     list: tasks {
-      cursor
-      items {
+      snapshot {
+        ...TaskFields
+      }
+      change {
         ...TaskFields
       }
     }
@@ -37,20 +39,13 @@ export const TASKS: List<Task> = gql`
   ${TASK_FIELDS}
 `;
 
-export const TASK_CHANGED: Changes<Task> = gql`
-  subscription TaskChanged($after: String!) {
-    item: taskChanged(after: $after) {
-      ...TaskFields
-    }
-  }
-  ${TASK_FIELDS}
-`;
-
-export const MESSAGES: List<Message> = gql`
-  query Messages {
+export const MESSAGES: LiveList<Message> = gql`
+  subscription Messages {
     list: messages {
-      cursor
-      items {
+      snapshot {
+        ...MessageFields
+      }
+      change {
         ...MessageFields
       }
     }
@@ -58,31 +53,15 @@ export const MESSAGES: List<Message> = gql`
   ${MESSAGE_FIELDS}
 `;
 
-export const MESSAGE_SENT: Changes<Message> = gql`
-  subscription MessageSent($after: String!) {
-    item: messageSent(after: $after) {
-      ...MessageFields
-    }
-  }
-  ${MESSAGE_FIELDS}
-`;
-
-export const PRIVATE_MESSAGES: List<Message> = gql`
-  query PrivateMessages {
+export const PRIVATE_MESSAGES: LiveList<Message> = gql`
+  subscription PrivateMessages {
     list: privateMessages {
-      cursor
-      items {
+      snapshot {
         ...MessageFields
       }
-    }
-  }
-  ${MESSAGE_FIELDS}
-`;
-
-export const PRIVATE_MESSAGE_SENT: Changes<Message> = gql`
-  subscription PrivateMessageSent($after: String!) {
-    item: privateMessageSent(after: $after) {
-      ...MessageFields
+      change {
+        ...MessageFields
+      }
     }
   }
   ${MESSAGE_FIELDS}

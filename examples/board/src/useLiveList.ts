@@ -1,36 +1,29 @@
 import type { TypedDocumentNode } from '@apollo/client';
-import { useQuery } from '@apollo/client/react';
-import { useEffect } from 'react';
+import { useSubscription } from '@apollo/client/react';
+import { useState } from 'react';
 
 type Item = { id: string };
-export type List<T extends Item> = TypedDocumentNode<{ list: { cursor: string; items: T[] } }>;
-export type Changes<T extends Item> = TypedDocumentNode<{ item: T }, { after: string }>;
+type Live<T> = { snapshot: T[]; change: null } | { snapshot: null; change: T };
+export type LiveList<T extends Item> = TypedDocumentNode<{ list: Live<T> }, Record<string, never>>;
 
 /**
- * A list that follows its changes.
+ * The items of a live list.
  *
- * The list's cursor says where its changes begin, so nothing falls between the query and the subscription.
- * After that the server knows where this page is: there is no code here for a lost connection.
+ * The server sends a snapshot, then each change, and a snapshot again if it no longer has what this page missed.
+ * There is no code here for a lost connection: the server knows where this page is.
  */
-export function useLiveList<T extends Item>(list: List<T>, changes: Changes<T>) {
-  const { data, error, refetch, subscribeToMore } = useQuery(list);
-  const after = data?.list.cursor;
+export function useLiveList<T extends Item>(document: LiveList<T>) {
+  const [items, setItems] = useState<T[]>([]);
+  const { error } = useSubscription(document, {
+    onData: ({ data: { data } }) => {
+      if (data) setItems((items) => fold(items, data.list));
+    },
+  });
+  return { items, error };
+}
 
-  useEffect(() => {
-    if (after === undefined) return;
-    return subscribeToMore({
-      document: changes,
-      variables: { after },
-      updateQuery: (_, { complete, previousData, subscriptionData }) =>
-        complete
-          ? { list: { ...previousData.list, items: merge(previousData.list.items, subscriptionData.data.item) } }
-          : undefined,
-      // For example, the server no longer has what this page missed.
-      onError: () => void refetch().catch(() => {}),
-    });
-  }, [after, changes, refetch, subscribeToMore]);
-
-  return { items: data?.list.items ?? [], error };
+function fold<T extends Item>(items: T[], { snapshot, change }: Live<T>): T[] {
+  return snapshot ?? merge(items, change);
 }
 
 /** Put an item in by its id, so that one that the server sends again is not there twice. */
