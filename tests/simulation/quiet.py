@@ -29,9 +29,11 @@ _LOOK_SECONDS = 0.25
 async def quiet_rounds(simulation: "Simulation") -> bool:
     """Run some rounds. Return False as soon as somebody does not catch up in one of them."""
     for _ in range(simulation.world.random.randint(1, _MOST_ROUNDS)):
-        _Round(simulation).begin()
+        round_ = _Round(simulation)
+        round_.begin()
         await asyncio.sleep(_ROUND_SECONDS)
-        simulation.redis.ambushes.clear()
+        while round_.waits:  # noqa: ASYNC110 - a number, no event
+            await asyncio.sleep(_LOOK_SECONDS)
         if not await caught_up(simulation):
             return False
     return True
@@ -52,6 +54,8 @@ class _Round:
         self._simulation = simulation
         self._random: random.Random = simulation.world.random
         self._client: Client = self._random.choice(simulation.clients)
+        self.waits = 0
+        """How many events are still to be published."""
 
     def begin(self) -> None:
         """Have everything happen soon."""
@@ -106,7 +110,8 @@ class _Round:
         process = self._random.choice(self._simulation.processes)
         self._at(0.2, self._random.choice([process.redis.cut, lambda: process.redis.silence(0.3)]))
         for at in range(self._random.randint(1, 7)):
-            self._at((at + 1) / 8, self._simulation.publish_one, self._client.room)
+            self._at((at + 1) / 8, self._simulation.publish_at_once, self._client.room)
+        self._last_event(self._client.room, Aim.READ)
 
     def _go(self) -> None:
         """Deploy or kill a process, and cut a connection meanwhile."""
@@ -117,21 +122,24 @@ class _Round:
         self._at(1, self._client.cut)
         self._last_event(self._client.room)
 
-    def _last_event(self, name: str) -> None:
+    def _last_event(self, name: str, aim: Aim | None = None) -> None:
         if self._random.random() < 0.3:
             self._at(1, self._simulation.publish_one, name)
             return
         simulation = self._simulation
+        self.waits += 1
 
         def publish(_link: object, topic: str) -> None:
+            self.waits -= 1
             simulation.publish_at_once(topic or name)
 
         def give_up() -> None:
             if ambush.left:
                 ambush.left = 0
+                self.waits -= 1
                 simulation.publish_one(name)
 
-        ambush = self._ambush(self._random.choice(AIMS), publish)
+        ambush = self._ambush(aim or self._random.choice(AIMS), publish)
         simulation.loop.later(_AMBUSH_SECONDS, give_up)
 
     def _ambush(self, aim: Aim, strike: "Callable[[RedisLink, str], None]") -> Ambush:
