@@ -13,7 +13,8 @@ from collections.abc import Iterator  # noqa: E402
 from itertools import count  # noqa: E402
 
 from tests.simulation.pool import outcomes, shrunk  # noqa: E402
-from tests.simulation.run import RARE, Case, Outcome  # noqa: E402
+from tests.simulation.run import Case, Outcome  # noqa: E402
+from tests.simulation.sometimes import RARE, observe  # noqa: E402
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
     logging.disable()
     determinism.replace_hashes()
+    observe()
     if options.replay is not None:
         [outcome] = outcomes([Case.parse(options.replay)])
         _show(outcome)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
 
-CHANNEL_PREFIX = "gqlnotify:{rooms."
+ROOM_PREFIX = "rooms."
+CHANNEL_PREFIX = f"gqlnotify:{{{ROOM_PREFIX}"
 """What the names of the streams and channels begin with that are looked at."""
 
 

@@ -119,6 +119,11 @@ class Process:
         link.connect(self.loop, HttpProtocol(self._config, self._state, {}, _loop=self.loop))
         return True
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._state.connections)
+
     def stop(self) -> None:
         """Stop as on SIGTERM: drain, then end the lifespan."""
         self.world.note(self.name, "gets SIGTERM")

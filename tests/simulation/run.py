@@ -1,7 +1,6 @@
 """One simulation: from a seed to what it broke."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,20 +11,21 @@ from typing import Self
 from gqlnotify.brokers.redis import scripts
 from gqlnotify.settings import Bounds
 from tests.simulation import determinism
-from tests.simulation.application import DOCUMENTS, NAMES, UNREADABLE, room
+from tests.simulation.application import DOCUMENTS, NAMES, room
+from tests.simulation.bounds import exceeded
 from tests.simulation.clients import Client
-from tests.simulation.conditions import LONG_HISTORY, Conditions
-from tests.simulation.database import Database, broken
+from tests.simulation.conditions import Conditions
+from tests.simulation.database import Database
 from tests.simulation.determinism import CLOCK
 from tests.simulation.faults import KINDS, Fault, plan
-from tests.simulation.history import Began, Checker, Got, Told, Truth, Violation
+from tests.simulation.history import Began, Got, Told, Truth, Violation
 from tests.simulation.lists import ListClient
-from tests.simulation.lists import broken as broken_lists
 from tests.simulation.network import Link
 from tests.simulation.process import Process
 from tests.simulation.quiet import caught_up, quiet_rounds
 from tests.simulation.redis_link import RedisLink, encoded
 from tests.simulation.redis_server import RedisServer
+from tests.simulation.verdict import broken_by_processes, broken_for_clients
 from tests.simulation.world import World
 
 _CLEAN_UP_SECONDS = 40.0
@@ -35,24 +35,7 @@ _RETRY_SECONDS = 0.3
 _KEYS = scripts.Names("gqlnotify", clustered=False)
 _PATIENCE_SECONDS = 4.0
 _CALM_SECONDS = 1.0
-
-RARE = (
-    "a client resumed",
-    "a client got a repeat that was marked",
-    "a client was told of a gap in its stream",
-    "a client was told of a gap by an error",
-    "a half-open connection was noticed",
-    "a socket was closed with 1012",
-    "an event was published by two processes",
-    "a peer read too slowly",
-    "a client got an event that can't be read",
-    "a client got a snapshot",
-    "an epoch changed in the middle of a stream",
-    "a connection was lost during a replay",
-    "two processes drained at once",
-    "Redis lost events that a client had received",
-)
-"""States that some seeds reach. If none does, the simulation has become too tame."""
+_WATCH_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +87,10 @@ class Simulation:
         self.revoked: dict[str, float] = {}
         self.redis = RedisServer(world, self.truth)
         self.database = Database() if self.conditions.has_outbox else None
-        self._written: set[int] = set()
+        self.written: set[int] = set()
+        """The messages that were given to the outbox."""
+        self.exceeded: dict[str, None] = {}
+        """What a process had too much of."""
         self.processes = [
             self._start_process(name) for name in "ABC"[: world.random.choice([1, 2, 2, 3])]
         ]
@@ -114,6 +100,7 @@ class Simulation:
         self._publishing = True
         self.clients = [self._client(n) for n in range(world.random.choice([1, 2, 3, 5]))]
         self.loop.start(self._publish())
+        self.loop.start(self._watch())
         self.loop.start(self._direct())
         self._violated: list[Violation] = []
         self._is_over = False
@@ -159,6 +146,8 @@ class Simulation:
         """Kill a process, and start it again after some seconds."""
         process = self.processes[at]
         if not process.ended:
+            if self.database is not None and self.database.waiting:
+                self.world.saw("a process was killed with events in its outbox")
             process.kill()
             self.loop.later(seconds, self.restart_process, at)
 
@@ -190,7 +179,7 @@ class Simulation:
 
     def _write(self, name: str, number: int) -> None:
         commits = self.world.random.random() < 0.8
-        self._written.add(number)
+        self.written.add(number)
         self._try(lambda process, done: process.write(name, number, commits, done))
 
     def publish_at_once(self, name: str) -> None:
@@ -248,6 +237,12 @@ class Simulation:
 
     # What happens.
 
+    async def _watch(self) -> None:
+        while True:
+            for process in filter(lambda process: process.serving, self.processes):
+                self.exceeded |= dict.fromkeys(exceeded(process))
+            await asyncio.sleep(_WATCH_SECONDS)
+
     async def _direct(self) -> None:
         await self._break_things()
         self._heal()
@@ -255,10 +250,9 @@ class Simulation:
         await self._catch_up()
         if not self.redis.has_dropped:
             await quiet_rounds(self)
-        self._violated = [*self._broken_by_clients(), *self._broken_by_outbox()]
-        self._violated += broken_lists(self.clients, self.truth)
+        self._violated = list(broken_for_clients(self))
         await self._clean_up()
-        self._violated += self._broken_by_processes()
+        self._violated += broken_by_processes(self)
         self._is_over = True
 
     async def _break_things(self) -> None:
@@ -281,7 +275,7 @@ class Simulation:
         for client in self.clients:
             client.stop()
         deadline = CLOCK.now + _CLEAN_UP_SECONDS
-        while CLOCK.now < deadline and self._left_over():  # noqa: ASYNC110 - a time, no event
+        while CLOCK.now < deadline and self.left_over():  # noqa: ASYNC110 - a time, no event
             await asyncio.sleep(1)
 
     def _heal(self) -> None:
@@ -299,22 +293,23 @@ class Simulation:
         """Return whether every client has got the last event, and has a token in force."""
         if self.database is not None and self.database.waiting:
             return False
-        return all(
-            self._has_caught_up(each) and not self._is_revoked(each) for each in self.clients
-        )
+        return all(self.has_caught_up(each) and not self.is_revoked(each) for each in self.clients)
 
-    def _is_revoked(self, client: Client) -> bool:
+    def is_revoked(self, client: Client) -> bool:
+        """Return whether a client is connected with a token that its process knows is revoked."""
         # A process that starts after a flush can't know.
         at = self.revoked.get(client.token_id, inf)
         return (
             client.socket is not None and at < CLOCK.now and self.redis.lost_at < at - _LATE_SECONDS
         )
 
-    def _left_over(self) -> list[str]:
+    def left_over(self) -> list[str]:
+        """Return what the processes still have of clients that have gone."""
         alive = [process for process in self.processes if process.serving]
         return [f"{process.name} has {each}" for process in alive for each in process.left_over()]
 
-    def _has_caught_up(self, client: Client) -> bool:
+    def has_caught_up(self, client: Client) -> bool:
+        """Return whether a client knows of the last event of its room."""
         events = self.truth.of_room(client.room)
         match client.log[-1:], events[-1:]:
             case [Began(cursor=cursor) | Got(cursor=cursor)], [newest]:
@@ -322,56 +317,3 @@ class Simulation:
             case [Told(at=at)], [newest]:
                 return at > newest.at
         return not events
-
-    @property
-    def _may_have_gaps(self) -> bool:
-        return self._history_is_short or self.redis.lost_at > -inf
-
-    @property
-    def _history_is_short(self) -> bool:
-        return bool(self.conditions.settings["history_length"] < LONG_HISTORY)
-
-    # What it broke.
-
-    def _broken_by_clients(self) -> Iterator[Violation]:
-        for client in self.clients:
-            events = self.truth.of_room(client.room)
-            lost = {event.cursor for event in events if event.lost}
-            for violation in Checker(events).check(client.log):
-                yield Violation(violation.promise, f"{client.name}: {violation.what}")
-            if self._is_revoked(client):
-                yield Violation("rights", f"{client.name} is connected with a revoked token")
-            if not self._has_caught_up(client):
-                yield Violation("progress", f"{client.name} did not get the last event")
-            if lost & {entry.cursor for entry in client.log if isinstance(entry, Got)}:
-                self.world.saw("Redis lost events that a client had received")
-            if client.was_told and not self._may_have_gaps:
-                yield Violation("no false gap", f"{client.name} was told that it missed events")
-            for failure in client.failures:
-                yield Violation("every operation goes on", failure)
-
-    def _broken_by_outbox(self) -> Iterator[Violation]:
-        if self.database is None:
-            return
-        if waiting := self.database.waiting:
-            yield Violation("progress", f"{waiting} events are still in the outbox")
-        committed = self.database.committed()
-        for name in NAMES:
-            yield from broken(name, committed, self._written, self.truth.of_room(name))
-
-    def _broken_by_processes(self) -> Iterator[Violation]:
-        for what in self._left_over():
-            yield Violation("nothing left over", what)
-        for what in self._published_twice():
-            yield Violation("exactly once", what)
-        for what in self.world.unhandled:
-            yield Violation("no unhandled error", what)
-
-    def _published_twice(self) -> Iterator[str]:
-        if self._history_is_short:
-            # An id is known for as long as its event is in the history.
-            return
-        for events in self.truth.topics.values():
-            kept = [event.payload for event in events if not (event.lost or event.forgotten)]
-            kept = [payload for payload in kept if payload != UNREADABLE]
-            yield from (payload.decode() for payload, n in Counter(kept).items() if n > 1)

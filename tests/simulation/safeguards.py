@@ -201,6 +201,60 @@ SAFEGUARDS = (
         "if source.per_viewer:",
         "if False:",
     ),
+    Safeguard(
+        "a position before a topic's first event is good if nothing was lost",
+        "brokers/redis/read.lua",
+        "if not holds_all() then",
+        "if true then",
+    ),
+    Safeguard(
+        "a buffer forgets its oldest event",
+        "topics/replay_buffer.py",
+        "if len(self._events) > self._size:",
+        "if False:",
+    ),
+    Safeguard(
+        "nothing is pushed to a peer for which too much waits",
+        "websocket/writer.py",
+        "        if frames.full:\n            return False\n",
+        "",
+    ),
+    Safeguard(
+        "a subscription that is confirmed counts as a possible gap",
+        "brokers/redis/broker.py",
+        "self._on_possible_gap(self._names.topic(channel))",
+        "pass",
+    ),
+    Safeguard(
+        "a client that comes back after a loss waits for what others save again",
+        "topics/resumptions.py",
+        "if not waiting or clock.monotonic() < self._settled_at:",
+        "if not waiting:",
+    ),
+    Safeguard(
+        "a claim finds what its own process has not saved",
+        "topics/resumptions.py",
+        "unsaved = self._unsaved()",
+        "unsaved: Mapping[str, Claimed] = {}",
+    ),
+    Safeguard(
+        "an event of the outbox keeps its id",
+        "outbox/outbox.py",
+        "payload, event_id=event.event_id)",
+        "payload)",
+    ),
+    Safeguard(
+        "an event is deleted from the outbox only if it was published",
+        "outbox/outbox.py",
+        "        else:\n            batch.published.append(event.id)",
+        "        finally:\n            batch.published.append(event.id)",
+    ),
+    Safeguard(
+        "one process publishes an outbox at a time",
+        "outbox/rows.py",
+        'return file and f"{file}-outbox"',
+        'return ""',
+    ),
 )
 
 

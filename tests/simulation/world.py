@@ -50,9 +50,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.name = name
         self.skew = 0.0
         self.paused_until = 0.0
+        self.turns = self.lagged_in = self.expired_in = 0
+        """How many turns it has had, and in which a member fell behind or a token ended."""
         self.call_seconds = (1e-4, 5e-3)
         """How long a call in a thread takes, and its answer."""
-        self._world = world
+        self.world = world
         self._selector = _NoSelector()
         self._clock_resolution = _RESOLUTION
         self.set_task_factory(lambda loop, coro, **more: SimulatedTask(coro, loop=loop, **more))
@@ -73,6 +75,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def turn(self) -> None:
         """Run the callbacks that are ready now."""
         CLOCK.skew = self.skew
+        self.turns += 1
         events._set_running_loop(self)
         try:
             self._run_once()
@@ -96,7 +99,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return answer
 
     def _after_a_call(self, callback: Callable[..., object], *args: Any) -> None:
-        self.call_later(self._world.random.uniform(*self.call_seconds), callback, *args)
+        self.call_later(self.world.random.uniform(*self.call_seconds), callback, *args)
 
     def _process_events(self, event_list: list[Any]) -> None:
         pass
@@ -106,8 +109,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self._world.note(self.name, f"unhandled: {context['message']}: {error!r}")
-        self._world.unhandled.append(f"{self.name}: {context['message']}: {error!r}")
+        self.world.note(self.name, f"unhandled: {context['message']}: {error!r}")
+        self.world.unhandled.append(f"{self.name}: {context['message']}: {error!r}")
 
 
 def _call(

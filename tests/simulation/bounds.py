@@ -1,0 +1,61 @@
+"""How much one process may hold at any time, whatever its clients do."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gqlnotify.execution import group
+from gqlnotify.topics import live_topic
+from gqlnotify.websocket import writer
+from tests.simulation.application import NAMES
+from tests.simulation.history import ROOM_PREFIX
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+# What a process has without a client, and for each connection. A connection that ends, or whose
+# operation begins again, has two operations for a moment.
+_TASKS, _TASKS_EACH = 40, 8
+_TIMERS, _TIMERS_EACH = 60, 12
+_SUBSCRIBERS, _SUBSCRIBERS_EACH = 4, 3
+_RUNNING_EACH = 3
+# Messages of the protocol, and the headers of frames.
+_SLACK_BYTES = 4096
+
+
+def exceeded(process: "Process") -> Iterator[str]:
+    """Yield what a process has too much of."""
+    connections = process.connections
+    for what, found, most in (
+        *_of_topics(process, connections),
+        *_of_loop(process, connections),
+        *_of_links(process),
+    ):
+        if found > most:
+            yield f"{process.name} has {found} {what}, and {connections} connections"
+
+
+def _of_topics(process: "Process", connections: int) -> Iterator[tuple[str, int, int]]:
+    topics = process.topics._live_topics
+    rooms = {name: topic for name, topic in topics.items() if name.startswith(ROOM_PREFIX)}
+    yield "topics", len(rooms), len(NAMES)
+    for name, topic in rooms.items():
+        yield f"buffered events of {name}", len(topic.buffer._events), live_topic.BUFFER_SIZE
+        most = _SUBSCRIBERS + _SUBSCRIBERS_EACH * connections
+        yield f"subscribers of {name}", len(topic.subscribers), most
+    resumptions = process.topics.resumptions
+    most = _RUNNING_EACH * connections
+    yield "positions of running operations", len(resumptions._running), most
+    yield "claims", len(resumptions._claims), most
+
+
+def _of_loop(process: "Process", connections: int) -> Iterator[tuple[str, int, int]]:
+    yield "tasks", len(asyncio.all_tasks(process.loop)), _TASKS + _TASKS_EACH * connections
+    timers = [timer for timer in process.loop._scheduled if not timer.cancelled()]
+    yield "timers", len(timers), _TIMERS + _TIMERS_EACH * connections
+
+
+def _of_links(process: "Process") -> Iterator[tuple[str, int, int]]:
+    for link in process.links:
+        most = link.high_water + writer.FULL_BYTES + group.BATCH_BYTES + _SLACK_BYTES
+        yield f"bytes for {link.name}", link.ends[-1].get_write_buffer_size(), most
