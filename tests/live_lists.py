@@ -9,6 +9,7 @@ from typing import Any
 import strawberry
 from fastapi import FastAPI
 from pydantic import SecretStr
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from gqlnotify import Change, Cursor, Event, GraphQLRouter, Settings, Snapshot, Topic, TopicManager
 
@@ -151,7 +152,12 @@ class House:
 
         schema = strawberry.Schema(Query, subscription=Subscription)
         app = FastAPI()
-        router = GraphQLRouter[None, None](schema, topics=self.topics, settings=self.settings)
+        router = GraphQLRouter[None, None](
+            schema,
+            topics=self.topics,
+            settings=self.settings,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
+        )
         app.include_router(router, prefix="/graphql")
         return app
 

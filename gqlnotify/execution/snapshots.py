@@ -17,6 +17,7 @@ from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.event_execution import EventExecution
 from gqlnotify.execution.results import loses_a_list
+from gqlnotify.observability import metrics
 from gqlnotify.topics.live_list import (
     Load,
     Retry,
@@ -102,6 +103,7 @@ class SharedLoad:
         return self._latest
 
     def _begin(self, newest: Cursor) -> Run:
+        metrics.snapshot_loads.inc()
         # In a clean context: what is shared has no viewer.
         loading = run_within(self._timeout, self._call(newest), _raise, Context())
         run = Run(newest, loading)

@@ -72,6 +72,7 @@ executions = Counter("gqlnotify_executions", "Executions of an event.")
 executions_saved = Counter(
     "gqlnotify_executions_saved", "Deliveries that shared the execution of another subscription."
 )
+snapshot_loads = Counter("gqlnotify_snapshot_loads", "Shared calls of `load` of live lists.")
 deliveries = Counter("gqlnotify_deliveries", "Results of events that were sent to subscribers.")
 sent_bytes = Counter(
     "gqlnotify_sent_bytes",

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import httpx
 import pytest
 
 from gqlnotify import Cursor, Settings, Snapshot, errors
@@ -12,7 +13,8 @@ from gqlnotify.execution.snapshots import Run
 from gqlnotify.testing import Client, ControlledBroker, OperationFailed, Stream, Tokens, connect
 from gqlnotify.topics import live_list
 from tests.live_lists import PARTS, TASKS_LIVE, Fold, House, settings
-from tests.waiting import wait_until
+from tests.servers import running
+from tests.waiting import PATIENCE, wait_until
 
 OTHER = "subscription Other ($owner: String) { tasks(owner: $owner) { ...parts } }" + PARTS
 SHOUTED = "subscription { tasks { snapshot { id shout } change { key } } }"
@@ -325,3 +327,44 @@ async def test_a_snapshot_whose_rows_are_lost_to_an_error_is_tried_again(
                 continue
 
     assert result.data["tasks"]["snapshot"] == [{"id": "1", "shout": "SAY"}]
+
+
+@asynccontextmanager
+async def event_source(
+    http: httpx.AsyncClient, token: str, last_event_id: str | None = None
+) -> AsyncIterator[AsyncIterator[str]]:
+    headers = {"accept": "text/event-stream", "authorization": f"Bearer {token}"}
+    if last_event_id is not None:
+        headers["last-event-id"] = last_event_id
+    async with http.stream(
+        "POST", "/graphql", json={"query": TASKS_LIVE}, headers=headers
+    ) as answer:
+        assert answer.status_code == 200
+        lines = answer.aiter_lines()
+        yield (line async for line in lines if line.startswith(("id:", "data:")))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_an_event_source_gets_a_snapshot_and_resumes_after_it(
+    ann: str, per_viewer: bool
+) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with (
+        running(house.app) as origin,
+        httpx.AsyncClient(base_url=f"http://{origin}", timeout=PATIENCE) as http,
+    ):
+        await house.put("1", "wash")
+        async with event_source(http, ann) as source:
+            # Nothing says where it is before there is a snapshot.
+            cursor, snapshot = (await anext(source)).removeprefix("id: "), await anext(source)
+        await house.put("1", "dry")
+        async with event_source(http, ann, cursor) as source:
+            beginning, _, change = [await anext(source) for _ in range(3)]
+        async with event_source(http, ann, "what is this") as source:
+            _, unknown = [await anext(source) for _ in range(2)]
+
+    assert '"snapshot":[{"id":"1","title":"wash"' in snapshot.replace(" ", "")
+    assert beginning == f"id: {cursor}"
+    assert '"change":{"key":"1"' in change.replace(" ", "")
+    assert '"snapshot":[{"id":"1"' in unknown.replace(" ", "")

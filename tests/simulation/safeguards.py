@@ -255,6 +255,24 @@ SAFEGUARDS = (
         'return file and f"{file}-outbox"',
         'return ""',
     ),
+    Safeguard(
+        "a live list continues at the cursor of its snapshot",
+        "execution/snapshots.py",
+        "subscriber.begin_after(encoded.cursor)",
+        "subscriber.begin_after(subscriber.newest)",
+    ),
+    Safeguard(
+        "a client without a snapshot of its live list has no position",
+        "topics/subscriber.py",
+        "return NOWHERE if self.lacks_snapshot else self.position",
+        "return self.position",
+    ),
+    Safeguard(
+        "a gap in a live list brings a snapshot",
+        "topics/subscriber.py",
+        "fork.takes_snapshots = self.takes_snapshots",
+        "pass",
+    ),
 )
 
 

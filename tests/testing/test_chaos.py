@@ -4,9 +4,12 @@ import re
 from dataclasses import replace
 
 import pytest
+from fastapi import FastAPI
 
-from gqlnotify.testing import Kind, Tokens, chaos
+from gqlnotify.testing import Kind, Operation, Tokens, chaos
+from tests.live_lists import TASKS_LIVE, House
 from tests.testing import faults
+from tests.testing.app import SETTINGS
 from tests.testing.faults import CLEAN, Build
 
 
@@ -15,7 +18,16 @@ def viewers(tokens: Tokens) -> list[str]:
     return [tokens(subject, subscribe="*") for subject in ("ann", "bob")]
 
 
-@pytest.mark.parametrize("build", CLEAN)
+def live_list() -> tuple[FastAPI, list[Operation]]:
+    house = House(SETTINGS)
+
+    async def put(number: int) -> None:
+        await house.put(str(number % 7), f"task {number}")
+
+    return house.app, [Operation(document=TASKS_LIVE, cause=put)]
+
+
+@pytest.mark.parametrize("build", [*CLEAN, live_list])
 async def test_nothing_is_reported_on_a_clean_application(build: Build, viewers: list[str]) -> None:
     app, operations = build()
 
