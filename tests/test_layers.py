@@ -50,6 +50,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 ALIASES = {"http_server", "logs"}
 PURE = ["callables.py", "codec/codec.py", "event.py", "execution/fingerprint.py", "protocol/*"]
 PURE += [
+    "observability/trace_facts.py",
     "observability/trace_verdict.py",
     "rate.py",
     "topics/conflation.py",

@@ -3,10 +3,11 @@
 import asyncio
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -21,6 +22,7 @@ from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.survey import Answers
 from gqlnotify.topics.why import ASKED, Question
 
+_LOOK_SECONDS = 0.5
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -31,19 +33,31 @@ def trace(
         str | None, typer.Option(help="The event. By default the topic's newest one.")
     ] = None,
     since: Annotated[str, typer.Option(help="From how long ago on, such as 90s, 5m or 1h.")] = "5m",
+    follow: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow/--no-follow",
+            help="Go on with each step that happens now. By default if there is no --cursor.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """Say why a subject did not get an event, and what happened to both lately.
+    """Say why a subject did not get an event, and what happens to both, now and lately.
 
     It asks every server process that shares the broker at GQLNOTIFY_BROKER_URL. Each process knows
     its connections and subscriptions, and what happened to them in the last minutes.
     """
+    follows = cursor is None if follow is None else follow
     question = _question(subject, topic, cursor, since)
     settings = command_settings()
     if settings.broker_url.startswith("memory:"):
         fail("memory:// exists only within a server, so set GQLNOTIFY_BROKER_URL to a Redis")
     with failures_reported(), suppress(KeyboardInterrupt):
-        asyncio.run(_trace(settings, question, as_json=as_json))
+        asyncio.run(_report_once(settings, question, _lines(question, as_json=as_json)))
+        if follows:
+            with suppress(KeyboardInterrupt):
+                asyncio.run(_follow(settings, question, _lines(question, as_json=as_json)))
+            asyncio.run(_conclude(settings, question, _lines(question, as_json=as_json)))
 
 
 def _question(subject: str | None, topic: str | None, cursor: str | None, since: str) -> Question:
@@ -79,18 +93,51 @@ class _Found:
     newest: Cursor
 
 
-async def _trace(settings: Settings, question: Question, *, as_json: bool) -> None:
+@asynccontextmanager
+async def _asking(settings: Settings) -> AsyncIterator[TopicManager]:
     manager = TopicManager(settings=settings)
     manager.survey.only_asks = True
     try:
+        await manager.start()
+        yield manager
+    finally:
+        await manager.close()
+
+
+async def _ask(settings: Settings, question: Question) -> tuple[_Found | None, Answers]:
+    async with _asking(settings) as manager:
         found = await _find(manager, question)
         if found is not None:
             question = question.model_copy(update={"cursor": str(found.cursor)})
-        answers = await manager.survey.ask(ASKED, question.model_dump())
-    finally:
-        await manager.close()
-    for line in _report(question, found, answers, _lines(question, as_json=as_json)):
+        return found, await manager.survey.ask(ASKED, question.model_dump())
+
+
+async def _report_once(settings: Settings, question: Question, lines: Lines) -> None:
+    found, answers = await _ask(settings, question)
+    for line in _report(question, found, answers, lines):
         typer.echo(line)
+
+
+async def _conclude(settings: Settings, question: Question, lines: Lines) -> None:
+    found, answers = await _ask(settings, question)
+    for line in _of_verdict(question, found, _told(answers), lines):
+        typer.echo(line)
+
+
+async def _follow(settings: Settings, question: Question, lines: Lines) -> None:
+    """Print each step until the command is interrupted."""
+    asked = question.model_copy(update={"follow": uuid4().hex})
+    async with _asking(settings) as manager:
+        typer.echo("Following each step from now on. Ctrl-C ends it", err=True)
+        while True:
+            answers = await manager.survey.ask(ASKED, asked.model_dump())
+            steps = [(each, step) for each in _told(answers) for step in each.value["steps"]]
+            for each, step in sorted(steps, key=lambda known: float(known[1]["at"])):
+                typer.echo(lines.step(each.process, step))
+            for each in _told(answers):
+                if each.value["leftOut"]:
+                    typer.echo(lines.left_out(each.process, each.value["leftOut"]))
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _lines(question: Question, *, as_json: bool) -> Lines:
@@ -123,11 +170,7 @@ def _place(cursor: Cursor, event: Event | None, oldest: Cursor, newest: Cursor) 
 def _report(
     question: Question, found: _Found | None, answers: Answers, lines: Lines
 ) -> Iterator[str]:
-    told = [
-        Told(answer.process.name, answer.value)
-        for answer in answers.answers
-        if isinstance(answer.value, dict)
-    ]
+    told = _told(answers)
     if found is not None:
         yield lines.event(_of_event(question, found))
     yield from _of_processes(answers, lines)
@@ -138,6 +181,14 @@ def _report(
         for reading in each.value["readings"]:
             yield lines.subscription(each.process, reading)
     yield from _of_verdict(question, found, told, lines)
+
+
+def _told(answers: Answers) -> list[Told]:
+    return [
+        Told(answer.process.name, answer.value)
+        for answer in answers.answers
+        if isinstance(answer.value, dict)
+    ]
 
 
 def _of_event(question: Question, found: _Found) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 import typer
@@ -30,6 +31,12 @@ class Lines(Protocol):
     def fact(self, process: str, fact: Fields) -> str:
         """Return the line of one thing that happened."""
 
+    def step(self, process: str, step: Fields) -> str:
+        """Return the line of something that has just happened."""
+
+    def left_out(self, process: str, steps: int) -> str:
+        """Return the line that says how many steps came too fast to be told."""
+
     def subscription(self, process: str, reading: Fields) -> str:
         """Return the line of a running subscription."""
 
@@ -52,6 +59,14 @@ class JsonLines(Lines):
     @override
     def fact(self, process: str, fact: Fields) -> str:
         return _json("fact", {"process": process, **fact})
+
+    @override
+    def step(self, process: str, step: Fields) -> str:
+        return _json("step", {"process": process, **step})
+
+    @override
+    def left_out(self, process: str, steps: int) -> str:
+        return _json("leftOut", {"process": process, "steps": steps})
 
     @override
     def subscription(self, process: str, reading: Fields) -> str:
@@ -97,9 +112,21 @@ class TextLines(Lines):
 
     @override
     def fact(self, process: str, fact: Fields) -> str:
+        return self._line(self._ago(fact["at"]), process, fact)
+
+    @override
+    def step(self, process: str, step: Fields) -> str:
+        at = datetime.fromtimestamp(step["at"]).astimezone()
+        return self._line(f"{at:%H:%M:%S}.{at.microsecond // 1000:03}", process, step)
+
+    @override
+    def left_out(self, process: str, steps: int) -> str:
+        return self._painted(f"{process}: {steps} steps came too fast and are left out", fg="red")
+
+    def _line(self, when: str, process: str, fact: Fields) -> str:
         kind = fact["kind"].replace("_", " ")
         what = self._painted(f"{kind:13}", fg="red" if fact["kind"] in _FAULTS else None)
-        return f"{self._ago(fact['at']):>15}  {process}  {what} {' '.join(_details(fact))}".rstrip()
+        return f"{when:>15}  {process}  {what} {' '.join(_details(fact))}".rstrip()
 
     @override
     def subscription(self, process: str, reading: Fields) -> str:

@@ -48,11 +48,13 @@ from gqlnotify.execution.pipeline import body_of
 from gqlnotify.execution.replay_budget import ReplayBudget, ReplayBudgets
 from gqlnotify.execution.selections import RESULT_BYTES, Selections
 from gqlnotify.execution.snapshots import REUSE_SECONDS, SharedLoad, Snapshots
-from gqlnotify.observability import metrics, tracing
+from gqlnotify.observability import metrics, trace, tracing
+from gqlnotify.observability.trace_facts import counted
 from gqlnotify.topics.attendances import Attendance
 from gqlnotify.topics.live_list import LiveList, Load
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.projection import Projection
+from gqlnotify.topics.reading import place_of
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
 
@@ -243,6 +245,8 @@ class SharedExecution(metrics.Sampled):
         load: SharedLoad | None = None,
     ) -> None:
         self.is_shared = False
+        self.followed: set[str] = set()
+        """The subjects with an operation here that a trace follows."""
         self._timeout = timeout
         self._concurrency = concurrency
         self._request = request
@@ -424,6 +428,8 @@ class SharedExecution(metrics.Sampled):
         if made is None or isinstance(made, EncodedResult):
             tracing.end(span)
             self._count(made, began)
+            if trace.live.on:
+                self._tell(event, made)
             if keep or self.is_shared:
                 self._remember(made)
             return made
@@ -431,8 +437,20 @@ class SharedExecution(metrics.Sampled):
             self._timeout, made, partial(self._execution.failed_to_end, event), context=clean
         )
         self._pending[event.cursor] = making
-        making.add_done_callback(partial(self._settle, event.cursor, span, began))
+        making.add_done_callback(partial(self._settle, event, span, began))
         return making
+
+    def _tell(self, event: Event, made: EncodedResult | None) -> None:
+        """Tell the traces that follow what has become of `event`, once for all members."""
+        if made is None:
+            kind, text = trace.Kind.FILTERED, place_of(self.projection.where) or ""
+        else:
+            members = 0 if self._group is None else len(self._group)
+            kind, text = trace.Kind.EXECUTED, f"once for {counted(members, 'subscription')}"
+        for subject in self.followed or (None,):
+            trace.live.step(
+                kind, topic=event.topic, cursor=event.cursor, subject=subject, text=text
+            )
 
     def _known(self, event: Event) -> "EncodedResult | asyncio.Future[EncodedResult | None] | None":
         known = self._encoded_results.get((self, event.cursor)) or self._pending.get(event.cursor)
@@ -442,16 +460,18 @@ class SharedExecution(metrics.Sampled):
 
     def _settle(
         self,
-        cursor: Cursor,
+        event: Event,
         span: Any,
         began: float,
         making: "asyncio.Future[EncodedResult | None]",
     ) -> None:
         tracing.end(span)
-        del self._pending[cursor]
+        del self._pending[event.cursor]
         if not making.cancelled() and making.exception() is None:
             self._count(making.result(), began)
             self._remember(making.result())
+            if trace.live.on:
+                self._tell(event, making.result())
 
     def _count(self, made: EncodedResult | None, began: float) -> None:
         # Once for each event, for all subscribers.

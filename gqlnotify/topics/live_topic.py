@@ -145,6 +145,8 @@ class LiveTopic:
             self.buffer.stale = True
         elif self.buffer.offer(event):
             metrics.events_received.inc()
+            if trace.live.on:
+                trace.live.step(trace.Kind.RECEIVED, topic=self.topic, cursor=event.cursor)
             self._wake()
         elif self.buffer.stale:
             self._catch_up_soon()
@@ -216,6 +218,13 @@ class LiveTopic:
             before = self.buffer.last.seq
             whole = self.buffer.extend(events)
             _count_missed(self.buffer.last.seq - before)
+            if trace.live.on and events:
+                trace.live.step(
+                    trace.Kind.RECEIVED,
+                    topic=topic,
+                    cursor=self.buffer.last,
+                    text=f"{len(events)} from the history",
+                )
             if not whole:
                 await self._restart(topic)
             # After a full page there may be more.

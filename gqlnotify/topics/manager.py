@@ -277,6 +277,8 @@ class TopicManager(metrics.Sampled, Audience):
             with tracing.span("publish", lambda: {"messaging.destination.name": topic}):
                 cursor = await self._broker.publish(topic, payload, event_id=event_id)
         metrics.events_published.inc()
+        if trace.live.on:
+            trace.live.step(trace.Kind.PUBLISHED, topic=topic, cursor=cursor)
         return cursor
 
     async def _check_publisher(self, topic: str) -> None:
@@ -551,6 +553,10 @@ class TopicManager(metrics.Sampled, Audience):
             for subscriber in list(live_topic.subscribers):
                 if subscriber.reader is not None:
                     yield Reading(subscriber.reader, subscriber.reached)
+
+    @override
+    def follow(self) -> None:
+        """Do nothing: the subscribers look themselves whether a trace follows."""
 
     @override
     def load(self) -> metrics.Load:

@@ -80,6 +80,10 @@ class Audience(ABC):
     def readings(self) -> Iterator[Reading]:
         """Yield the running subscriptions."""
 
+    @abstractmethod
+    def follow(self) -> None:
+        """Begin to tell the steps of the deliveries that a trace follows."""
+
 
 def place_of(function: Callable[..., Any] | None) -> str | None:
     """Return the name of a filter and its place in the code; None if there is no filter."""

@@ -16,7 +16,7 @@ from gqlnotify.event import Cursor, Event
 from gqlnotify.observability import trace
 from gqlnotify.topics.conflation import Skipped, conflate
 from gqlnotify.topics.live_topic import LiveTopic
-from gqlnotify.topics.reading import Reader
+from gqlnotify.topics.reading import Reader, place_of
 from gqlnotify.topics.replay_buffer import NotBuffered
 from gqlnotify.topics.resumption import Progress
 
@@ -179,6 +179,25 @@ class Subscriber:
         """Note that the event at the position is being sent to a client."""
         if self.progress is not None:
             self.progress.sent = self.position
+        if trace.live.on:
+            self._step(trace.Kind.SENT)
+
+    def note_filtered(self) -> None:
+        """Note that the event at the position is not for the client."""
+        if trace.live.on:
+            self._step(trace.Kind.FILTERED)
+
+    def _step(self, kind: trace.Kind) -> None:
+        reader = self.reader
+        if reader is not None:
+            trace.live.step(
+                kind,
+                topic=self.topic,
+                cursor=self.position,
+                subject=reader.subject,
+                connection=reader.connection,
+                text=(kind is trace.Kind.FILTERED and place_of(reader.projection.where)) or "",
+            )
 
     def may_repeat(self, event: Event) -> bool:
         """Return whether `event` may have been sent to the same client before."""

@@ -214,6 +214,7 @@ class Subscription(Generic[T]):
                 self.redelivered = self.subscriber.may_repeat(event)
                 self.subscriber.note_sent()
                 return value  # type: ignore[return-value]  # an error only on request
+            self.subscriber.note_filtered()
         raise StopAsyncIteration
 
     async def _next_event(self) -> Event | CursorExpired | None:

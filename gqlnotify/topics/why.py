@@ -4,7 +4,9 @@ Nothing of it is kept for this purpose: it asks the running subscriptions how fa
 their filters again whether they let the event through.
 """
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
@@ -13,6 +15,7 @@ from gqlnotify import clock
 from gqlnotify.errors import BadUserInput, BrokerUnavailable
 from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.observability import metrics, trace
+from gqlnotify.observability.trace_live import FOLLOW_SECONDS
 from gqlnotify.topics.reading import (
     Audience,
     Reading,
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 ASKED = "trace"
 """The kind of the survey."""
+END_SECONDS = FOLLOW_SECONDS + 0.1
+AT_ONCE = 100
 MAX_FACTS = 500
 MAX_READINGS = 200
 MAX_NAMES = 200
@@ -40,20 +45,28 @@ class Question(BaseModel):
         topic: The topic; None for any.
         cursor: The event; None for no particular one.
         since: From when on facts are told, in seconds before now.
+        follow: The name of a trace that follows from now on; None for none. The answer then has
+            only its steps since the last question.
     """
 
     subject: str | None = Field(default=None, max_length=1000)
     topic: str | None = Field(default=None, max_length=200)
     cursor: str | None = Field(default=None, max_length=40)
     since: float = Field(default=trace.MAX_SECONDS, ge=0)
+    follow: str | None = Field(default=None, min_length=1, max_length=64)
 
 
 async def answer(topics: "TopicManager", arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what this process knows about the question in `arguments`, as an object of JSON."""
     question = Question.model_validate(arguments)
+    if question.follow is not None:
+        return await _steps(question, question.follow)
     event = await _event(topics, question)
-    held = {peer.connection: peer.held for one in _audiences() for peer in one.peers()}
-    readings = [each for one in _audiences() for each in one.readings()]
+    held: dict[str, int] = {}
+    readings: list[Reading] = []
+    async for one in _audiences():
+        held |= {peer.connection: peer.held for peer in one.peers()}
+        readings += one.readings()
     asked = [each for each in readings if _concerns(each, question)]
     since = clock.now() - question.since
     facts = trace.ring.about(question.subject, question.topic, since=since)
@@ -68,6 +81,18 @@ async def answer(topics: "TopicManager", arguments: Mapping[str, Any]) -> dict[s
     }
 
 
+async def _steps(question: Question, name: str) -> dict[str, Any]:
+    begins = trace.live.is_new(name)
+    followed = trace.live.follow(name, question.subject, question.topic)
+    # It ends if no further question comes.
+    asyncio.get_running_loop().call_later(END_SECONDS, trace.live.expire, context=Context())
+    if begins:
+        async for one in _audiences():
+            one.follow()
+    steps, left_out = followed.take()
+    return {"steps": [step.formatted() for step in steps], "leftOut": left_out}
+
+
 async def _event(topics: "TopicManager", question: Question) -> Event | None:
     if question.topic is None or question.cursor is None:
         return None
@@ -78,8 +103,13 @@ async def _event(topics: "TopicManager", question: Question) -> Event | None:
         return None
 
 
-def _audiences() -> Iterator[Audience]:
-    yield from (one for one in metrics.watched() if isinstance(one, Audience))
+async def _audiences() -> AsyncIterator[Audience]:
+    """Yield everything that has connections or subscriptions, and let others run in between."""
+    for number, one in enumerate(metrics.watched()):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if isinstance(one, Audience):
+            yield one
 
 
 def _concerns(reading: Reading, question: Question) -> bool:

@@ -162,6 +162,10 @@ class GraphQLTransportWSHandler(Lifecycle):
         return self._operations.describe()
 
     @override
+    def follow(self) -> None:
+        self._operations.follow()
+
+    @override
     def _heard(self) -> None:
         self._heartbeat.heard()
 
@@ -193,7 +197,7 @@ class GraphQLTransportWSHandler(Lifecycle):
                 case Stop(id_):
                     self._operations.stop(id_)
                 case Acknowledge(cursors):
-                    self._operations.acknowledgements.acknowledge(cursors)
+                    self._operations.acknowledge(cursors)
                 case Close(code, reason, label):
                     metrics.refused(label)
                     await self._connection.close(code, reason)

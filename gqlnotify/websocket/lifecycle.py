@@ -179,6 +179,10 @@ class Lifecycle(Described, Audience):
     def disconnect(self) -> None:
         self._close_soon(Disconnected("An operator has ended this connection"))
 
+    @override
+    def follow(self) -> None:
+        """Do nothing: a subclass with shared operations does more."""
+
     def _on_message(self) -> None:
         # uvicorn reports the end twice, and after the end there is nothing to read.
         if not self._reading and not self._connection.is_over:

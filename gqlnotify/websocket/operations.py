@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import islice
@@ -15,6 +15,7 @@ from gqlnotify import execution
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.report import Facts
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, InternalError, NotifyError
+from gqlnotify.event import Cursor
 from gqlnotify.observability import metrics, trace
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.connection import Command, ServerConnection
@@ -25,6 +26,7 @@ from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.acknowledgements import Acknowledgements
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.shared_operation import Owner, SharedOperation
+from gqlnotify.websocket.traced_operation import TracedOperation, follow
 
 _NO_INCREMENTAL = BadUserInput("Incremental delivery is not supported over graphql-transport-ws")
 
@@ -153,6 +155,21 @@ class Operations(Owner, metrics.Sampled):
             reading = running.reading(acknowledged)
             if reading is not None:
                 yield reading
+
+    def follow(self) -> None:
+        """Begin to tell each step of the operations that a trace follows."""
+        for running in self._running.values():
+            if isinstance(running, SharedOperation):
+                follow(running)
+
+    def acknowledge(self, cursors: Mapping[str, Cursor]) -> None:
+        """Note that the client has received the events up to these cursors."""
+        if trace.live.on:
+            for id_, cursor in cursors.items():
+                running = self._running.get(id_)
+                if isinstance(running, TracedOperation):
+                    running.acknowledged(cursor)
+        self.acknowledgements.acknowledge(cursors)
 
     @override
     def has_progress(self) -> None:
@@ -283,6 +300,8 @@ class Operations(Owner, metrics.Sampled):
         if member.group is None:
             return []
         self._running[member.id] = member
+        if trace.live.on:
+            follow(member)
         # A cut right after a replay must not repeat all of it.
         self.acknowledgements.ask()
         return None

@@ -88,6 +88,21 @@ class SharedOperation(Member):
             *(execution.projection, execution.scope),
         )
 
+    @property
+    def subject(self) -> str | None:
+        """The subject of the viewer; None if there is no viewer."""
+        return self._connection.subject
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the client."""
+        return self._connection.held
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has ended."""
+        return self._connection.is_over
+
     def reading(self, acknowledged: Cursor | None) -> Reading | None:
         """Return how far it has got; None if it is not in a group."""
         if self.group is None:

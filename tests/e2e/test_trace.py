@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import os
+import select
+import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from gqlnotify import Publisher, Settings
 from gqlnotify.settings import Bounds
-from tests.cli.support import on, run
+from tests.cli.support import COMMAND, environment, on, read_until, run
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket, open_socket
 from tests.e2e.tokens import token
@@ -87,7 +91,7 @@ class Traces:
         await wait_until(lambda: self._is_subscribed(subject))
 
     async def _is_subscribed(self, subject: str) -> bool:
-        lines = await self.lines(subject, "notes")
+        lines = await self.lines(subject, "notes", "--no-follow")
         return any(line["type"] == "subscription" for line in lines)
 
     def publish(self, tenant: str = "acme", text: str = "dogs") -> str:
@@ -118,6 +122,18 @@ class Traces:
 @pytest.fixture
 def traces(redis: RedisServer, publisher: Publisher, stack: AsyncExitStack) -> Traces:
     return Traces(redis.url, publisher, stack)
+
+
+@contextmanager
+def following(url: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(
+        [*COMMAND, "trace", *arguments], env=environment(on(url)), stdout=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 Servers = tuple[Server, Server]
@@ -223,3 +239,41 @@ async def test_an_event_that_was_never_published(traces: Traces, servers: Server
     epoch, _, seq = traces.publish().partition("-")
 
     await traces.expect("nelly", f"{epoch}-{int(seq) + 7}", "never_published")
+
+
+async def test_a_trace_follows_each_step_of_a_delivery(
+    traces: Traces, servers: Servers, redis: RedisServer
+) -> None:
+    socket = await traces.connect(servers[1], "fola")
+    await socket.subscribe("1", NOTES_OF_ALL)
+    await traces.has_begun("fola")
+    other = await traces.connect(servers[1], "otto")
+    await traces.subscribe("otto", other, ABOUT)
+
+    with following(redis.url, "--subject", "fola", "--topic", "notes", "--json") as trace:
+        assert trace.stdout is not None
+        await asyncio.to_thread(read_until, trace, '"verdict"')
+        # The trace has begun when the next steps come.
+        seen = ""
+        while '"written"' not in seen:
+            cursor = traces.publish()
+            await socket.next("1")
+            seen += await asyncio.to_thread(_read_a_little, trace)
+        trace.send_signal(signal.SIGINT)
+        seen += (await asyncio.to_thread(trace.stdout.read)).decode()
+
+    lines = [json.loads(line) for line in seen.splitlines() if line.startswith("{")]
+    steps = [line for line in lines if line["type"] == "step"]
+    written = next(step for step in steps if step["kind"] == "written")
+    place = written["process"], written["cursor"]
+    told = [step["kind"] for step in steps if (step["process"], step["cursor"]) == place]
+    assert told == ["received", "executed", "pushed", "written"]
+    assert {step.get("subject") for step in steps} == {None, "fola"}
+    assert lines[-1]["type"] == "verdict"
+    assert (lines[-1]["cause"], lines[-1]["cursor"]) == ("sent", cursor)
+
+
+def _read_a_little(process: "subprocess.Popen[bytes]") -> str:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], 0.2)
+    return os.read(process.stdout.fileno(), 65536).decode() if ready else ""
