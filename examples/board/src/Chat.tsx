@@ -27,7 +27,7 @@ export function Chat({ me }: { me: string }) {
         label={to === EVERYONE ? 'Message' : `Message to ${to} only`}
         action="Send"
         onEnter={(entry) => sendMessage({ variables: { ...entry, to: to === EVERYONE ? null : to } })}
-        onType={onType}
+        onType={to === EVERYONE ? onType : undefined}
       />
     </section>
   );

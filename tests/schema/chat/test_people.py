@@ -107,12 +107,12 @@ async def test_who_is_not_in_a_room_does_not_type_there(client: Client) -> None:
         await until(lambda: are_there(client, ("bob", False)))
 
 
-@pytest.mark.parametrize("name", ["", "x" * 300, "😀" * 60])
-async def test_a_room_that_is_not_possible_has_no_people(client: Client, name: str) -> None:
-    async with client.stream("people", {"room": name}) as stream:
-        assert (await stream.error())["extensions"]["code"] == "BAD_USER_INPUT"
-    error = await client.error("setTyping", {"room": name, "typing": True})
-    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+async def test_a_room_that_is_not_possible_has_no_people(client: Client) -> None:
+    for name in ("", "x" * 300, "😀" * 60):
+        async with client.stream("people", {"room": name}) as stream:
+            assert (await stream.error())["extensions"]["code"] == "BAD_USER_INPUT"
+        error = await client.error("setTyping", {"room": name, "typing": True})
+        assert error["extensions"]["code"] == "BAD_USER_INPUT"
 
 
 async def test_who_types_very_often_is_announced_rarely(client: Client) -> None:
