@@ -19,6 +19,8 @@ _TASKS, _TASKS_EACH = 40, 8
 _TIMERS, _TIMERS_EACH = 60, 12
 _SUBSCRIBERS, _SUBSCRIBERS_EACH = 4, 3
 _RUNNING_EACH = 3
+# Of connections that have ended, until the broker is asked again.
+_CLAIMS = 10
 # Messages of the protocol, and the headers of frames.
 _SLACK_BYTES = 4096
 
@@ -46,7 +48,7 @@ def _of_topics(process: "Process", connections: int) -> Iterator[tuple[str, int,
     resumptions = process.topics.resumptions
     most = _RUNNING_EACH * connections
     yield "positions of running operations", len(resumptions._running), most
-    yield "claims", len(resumptions._claims), most
+    yield "claims", len(resumptions._claims), _CLAIMS + most
 
 
 def _of_loop(process: "Process", connections: int) -> Iterator[tuple[str, int, int]]:

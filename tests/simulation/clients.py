@@ -25,7 +25,7 @@ from tests.simulation.world import SimulatedLoop, World
 
 _TOKEN_SECONDS = (3600, 3600, 5)
 # About as long as a few turns of an event loop take.
-_OVERLAP = (0, 2e-3)
+_OVERLAP = (0, 1e-3)
 # A process can be paused for this long before it looks at the clock.
 _LATE_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
@@ -149,7 +149,7 @@ class Client:
         self.token_id = ""
         self._expires_at = inf
         self._reads_from = -inf
-        self._process: Process | None = None
+        self.process: Process | None = None
         self._knower: Process | None = None
         self.task = loop.start(self._run())
         # A bug of this client must not look like a client that waits.
@@ -186,6 +186,11 @@ class Client:
         if self.link is not None:
             self.link.cut()
 
+    def abandon(self) -> None:
+        """Lose the connection as on a change of networks, which the process notices late."""
+        if self.link is not None:
+            self.link.abandon()
+
     def silence(self) -> None:
         """Leave the connection half-open."""
         if self.link is not None:
@@ -221,13 +226,13 @@ class Client:
         if not ready:
             return
         self._notice_lost_position()
-        self._process = self._world.random.choice(ready)
+        self.process = self._world.random.choice(ready)
         self.link = Link(self._world, self._conditions.client_latency, self.name)
         self.socket = socket = Socket()
         self.link.connect(self._loop, socket)
-        if not self._process.accept(self.link):
+        if not self.process.accept(self.link):
             raise Closed
-        self._note(f"connects to {self._process.name}")
+        self._note(f"connects to {self.process.name}")
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await socket.open()
             self._send("connection_init", {"token": self._fresh_token()})
@@ -248,10 +253,15 @@ class Client:
 
     def _hear_of_operation(self) -> None:
         """Note that from now on the process of this connection knows the position."""
-        if self._process is not self._knower:
+        if self.process is not self._knower:
             # It may have begun long after the client has connected: processes pause.
             self._notice_lost_position()
-            self._knower = self._process
+            self._knower = self.process
+
+    @property
+    def token_seconds(self) -> float:
+        """For how long the token of the connection is still in force."""
+        return max(self._expires_at - CLOCK.now, 0)
 
     def _fresh_token(self) -> str:
         life = self._world.random.choice(_TOKEN_SECONDS)
@@ -339,10 +349,10 @@ class Client:
             self._world.saw("a client got a repeat that was marked")
         self._note(f"gets {payload.decode()} at {self._cursor}{' again' if again else ''}")
         self.log.append(Got(str(self._cursor), payload, again, CLOCK.now))
-        assert self._process is not None
+        assert self.process is not None
         # What was sent in time may have waited for the client.
         until = max(self._expires_at, self._reads_from) + _LATE_SECONDS
-        if CLOCK.now > until and not self._process.loop.skew:
+        if CLOCK.now > until and not self.process.loop.skew:
             self.failures.append(f"{self.name} got {payload.decode()} with an expired token")
 
     def _pong(self, message: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ class Conditions:
             most_faults=one_of([8, 8, 16]),
             settings={
                 "history_length": one_of([LONG_HISTORY, LONG_HISTORY, 40, 6]),
-                "topic_linger": one_of([0, 0, 1, 10]),
+                "topic_linger": one_of([0, 0, 0, 1, 10]),
                 "ack_interval": one_of([0.5, 0.5, 0.02]),
             },
             limits={

@@ -61,7 +61,7 @@ def _unrest(choices: random.Random) -> Iterator[Fault]:
     """Have clients come and go all the time, to meet short races."""
     for _ in range(_COMINGS_AND_GOINGS):
         at = _FIRST_AT + _UNREST_SECONDS * choices.random()
-        kind = choices.choice(("cut_client", "begin_again"))
+        kind = choices.choice(("cut_client", "abandon_client", "begin_again"))
         yield Fault(at, kind, choices.randrange(6), choices.random())
 
 
@@ -71,6 +71,10 @@ def cut_client(simulation: "Simulation", fault: Fault) -> None:
 
 def silence_client(simulation: "Simulation", fault: Fault) -> None:
     simulation.clients[fault.target % len(simulation.clients)].silence()
+
+
+def abandon_client(simulation: "Simulation", fault: Fault) -> None:
+    simulation.clients[fault.target % len(simulation.clients)].abandon()
 
 
 def cut_redis(simulation: "Simulation", fault: Fault) -> None:
@@ -193,6 +197,7 @@ _KINDS = {
     for function in (
         cut_client,
         silence_client,
+        abandon_client,
         cut_redis,
         silence_redis,
         disturb_the_live_path,

@@ -26,8 +26,8 @@ class Link:
     def __init__(self, world: World, latency: tuple[float, float], name: str) -> None:
         self.world, self.latency, self.name = world, latency, name
         self.in_flight, self.high_water = world.random.choice(_BUFFERS)
-        # The delay of half of all connections hardly changes, so that short intervals stay short.
-        if world.random.random() < 0.5:
+        # The delay of most connections hardly changes, so that short intervals stay short.
+        if world.random.random() < 0.7:
             least = world.random.uniform(*latency)
             self.latency = (least, least + _LEAST_GAP)
         self.silent = False
@@ -44,6 +44,11 @@ class Link:
 
     def delay(self) -> float:
         return self.world.random.uniform(*self.latency)
+
+    def abandon(self) -> None:
+        """End the connection at the end that began it. The other one does not notice."""
+        self.silent = True
+        self.ends[0].later(self.ends[0].lost, ConnectionResetError("abandoned"))
 
     def cut(self) -> None:
         """Reset the connection. Both sides notice. What is on its way may arrive before that."""

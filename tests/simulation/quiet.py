@@ -24,6 +24,7 @@ _ROUND_SECONDS = 0.4
 _AMBUSH_SECONDS = 2.0
 _CATCH_UP_SECONDS = 90.0
 _LOOK_SECONDS = 0.25
+_LONGEST_PAUSE = 5.0
 
 
 async def quiet_rounds(simulation: "Simulation") -> bool:
@@ -60,7 +61,7 @@ class _Round:
     def begin(self) -> None:
         """Have everything happen soon."""
         move = self._random.choice(
-            [self._stir, self._stir, self._forget, self._flap, self._stall, self._cut_off, self._go]
+            (self._stir, self._swap, self._forget, self._flap, self._stall, self._cut_off, self._go)
         )
         self._simulation.world.note("director", f"quiet round: {move.__name__.strip('_')}")
         move()
@@ -78,6 +79,13 @@ class _Round:
         for name in NAMES:
             self._last_event(name)
 
+    def _swap(self) -> None:
+        """Have clients begin anew, which opens and closes topics."""
+        for client in self._simulation.clients:
+            self._at(0.5, client.begin_again)
+        for name in NAMES:
+            self._at(1, self._simulation.publish_at_once, name)
+
     def _forget(self) -> None:
         """Have Redis forget what a client has missed."""
         client, simulation = self._client, self._simulation
@@ -86,22 +94,25 @@ class _Round:
         self._at(0.6, simulation.redis.flush)
         for name in NAMES:
             # A topic notices a flush with its next event.
-            self._at(0.9, self._last_event, name)
+            self._at(0.9, simulation.publish_one, name)
+        self._at(0.9, self._last_event, client.room)
         if self._random.random() < 0.5:
             # What tells the client so is lost.
             self._ambush(Aim.CLAIM, lambda _link, _topic: client.cut())
 
     def _flap(self) -> None:
-        """Cut a connection again and again."""
+        """Have a client reconnect again and again."""
         for at in range(1, 9):
             share = at / 9
-            self._at(share, self._client.cut if at % 2 else self._client.silence)
+            self._at(share, self._random.choice([self._client.cut, self._client.abandon]))
             self._at(share, self._simulation.publish_at_once, self._client.room)
         self._at(1, self._last_event, self._client.room)
 
     def _stall(self) -> None:
-        """Send a client more than it reads."""
+        """Send a client more than it reads, perhaps just when its token ends."""
         self._at(0.1, self._client.stall, self._random.uniform(0.5, 3))
+        if self._client.process is not None and self._client.token_seconds < _LONGEST_PAUSE:
+            self._client.process.pause(self._client.token_seconds)
         for at in range(40):
             self._at(at / 40, self._simulation.publish_at_once, self._client.room)
 

@@ -312,6 +312,8 @@ class Simulation:
         """Return whether a client knows of the last event of its room."""
         events = self.truth.of_room(client.room)
         match client.log[-1:], events[-1:]:
+            case [Began(at=at)], [newest] if newest.forgotten_at is not None:
+                return at > newest.forgotten_at
             case [Began(cursor=cursor) | Got(cursor=cursor)], [newest]:
                 return cursor == newest.cursor
             case [Told(at=at)], [newest]:

@@ -22,7 +22,7 @@ CLOSING = "a topic was joined while it closed"
 FULL_PAGE = "a full page was read"
 EPOCH = "an epoch changed during a replay"
 LAGGING = "a member fell behind"
-ENDING = "a member fell behind in the turn in which its token ended"
+ENDING = "a member fell behind in the turn in which a token ended, or the next"
 SHARED = "two connections had the position of one operation"
 SETTLING = "a client waited until positions were saved again"
 
@@ -106,13 +106,13 @@ def _has_read(buffer: ReplayBuffer, after: Cursor, events: Sequence[Event]) -> s
 def _leaves_behind(_group: Group, *_: object) -> str:
     loop = _loop()
     loop.lagged_in = loop.turns
-    return ENDING if loop.expired_in == loop.turns else LAGGING
+    return ENDING if loop.turns - loop.expired_in <= 1 else LAGGING
 
 
 def _expires(_session: Session) -> str | None:
     loop = _loop()
     loop.expired_in = loop.turns
-    return ENDING if loop.lagged_in == loop.turns else None
+    return ENDING if loop.turns - loop.lagged_in <= 1 else None
 
 
 def _is_claimed(resumption: Resumption) -> str | None:

@@ -50,7 +50,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.name = name
         self.skew = 0.0
         self.paused_until = 0.0
-        self.turns = self.lagged_in = self.expired_in = 0
+        self.turns, self.lagged_in, self.expired_in = 0, -2, -2
         """How many turns it has had, and in which a member fell behind or a token ended."""
         self.call_seconds = (1e-4, 5e-3)
         """How long a call in a thread takes, and its answer."""
