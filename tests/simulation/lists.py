@@ -38,9 +38,13 @@ class ListClient(Client):
     @override
     def begin_again(self) -> None:
         known = len(self.log)
+        before = self._id
         super().begin_again()
         # That an operation ends excuses nothing here: the next one begins with all rows.
         del self.log[known:]
+        if self._id != before:
+            # The snapshot of another operation may be older, if its changes follow.
+            self.rows = frozenset()
 
     @override
     def _notice_lost_position(self) -> None:
