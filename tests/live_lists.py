@@ -1,7 +1,7 @@
 """A list of tasks that is live: its database, the resolver, and clients that fold."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -86,6 +86,7 @@ class House:
 
     settings: Settings
     per_viewer: bool = False
+    scope_of: Callable[[], Any] = lambda: None
     rows: dict[str, Task] = field(default_factory=dict)
     loads: int = 0
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
@@ -135,6 +136,7 @@ class House:
                 key=key_of,
                 after=after,
                 where=lambda change: not change.deleted and owner in {None, change.task.owner},
+                scope=house.scope_of(),
                 per_viewer=house.per_viewer,
             ).map(as_result)
 

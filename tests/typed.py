@@ -6,7 +6,7 @@ from typing import Annotated, assert_type
 
 import strawberry
 
-from gqlnotify import Cursor, Publisher, Topic, TopicManager
+from gqlnotify import Change, Cursor, LiveList, Publisher, Snapshot, Topic, TopicManager
 
 
 @dataclass
@@ -25,6 +25,24 @@ UNION = Topic[Added | Removed]("union", Added | Removed, latest_by=lambda change
 DECLARED: Topic[Added | Removed] = Topic("declared", Added | Removed)
 NAMED = Topic[Added | Removed]("named", Annotated[Added | Removed, strawberry.union("Change")])
 LOOSE = Topic("loose", Added | Removed)
+
+
+def load() -> list[str]:
+    """Return rows."""
+    return []
+
+
+async def load_later() -> list[str]:
+    """Return rows."""
+    return []
+
+
+def follow(topics: TopicManager) -> None:
+    """Follow live lists."""
+    plain = topics.live(CLASS, load=load, key=lambda added: added.id)
+    later = topics.live(CLASS, load=load_later, key=lambda added: added.id)
+    assert_type(plain, LiveList[Snapshot[str] | Change[Added]])
+    assert_type(later, LiveList[Snapshot[str] | Change[Added]])
 
 
 async def publish(topics: TopicManager, publisher: Publisher) -> None:

@@ -232,7 +232,7 @@ async def _replayed(
         yield Position(subscriber.position)
     skipped = 0
     while True:
-        while told := await execution.told_of_gap(subscriber):
+        while subscriber.expired and (told := await execution.told_of_gap(subscriber)):
             yield told
             if told.body is None:
                 return

@@ -373,9 +373,8 @@ class SharedExecution(metrics.Sampled):
         Raises:
             CursorExpired: the client asked for a cursor itself, so this ends its operation.
         """
-        if subscriber.lacks_snapshot:
-            assert self._snapshots is not None
-            return await self._snapshots.take(subscriber)
+        if self._snapshots is not None:
+            return await self._snapshots.take(subscriber) if subscriber.lacks_snapshot else None
         expired = subscriber.take_expired()
         if expired is None:
             return None

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from gqlnotify import Cursor, Settings, Snapshot, errors
+from gqlnotify import Cursor, Settings, Snapshot, current_principal, errors
 from gqlnotify.execution import EncodedResult
 from gqlnotify.execution.snapshots import Run
 from gqlnotify.testing import Client, ControlledBroker, OperationFailed, Stream, Tokens, connect
 from gqlnotify.topics import live_list
-from tests.live_lists import PARTS, TASKS_LIVE, Fold, House, settings
+from tests.live_lists import PARTS, TASKS_LIVE, Fold, House, Task, settings
 from tests.servers import running
 from tests.waiting import PATIENCE, wait_until
 
@@ -265,6 +265,77 @@ async def test_who_comes_while_the_only_other_one_leaves_does_not_join_what_is_c
 
     assert await coming is encoded
     assert leaving.cancelled()
+
+
+async def test_a_shared_load_has_no_viewer(
+    house: House, ann: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "load", lambda _owner: [current_principal()])
+    async with connect(house.app, token=ann) as client:
+        with pytest.raises(OperationFailed) as failed:
+            await client.subscribe(TASKS_LIVE).next()
+
+    assert failed.value.code == errors.NoViewer.code
+
+
+async def test_a_load_for_each_viewer_runs_as_that_viewer(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(settings(), per_viewer=True)
+
+    def load(_owner: str | None) -> list[Task]:
+        return [Task(id="1", title=current_principal().subject)]
+
+    monkeypatch.setattr(house, "load", load)
+    for subject in ("ann", "bob"):
+        async with connect(house.app, token=tokens(subject, subscribe="*")) as client:
+            fold = await folded(client.subscribe(TASKS_LIVE), Fold())
+        assert fold.rows == {"1": subject}
+
+
+async def test_a_load_is_shared_within_its_scope_only(tokens: Tokens) -> None:
+    house = House(settings(), scope_of=lambda: current_principal().subject[0])
+    house.may_load.clear()
+    async with AsyncExitStack() as stack:
+        for subject in ("ann", "adam", "bob"):
+            token = tokens(subject, subscribe="*")
+            client = await stack.enter_async_context(connect(house.app, token=token))
+            stream = client.subscribe(TASKS_LIVE)
+        await wait_until(lambda: house.loads == 2)
+        house.may_load.set()
+        await folded(stream, Fold())
+
+    assert house.loads == 2
+
+
+async def test_a_large_snapshot_comes_whole(house: House, ann: str) -> None:
+    for number in range(3000):
+        house.rows[str(number)] = Task(id=str(number), title="x" * 1000)
+    async with clients(house, ann, 3) as some:
+        for stream in [client.subscribe(TASKS_LIVE) for client in some]:
+            assert (await folded(stream, Fold())).rows == house.titles()
+
+    assert house.loads == 1
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_topics_that_close_during_a_load_end_the_operation_without_an_error(
+    ann: str, per_viewer: bool
+) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as client:
+        house.may_load.clear()
+        stream = client.subscribe(TASKS_LIVE)
+        await wait_until(lambda: house.loads == 1)
+        closing = asyncio.create_task(house.topics.close())
+        await asyncio.sleep(0)
+        house.may_load.set()
+        await closing
+
+        results = [result.data async for result in stream]
+
+    assert stream.is_over
+    assert all(each["tasks"]["snapshot"] == [] for each in results)
 
 
 @pytest.mark.parametrize("per_viewer", [False, True])
