@@ -1,14 +1,11 @@
-"""The command line: `gqlnotify serve`, `token`, `revoke`, `publish`, `tail` and `trace`."""
+"""The command line: `gqlnotify serve`, `token`, `revoke`, `publish`, `tail`, `trace`, `console`."""
 
 import asyncio
 import json
 import os
-import secrets
-import socket
 import sys
 import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
@@ -25,7 +22,7 @@ from pydantic import ValidationError
 from starlette.routing import NoMatchFound
 
 from gqlnotify import brokers
-from gqlnotify.auth import ACTIONS, sign, too_short, verifier_from
+from gqlnotify.auth import too_short, verifier_from
 from gqlnotify.cli.common import (
     command_settings,
     fail,
@@ -36,6 +33,8 @@ from gqlnotify.cli.common import (
     refuse_invalid,
     refuse_misspelt_variables,
 )
+from gqlnotify.cli.console import console
+from gqlnotify.cli.listening import address_of, bind, new_secret, own_token, token_of
 from gqlnotify.cli.trace import trace
 from gqlnotify.event import Cursor, Event, Topic, is_reserved
 from gqlnotify.observability import logs, prometheus
@@ -48,7 +47,6 @@ from gqlnotify.topics.publisher import Entry, Publisher
 from gqlnotify.topics.revocation import Revocations
 
 DEFAULT_APP = "schema.app:app"
-DEVELOPER_SECONDS = 24 * 3600
 
 app = typer.Typer(
     help="GraphQL subscriptions that lose no event.",
@@ -107,17 +105,17 @@ def serve(
     has_key = settings.names_a_key
     if not has_key:
         # In the environment: the processes of --workers and --reload inherit it.
-        os.environ["GQLNOTIFY_JWT_SECRET"] = secrets.token_urlsafe(64)
+        os.environ["GQLNOTIFY_JWT_SECRET"] = new_secret()
     if reload:
         # A reload after saving a file should not wait for a drain.
         os.environ["GQLNOTIFY_DRAIN_WINDOW"] = "0"
     settings = read_settings()
     path = _graphql_path(_imported(application))
-    sockets = _bind(host, port)
+    sockets = bind(host, port)
     port = sockets[0].getsockname()[1]
     # Programs that collect a log of JSON often read stdout too, so print no greeting for people.
     shown = path if settings.log_format == "text" else None
-    _greet(f"http://{_in_url(host)}:{port}", shown, None if has_key else settings)
+    _greet(address_of(host, sockets), shown, None if has_key else settings)
     config = process.Config(
         application,
         host=host,
@@ -175,7 +173,7 @@ def token(
             err=True,
         )
     try:
-        made = _token(command_settings(), subject, granted, expires_in)
+        made = token_of(command_settings(), subject, granted, expires_in)
     except ValueError as error:
         fail(str(error))
     typer.echo(made)
@@ -290,6 +288,7 @@ def tail(
 
 
 app.command()(trace)
+app.command()(console)
 
 
 async def _tail(settings: Settings, names: list[str], after: str | None, form: Format) -> None:
@@ -362,23 +361,6 @@ def _json(text: str) -> Any:
         fail(f"{text.strip()[:80]!r} is not JSON: {error}")
 
 
-def _token(settings: Settings, subject: str, rights: Mapping[str, list[str]], seconds: int) -> str:
-    if seconds > settings.longest_life:
-        raise ValueError(
-            f"No server would accept a token that lives {seconds} s: GQLNOTIFY_JWT_MAX_LIFETIME "
-            f"allows {settings.longest_life:.0f} s. Pass a smaller --expires-in"
-        )
-    now = int(time.time())
-    claims = {
-        "sub": subject,
-        "iat": now,
-        "jti": uuid.uuid4().hex,
-        "exp": now + seconds,
-        "topics": {"subscribe": [], "publish": [], **rights},
-    }
-    return sign(claims, settings)
-
-
 def _require_application(application: str) -> None:
     module, _, attribute = application.partition(":")
     if not module or not attribute:
@@ -444,9 +426,7 @@ def _greet(address: str, path: str | None, own: Settings | None) -> None:
         if path is not None:
             typer.echo(f"\n  GraphiQL:  {address}{path}\n")
     else:
-        seconds = int(min(DEVELOPER_SECONDS, own.longest_life))
-        rights: dict[str, list[str]] = {action: ["*"] for action in ACTIONS}
-        made = _token(own, "developer", rights, seconds)
+        made = own_token(own, "developer")
         # Browsers send no fragment to a server, so the token is in no log.
         typer.echo(
             f"\n  GraphiQL:  {address}{path or ''}#token={made}\n\n"
@@ -482,17 +462,3 @@ def _graphql_path(application: Any) -> str | None:
     except (AttributeError, NoMatchFound):
         # Another framework, a mounted router, or an application that failed to import.
         return None
-
-
-def _bind(host: str, port: int) -> list[socket.socket]:
-    try:
-        return process.bind(host, port)
-    except OSError as error:
-        fail(
-            f"Can't listen on port {port} of {host}: {error.strerror or error}. "
-            "Choose another one with --port or --host"
-        )
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

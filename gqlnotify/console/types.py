@@ -9,6 +9,7 @@ import strawberry
 from strawberry.scalars import JSON
 from strawberry.types import get_object_definition
 
+from gqlnotify.brokers.presence import Present
 from gqlnotify.console import figures, history
 from gqlnotify.console.asking import Asked
 from gqlnotify.console.figures import ByProcess
@@ -287,6 +288,40 @@ class Events:
     events: list[Event]
     searched: int = _described("How many events were searched.")
     after: str | None = _described("Where to continue; null at the end of the history.")
+
+
+@documented
+@strawberry.type
+class Member:
+    """A subject who is subscribed to a topic with presence."""
+
+    subject: str
+    state: JSON | None = _described("What the application has set for it.")
+    connections: int = _described("How many connections it has in all processes.")
+    since: datetime = _described("When it joined.")
+
+
+@documented
+@strawberry.type
+class Presence:
+    """Who is subscribed to a topic: the first who joined, and how many there are."""
+
+    members: list[Member]
+    count: int
+
+    @classmethod
+    def of(cls, present: Present) -> Self:
+        """Return who is present, as clients get it."""
+        members = [
+            Member(
+                subject=each.subject,
+                state=each.state,
+                connections=each.connections,
+                since=each.since,
+            )
+            for each in present.members
+        ]
+        return cls(members=members, count=present.count)
 
 
 @documented

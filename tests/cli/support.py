@@ -62,10 +62,10 @@ def run_process(
 
 @contextmanager
 def serving(
-    *arguments: str, settings: Settings | None = None, cwd: Path = ROOT
+    *arguments: str, settings: Settings | None = None, cwd: Path = ROOT, command: str = "serve"
 ) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(
-        [*COMMAND, "serve", *arguments],
+        [*COMMAND, command, *arguments],
         cwd=cwd,
         env=environment(settings or {}),
         stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ from gqlnotify.testing.tokens import Tokens
 
 SETTINGS = Settings(jwt_secret=SecretStr("a secret for the tests of the console"))
 NUMBERS = Topic("numbers", int)
+ROOM = Topic("room", int, presence=True)
 API = "/console/graphql"
 
 
@@ -32,6 +33,10 @@ def application(topics: TopicManager | None = None, **options: Any) -> FastAPI:
         async def numbers(self) -> AsyncIterator[int]:
             return manager.subscribe(NUMBERS)
 
+        @strawberry.subscription
+        async def room(self) -> AsyncIterator[int]:
+            return manager.subscribe(ROOM)
+
     app = FastAPI()
     router = GraphQLRouter[Any, Any](
         strawberry.Schema(Query, subscription=Subscription),
@@ -45,5 +50,5 @@ def application(topics: TopicManager | None = None, **options: Any) -> FastAPI:
 
 def token(subject: str = "operator", **rights: Any) -> str:
     """Return a token; without rights, it has all of them."""
-    everything = {"admin": "*", "subscribe": "*", "publish": "*"}
+    everything = {"admin": "*", "subscribe": "*", "publish": "*", "presence": "*"}
     return Tokens(SETTINGS)(subject, **(rights or everything))

@@ -10,6 +10,7 @@ from gqlnotify import TopicManager
 from gqlnotify.testing import Client, connect
 from gqlnotify.testing.errors import OperationFailed
 from tests.console.support import API, NUMBERS, SETTINGS, application, token
+from tests.waiting import wait_until
 
 SUBSCRIBE = "subscription Numbers { numbers }"
 CONNECTIONS = """query($search: String! = "") { connections(search: $search) {
@@ -135,6 +136,18 @@ async def test_what_is_published_is_seen_by_who_watches(operator: Client) -> Non
 
     assert published["publish"].endswith("-1")
     assert (await anext(watched)).data == {"events": {"payload": 7, "id": "a", "bytes": 1}}
+
+
+async def test_it_shows_who_is_present(operator: Client, app: FastAPI) -> None:
+    document = '{ presence(topic: "room") { count members { subject connections } } }'
+
+    async def is_there() -> bool:
+        found = (await asked(operator, document))["presence"]
+        return bool(found == {"count": 1, "members": [{"subject": "bob", "connections": 1}]})
+
+    async with connect(app, token=token("bob", subscribe="room")) as bob:
+        await bob.subscribe("subscription { room }")
+        await wait_until(is_there)
 
 
 async def test_a_connection_shows_who_it_is_and_what_it_runs(

@@ -13,6 +13,9 @@ const LIVE = `subscription Live($topic: String!) { events(topic: $topic) { ${EVE
 const PUBLISH = `mutation Publish($topic: String!, $value: JSON!, $id: String) {
   publish(topic: $topic, value: $value, eventId: $id)
 }`;
+const PRESENCE = `query Presence($topic: String!) { presence(topic: $topic) {
+  count members { subject state connections since }
+} }`;
 const MOST = 200;
 
 const COLUMNS = [
@@ -21,6 +24,13 @@ const COLUMNS = [
   ["Id", (event) => event.id && el("code", {}, event.id)],
   ["Bytes", (event) => number(event.bytes), "number"],
   ["Payload", (event) => el("pre", {}, JSON.stringify(event.payload))],
+];
+
+const MEMBERS = [
+  ["Subject", (member) => member.subject],
+  ["Connections", (member) => number(member.connections), "number"],
+  ["Since", (member) => time(member.since)],
+  ["State", (member) => member.state && el("pre", {}, JSON.stringify(member.state))],
 ];
 
 /** Show one topic until the returned function is called. */
@@ -85,6 +95,7 @@ export function topic(main, client, name) {
       measure();
       if (stop === null) find("");
     }),
+    people(client, name),
     el("h2", {}, "Events"),
     el(
       "form",
@@ -112,6 +123,20 @@ const view = (history) =>
   );
 
 const tile = (title, value) => el("div", {}, el("dt", {}, title), el("dd", {}, value));
+
+function people(client, name) {
+  const list = el("div", {});
+  const load = (event) =>
+    event.target.open &&
+    client.run(PRESENCE, { topic: name }).then(
+      ({ presence }) => {
+        const title = `${number(presence.count)} present`;
+        show(list, table(title, MEMBERS, presence.members, "Nobody, or the topic has no presence."));
+      },
+      (error) => show(list, el("p", { class: "warning", role: "alert" }, error.message)),
+    );
+  return el("details", { ontoggle: load }, el("summary", {}, "Who is present"), list);
+}
 
 function publishing(client, name, onPublished) {
   const result = el("p", { role: "status" });
