@@ -25,7 +25,7 @@ from pydantic_core import (
     to_json,
 )
 
-from gqlnotify.codec import lazy_types
+from gqlnotify.codec import field_types, lazy_types
 from gqlnotify.codec.difference import difference
 
 TYPENAME = "__typename"
@@ -143,6 +143,7 @@ class Codec:
 
     @cached_property
     def _coder(self) -> "_Coder":
+        field_types.teach_pydantic()
         lazy_types.teach_pydantic()
         adapter: TypeAdapter[Any] = TypeAdapter(self._type)
         if not adapter.pydantic_complete:
