@@ -11,6 +11,7 @@ fair_queue.py     chooses the client whose document is next
 persisted.py      finds persisted documents by their names
 selections.py     renders plain selections once, even if variables or filters differ
 shared.py         executes and encodes each event once for identical subscriptions
+snapshots.py      loads and encodes the snapshots of live lists once for all who need them
 replay_budget.py  limits the rate of executions that replay past events for a subject
 pipeline.py       executes several events of a topic at a time, and keeps their order
 group.py          sends the encoded results of a shared execution to its members, in order

@@ -22,7 +22,6 @@ from gqlnotify.topics.live_list import (
     Load,
     Retry,
     Snapshot,
-    as_internal,
     may_pass,
     snapshot_value,
     take_snapshot,
@@ -199,7 +198,7 @@ class Snapshots:
         event = self._event(NOWHERE)
         if not may_pass(error):
             return self._execution.refused(event, error)
-        return self._execution.without_cursor(self._execution.failed(event, as_internal(error)))
+        return self._execution.without_cursor(self._execution.failed(event, error))
 
     def _event(self, cursor: Cursor) -> Event:
         return Event(self._projection.topic.name, cursor, b"")

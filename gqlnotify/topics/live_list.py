@@ -10,7 +10,7 @@ change has the whole new value of its row.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable
@@ -140,7 +140,7 @@ class LiveList(Subscription[T]):
         await self.start()
         while not self.subscriber.lacks_snapshot:
             try:
-                return await self._next_value()
+                return await super().__anext__()
             except CursorExpired as expired:
                 self.subscriber.skip_gap(expired)
         return await self._next_snapshot()
@@ -158,7 +158,7 @@ class LiveList(Subscription[T]):
                 raise
             self._retry.failed()
             self.cursor = None
-            return as_internal(error)  # type: ignore[return-value]  # only on request
+            return _as_internal(error)  # type: ignore[return-value]  # only on request
         self._retry.succeeded()
         self.subscriber.begin_after(snapshot.cursor)
         self.cursor, self.conflated, self.redelivered = snapshot.cursor, 0, False
@@ -177,7 +177,7 @@ async def take_snapshot(load: Load[R], newest: Cursor) -> Snapshot[R]:
         loaded = await loaded
     if isinstance(loaded, Snapshot):
         return loaded
-    if not isinstance(loaded, Iterable):
+    if not isinstance(loaded, Iterable) or isinstance(loaded, str | Mapping):
         raise InternalError(
             f"load of a live list must return its rows, for example as a list, and this is a "
             f"{type(loaded).__name__}"
@@ -197,7 +197,7 @@ def may_pass(error: Exception) -> bool:
     return not isinstance(error, NotifyError) or error.http_status >= 500
 
 
-def as_internal(error: Exception) -> NotifyError:
+def _as_internal(error: Exception) -> NotifyError:
     """Return an error that tells a client nothing about what went wrong in `load`."""
     if isinstance(error, NotifyError):
         return error

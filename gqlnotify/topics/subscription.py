@@ -197,9 +197,6 @@ class Subscription(Generic[T]):
 
     async def __anext__(self) -> T:
         await self.start()
-        return await self._next_value()
-
-    async def _next_value(self) -> T:
         while (event := await self._next_event()) is not None:
             if isinstance(event, CursorExpired):
                 self.cursor, self.conflated, self.redelivered = self.subscriber.position, 0, False

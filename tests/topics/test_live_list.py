@@ -182,9 +182,10 @@ async def test_a_coroutine_function_is_refused(store: Store, name: str) -> None:
         store.topics.live(STOCKS, **options)
 
 
-async def test_a_load_that_returns_no_rows_is_a_mistake(store: Store) -> None:
+@pytest.mark.parametrize("loaded", [None, "rows", {"tea": 1}])
+async def test_a_load_that_returns_no_rows_is_a_mistake(store: Store, loaded: object) -> None:
     with pytest.raises(errors.InternalError, match="must return its rows"):
-        await anext(store.live(load=lambda: None))
+        await anext(store.live(load=lambda: loaded))
 
 
 async def test_a_loop_gets_the_error_of_load_and_may_go_on(store: Store) -> None:
