@@ -254,16 +254,30 @@ def _operations(asked: Asked) -> list[types.Operation]:
                 seconds=0,
                 mean_seconds=None,
                 errors=0,
+                resolvers=[],
             ),
         )
         operation.subscribers += row["subscribers"]
         operation.executions += row["executions"]
         operation.seconds += row["seconds"]
         operation.errors += row["errors"]
+        operation.resolvers = _added(operation.resolvers, row["resolvers"])
     for operation in known.values():
         if operation.executions:
             operation.mean_seconds = operation.seconds / operation.executions
     return sorted(known.values(), key=lambda operation: -operation.seconds)
+
+
+def _added(known: list[types.Resolver], rows: list[dict[str, Any]]) -> list[types.Resolver]:
+    """Return the resolvers of several processes, slowest first."""
+    by_name = {each.name: each for each in known}
+    for row in rows:
+        resolver = by_name.setdefault(
+            row["name"], types.Resolver(name=row["name"], calls=0, seconds=0)
+        )
+        resolver.calls += row["calls"]
+        resolver.seconds += row["seconds"]
+    return sorted(by_name.values(), key=lambda resolver: -resolver.seconds)
 
 
 def _at_least_one(first: int) -> int:

@@ -379,6 +379,16 @@ class Connections(Answered):
 
 @documented
 @strawberry.type
+class Resolver:
+    """A resolver that an application has written."""
+
+    name: str = _described("Its type and field.")
+    calls: float
+    seconds: float = _described("How long the calls took in total, waits included.")
+
+
+@documented
+@strawberry.type
 class Operation:
     """A document that subscriptions to a topic share."""
 
@@ -390,6 +400,10 @@ class Operation:
     seconds: float = _described("How long they took in total, waits included.")
     mean_seconds: float | None = _described("How long one of them took on average.")
     errors: float = _described("How many of them had errors.")
+    resolvers: list[Resolver] = _described(
+        "The slowest resolvers. They are timed for 10 seconds after each look, so the first look "
+        "finds none."
+    )
 
 
 @documented

@@ -32,6 +32,7 @@ from gqlnotify.errors import InternalError, NoViewer
 from gqlnotify.event import Event
 from gqlnotify.execution.documents import has_extensions
 from gqlnotify.execution.encoded_result import EncodedResult
+from gqlnotify.execution.resolver_times import ResolverTimes
 from gqlnotify.execution.results import (
     ends_the_operation,
     error_result,
@@ -124,6 +125,7 @@ class EventExecution:
     def __init__(self, request: SharedRequest) -> None:
         self._request = request
         self._schema = request.schema
+        self.resolver_times = ResolverTimes()
         self._extended = has_extensions(request.schema)
         self._takes_all_values = request.projection.takes_all_values
         self._executor = _executor(request.schema, request.context)
@@ -335,7 +337,7 @@ class EventExecution:
         # Build it again if there are variables: a resolver may have changed their values.
         request = self._request.context
         base = _executor(self._schema, request) if request.variables else self._executor
-        return execute_event(base, value, context, self._schema, runner)
+        return execute_event(base, value, context, self._schema, runner, self.resolver_times.timing)
 
     def _conclude(self, event: Event, result: Any) -> EncodedResult:
         """Encode the result, after the extensions that act on errors."""

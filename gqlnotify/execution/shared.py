@@ -285,7 +285,7 @@ class SharedExecution(metrics.Sampled):
         return 0 if self._group is None else len(self._group)
 
     def describe(self) -> dict[str, Any]:
-        """Return what it has executed so far, and for how many operations it does so now."""
+        """Return what it has executed so far, and time its resolvers from now on for a while."""
         request = self._request.context
         return {
             "document": self.document,
@@ -295,6 +295,7 @@ class SharedExecution(metrics.Sampled):
             "executions": self._executed,
             "seconds": self._seconds,
             "errors": self._failed,
+            "resolvers": self._execution.resolver_times.look(),
         }
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Has
 from inspect import isasyncgenfunction
 from typing import Any
 
-from graphql import GraphQLError, GraphQLObjectType, GraphQLSchema
+from graphql import GraphQLError, GraphQLObjectType, GraphQLSchema, MiddlewareManager
 from graphql.execution import Executor, async_iterables
 from graphql.execution.collect_fields import (
     CollectedFields,
@@ -244,12 +244,17 @@ def execute_event(
     context: Any,
     schema: Schema,
     runner: SchemaExtensionsRunner | None,
+    timing: MiddlewareManager | None = None,
 ) -> Any:
-    """Execute the operation for one event; return the result, or an awaitable of it."""
+    """Execute the operation for one event; return the result, or an awaitable of it.
+
+    `timing` wraps the resolvers if no extension does.
+    """
     once = executor.build_per_event_executor(value)
     once.context_value = context
     if runner is not None:
         once.middleware_manager = schema._get_middleware_manager(runner.extensions)
+    once.middleware_manager = once.middleware_manager or timing
     return once.execute_operation(False)
 
 

@@ -17,6 +17,15 @@ API = "/console/graphql"
 
 
 @strawberry.type
+class Number:
+    value: int
+
+    @strawberry.field
+    async def double(self) -> int:
+        return 2 * self.value
+
+
+@strawberry.type
 class Query:
     @strawberry.field
     def ready(self) -> bool:
@@ -32,6 +41,10 @@ def application(topics: TopicManager | None = None, **options: Any) -> FastAPI:
         @strawberry.subscription
         async def numbers(self) -> AsyncIterator[int]:
             return manager.subscribe(NUMBERS)
+
+        @strawberry.subscription
+        async def doubled(self) -> AsyncIterator[Number]:
+            return manager.subscribe(NUMBERS).map(lambda value, _event: Number(value=value))
 
         @strawberry.subscription
         async def room(self) -> AsyncIterator[int]:

@@ -218,6 +218,22 @@ async def test_an_operation_has_its_executions_and_errors(
     assert operation["meanSeconds"] == pytest.approx(operation["seconds"] / 2)
 
 
+async def test_resolvers_are_timed_from_the_first_look_on(
+    operator: Client, alice: Client, topics: TopicManager
+) -> None:
+    numbers = await alice.subscribe("subscription { doubled { value double } }")
+    document = "{ operations { operations { resolvers { name calls seconds } } } }"
+
+    async def after_an_event() -> Any:
+        await topics.publish(NUMBERS, 1)
+        await anext(numbers)
+        return (await asked(operator, document))["operations"]["operations"][0]["resolvers"]
+
+    assert await after_an_event() == []
+    [resolver] = await after_an_event()
+    assert (resolver["name"], resolver["calls"]) == ("Number.double", 1)
+
+
 async def test_lists_are_bounded(operator: Client) -> None:
     with pytest.raises(OperationFailed, match="at least 1"):
         await operator.execute("{ topics(first: 0) { total } }")

@@ -3,7 +3,9 @@
 import { el, number, seconds, show, table, unanswered, UNANSWERED } from "./dom.js";
 
 const DOCUMENT = `query Operations { operations {
-  operations { document name topic subscribers executions seconds meanSeconds errors }
+  operations { document name topic subscribers executions seconds meanSeconds errors
+    resolvers { name calls seconds }
+  }
   total ${UNANSWERED}
 } }`;
 const EVERY = 2000;
@@ -15,8 +17,12 @@ const COLUMNS = [
   ["Executions", (row) => number(row.executions), "number"],
   ["Mean time", (row) => seconds(row.meanSeconds), "number"],
   ["Total time", (row) => seconds(row.seconds), "number"],
+  ["Slowest resolvers", (row) => row.resolvers.length ? row.resolvers.map(resolver) : null],
   ["Errors", (row) => number(row.errors), "number"],
 ];
+
+const resolver = ({ name, calls, seconds: total }) =>
+  el("p", {}, el("code", {}, name), ` ${seconds(total / calls)} × ${number(calls)}`);
 
 /** Show the operations until the returned function is called. */
 export function operations(main, client) {
