@@ -309,8 +309,8 @@ async def test_a_load_is_shared_within_its_scope_only(tokens: Tokens) -> None:
 
 
 async def test_a_large_snapshot_comes_whole(house: House, ann: str) -> None:
-    for number in range(3000):
-        house.rows[str(number)] = Task(id=str(number), title="x" * 1000)
+    for number in range(1500):
+        house.rows[str(number)] = Task(id=str(number), title="x" * 2000)
     async with clients(house, ann, 3) as some:
         for stream in [client.subscribe(TASKS_LIVE) for client in some]:
             assert (await folded(stream, Fold())).rows == house.titles()

@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gqlnotify import Change, Cursor, LiveList, Snapshot, Topic, TopicManager, errors
@@ -288,7 +288,6 @@ losses = st.tuples(st.just("forget"), st.none(), st.none())
 whats = st.one_of(*[puts] * 6, *[waits] * 3, cuts, losses)
 
 
-@settings(max_examples=40)
 @given(
     happens=st.lists(whats, min_size=10, max_size=40),
     fates=st.lists(st.lists(st.integers(0, 12), max_size=2), max_size=40),
