@@ -17,7 +17,7 @@ from websockets.uri import parse_uri
 from tests.e2e.tokens import token
 from tests.simulation.application import CURSOR, DOCUMENTS, UNREADABLE
 from tests.simulation.conditions import Conditions
-from tests.simulation.determinism import CLOCK
+from tests.simulation.determinism import CLOCK, EPOCH
 from tests.simulation.history import Began, Entry, Got, Told
 from tests.simulation.network import End, Link
 from tests.simulation.process import Process
@@ -148,6 +148,8 @@ class Client:
         self._armed = False
         self.token_id = ""
         self._expires_at = inf
+        self.token_ends = inf
+        """When the token of the connection ends, which is a whole second."""
         self._reads_from = -inf
         self.process: Process | None = None
         self._knower: Process | None = None
@@ -258,15 +260,11 @@ class Client:
             self._notice_lost_position()
             self._knower = self.process
 
-    @property
-    def token_seconds(self) -> float:
-        """For how long the token of the connection is still in force."""
-        return max(self._expires_at - CLOCK.now, 0)
-
     def _fresh_token(self) -> str:
         life = self._world.random.choice(_TOKEN_SECONDS)
         self.token_id, self._expires_at = uuid4().hex, CLOCK.now + life
         issued = int(CLOCK.wall())
+        self.token_ends = issued + life - EPOCH
         return token(self.name, expires_in=life, jti=self.token_id, iat=issued)
 
     async def _fetch(self) -> None:

@@ -24,7 +24,7 @@ _ROUND_SECONDS = 0.4
 _AMBUSH_SECONDS = 2.0
 _CATCH_UP_SECONDS = 90.0
 _LOOK_SECONDS = 0.25
-_LONGEST_PAUSE = 5.0
+_SOON, _ABOUT = 5.0, 2e-3
 
 
 async def quiet_rounds(simulation: "Simulation") -> bool:
@@ -109,12 +109,18 @@ class _Round:
         self._at(1, self._last_event, self._client.room)
 
     def _stall(self) -> None:
-        """Send a client more than it reads, perhaps just when its token ends."""
-        self._at(0.1, self._client.stall, self._random.uniform(0.5, 3))
-        if self._client.process is not None and self._client.token_seconds < _LONGEST_PAUSE:
-            self._client.process.pause(self._client.token_seconds)
+        """Send a client more than it reads, just when its token ends if that is soon."""
+        client, simulation = self._client, self._simulation
+        left = client.token_ends - CLOCK.now
+        if 0 < left < _SOON:
+            client.stall(left + 1)
+            for _ in range(40):
+                seconds = max(left + self._random.gauss(0, _ABOUT), 0)
+                simulation.loop.later(seconds, simulation.publish_at_once, client.room)
+            return
+        self._at(0.1, client.stall, self._random.uniform(0.5, 3))
         for at in range(40):
-            self._at(at / 40, self._simulation.publish_at_once, self._client.room)
+            self._at(at / 40, simulation.publish_at_once, client.room)
 
     def _cut_off(self) -> None:
         """Have a process miss some events."""
