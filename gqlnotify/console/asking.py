@@ -13,6 +13,8 @@ class Asked:
     """The answers of all processes to one question."""
 
     answers: tuple[Answer, ...]
+    others: tuple[Process, ...]
+    """Processes that have nothing to tell, because they have no router: workers, for example."""
     silent: tuple[Process, ...]
     failed: tuple[Answer, ...]
 
@@ -48,6 +50,7 @@ class Console:
         answers = await self.topics.survey.ask(kind, arguments, seconds=ANSWER_SECONDS)
         return Asked(
             answers=tuple(each for each in answers.answers if each.error is None),
+            others=tuple(each.process for each in answers.answers if not each.is_known),
             silent=answers.silent,
-            failed=tuple(each for each in answers.answers if each.error is not None),
+            failed=tuple(each for each in answers.answers if each.error and each.is_known),
         )

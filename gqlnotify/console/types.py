@@ -163,6 +163,7 @@ class Overview(Answered):
     """The figures of all processes that answered."""
 
     processes: list[ProcessLoad]
+    others: list[Process] = _described("Processes without a router, such as workers.")
     connections: float = _described("Open WebSockets.")
     streams: float = _described("Open streams over HTTP.")
     operations: float = _described("Running operations on WebSockets.")
@@ -182,6 +183,7 @@ class Overview(Answered):
         """Return the sums over all processes."""
         return cls(
             processes=[ProcessLoad.of(each) for each in asked.answers],
+            others=[Process.of(each) for each in asked.others],
             connections=figures.total(now, "connections"),
             streams=figures.total(now, "streams"),
             operations=figures.total(now, "operations"),

@@ -263,8 +263,8 @@ async def endpoint(request: "Request") -> "Response":
     """Answer a scrape by Prometheus, in the format that it accepts.
 
     Add it with `app.add_route("/metrics", metrics.endpoint)`. It does not ask for a token, so do
-    not expose it to the public. Without the extra `metrics`, nothing is counted, and the response
-    is a 501 that says what to install.
+    not expose it to the public. Without the extra `metrics`, the response is a 501 that says what
+    to install.
     """
     # A process that only publishes uses this module without Starlette.
     from starlette.responses import Response  # noqa: PLC0415

@@ -88,11 +88,13 @@ class Answer:
         value: The JSON value that its handler returned; None if there is an error.
         error: Why there is no value: the handler failed, the answer is too long, or the process
             does not know this kind of request.
+        is_known: Whether the process knows this kind of request.
     """
 
     process: Process
     value: Any = None
     error: str | None = None
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class _Reply(BaseModel):
 class _Content(BaseModel):
     value: JsonValue = None
     error: str | None = None
+    is_known: bool = True
 
 
 @dataclass
@@ -145,7 +148,9 @@ class _Collecting:
         if len(known) == reply.pieces:
             text = "".join(known[number] for number in sorted(known))
             content = _Content.model_validate_json(text)
-            self.answers[reply.process.id] = Answer(reply.process, content.value, content.error)
+            self.answers[reply.process.id] = Answer(
+                reply.process, content.value, content.error, content.is_known
+            )
         if self.expected and self.expected <= set(self.answers):
             self.complete.set()
 
@@ -286,7 +291,7 @@ class Survey:
         handler = self._handlers.get(kind)
         if handler is None:
             error = f"gqlnotify {self._process.version} does not know {kind!r} here"
-            return Answer(self._process, error=error)
+            return Answer(self._process, error=error, is_known=False)
         try:
             async with asyncio.timeout(seconds):
                 made = handler(arguments)
@@ -341,7 +346,8 @@ class Survey:
 
 
 def _replies(request: _Request, answer: Answer) -> Iterator[_Reply]:
-    text = json.dumps({"value": answer.value, "error": answer.error}, separators=(",", ":"))
+    content = {"value": answer.value, "error": answer.error, "is_known": answer.is_known}
+    text = json.dumps(content, separators=(",", ":"))
     if len(text) > MAX_ANSWER:
         error = f"The answer has {len(text)} characters, and at most {MAX_ANSWER} are sent"
         text = json.dumps({"error": error})

@@ -1,14 +1,20 @@
 """The console's API, as a script uses it."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 
 from gqlnotify import TopicManager
+from gqlnotify.brokers.redis import RedisBroker
+from gqlnotify.connections import report
+from gqlnotify.console.asking import Console
 from gqlnotify.testing import Client, connect
 from gqlnotify.testing.errors import OperationFailed
+from gqlnotify.topics.revocation import Revocations
 from tests.console.support import API, NUMBERS, SETTINGS, application, token
 from tests.waiting import wait_until
 
@@ -237,6 +243,37 @@ async def test_resolvers_are_timed_from_the_first_look_on(
 async def test_lists_are_bounded(operator: Client) -> None:
     with pytest.raises(OperationFailed, match="at least 1"):
         await operator.execute("{ topics(first: 0) { total } }")
+
+
+@pytest.mark.processes
+async def test_two_processes_are_shown_together_and_a_worker_by_its_name(redis_url: str) -> None:
+    settings = SETTINGS.model_copy(
+        update={"broker_url": redis_url, "broker_prefix": f"console-{uuid4()}"}
+    )
+    managers = [TopicManager(RedisBroker(redis_url, prefix=settings.broker_prefix)) for _ in "abc"]
+    for manager in managers[:2]:
+        application(manager, settings=settings)
+    console = Console(managers[0], Revocations(managers[0], settings))
+    async with AsyncExitStack() as running:
+        for manager in managers:
+            await running.enter_async_context(manager.held_open())
+        stream = managers[1].subscribe(NUMBERS)
+        await stream.start()
+
+        async def all_answer() -> bool:
+            asked = await console.ask(report.TOPICS)
+            return len(asked.answers) == 2 and len(asked.others) == 1
+
+        await wait_until(all_answer)
+        overview = await console.ask(report.OVERVIEW)
+        topics = await console.ask(report.TOPICS, search="numbers")
+        await stream.aclose()
+
+    assert [each.id for each in overview.others] == [managers[2].survey.process.id]
+    assert (overview.failed, overview.silent) == ((), ())
+    [(process, row)] = topics.rows
+    assert process.id == managers[1].survey.process.id
+    assert row["subscribers"] == 1
 
 
 async def test_a_report_is_about_the_routers_of_its_own_topics(operator: Client) -> None:

@@ -97,6 +97,7 @@ class TestInOneProcess:
         [answer] = (await topics.survey.ask("new")).answers
 
         assert answer.value is None
+        assert not answer.is_known
         assert "does not know 'new'" in str(answer.error)
 
     async def test_nothing_is_published_if_no_other_process_can_share_the_broker(
@@ -145,7 +146,7 @@ class TestOverRedis:
 
         assert long in values(answers)
         [error] = [answer.error for answer in answers.answers if answer.error]
-        assert error == "The answer has 1000025 characters, and at most 1000000 are sent"
+        assert error == "The answer has 1000041 characters, and at most 1000000 are sent"
 
     async def test_who_has_left_is_not_waited_for(
         self, two: tuple[TopicManager, TopicManager]

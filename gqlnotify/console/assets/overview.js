@@ -10,6 +10,7 @@ const DOCUMENT = `subscription Overview { overview {
   processes {
     process { name version startedAt } connections streams operations topics heldBytes deliveries
   }
+  others { name version }
   ${UNANSWERED}
 } }`;
 
@@ -69,8 +70,14 @@ const view = (data, series) => [
     }),
   ),
   table("Processes", PROCESSES, data.processes, "No process has answered."),
+  others(data.others),
   table("Refusals by reason", REFUSALS, data.refusals, "Nothing was refused."),
 ];
+
+const others = (processes) =>
+  processes.length
+    ? el("p", {}, "Without a router: ", processes.map(({ name }) => name).join(", "), ".")
+    : null;
 
 const tile = (title, value, plot) =>
   el("div", {}, el("dt", {}, title), el("dd", {}, value), plot ? el("dd", {}, plot) : null);
