@@ -296,7 +296,11 @@ class Operations(Owner, metrics.Sampled):
         return []
 
     async def _join(self, member: SharedOperation, subscriber: Subscriber) -> Sequence[Json] | None:
-        member.group = await member.execution.join(member, subscriber, self._replay_budget)
+        try:
+            member.group = await member.execution.join(member, subscriber, self._replay_budget)
+        finally:
+            if member.group is None:
+                member.leave_topic()
         if member.group is None:
             return []
         self._running[member.id] = member

@@ -117,15 +117,16 @@ class SharedOperation(Member):
 
     @override
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        self._leave_topic()
+        self.leave_topic()
         self._owner.ended(self, errors)
 
     def cancel(self) -> None:
         """Leave the group."""
-        self._leave_topic()
+        self.leave_topic()
         if self.group is not None:
             self.group.leave(self)
 
-    def _leave_topic(self) -> None:
+    def leave_topic(self) -> None:
+        """Note that the operation has ended, for the presence of its subject at the topic."""
         if self._attendance is not None:
             self._attendance.leave()

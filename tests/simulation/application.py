@@ -32,7 +32,7 @@ class Message:
     number: int
 
 
-ROOMS = Topic("rooms.<name>", Message)
+ROOMS = Topic("rooms.<name>", Message, presence=True)
 NAMES = ("red", "blue", "late")
 """The rooms. Few events go to the last one, so it often does not exist."""
 UNREADABLE = b'{"number":"none"}'

@@ -152,6 +152,7 @@ class Client:
         """When the token of the connection ends, which is a whole second."""
         self._reads_from = -inf
         self.process: Process | None = None
+        """The one that it has connected to last."""
         self._knower: Process | None = None
         self.task = loop.start(self._run())
         # A bug of this client must not look like a client that waits.

@@ -21,6 +21,7 @@ from tests.simulation.conditions import Conditions
 from tests.simulation.database import Database, Writer
 from tests.simulation.determinism import CLOCK
 from tests.simulation.network import Link
+from tests.simulation.presence import Follower
 from tests.simulation.redis_link import ModelServers, RedisLink
 from tests.simulation.redis_server import RedisServer
 from tests.simulation.world import World
@@ -77,6 +78,7 @@ class Process:
         self._ended_at = inf
         self.links: list[Link] = []
         self.topics: TopicManager
+        self.follower: Follower
         self._state = ServerState()
         self._stop: asyncio.Event
         self._running = self.loop.start(self._run())
@@ -95,6 +97,7 @@ class Process:
                     await stack.enter_async_context(self._writer.outbox)
                 self.serving = True
                 self.world.note(self.name, "serves")
+                self.follower = Follower(self)
                 await self._stop.wait()
                 self.serving = False
                 await self._shut_down()

@@ -21,6 +21,7 @@ from tests.simulation.faults import KINDS, Fault, plan
 from tests.simulation.history import Began, Got, Told, Truth, Violation
 from tests.simulation.lists import ListClient
 from tests.simulation.network import Link
+from tests.simulation.presence import check_presence
 from tests.simulation.process import Process
 from tests.simulation.quiet import caught_up, quiet_rounds
 from tests.simulation.redis_link import RedisLink, encoded
@@ -171,11 +172,14 @@ class Simulation:
 
     def publish_one(self, name: str) -> None:
         """Publish a message, again and again until it has succeeded."""
-        number = next(self._numbers)
         if self.database is not None and self.world.random.random() < 0.5:
-            self._write(name, number)
+            self._write(name, next(self._numbers))
         else:
-            self._try(lambda process, done: process.publish(name, number, done))
+            self._publish_for_certain(name)
+
+    def _publish_for_certain(self, name: str) -> None:
+        number = next(self._numbers)
+        self._try(lambda process, done: process.publish(name, number, done))
 
     def _write(self, name: str, number: int) -> None:
         commits = self.world.random.random() < 0.8
@@ -251,6 +255,8 @@ class Simulation:
         if not self.redis.has_dropped:
             await quiet_rounds(self)
         self._violated = list(broken_for_clients(self))
+        if not self._violated:
+            self._violated = await check_presence(self)
         await self._clean_up()
         self._violated += broken_by_processes(self)
         self._is_over = True
@@ -267,13 +273,17 @@ class Simulation:
         self.world.note("director", "waits until all have caught up")
         # They show what the live path has dropped, and that Redis has lost something.
         for name in NAMES:
-            self.publish_one(name)
+            # Not in a transaction, which may be rolled back.
+            self._publish_for_certain(name)
         await asyncio.sleep(_CALM_SECONDS)
         await caught_up(self)
 
     async def _clean_up(self) -> None:
         for client in self.clients:
             client.stop()
+        for process in self.processes:
+            if process.serving:
+                process.follower.stop()
         deadline = CLOCK.now + _CLEAN_UP_SECONDS
         while CLOCK.now < deadline and self.left_over():  # noqa: ASYNC110 - a time, no event
             await asyncio.sleep(1)

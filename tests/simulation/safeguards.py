@@ -273,6 +273,30 @@ SAFEGUARDS = (
         "fork.takes_snapshots = self.takes_snapshots",
         "pass",
     ),
+    Safeguard(
+        "the members at a process that is silent leave",
+        "brokers/redis/presence_beat.lua",
+        "reply[#reply + 1] = name",
+        "local _ = name",
+    ),
+    Safeguard(
+        "a subject who comes back in time does not leave",
+        "brokers/redis/presence.lua",
+        "  if all > 0 then\n    redis.call('ZREM', due, 's' .. subject)",
+        "  if all > 0 then",
+    ),
+    Safeguard(
+        "presence that Redis has lost is saved again",
+        "topics/attendances.py",
+        "if not has_all and room.registration.process == registration.process:",
+        "if False:",
+    ),
+    Safeguard(
+        "an operation that can't join its group again ends the presence of its subject",
+        "websocket/operations.py",
+        "            if member.group is None:\n                member.leave_topic()",
+        "            pass",
+    ),
 )
 
 
