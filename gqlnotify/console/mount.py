@@ -51,7 +51,7 @@ def console_router(
         authenticate=_admins_only(authenticate, may),
         may=may,
     )
-    router.include_router(api, prefix="/graphql")
+    router.include_router(api, prefix="/graphql", include_in_schema=False)
     return router
 
 

@@ -1,6 +1,7 @@
 """The page of the console and its files. They contain no data: the API asks for a token."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
@@ -25,7 +26,7 @@ def page_router() -> APIRouter:
     def console_page(request: Request) -> Response:
         # The page's addresses are relative to its own, which a proxy may have given a prefix.
         folder = request.scope["path"].rpartition("/")[2]
-        html = (FOLDER / "console.html").read_text().replace("{folder}", f"./{folder}")
+        html = (FOLDER / "console.html").read_text().replace("{folder}", f"./{quote(folder)}")
         return Response(html, media_type="text/html", headers=_HEADERS)
 
     @router.get("/assets/{console_file}")

@@ -16,6 +16,7 @@ from gqlnotify.connections import report
 from gqlnotify.console import figures, types
 from gqlnotify.console.asking import Asked, Console
 from gqlnotify.console.history import MAX_EVENTS, measure, newest_events, search_events
+from gqlnotify.console.overview import Overview, Rates
 from gqlnotify.errors import BadUserInput, NotifyError
 from gqlnotify.event import Cursor, check_topic_name
 from gqlnotify.event import Event as PublishedEvent
@@ -42,10 +43,10 @@ class Query:
     """What goes on in all processes."""
 
     @strawberry.field
-    async def overview(self, info: Info) -> types.Overview:
+    async def overview(self, info: Info) -> Overview:
         """The figures of all processes."""
         asked = await _console(info).ask(report.OVERVIEW)
-        return types.Overview.of(asked, figures.by_process(asked.answers))
+        return Overview.of(asked, figures.by_process(asked.answers))
 
     @strawberry.field
     async def topics(
@@ -165,14 +166,14 @@ class Subscription:
     """What changes."""
 
     @strawberry.subscription
-    async def overview(self, info: Info) -> AsyncIterator[types.Overview]:
+    async def overview(self, info: Info) -> AsyncIterator[Overview]:
         """The figures of all processes, once a second."""
         before, looked_at = figures.ByProcess(), 0.0
         while True:
             asked = await _console(info).ask(report.OVERVIEW)
             now, at = figures.by_process(asked.answers), time.monotonic()
-            rates = types.Rates.between(before, now, at - looked_at) if before else None
-            yield types.Overview.of(asked, now, rates)
+            rates = Rates.between(before, now, at - looked_at) if before else None
+            yield Overview.of(asked, now, rates)
             before, looked_at = now, at
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -10,9 +10,8 @@ from strawberry.scalars import JSON
 from strawberry.types import get_object_definition
 
 from gqlnotify.brokers.presence import Present
-from gqlnotify.console import figures, history
+from gqlnotify.console import history
 from gqlnotify.console.asking import Asked
-from gqlnotify.console.figures import ByProcess
 from gqlnotify.event import Event as PublishedEvent
 from gqlnotify.topics import survey
 
@@ -29,7 +28,8 @@ def documented(cls: type[T]) -> type[T]:
     return cls
 
 
-def _described(text: str) -> Any:
+def described(text: str) -> Any:
+    """Return a field with a description."""
     return strawberry.field(description=text)
 
 
@@ -42,10 +42,10 @@ def _time(seconds: float | None) -> datetime | None:
 class Process:
     """A process that uses the topics, or one of its topic managers."""
 
-    name: str = _described("Its machine, its process id, and a few letters of its own.")
+    name: str = described("Its machine, its process id, and a few letters of its own.")
     host: str
     pid: int
-    version: str = _described("The version of gqlnotify.")
+    version: str = described("The version of gqlnotify.")
     started_at: datetime
 
     @classmethod
@@ -74,8 +74,8 @@ class Failure:
 class Answered:
     """What several processes were asked."""
 
-    silent: list[Process] = _described("Known processes that did not answer within a second.")
-    failed: list[Failure] = _described("Processes that answered with an error.")
+    silent: list[Process] = described("Known processes that did not answer within a second.")
+    failed: list[Failure] = described("Processes that answered with an error.")
 
 
 def unanswered(asked: Asked) -> dict[str, Any]:
@@ -91,126 +91,14 @@ def unanswered(asked: Asked) -> dict[str, Any]:
 
 @documented
 @strawberry.type
-class ProcessLoad:
-    """What one process has open now."""
-
-    process: Process
-    connections: int = _described("Open WebSockets.")
-    streams: int = _described("Open streams over HTTP.")
-    operations: int = _described("Running operations on WebSockets.")
-    topics: int = _described("Topics that it listens to.")
-    held_bytes: float = _described("Bytes that wait for the peers of its WebSockets.")
-    deliveries: float = _described("Results that it has sent since its start.")
-
-    @classmethod
-    def of(cls, answer: survey.Answer) -> Self:
-        """Return what one process answered."""
-        value = answer.value
-        return cls(
-            process=Process.of(answer.process),
-            connections=value["connections"],
-            streams=value["streams"],
-            operations=value["operations"],
-            topics=value["topics"],
-            held_bytes=value["heldBytes"],
-            deliveries=value["deliveries"],
-        )
-
-
-@documented
-@strawberry.type
-class Refusal:
-    """Refused requests and closed connections of one kind."""
-
-    reason: str = _described("The code of the error, in lower case.")
-    count: float
-
-
-@documented
-@strawberry.type
-class Rates:
-    """What happened between two looks. Only a subscription has it, from its second value on."""
-
-    deliveries: float = _described("Results sent in a second.")
-    executions: float = _described("Executions of events in a second.")
-    executions_saved: float = _described(
-        "Deliveries in a second that shared the execution of another subscription."
-    )
-    published: float = _described("Events that the processes published in a second.")
-    lag_seconds: float | None = _described(
-        "The mean time from the broker's receipt of an event to the write of its messages."
-    )
-
-    @classmethod
-    def between(cls, before: ByProcess, now: ByProcess, seconds: float) -> Self:
-        """Return what happened in `seconds`."""
-
-        def rate(name: str) -> float:
-            return figures.growth(before, now, name) / seconds
-
-        return cls(
-            deliveries=rate("deliveries"),
-            executions=rate("executions"),
-            executions_saved=rate("executionsSaved"),
-            published=rate("published"),
-            lag_seconds=figures.lag(before, now),
-        )
-
-
-@documented
-@strawberry.type
-class Overview(Answered):
-    """The figures of all processes that answered."""
-
-    processes: list[ProcessLoad]
-    others: list[Process] = _described("Processes without a router, such as workers.")
-    connections: float = _described("Open WebSockets.")
-    streams: float = _described("Open streams over HTTP.")
-    operations: float = _described("Running operations on WebSockets.")
-    held_bytes: float = _described("Bytes that wait for the peers of all WebSockets.")
-    published: float = _described("Events published since the processes started.")
-    deliveries: float = _described("Results sent since the processes started.")
-    executions: float = _described("Executions of events since the processes started.")
-    executions_saved: float = _described(
-        "Deliveries that shared an execution, since the processes started."
-    )
-    gaps: float = _described("Times that a history did not reach back far enough.")
-    refusals: list[Refusal] = _described("By reason, most frequent first.")
-    rates: Rates | None = None
-
-    @classmethod
-    def of(cls, asked: Asked, now: ByProcess, rates: Rates | None = None) -> Self:
-        """Return the sums over all processes."""
-        return cls(
-            processes=[ProcessLoad.of(each) for each in asked.answers],
-            others=[Process.of(each) for each in asked.others],
-            connections=figures.total(now, "connections"),
-            streams=figures.total(now, "streams"),
-            operations=figures.total(now, "operations"),
-            held_bytes=figures.total(now, "heldBytes"),
-            published=figures.total(now, "published"),
-            deliveries=figures.total(now, "deliveries"),
-            executions=figures.total(now, "executions"),
-            executions_saved=figures.total(now, "executionsSaved"),
-            gaps=figures.total(now, "gaps"),
-            refusals=[
-                Refusal(reason=reason, count=count) for reason, count in figures.refusals(now)
-            ],
-            rates=rates,
-            **unanswered(asked),
-        )
-
-
-@documented
-@strawberry.type
 class Topic:
     """A topic that at least one process listens to."""
 
     name: str
-    subscribers: int = _described("Subscriptions in all processes.")
-    groups: int = _described("Groups of equal subscriptions, which share their executions.")
-    newest: str = _described("The cursor of the newest event that a process has seen.")
-    events_per_second: float | None = _described(
+    subscribers: int = described("Subscriptions in all processes.")
+    groups: int = described("Groups of equal subscriptions, which share their executions.")
+    newest: str = described("The cursor of the newest event that a process has seen.")
+    events_per_second: float | None = described(
         "Only a subscription has it, from its second value on."
     )
 
@@ -230,11 +118,11 @@ class History:
     """The history of a topic."""
 
     topic: str
-    length: int = _described("How many events it contains.")
-    oldest: str = _described("The oldest cursor that a subscription can resume after.")
-    newest: str = _described("The cursor of the newest event.")
-    began_at: datetime | None = _described("When its oldest event was published.")
-    bytes: float = _described(
+    length: int = described("How many events it contains.")
+    oldest: str = described("The oldest cursor that a subscription can resume after.")
+    newest: str = described("The cursor of the newest event.")
+    began_at: datetime | None = described("When its oldest event was published.")
+    bytes: float = described(
         "About how many bytes the payloads have, by the mean of the newest 50 events."
     )
 
@@ -257,10 +145,10 @@ class Event:
     """A published event."""
 
     cursor: str
-    id: str | None = _described("The id that its publisher gave it.")
+    id: str | None = described("The id that its publisher gave it.")
     published_at: datetime | None
-    bytes: int = _described("The size of its payload.")
-    payload: JSON | None = _described("Its value; null if it is not JSON.")
+    bytes: int = described("The size of its payload.")
+    payload: JSON | None = described("Its value; null if it is not JSON.")
 
     @classmethod
     def of(cls, event: PublishedEvent) -> Self:
@@ -288,8 +176,8 @@ class Events:
     """Events that were found."""
 
     events: list[Event]
-    searched: int = _described("How many events were searched.")
-    after: str | None = _described("Where to continue; null at the end of the history.")
+    searched: int = described("How many events were searched.")
+    after: str | None = described("Where to continue; null at the end of the history.")
 
 
 @documented
@@ -298,9 +186,9 @@ class Member:
     """A subject who is subscribed to a topic with presence."""
 
     subject: str
-    state: JSON | None = _described("What the application has set for it.")
-    connections: int = _described("How many connections it has in all processes.")
-    since: datetime = _described("When it joined.")
+    state: JSON | None = described("What the application has set for it.")
+    connections: int = described("How many connections it has in all processes.")
+    since: datetime = described("When it joined.")
 
 
 @documented
@@ -332,9 +220,9 @@ class ConnectionOperation:
     """An operation of a connection."""
 
     id: str
-    document: str | None = _described("The beginning of its document.")
+    document: str | None = described("The beginning of its document.")
     topic: str | None
-    acknowledged: str | None = _described(
+    acknowledged: str | None = described(
         "The last cursor that the client has acknowledged; null if it does not resume by itself."
     )
 
@@ -344,15 +232,15 @@ class ConnectionOperation:
 class Connection:
     """An open WebSocket, or a stream over HTTP."""
 
-    id: strawberry.ID = _described("The id that its log lines have too.")
+    id: strawberry.ID = described("The id that its log lines have too.")
     process: Process
     subject: str | None
-    token_id: str | None = _described("The `jti` of its token, by which it can be revoked.")
+    token_id: str | None = described("The `jti` of its token, by which it can be revoked.")
     address: str
     transport: str
     since: datetime
-    held_bytes: float = _described("Bytes that wait for its peer.")
-    operations: list[ConnectionOperation] = _described("The first 10 of them.")
+    held_bytes: float = described("Bytes that wait for its peer.")
+    operations: list[ConnectionOperation] = described("The first 10 of them.")
 
     @classmethod
     def of(cls, process: survey.Process, row: dict[str, Any]) -> Self:
@@ -384,9 +272,9 @@ class Connections(Answered):
 class Resolver:
     """A resolver that an application has written."""
 
-    name: str = _described("Its type and field.")
+    name: str = described("Its type and field.")
     calls: float
-    seconds: float = _described("How long the calls took in total, waits included.")
+    seconds: float = described("How long the calls took in total, waits included.")
 
 
 @documented
@@ -395,14 +283,14 @@ class Operation:
     """A document that subscriptions to a topic share."""
 
     document: str
-    name: str | None = _described("The name of the operation in the document.")
+    name: str | None = described("The name of the operation in the document.")
     topic: str
-    subscribers: int = _described("Subscriptions in all processes that share its executions.")
-    executions: float = _described("How many events were executed.")
-    seconds: float = _described("How long they took in total, waits included.")
-    mean_seconds: float | None = _described("How long one of them took on average.")
-    errors: float = _described("How many of them had errors.")
-    resolvers: list[Resolver] = _described(
+    subscribers: int = described("Subscriptions in all processes that share its executions.")
+    executions: float = described("How many events were executed.")
+    seconds: float = described("How long they took in total, waits included.")
+    mean_seconds: float | None = described("How long one of them took on average.")
+    errors: float = described("How many of them had errors.")
+    resolvers: list[Resolver] = described(
         "The slowest resolvers. They are timed for 10 seconds after each look, so the first look "
         "finds none."
     )

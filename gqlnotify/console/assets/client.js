@@ -3,6 +3,7 @@
 const PROTOCOL = "graphql-transport-ws";
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 10_000;
+const AGAIN = 3000;
 // The server refuses the token, or what was sent. Another try would end in the same way.
 const FATAL = new Set([4400, 4401, 4403, 4406, 4409]);
 
@@ -52,6 +53,25 @@ export class Client {
     });
     return () => {
       if (this.#operations.delete(id)) this.#send({ id, type: "complete" });
+    };
+  }
+
+  /** Follow a subscription, and again some seconds after an error. */
+  keep(query, variables, { next, error }) {
+    let stop;
+    let timer;
+    const begin = () => {
+      stop = this.follow(query, variables, { next, error: failed });
+    };
+    const failed = (message) => {
+      error(message);
+      stop?.();
+      timer = setTimeout(begin, AGAIN);
+    };
+    begin();
+    return () => {
+      clearTimeout(timer);
+      stop();
     };
   }
 

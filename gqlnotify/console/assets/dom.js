@@ -1,5 +1,9 @@
 // Elements without a framework. Texts never become HTML.
 
+const SAID = 6000;
+let forgetting;
+let warned = "";
+
 /** Create an element: `el("a", { href: "#x", onclick: f }, "text", child)`. */
 export function el(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -44,7 +48,10 @@ export function show(parent, ...children) {
 
 /** Tell everyone, also those who use a screen reader, what has happened. */
 export function say(text) {
-  document.getElementById("said").textContent = text;
+  const said = document.getElementById("said");
+  said.textContent = text;
+  clearTimeout(forgetting);
+  forgetting = setTimeout(() => (said.textContent = ""), SAID);
 }
 
 const numbers = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
@@ -63,15 +70,15 @@ export function bytes(value) {
   return `${numbers.format(value)} ${units[unit]}`;
 }
 
-/** Say which processes did not answer. */
+/** Show which processes did not answer, and say so when that changes. */
 export function unanswered({ silent, failed }) {
-  if (!silent.length && !failed.length) return null;
-  return el(
-    "div",
-    { class: "warning", role: "alert" },
-    silent.map((process) => el("p", {}, `${process.name} did not answer within a second.`)),
-    failed.map(({ process, reason }) => el("p", {}, `${process.name}: ${reason}`)),
-  );
+  const lines = [
+    ...silent.map((process) => `${process.name} did not answer within a second.`),
+    ...failed.map(({ process, reason }) => `${process.name}: ${reason}`),
+  ];
+  if (lines.join() !== warned) say(lines.join(" ") || "All processes answer again.");
+  warned = lines.join();
+  return lines.length ? el("div", { class: "warning" }, lines.map((line) => el("p", {}, line))) : null;
 }
 
 export const UNANSWERED = "silent { name } failed { process { name } reason }";

@@ -44,7 +44,7 @@ export function overview(main, client) {
   const series = new Map(PLOTS.map(([, name]) => [name, new Series()]));
   const body = el("div", {}, el("p", {}, "Asking all processes…"));
   show(main, el("h1", {}, "Overview"), body);
-  return client.follow(DOCUMENT, {}, {
+  return client.keep(DOCUMENT, {}, {
     next: ({ overview }) => {
       for (const [, name] of PLOTS) series.get(name).add(overview.rates?.[name]);
       show(body, view(overview, series));

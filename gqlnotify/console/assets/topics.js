@@ -22,7 +22,7 @@ export function topics(main, client) {
   let stop = () => {};
   const search = (text) => {
     stop();
-    stop = client.follow(DOCUMENT, { search: text }, {
+    stop = client.keep(DOCUMENT, { search: text }, {
       next: ({ topics }) => show(body, view(topics)),
       error: (message) => show(body, el("p", { class: "warning", role: "alert" }, message)),
     });
