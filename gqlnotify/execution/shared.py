@@ -498,6 +498,8 @@ class SharedExecution(metrics.Sampled):
                 "gqlnotify.cursor": str(event.cursor),
             },
         )
+        if self._snapshots is not None and not self._request.projection.reads(event):
+            return span, self._snapshots.instead_of(event)
         return span, self._execution.begin(event)
 
     def _remember(self, encoded: EncodedResult | None) -> None:

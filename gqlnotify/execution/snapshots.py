@@ -6,13 +6,16 @@ Others get the same snapshot for a few seconds, as long as this process has all 
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NoReturn
 
 from gqlnotify.auth import view_as_everybody
 from gqlnotify.cancellation import Failure, only_own_cancellation, run_within
+from gqlnotify.errors import EventUnreadable
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.event_execution import EventExecution
@@ -31,6 +34,8 @@ from gqlnotify.topics.subscriber import NOWHERE, Subscriber
 
 REUSE_SECONDS = 5.0
 
+logger = logging.getLogger("gqlnotify.execution")
+
 Encoding = asyncio.Future[EncodedResult]
 
 
@@ -39,37 +44,45 @@ class Run:
 
     def __init__(self, begun_at: Cursor, loading: "asyncio.Future[Snapshot[Any]]") -> None:
         self.loading = loading
-        self._begun_at = begun_at
+        self.begun_at = begun_at
         self._encodings: dict[Hashable, Encoding] = {}
         self._waiting = 0
 
     def serves(self, subscriber: Subscriber) -> bool:
         """Return whether `subscriber` can continue after this snapshot."""
         if not self.loading.done():
-            return subscriber.can_follow(self._begun_at)
+            return subscriber.can_follow(self.begun_at)
         if self.loading.cancelled() or self.loading.exception() is not None:
             return False
         return subscriber.can_follow(self.loading.result().cursor)
 
-    async def encoded(self, key: Hashable, encode: Callable[[], Encoding]) -> EncodedResult:
-        """Return what `encode` returns for `key`, which is called once.
+    async def loaded(self) -> Snapshot[Any]:
+        """Return the snapshot."""
+        with self._in_use():
+            return await asyncio.shield(self.loading)
 
-        The run is cancelled if nobody waits for it any more.
-        """
+    async def encoded(self, key: Hashable, encode: Callable[[], Encoding]) -> EncodedResult:
+        """Return what `encode` returns for `key`, which is called once."""
         encoding = self._encodings.get(key)
         if encoding is None:
             encoding = self._encodings[key] = encode()
-        self._waiting += 1
-        try:
+        with self._in_use():
             return await asyncio.shield(encoding)
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._cancel()
 
     def forget(self, key: Hashable) -> None:
         """Let the next `encoded` with this key encode again."""
         self._encodings.pop(key, None)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Cancel the run after the block, if nobody else waits for it."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._cancel()
 
     def _cancel(self) -> None:
         """Cancel what is not done yet."""
@@ -94,12 +107,25 @@ class SharedLoad:
         self._timeout = timeout
         self._reuse = reuse
         self._latest: Run | None = None
+        self._wanted = NOWHERE
 
     def run_for(self, subscriber: Subscriber) -> Run:
         """Return a call whose snapshot `subscriber` can continue after; begin one if needed."""
         if self._latest is None or not self._latest.serves(subscriber):
             self._latest = self._begin(subscriber.newest)
         return self._latest
+
+    async def since(self, cursor: Cursor) -> Snapshot[Any]:
+        """Return a snapshot of a call that began at `cursor` or later.
+
+        One such call runs at a time: many events that can't be read share the next one.
+        """
+        self._wanted = max(self._wanted, cursor)
+        while (run := self._latest) and run.begun_at < cursor and not run.loading.done():
+            await asyncio.wait([run.loading])
+        if run is None or run.begun_at < cursor or run.loading.cancelled():
+            run = self._latest = self._begin(self._wanted)
+        return await run.loaded()
 
     def _begin(self, newest: Cursor) -> Run:
         metrics.snapshot_loads.inc()
@@ -158,6 +184,21 @@ class Snapshots:
         if encoded.cursor != NOWHERE and not subscriber.closed:
             subscriber.begin_after(encoded.cursor)
         return encoded
+
+    async def instead_of(self, event: Event) -> EncodedResult:
+        """Return the message with a snapshot in place of `event`, which can't be read.
+
+        The snapshot has what the event has changed. Call this in a clean context.
+        """
+        view_as_everybody()
+        try:
+            with only_own_cancellation():
+                snapshot = await self._load.since(event.cursor)
+                value = snapshot_value(self._projection, snapshot)
+                return await self._execution.execute(event, value)
+        except Exception:
+            logger.exception("A live list could not be loaded in place of an event")
+            return self._execution.failed(event, EventUnreadable(event.cursor))
 
     def _begin(self, run: Run) -> Encoding:
         return asyncio.get_running_loop().create_task(self._encoded(run), context=Context())

@@ -76,8 +76,8 @@ It may return a `Snapshot` instead, if it knows a cursor that is as old as the r
 class LiveList(Subscription[T]):
     """The stream of a live list: a `Snapshot`, then a `Change` for each event. See `Subscription`.
 
-    It yields another `Snapshot` instead of raising `CursorExpired`. If `load` raises an error, so
-    does `anext`; the next `anext` loads again.
+    It yields another `Snapshot` instead of raising `CursorExpired`, and in place of a change that
+    can't be read. If `load` raises an error, so does `anext`; the next `anext` loads again.
     """
 
     def __init__(
@@ -147,7 +147,10 @@ class LiveList(Subscription[T]):
 
     @override
     async def _next_event(self) -> Event | None:
-        return await self.subscriber.next()
+        event = await self.subscriber.next()
+        if event is not None and not self.projection.reads(event):
+            raise CursorExpired("A change can't be read, so the list has to be loaded again")
+        return event
 
     async def _next_snapshot(self) -> T:
         await self._retry.due()

@@ -43,6 +43,15 @@ class Projection:
             return SKIPPED
         return value if self.select is None else plain_result(self.select(value, event), "map")
 
+    def reads(self, event: Event) -> bool:
+        """Return whether `event` can be decoded."""
+        try:
+            self.topic.decode(event.payload)
+        except ValueError as error:
+            _report_unreadable(event.topic, event.cursor, str(error))
+            return False
+        return True
+
     def lets_through(self, value: Any) -> bool:
         """Return whether the filter, if there is one, accepts the decoded value."""
         return self.where is None or bool(plain_result(self.where(value), "where"))

@@ -12,7 +12,7 @@ from gqlnotify.execution import EncodedResult
 from gqlnotify.execution.snapshots import Run
 from gqlnotify.testing import Client, ControlledBroker, OperationFailed, Stream, Tokens, connect
 from gqlnotify.topics import live_list
-from tests.live_lists import PARTS, TASKS_LIVE, Fold, House, Task, settings
+from tests.live_lists import PARTS, TASKS, TASKS_LIVE, Fold, House, Task, settings
 from tests.servers import running
 from tests.waiting import PATIENCE, wait_until
 
@@ -113,6 +113,50 @@ async def test_a_gap_brings_a_new_snapshot_in_the_same_operation(
 
         assert fold.snapshots == 2
         await house.put("3", "fold")
+        assert (await folded(stream, fold)).rows == house.titles()
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_change_that_can_t_be_read_brings_a_snapshot(ann: str, per_viewer: bool) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(TASKS_LIVE)
+        fold = await folded(stream, Fold())
+        house.rows["1"] = Task(id="1", title="of another version")
+        unreadable = await house.topics.publish_bytes(TASKS.name, b'{"another": "version"}')
+
+        assert (await folded(stream, fold)).rows == house.titles()
+        assert (fold.snapshots, stream.cursor) == (2, unreadable)
+        await house.put("2", "dry")
+        assert (await folded(stream, fold)).rows == house.titles()
+
+
+async def test_many_changes_that_can_t_be_read_share_loads(house: House, ann: str) -> None:
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(TASKS_LIVE)
+        fold = await folded(stream, Fold())
+        for number in range(20):
+            house.rows[str(number)] = Task(id=str(number), title="of another version")
+            await house.topics.publish_bytes(TASKS.name, b'{"another": "version"}')
+
+        assert (await folded(stream, fold, 20)).rows == house.titles()
+
+    assert house.loads <= 4
+
+
+async def test_a_change_that_can_t_be_read_is_an_error_if_the_list_can_t_either(
+    house: House, ann: str
+) -> None:
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(TASKS_LIVE)
+        fold = await folded(stream, Fold())
+        house.failures = [RuntimeError("no database")]
+        await house.topics.publish_bytes(TASKS.name, b'{"another": "version"}')
+        with pytest.raises(OperationFailed) as failed:
+            await stream.next()
+        assert failed.value.code == errors.EventUnreadable.code
+
+        await house.put("2", "dry")
         assert (await folded(stream, fold)).rows == house.titles()
 
 
