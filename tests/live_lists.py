@@ -1,7 +1,7 @@
 """A list of tasks that is live: its database, the resolver, and clients that fold."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import strawberry
 from fastapi import FastAPI
 from pydantic import SecretStr
+from strawberry.extensions import SchemaExtension
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from gqlnotify import Change, Cursor, Event, GraphQLRouter, Settings, Snapshot, Topic, TopicManager
@@ -87,6 +88,7 @@ class House:
     settings: Settings
     per_viewer: bool = False
     scope_of: Callable[[], Any] = lambda: None
+    extensions: Sequence[type[SchemaExtension]] = ()
     rows: dict[str, Task] = field(default_factory=dict)
     loads: int = 0
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
@@ -152,7 +154,9 @@ class House:
             ) -> AsyncIterator[LiveTasks]:
                 return live(owner, after)  # type: ignore[no-any-return]
 
-        schema = strawberry.Schema(Query, subscription=Subscription)
+        schema = strawberry.Schema(
+            Query, subscription=Subscription, extensions=list(self.extensions)
+        )
         app = FastAPI()
         router = GraphQLRouter[None, None](
             schema,

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
+from strawberry.extensions import SchemaExtension
 
 from gqlnotify import Cursor, Settings, Snapshot, current_principal, errors
 from gqlnotify.execution import EncodedResult
+from gqlnotify.execution.results import loses_a_list
 from gqlnotify.execution.snapshots import Run
 from gqlnotify.testing import Client, ControlledBroker, OperationFailed, Stream, Tokens, connect
 from gqlnotify.topics import live_list
@@ -420,6 +423,33 @@ async def test_a_load_that_refuses_the_client_ends_the_operation(
         assert stream.is_over
 
 
+async def test_extensions_run_around_a_snapshot_and_its_errors(
+    ann: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    results: list[Any] = []
+
+    class Watch(SchemaExtension):
+        async def on_operation(self) -> AsyncIterator[None]:
+            await asyncio.sleep(0)
+            yield
+            if self.execution_context.result is not None:
+                results.append(self.execution_context.result)
+
+    house = House(settings(), extensions=[Watch])
+    async with connect(house.app, token=ann) as client:
+        await house.put("1", "wash")
+        house.failures = [RuntimeError("a secret of the house")]
+        stream = client.subscribe(TASKS_LIVE)
+        with pytest.raises(OperationFailed) as masked:
+            await stream.next()
+        assert "secret" not in str(masked.value)
+
+        assert (await folded(stream, Fold())).rows == {"1": "wash"}
+
+    assert results
+
+
 async def test_a_snapshot_whose_rows_are_lost_to_an_error_is_tried_again(
     house: House, ann: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +472,23 @@ async def test_a_snapshot_whose_rows_are_lost_to_an_error_is_tried_again(
                 continue
 
     assert result.data["tasks"]["snapshot"] == [{"id": "1", "shout": "SAY"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "is_lost"),
+    [
+        (None, ["tasks", "snapshot", 0, "shout"], True),
+        ({"tasks": None}, ["tasks"], True),
+        ({"tasks": {"snapshot": None}}, ["tasks", "snapshot", 0, "shout"], True),
+        ({"tasks": {"snapshot": None}}, ["tasks", "snapshot"], True),
+        ({"tasks": {"snapshot": [None]}}, ["tasks", "snapshot", 0, "shout"], False),
+        ({"tasks": {"snapshot": [{"shout": None}]}}, ["tasks", "snapshot", 0, "shout"], False),
+    ],
+)
+def test_an_error_in_one_row_does_not_lose_the_list(
+    data: dict[str, Any] | None, path: list[str | int], is_lost: bool
+) -> None:
+    assert loses_a_list(data, path) is is_lost
 
 
 @asynccontextmanager
