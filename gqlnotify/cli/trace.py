@@ -15,7 +15,7 @@ from gqlnotify import clock
 from gqlnotify.cli.common import command_settings, fail, failures_reported
 from gqlnotify.cli.trace_lines import JsonLines, Lines, TextLines
 from gqlnotify.errors import BadUserInput
-from gqlnotify.event import Cursor, Event, Topic, check_topic_name
+from gqlnotify.event import Cursor, Event, Topic, check_topic_name, is_reserved
 from gqlnotify.observability.trace_verdict import Asked, Place, Told, judge
 from gqlnotify.settings import Settings
 from gqlnotify.topics.manager import TopicManager
@@ -65,6 +65,8 @@ def _question(subject: str | None, topic: str | None, cursor: str | None, since:
         fail("Say what to trace: pass --subject, --topic or both")
     if cursor is not None and topic is None:
         fail("--cursor is a cursor of one topic. Pass that topic with --topic")
+    if topic is not None and is_reserved(topic):
+        fail("Topics that begin with gqlnotify. are internal and can't be traced")
     try:
         if topic is not None:
             check_topic_name(topic)

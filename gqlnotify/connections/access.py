@@ -12,7 +12,7 @@ from gqlnotify.connections.limits import ConnectionLimits
 from gqlnotify.connections.origin import Refusals
 from gqlnotify.connections.report import answer_for
 from gqlnotify.connections.verified_tokens import VerifiedTokens
-from gqlnotify.errors import NotifyError, Unauthenticated
+from gqlnotify.errors import Unauthenticated
 from gqlnotify.observability import trace
 from gqlnotify.settings import Settings
 from gqlnotify.topics.manager import TopicManager
@@ -91,7 +91,7 @@ class Access:
         except Unauthenticated as error:
             # A token that is forged says nothing about the subject in it.
             if error.subject is not None:
-                _note(error, error.subject)
+                trace.note_token(error, error.subject)
             raise
 
     async def _admitted(self, authenticate: Authenticate, token: Any, connection: Any) -> Viewer:
@@ -136,11 +136,6 @@ class Access:
         if self.verified is not None:
             self.verified.add(token, principal)
         return principal
-
-
-def _note(error: NotifyError, subject: str) -> None:
-    kind = trace.Kind.REFUSED
-    trace.note(kind, subject=subject, code=type(error).__name__, text=error.message)
 
 
 def _nothing() -> None:

@@ -32,13 +32,9 @@ async def while_valid(
         except StopAsyncIteration:
             return
         except (TokenExpired, TokenRevoked) as error:
-            _note(error, viewer)
+            if viewer is not None:
+                trace.note_token(error, viewer.principal.subject)
             yield error_result(error)
-
-
-def _note(error: TokenExpired | TokenRevoked, viewer: Viewer | None) -> None:
-    kind = trace.Kind.EXPIRED if isinstance(error, TokenExpired) else trace.Kind.REVOKED
-    trace.note(kind, subject=None if viewer is None else viewer.principal.subject)
 
 
 class _Validity:

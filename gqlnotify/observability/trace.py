@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gqlnotify import clock
+from gqlnotify.errors import TokenExpired, TokenRevoked, Unauthenticated
 from gqlnotify.observability import logs
 from gqlnotify.observability.trace_facts import Fact, Kind
 from gqlnotify.observability.trace_live import live
@@ -71,7 +72,7 @@ class Ring:
         text: str = "",
     ) -> None:
         """Record a fact. Without `connection`, it is about the one that the caller runs for."""
-        if self._max_bytes <= 0:
+        if self._max_bytes <= 0 and not live.on:
             return
         connection = connection or logs.connection_id.get()
         fact = Fact(
@@ -96,8 +97,18 @@ class Ring:
             self._dropped_at = dropped.at
 
 
-__all__ = ["Fact", "Kind", "Ring", "live", "note", "ring"]
+__all__ = ["Fact", "Kind", "Ring", "live", "note", "note_token", "ring"]
 
 ring = Ring()
 """The facts of this process."""
 note = ring.note
+
+
+def note_token(error: Unauthenticated, subject: str) -> None:
+    """Record that a token has ended, or was refused."""
+    kind = Kind.REFUSED
+    if isinstance(error, TokenExpired):
+        kind = Kind.EXPIRED
+    elif isinstance(error, TokenRevoked):
+        kind = Kind.REVOKED
+    note(kind, subject=subject, code=error.code, text=error.message)

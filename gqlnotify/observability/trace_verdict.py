@@ -260,8 +260,14 @@ def _is_over(fact: Mapping[str, Any], asked: Asked) -> bool:
 
 
 _CAUSES = {
-    "expired": (Cause.TOKEN_EXPIRED, "the token has expired, so the connection was closed"),
-    "revoked": (Cause.TOKEN_REVOKED, "the token was revoked, so the connection was closed"),
+    "expired": (
+        Cause.TOKEN_EXPIRED,
+        "the token has expired, and the connection was closed or refused",
+    ),
+    "revoked": (
+        Cause.TOKEN_REVOKED,
+        "the token was revoked, and the connection was closed or refused",
+    ),
     "too_slow": (Cause.TOO_SLOW, "the client read too slowly, so the connection was closed"),
     "peer_silent": (
         Cause.PEER_SILENT,
@@ -270,9 +276,6 @@ _CAUSES = {
 }
 _REFUSALS = {
     "FORBIDDEN": Cause.NO_RIGHT,
-    "TokenExpired": Cause.TOKEN_EXPIRED,
-    "TokenRevoked": Cause.TOKEN_REVOKED,
-    "TokenIssuedTooSoon": Cause.TOKEN_REVOKED,
     "CURSOR_EXPIRED": Cause.GAP,
 }
 _SPECIFIC = (*_CAUSES, "refused", "failed")

@@ -18,6 +18,7 @@ LINES = TextLines(1000.0, 700.0, is_coloured=False)
         (["--subject", ""], "pass --subject, --topic or both"),
         (["--subject", "alice", "--cursor", "1-2"], "Pass that topic with --topic"),
         (["--topic", "a..b"], "A topic name consists of"),
+        (["--topic", "gqlnotify.revocations"], "are internal"),
         (["--topic", "a", "--cursor", "yesterday"], "A cursor looks like"),
         (["--topic", "a", "--since", "yesterday"], "is not a duration"),
     ],

@@ -110,8 +110,8 @@ def test_a_gap_that_the_event_is_in_tells(subject: str | None, began: str) -> No
     ("facts", "cause", "says"),
     [
         ([fact("connected"), fact("refused", topic="tasks", code="FORBIDDEN")], Cause.NO_RIGHT, ""),
-        ([fact("refused", code="TokenExpired", connection="c9")], Cause.TOKEN_EXPIRED, ""),
-        ([fact("refused", code="TokenRevoked")], Cause.TOKEN_REVOKED, ""),
+        ([fact("expired", connection="c9")], Cause.TOKEN_EXPIRED, "closed or refused"),
+        ([fact("revoked")], Cause.TOKEN_REVOKED, "closed or refused"),
         ([fact("refused", topic="tasks", code="TOO_MANY_TOPICS")], Cause.REFUSED, "TOO_MANY"),
         ([fact("refused", topic="tasks", code="CURSOR_EXPIRED")], Cause.GAP, ""),
         ([fact("connected"), fact("failed", code="NOPE")], Cause.FAILED, "NOPE"),
