@@ -99,14 +99,16 @@ class Subscription:
         return info.context.topics.subscribe(room_of(room), after=given(after))
 
     @strawberry.subscription
-    async def people(self, info: Info, room: str) -> AsyncIterator[PeopleUpdate]:
+    def people(
+        self, info: Info, room: str, after: str | None = strawberry.UNSET
+    ) -> AsyncIterator[PeopleUpdate]:
         """Who is in a room: first everybody, then each change.
 
         If changes were missed, everybody again. A person is in a room while they follow its
         messages. Requires the right to the presence of `rooms.<room>`.
         """
-        async for news in info.context.topics.presence(room_of(room)):
-            yield people_update(news)
+        stream = info.context.topics.presence(room_of(room), after=given(after))
+        return stream.map(people_update)
 
     @strawberry.subscription
     def inbox(

@@ -1,6 +1,6 @@
 """Who is in a room, as clients get it from the presence of its topic."""
 
-from gqlnotify import Changed, Joined, Left, Member, Present
+from gqlnotify import Changed, Event, Joined, Left, Member, Present
 from schema.chat.types import People, PeopleUpdate, Person, PersonEvent, PersonEventKind
 
 _KINDS = {
@@ -15,7 +15,7 @@ def people_of(present: Present) -> People:
     return People(count=present.count, members=[_person(each) for each in present.members])
 
 
-def people_update(news: Present | Joined | Changed | Left) -> PeopleUpdate:
+def people_update(news: Present | Joined | Changed | Left, _event: Event) -> PeopleUpdate:
     """Return what the presence of a room has yielded."""
     if isinstance(news, Present):
         return PeopleUpdate(snapshot=people_of(news))
