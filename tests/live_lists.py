@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from gqlnotify import Change, Cursor, Event, GraphQLRouter, Settings, Snapshot, Topic, TopicManager
+from gqlnotify.testing import Client, Stream, connect
 
 SECRET = "a secret of the house, 32 bytes or more"
 LIST = "subscription ($owner: String) { tasks(owner: $owner) { ...parts } }"
@@ -194,3 +196,19 @@ class Fold:
             self.rows.pop(each["change"]["key"], None)
         else:
             self.rows[each["change"]["key"]] = each["change"]["task"]["title"]
+
+
+@asynccontextmanager
+async def clients(house: House, token: str, count: int) -> AsyncIterator[list[Client]]:
+    """Connect some clients."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(connect(house.app, token=token)) for _ in range(count)
+        ]
+
+
+async def folded(stream: Stream, fold: Fold, count: int = 1) -> Fold:
+    """Fold the next results."""
+    for result in await stream.take(count):
+        fold.take(result.data)
+    return fold
