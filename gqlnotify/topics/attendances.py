@@ -24,7 +24,6 @@ from gqlnotify.brokers.presence import (
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.settings import Settings
 from gqlnotify.topics.attendee import Attendee
-from gqlnotify.topics.live_topic import RETRY_SECONDS
 
 TTL = 15.0
 """How many seconds the members at a process that was killed are shown at most."""
@@ -34,6 +33,10 @@ BEAT_SECONDS = 4.0
 # Changes within this time are saved together, and of several states of a subject only the last.
 SAVE_SECONDS = 0.1
 CLOSE_SECONDS = 2.0
+# Saving, beating, forgetting and the wait after a failure must together be over before this process
+# counts as dead.
+_STEP_SECONDS = 2.0
+_RETRY_SECONDS = (0.1, 1.0)
 # So that the broker's clock has passed the deadline too.
 _MARGIN_SECONDS = 0.05
 
@@ -134,9 +137,10 @@ class _Room:
         self._revision += 1
         return self._revision
 
-    def saved(self, revision: int) -> None:
-        """Note that the broker has these changes."""
-        self.registration = replace(self.registration, confirmed=revision)
+    def saved(self, registration: Registration, revision: int) -> None:
+        """Note that the broker has these changes, under the name of `registration`."""
+        if self._is_current(registration):
+            self.registration = replace(registration, confirmed=revision)
 
     def not_saved(self, changes: Iterable[Change]) -> None:
         """Take changes back that may not have been saved."""
@@ -146,12 +150,21 @@ class _Room:
             if change.state is not None:
                 self._changed_states.setdefault(change.subject, change.state)
 
-    def lost(self) -> None:
-        """Note that the broker has lost something. Everything is saved again, under a new name."""
-        self.former.append(self.registration)
+    def lost(self, registration: Registration) -> None:
+        """Note that the broker has lost something that was saved under this name.
+
+        Everything is saved again, under a new name.
+        """
+        if not self._is_current(registration):
+            return
+        self.former.append(registration)
         self._begin_again()
         self._changed = dict.fromkeys(chain(self._connections, self._changed))
         self._changed_states = {**self._states, **self._changed_states}
+
+    def _is_current(self, registration: Registration) -> bool:
+        # A beat and a save may be under way at the same time.
+        return self.registration.process == registration.process
 
     def _begin_again(self) -> None:
         self._revision = 0
@@ -263,7 +276,7 @@ class Attendances:
             self._work = self._loop.create_task(self._run(), context=Context())
 
     async def _run(self) -> None:
-        backoff = Backoff(*RETRY_SECONDS)
+        backoff = Backoff(*_RETRY_SECONDS)
         while self._rooms:
             await self._until_due()
             wait = SAVE_SECONDS
@@ -289,12 +302,30 @@ class Attendances:
 
     async def _save_and_beat(self) -> None:
         self._hurry.clear()
+        failure: BrokerUnavailable | None = None
+        for work in (self._save_changed, self._beat_due, self._forget_idle):
+            # A server of a cluster that is away must not keep the beats from the others.
+            try:
+                async with asyncio.timeout(_STEP_SECONDS):
+                    await work()
+            except BrokerUnavailable as error:
+                failure = error
+            except TimeoutError:
+                failure = BrokerUnavailable("no answer in time")
+        if failure is not None:
+            raise failure
+
+    async def _save_changed(self) -> None:
         await _all(self._save(room) for room in self._rooms.values() if room.has_changed)
+
+    async def _beat_due(self) -> None:
         now = _now()
         rooms = list(self._rooms.values())
         # All in one batch, so that not each room wakes this process at a time of its own.
         if any(room.next_beat <= now for room in rooms):
             await self._beat([room for room in rooms if room.next_beat <= now + BEAT_SECONDS / 2])
+
+    async def _forget_idle(self) -> None:
         await _all(self._forget(*item) for item in self._rooms.items() if self._is_idle(item[1]))
 
     async def _save(self, room: _Room) -> None:
@@ -321,10 +352,10 @@ class Attendances:
             if not saved:
                 room.not_saved(rest)
         if saved:
-            room.saved(revision)
+            room.saved(registration, revision)
             self._plan_beat(room, changes)
         else:
-            room.lost()
+            room.lost(registration)
         return saved
 
     def _plan_beat(self, room: _Room, changes: Sequence[Change]) -> None:
@@ -343,8 +374,8 @@ class Attendances:
             room.next_beat = now + BEAT_SECONDS
             if now < room.leaving_until:
                 room.next_beat = min(room.next_beat, room.leaving_until)
-            if not has_all and room.registration.process == registration.process:
-                room.lost()
+            if not has_all:
+                room.lost(registration)
 
     def _is_idle(self, room: _Room) -> bool:
         return (

@@ -288,8 +288,8 @@ SAFEGUARDS = (
     Safeguard(
         "presence that Redis has lost is saved again",
         "topics/attendances.py",
-        "if not has_all and room.registration.process == registration.process:",
-        "if False:",
+        "            if not has_all:",
+        "            if False:",
     ),
     Safeguard(
         "an operation that can't join its group again ends the presence of its subject",
