@@ -86,7 +86,7 @@ class Stream(StreamingResponse, Described):
         metrics.watch(self)
         logs.connection_id.set(self._id)
         try:
-            with self._watching(receive):
+            with self._watching():
                 await super().__call__(scope, partial(self._receive, receive), send)
         finally:
             metrics.unwatch(self)
@@ -110,9 +110,9 @@ class Stream(StreamingResponse, Described):
                 yield part
 
     @contextmanager
-    def _watching(self, receive: Receive) -> Iterator[None]:
+    def _watching(self) -> Iterator[None]:
         """Drop a peer that does not read, unless the server itself does."""
-        transport = asgi_transport(receive)
+        transport = self._transport
         if transport is None or watches_reading(transport):
             yield
             return
