@@ -169,7 +169,9 @@ def _passing_scopes(readings: list[Reading], event: Event | None) -> list[dict[s
     if event is None:
         return []
     scoped: dict[tuple[str, str], Reading] = {}
-    for each in readings:
+    # Most subscriptions share the projection of their execution.
+    distinct = {id(each.reader.projection): each for each in readings}
+    for each in distinct.values():
         place, scope = place_of(each.reader.projection.where), told_scope(each.reader.scope)
         if place is not None and scope is not None and _topic(each) == event.topic:
             scoped.setdefault((place, scope), each)

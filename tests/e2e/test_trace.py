@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
+import httpx
 import pytest
 
 from gqlnotify import Publisher, Settings
@@ -21,7 +22,7 @@ from tests.e2e.tokens import token
 from tests.e2e.traced import NOTES, Note
 from tests.narrow import NARROW
 from tests.redis_servers import RedisServer, redis_server
-from tests.servers import Server, serving
+from tests.servers import NO_TLS, Server, serving
 from tests.soak.peer import Peer
 from tests.waiting import wait_until
 
@@ -239,6 +240,17 @@ async def test_an_event_that_was_never_published(traces: Traces, servers: Server
     epoch, _, seq = traces.publish().partition("-")
 
     await traces.expect("nelly", f"{epoch}-{int(seq) + 7}", "never_published")
+
+
+async def test_a_stream_over_http(traces: Traces, servers: Servers) -> None:
+    headers = {"accept": "text/event-stream", "authorization": f"Bearer {token('hetty')}"}
+    async with httpx.AsyncClient(base_url=servers[0].http, headers=headers, verify=NO_TLS) as http:
+        async with http.stream("POST", "/graphql", json={"query": NOTES_OF_ALL}) as stream:
+            assert stream.status_code == 200
+            await traces.has_begun("hetty")
+            await traces.expect("hetty", traces.publish(), "sent")
+
+        await traces.expect("hetty", traces.publish(), "disconnected")
 
 
 async def test_a_trace_follows_each_step_of_a_delivery(

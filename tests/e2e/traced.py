@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import strawberry
 from fastapi import FastAPI
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager, current_principal
 
@@ -61,7 +62,10 @@ class Subscription:
 app = FastAPI()
 app.include_router(
     GraphQLRouter(
-        strawberry.Schema(Query, Mutation, Subscription), topics=topics, settings=SETTINGS
+        strawberry.Schema(Query, Mutation, Subscription),
+        topics=topics,
+        settings=SETTINGS,
+        subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
     ),
     prefix="/graphql",
 )
