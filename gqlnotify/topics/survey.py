@@ -35,6 +35,7 @@ MAX_ANSWER = 1_000_000
 
 HELLO_SECONDS = 20.0
 _GOODBYE_SECONDS = 0.5
+_HEAR_SECONDS = 5.0
 # Encoded a second time, as a string of a reply, it stays far below the limit of an event.
 _PIECE = 30_000
 _MAX_PIECES = -(-MAX_ANSWER // _PIECE)
@@ -303,9 +304,15 @@ class Survey:
             return Answer(self._process, error=f"The handler failed: {type(error).__name__}")
 
     async def _hear_replies(self) -> None:
-        if not self._hears_replies:
-            await self._broker.subscribe(f"{_REPLIES}{self._process.id}")
-            self._hears_replies = True
+        if self._hears_replies:
+            return
+        try:
+            async with asyncio.timeout(_HEAR_SECONDS):
+                # This waits for a broker that can't be reached.
+                await self._broker.subscribe(f"{_REPLIES}{self._process.id}")
+        except TimeoutError:
+            raise BrokerUnavailable("The broker did not confirm a subscription in time") from None
+        self._hears_replies = True
 
     async def _listen(self) -> None:
         await self._broker.subscribe(_REQUESTS)
@@ -347,7 +354,10 @@ class Survey:
 
 def _replies(request: _Request, answer: Answer) -> Iterator[_Reply]:
     content = {"value": answer.value, "error": answer.error, "is_known": answer.is_known}
-    text = json.dumps(content, separators=(",", ":"))
+    try:
+        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError):
+        text = json.dumps({"error": "The answer can't be encoded as JSON"})
     if len(text) > MAX_ANSWER:
         error = f"The answer has {len(text)} characters, and at most {MAX_ANSWER} are sent"
         text = json.dumps({"error": error})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ import pytest
 
 from gqlnotify import Settings, TopicManager
 from gqlnotify.brokers import MemoryBroker
+from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.settings import HELLOS, SURVEYS
 from gqlnotify.topics import survey
 from gqlnotify.topics.survey import Answers
@@ -45,6 +47,10 @@ async def knows(topics: TopicManager, count: int) -> bool:
     """Return whether this many managers answer."""
     answers = await topics.survey.ask("none", seconds=0.2)
     return len(answers.answers) == count and not answers.silent
+
+
+def returning(value: Any, _arguments: Any) -> Any:
+    return value
 
 
 class TestInOneProcess:
@@ -147,6 +153,26 @@ class TestOverRedis:
         assert long in values(answers)
         [error] = [answer.error for answer in answers.answers if answer.error]
         assert error == "The answer has 1000041 characters, and at most 1000000 are sent"
+
+    async def test_an_answer_that_is_not_json_is_an_error(
+        self, two: tuple[TopicManager, TopicManager]
+    ) -> None:
+        for topics, value in zip(two, (object(), float("nan")), strict=True):
+            topics.survey.on("odd", partial(returning, value))
+
+        answers = await two[0].survey.ask("odd", seconds=PATIENT)
+
+        assert [answer.error for answer in answers.answers] == [
+            "The answer can't be encoded as JSON"
+        ] * 2
+
+    async def test_who_asks_a_broker_that_does_not_confirm_is_told_so(
+        self, two: tuple[TopicManager, TopicManager], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(survey, "_HEAR_SECONDS", 0.0)
+
+        with pytest.raises(BrokerUnavailable, match="did not confirm"):
+            await two[1].survey.ask("none")
 
     async def test_who_has_left_is_not_waited_for(
         self, two: tuple[TopicManager, TopicManager]
