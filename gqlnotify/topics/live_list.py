@@ -133,7 +133,7 @@ class LiveList(Subscription[T]):
         has_started = self.subscriber.started
         await super().start(or_live=True)
         if not has_started and self.subscriber.started and self._after is None:
-            self.subscriber.skip_gap(CursorExpired("There was no snapshot yet"))
+            self.subscriber.expired = CursorExpired("There was no snapshot yet")
 
     @override
     async def __anext__(self) -> T:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gqlnotify import Change, Cursor, LiveList, Snapshot, Topic, TopicManager, errors
 from gqlnotify.auth import viewing
 from gqlnotify.brokers import Deliver, MemoryBroker, OnPossibleGap
+from gqlnotify.observability import trace
 from tests.bad_brokers import UnreliableBroker, pause
 from tests.streams import viewer
 from tests.waiting import PATIENCE, wait_until
@@ -77,6 +78,15 @@ async def test_a_loop_gets_a_snapshot_and_then_the_changes(store: Store) -> None
     assert snapshot == Snapshot([Stock("tea", 1)], snapshot.cursor)
     assert await take(stream, 1) == [changed("tea", 2)]
     assert stream.cursor == await store.topics.cursor(STOCKS)
+
+
+async def test_a_list_that_begins_is_not_a_gap_for_those_who_look_for_one(store: Store) -> None:
+    trace.ring.clear()
+
+    await take(store.live(), 1)
+
+    about = trace.ring.about(None, STOCKS.name)
+    assert not [fact for fact in about if fact.kind is trace.Kind.GAP]
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "generator"])
