@@ -4,7 +4,7 @@ Every process has a follower, which reads the stream of one room's presence in t
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from tests.simulation.determinism import CLOCK
 from tests.simulation.history import Violation
 
 if TYPE_CHECKING:
-    from tests.simulation.clients import Client
     from tests.simulation.process import Process
     from tests.simulation.run import Simulation
 
@@ -95,28 +94,24 @@ async def _without_the_killed(simulation: "Simulation") -> list[Violation]:
     while not all(process.serving for process in simulation.processes):  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_SECONDS)
     process = simulation.processes[0]
-    lost = [client for client in simulation.clients if client.process is process]
-    for client in lost:
-        client.stopped = True
+    for client in simulation.clients:
+        client.stopped = client.stopped or client.process is process
     simulation.world.note("director", f"kills {process.name} with its clients")
     simulation.kill(0)
     await asyncio.sleep(TTL + _LATE_SECONDS)
-    return list(_wrong(simulation, shown=lost))
+    return list(_wrong(simulation, after_a_kill=True))
 
 
-def _wrong(simulation: "Simulation", *, shown: Iterable["Client"] = ()) -> Iterator[Violation]:
+def _wrong(simulation: "Simulation", *, after_a_kill: bool = False) -> Iterator[Violation]:
     for follower in _followers(simulation):
-        there = _there(simulation.clients, follower.room)
+        clients = [each for each in simulation.clients if each.room == follower.room]
         who = f"{follower.process.name} shows {sorted(follower.people)} in {follower.room}"
-        gone = {client.name for client in shown} if shown else follower.people - there
-        if follower.people & gone:
-            yield Violation("nobody is shown who has gone", f"{who}, and {sorted(there)} are there")
-        elif there - follower.people:
+        if gone := follower.people & {each.name for each in clients if each.stopped}:
+            yield Violation("nobody is shown who has gone", f"{who}, and {sorted(gone)} have gone")
+        # A client may be away for longer than the grace.
+        there = {each.name for each in clients if each.socket is not None and not each.stopped}
+        if not after_a_kill and there - follower.people:
             yield Violation("nobody is missing", f"{who}, and {sorted(there)} are there")
-
-
-def _there(clients: Iterable["Client"], name: str) -> set[str]:
-    return {client.name for client in clients if client.room == name and not client.stopped}
 
 
 def _followers(simulation: "Simulation") -> list[Follower]:
