@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import SettingsError
 
 from gqlnotify import Settings
-from gqlnotify.settings import Bounds, Retention, unknown_variables, warn_once
+from gqlnotify.settings import HELLOS, SURVEYS, Bounds, Retention, unknown_variables, warn_once
 
 SECRET = "a secret that must stay one"
 IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
@@ -391,3 +391,12 @@ def test_bounds_that_make_no_sense_are_refused_by_name(
     with pytest.raises(ValidationError) as refusal:
         retention(monkeypatch, per_topic)
     assert refusal.value.errors()[0]["loc"] == ("history_per_topic", *where)
+
+
+def test_nothing_changes_the_limits_of_the_topics_through_which_processes_ask_each_other() -> None:
+    changed = Settings(history_per_topic={"gqlnotify.*": Bounds(length=7)}).retention
+
+    # Or a process that was killed would be reported as silent for days.
+    assert changed.of(HELLOS) == Settings().retention.of(HELLOS)
+    assert changed.of(HELLOS).seconds == 60
+    assert changed.of(f"{SURVEYS}requests").length == 1
