@@ -14,6 +14,8 @@ from gqlnotify.observability import logs
 from gqlnotify.observability.trace_facts import Fact, Kind
 from gqlnotify.observability.trace_live import live
 
+__all__ = ["Fact", "Kind", "Ring", "live", "note", "note_token", "ring"]
+
 MAX_BYTES = 2_000_000
 MAX_SECONDS = 900.0
 _MAX_TEXT = 200
@@ -96,8 +98,6 @@ class Ring:
             self._bytes -= dropped.weight
             self._dropped_at = dropped.at
 
-
-__all__ = ["Fact", "Kind", "Ring", "live", "note", "note_token", "ring"]
 
 ring = Ring()
 """The facts of this process."""

@@ -366,7 +366,9 @@ class Subscriber:
             if not or_live:
                 self.close()
                 raise
-            self._note_gap(after, joined_at)
+            # A subscription that only begins notes it itself, with its subject.
+            if self.reader is not None:
+                self._note_gap(after, joined_at)
             self.expired, self.position = expired, joined_at
         except BaseException:
             self.close()

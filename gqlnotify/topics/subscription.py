@@ -181,6 +181,14 @@ class Subscription(Generic[T]):
             cursor=subscriber.position,
             text=place_of(self.projection.where) or "",
         )
+        if subscriber.expired is not None and self._after is not None:
+            trace.note(
+                trace.Kind.GAP,
+                subject=subject,
+                topic=subscriber.topic,
+                cursor=str(self._after),
+                until=subscriber.position,
+            )
 
     async def aclose(self) -> None:
         """Leave the topic. A pending `__anext__` ends the iteration."""

@@ -83,7 +83,7 @@ def follow(operation: SharedOperation) -> None:
 
 
 # Up to where each operation was pushed, and the kernel does not have everything yet.
-_unwritten: dict[TracedOperation, Cursor] = {}
+_unwritten: dict[SharedOperation, Cursor] = {}
 
 
 def _watch(operation: TracedOperation, reached: Cursor) -> None:
@@ -94,13 +94,15 @@ def _watch(operation: TracedOperation, reached: Cursor) -> None:
         asyncio.get_running_loop().call_soon(_look, operation, None, context=Context())
 
 
-def _look(operation: TracedOperation, told: Cursor | None) -> None:
+def _look(operation: SharedOperation, told: Cursor | None) -> None:
     """Tell when the kernel has everything. `told` is what was told to wait."""
     reached, held = _unwritten[operation], operation.held
-    if held == 0 or operation.is_over or not isinstance(operation, TracedOperation):
+    if not isinstance(operation, TracedOperation) or operation.is_over:
         del _unwritten[operation]
-        if held == 0 and live.on:
-            operation.tell(Kind.WRITTEN, reached)
+        return
+    if held == 0:
+        del _unwritten[operation]
+        operation.tell(Kind.WRITTEN, reached)
         return
     if told != reached:
         operation.tell(Kind.WAITING, reached, f"{held} bytes are unread")

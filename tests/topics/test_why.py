@@ -142,6 +142,23 @@ async def test_begin_end_and_refusal_are_recorded(topics: TopicManager) -> None:
     ]
 
 
+async def test_the_gap_of_one_client_is_not_that_of_the_others(topics: TopicManager) -> None:
+    alice = await started(topics, "alice")
+    await topics.publish(NUMBERS, 1)
+    with viewing(viewer("bob", "*")):
+        bob = topics.subscribe(NUMBERS)
+    bob.resume("1-0", or_live=True)
+    await bob.start()
+
+    def gaps(answer: dict[str, Any]) -> list[str]:
+        return [fact["cursor"] for fact in answer["facts"] if fact["kind"] == "gap"]
+
+    assert gaps(await asked(topics, subject="bob")) == ["1-0"]
+    assert gaps(await asked(topics, subject="alice")) == []
+    await alice.aclose()
+    await bob.aclose()
+
+
 async def test_no_fact_contains_a_payload(topics: TopicManager) -> None:
     stream = await started(topics, "alice")
     unreadable = await topics.publish("numbers", "hunter2")
