@@ -61,7 +61,8 @@ class Session:
     def attendee(self) -> Attendee:
         """Return who is present at the topics that this connection subscribes to."""
         if self._attendee is None:
-            session = find_session(self._connection.websocket)
+            anonymous = self.viewer is None
+            session = find_session(self._connection.websocket) if anonymous else None
             self._attendee = Attendee.of(self.viewer, session)
         return self._attendee
 
