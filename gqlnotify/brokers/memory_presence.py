@@ -111,7 +111,8 @@ class Room:
 
     def _set_state(self, subject: str, state: object) -> Iterator[PresenceEvent]:
         member = self.members.get(subject)
-        if member is not None and member.state != state:
+        # Not the values: in Python, 1 equals True.
+        if member is not None and json.dumps(member.state) != json.dumps(state):
             yield Changed(self._keep(replace(member, state=state)))
 
     def _leave(self, subject: str) -> Iterator[PresenceEvent]:

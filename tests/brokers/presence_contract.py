@@ -132,6 +132,13 @@ class PresenceContract:
         [alice] = (await house.presence.present(house.room, ALL)).members
         assert (alice.state, alice.connections) == ("é and '\"]", 1)
 
+    async def test_true_is_another_state_than_one(self, house: House) -> None:
+        await house.update("p", Change("alice", 1, b"1"))
+        await house.update("p", Change("alice", state=b"true"))
+        await house.update("p", Change("alice", state=b"true"))
+
+        assert await house.events() == ["alice joined", "alice changed", "alice changed"]
+
     async def test_a_state_of_a_subject_who_is_not_there_has_no_effect(self, house: House) -> None:
         await house.update("p", Change("alice", state=b"1"))
 
