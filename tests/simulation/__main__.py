@@ -10,6 +10,7 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
+from hashlib import sha256  # noqa: E402
 from itertools import count  # noqa: E402
 
 from tests.simulation.pool import outcomes, shrunk  # noqa: E402
@@ -49,8 +50,10 @@ def _run(options: argparse.Namespace) -> int:
     began = REAL_SECONDS()
     reached: set[str] = set()
     total = failures = 0
+    traces: dict[int, str] = {}
     for outcome in outcomes(_cases(options, began), options.processes):
         total += 1
+        traces[outcome.case.seed] = outcome.hash
         reached |= outcome.reached
         if outcome.violations:
             failures += 1
@@ -61,6 +64,9 @@ def _run(options: argparse.Namespace) -> int:
                 break
     seconds = REAL_SECONDS() - began
     print(f"{total} seeds in {seconds:.1f} s ({total / seconds:.1f}/s), {failures} failed")
+    # The order in which seeds end depends on the machine.
+    hashes = " ".join(traces[seed] for seed in sorted(traces))
+    print(f"traces {sha256(hashes.encode()).hexdigest()[:16]}")
     for state in RARE:
         print(f"  {'reached' if state in reached else 'NOT REACHED'}: {state}")
     return bool(failures)

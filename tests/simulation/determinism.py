@@ -75,11 +75,14 @@ def replace_clocks() -> Callable[[], float]:
 
 def replace_hashes() -> None:
     """Give the objects that the library keeps in sets an order that follows from the seed."""
+    from gqlnotify.server.http import HttpProtocol
+    from gqlnotify.server.websocket import WebSocketProtocol
     from gqlnotify.topics.revocation import _Watch
     from gqlnotify.topics.subscriber import Subscriber
     from gqlnotify.websocket.shared_operation import SharedOperation
 
-    _with_serial(Subscriber)
+    for cls in (Subscriber, HttpProtocol, WebSocketProtocol):
+        _with_serial(cls)
     _with_hash(_Watch, lambda watch: hash(watch.principal.subject))
     _with_hash(SharedOperation, lambda operation: hash(operation.id))
 
