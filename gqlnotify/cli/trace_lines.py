@@ -13,6 +13,9 @@ from gqlnotify.observability.trace_verdict import Cause, Verdict
 
 Fields = Mapping[str, Any]
 
+# The text of these facts is the filter.
+_BEFORE_FILTERS = {"subscribed": "through ", "filtered": "by "}
+
 _FAULTS = {
     *("closed", "expired", "failed", "gap", "not_published", "peer_silent", "refused"),
     *("revoked", "too_slow", "unreadable"),
@@ -166,9 +169,10 @@ def _details(fact: Fields) -> Iterator[str]:
         yield f"after {cursor}" if fact["kind"] in {"gap", "resumed", "subscribed"} else cursor
     if "until" in fact:
         yield f"up to {fact['until']}"
-    for name in ("code", "text"):
-        if name in fact:
-            yield printable(f"{fact[name]}")
+    if "code" in fact:
+        yield printable(fact["code"])
+    if "text" in fact:
+        yield printable(f"{_BEFORE_FILTERS.get(fact['kind'], '')}{fact['text']}")
     if "connection" in fact:
         yield f"(connection {fact['connection']})"
 

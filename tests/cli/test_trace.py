@@ -35,6 +35,10 @@ def test_wrong_arguments_are_explained(arguments: list[str], complaint: str) -> 
             "      5.0 s ago  web:1  subscribed    alice tasks",
         ),
         (
+            {"at": 999, "kind": "filtered", "subject": "alice", "text": "f (app.py:7)"},
+            "      1.0 s ago  web:1  filtered      alice by f (app.py:7)",
+        ),
+        (
             {"at": 800, "kind": "gap", "topic": "tasks", "cursor": "1-2", "until": "1-9"},
             " 3 min 20 s ago  web:1  gap           tasks after 1-2 up to 1-9",
         ),
