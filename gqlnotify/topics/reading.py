@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from gqlnotify.event import Cursor
@@ -93,9 +93,14 @@ def place_of(function: Callable[..., Any] | None) -> str | None:
         return None
     if not isinstance(function, FunctionType):
         return type(function).__qualname__
-    code = function.__code__
+    return _place_in(function.__code__, function.__qualname__)
+
+
+# Each subscription with a filter asks for it.
+@lru_cache(maxsize=1024)
+def _place_in(code: CodeType, qualified_name: str) -> str:
     file = "/".join(Path(code.co_filename).parts[-2:])
-    name = function.__qualname__.replace(".<locals>", "")
+    name = qualified_name.replace(".<locals>", "")
     return f"{name} ({file}:{code.co_firstlineno})"
 
 
