@@ -2,13 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import replace
-from itertools import chain
 from math import inf
-from secrets import token_hex
 from typing import Any
 
 from gqlnotify.backoff import Backoff
@@ -24,6 +21,7 @@ from gqlnotify.brokers.presence import (
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.settings import Settings
 from gqlnotify.topics.attendee import Attendee
+from gqlnotify.topics.local_room import LocalRoom
 
 TTL = 15.0
 """How many seconds the members at a process that was killed are shown at most."""
@@ -64,113 +62,6 @@ class Attendance:
             self._presence.was_dropped(self._topic, self._attendee)
 
 
-class _Room:
-    """The subjects of one topic in this process, and what the broker does not know yet. Pure."""
-
-    def __init__(self, topic: str) -> None:
-        self.registration = Registration(room_of(topic))
-        self.former: list[Registration] = []
-        """Under these names it has saved what the broker has lost since, at least in part."""
-        self.next_beat = -inf
-        self.leaving_until = -inf
-        """When the grace of the last subject ends who has left this process."""
-        self._revision = 0
-        self._connections: dict[str, dict[Hashable, int]] = {}
-        self._states: dict[str, bytes] = {}
-        self._changed: dict[str, None] = {}
-        self._changed_states: dict[str, bytes] = {}
-        self._begin_again()
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether there is something to save."""
-        return bool(self._changed or self._changed_states or self.former)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody is in it and everything is saved."""
-        return not (self._connections or self.has_changed)
-
-    def join(self, attendee: Attendee) -> None:
-        """Add a subscription."""
-        connections = self._connections.setdefault(attendee.subject, {})
-        if attendee.connection not in connections:
-            self._changed[attendee.subject] = None
-        connections[attendee.connection] = connections.get(attendee.connection, 0) + 1
-
-    def leave(self, attendee: Attendee) -> None:
-        """Remove a subscription."""
-        connections = self._connections.get(attendee.subject, {})
-        if attendee.connection not in connections:
-            # It has joined before this room was made.
-            return
-        connections[attendee.connection] -= 1
-        if connections[attendee.connection]:
-            return
-        del connections[attendee.connection]
-        self._changed[attendee.subject] = None
-        if not connections:
-            del self._connections[attendee.subject]
-            self._states.pop(attendee.subject, None)
-
-    def set_state(self, subject: str, state: bytes) -> None:
-        """Set the state of a subject, who may be at another process."""
-        self._changed_states[subject] = state
-        if subject in self._connections:
-            self._states[subject] = state
-
-    def take(self) -> list[Change]:
-        """Return what to save now. What is not saved must be given back with `not_saved`."""
-        subjects, states = self._changed, self._changed_states
-        self._changed, self._changed_states = {}, {}
-        return [
-            Change(
-                subject,
-                len(self._connections.get(subject, ())) if subject in subjects else None,
-                states.get(subject),
-            )
-            for subject in subjects | dict.fromkeys(states)
-        ]
-
-    def next_revision(self) -> int:
-        """Return the number of the changes that are saved next."""
-        self._revision += 1
-        return self._revision
-
-    def saved(self, registration: Registration, revision: int) -> None:
-        """Note that the broker has these changes, under the name of `registration`."""
-        if self._is_current(registration):
-            self.registration = replace(registration, confirmed=revision)
-
-    def not_saved(self, changes: Iterable[Change]) -> None:
-        """Take changes back that may not have been saved."""
-        for change in changes:
-            if change.connections is not None:
-                self._changed[change.subject] = None
-            if change.state is not None:
-                self._changed_states.setdefault(change.subject, change.state)
-
-    def lost(self, registration: Registration) -> None:
-        """Note that the broker has lost something that was saved under this name.
-
-        Everything is saved again, under a new name.
-        """
-        if not self._is_current(registration):
-            return
-        self.former.append(registration)
-        self._begin_again()
-        self._changed = dict.fromkeys(chain(self._connections, self._changed))
-        self._changed_states = {**self._states, **self._changed_states}
-
-    def _is_current(self, registration: Registration) -> bool:
-        # A beat and a save may be under way at the same time.
-        return self.registration.process == registration.process
-
-    def _begin_again(self) -> None:
-        self._revision = 0
-        self.registration = Registration(self.registration.room, token_hex(8))
-
-
 class Attendances:
     """The presence of this process, for one `TopicManager`.
 
@@ -190,7 +81,7 @@ class Attendances:
         self._broker = broker
         self._patience = Patience(settings.presence_grace, TTL - BEAT_SECONDS)
         self._is_followed = is_followed
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, LocalRoom] = {}
         self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: asyncio.Task[None] | None = None
@@ -262,10 +153,10 @@ class Attendances:
             self._work.cancel()
             self._work = None
 
-    def _room(self, topic: str) -> _Room:
+    def _room(self, topic: str) -> LocalRoom:
         room = self._rooms.get(topic)
         if room is None:
-            room = self._rooms[topic] = _Room(topic)
+            room = self._rooms[topic] = LocalRoom(topic)
         return room
 
     def _save_soon(self) -> None:
@@ -328,7 +219,7 @@ class Attendances:
     async def _forget_idle(self) -> None:
         await _all(self._forget(*item) for item in self._rooms.items() if self._is_idle(item[1]))
 
-    async def _save(self, room: _Room) -> None:
+    async def _save(self, room: LocalRoom) -> None:
         changes = room.take()
         for start in range(0, len(changes), CHANGES_AT_ONCE):
             # A list of its own: `lost` takes changes back.
@@ -340,7 +231,7 @@ class Attendances:
             room.former.remove(former)
 
     async def _save_some(
-        self, room: _Room, changes: Sequence[Change], *, rest: Sequence[Change]
+        self, room: LocalRoom, changes: Sequence[Change], *, rest: Sequence[Change]
     ) -> bool:
         registration, revision = room.registration, room.next_revision()
         saved = False
@@ -358,7 +249,7 @@ class Attendances:
             room.lost(registration)
         return saved
 
-    def _plan_beat(self, room: _Room, changes: Sequence[Change]) -> None:
+    def _plan_beat(self, room: LocalRoom, changes: Sequence[Change]) -> None:
         if any(change.connections == 0 for change in changes):
             room.leaving_until = _now() + self._patience.grace + _MARGIN_SECONDS
             room.next_beat = min(room.next_beat, room.leaving_until)
@@ -366,7 +257,7 @@ class Attendances:
             # Saving counts as a beat.
             room.next_beat = _now() + BEAT_SECONDS
 
-    async def _beat(self, rooms: Sequence[_Room]) -> None:
+    async def _beat(self, rooms: Sequence[LocalRoom]) -> None:
         registrations = [room.registration for room in rooms]
         answers = await self._broker.presence.beat(registrations, self._patience)
         now = _now()
@@ -377,14 +268,14 @@ class Attendances:
             if not has_all:
                 room.lost(registration)
 
-    def _is_idle(self, room: _Room) -> bool:
+    def _is_idle(self, room: LocalRoom) -> bool:
         return (
             room.is_empty
             and room.leaving_until <= _now()
             and not self._is_followed(room.registration.room)
         )
 
-    async def _forget(self, topic: str, room: _Room) -> None:
+    async def _forget(self, topic: str, room: LocalRoom) -> None:
         await self._broker.presence.remove(room.registration, self._patience)
         if self._is_idle(room):
             self._rooms.pop(topic, None)
