@@ -85,6 +85,9 @@ class Follower:
                     await connection.send(json.dumps(self._subscribe()))
                 case "ping":
                     await connection.send(json.dumps({**message, "type": "pong"}))
+                case "next" | "error" | "complete" if message["id"] != self.id:
+                    # It was on its way when the page was loaded again.
+                    continue
                 case "next":
                     self._take(message["payload"])
                 case "error" | "complete":
