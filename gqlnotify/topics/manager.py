@@ -18,7 +18,6 @@ from gqlnotify.brokers.presence import Present
 from gqlnotify.callables import require_plain
 from gqlnotify.errors import (
     BrokerUnavailable,
-    CursorExpired,
     Forbidden,
     NoViewer,
     TopicsClosed,
@@ -32,9 +31,10 @@ from gqlnotify.topics import why
 from gqlnotify.topics.attendances import Attendances
 from gqlnotify.topics.attendee import Attendee, current_attendee
 from gqlnotify.topics.live_list import Change, LiveList, Load, Snapshot
-from gqlnotify.topics.live_topic import PAGE_SIZE, RETRY_SECONDS, LiveTopic
+from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
+from gqlnotify.topics.lookup import find_event
 from gqlnotify.topics.presence import PresenceStream, encode_state, require_presence
-from gqlnotify.topics.reading import Audience, Peer, Reading
+from gqlnotify.topics.reading import Audience, Reading
 from gqlnotify.topics.resumptions import Resumptions
 from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
@@ -515,28 +515,7 @@ class TopicManager(metrics.Sampled, Audience):
             BrokerUnavailable: The broker can't be reached.
         """
         await self._require_open()
-        name = topic.concrete()
-        if cursor.seq == 0:
-            return None
-        try:
-            page = await self._broker.read(name, Cursor(cursor.epoch, cursor.seq - 1), 1)
-        except CursorExpired:
-            # The event before it is gone, or is of an earlier epoch.
-            return await self._search(name, cursor)
-        return next((event for event in page if event.cursor == cursor), None)
-
-    async def _search(self, topic: str, cursor: Cursor) -> Event | None:
-        after = await self._broker.oldest(topic)
-        with suppress(CursorExpired):
-            while after.seq < cursor.seq:
-                page = await self._broker.read(topic, after, PAGE_SIZE)
-                for event in page:
-                    if event.cursor == cursor:
-                        return event
-                if not page:
-                    break
-                after = page[-1].cursor
-        return None
+        return await find_event(self._broker, topic.concrete(), cursor)
 
     def received(self, topic: str) -> Cursor | None:
         """Return the newest event that this process has; None if it does not listen to `topic`."""
@@ -544,19 +523,11 @@ class TopicManager(metrics.Sampled, Audience):
         return None if live_topic is None else live_topic.buffer.last
 
     @override
-    def peers(self) -> Iterator[Peer]:
-        yield from ()
-
-    @override
     def readings(self) -> Iterator[Reading]:
         for live_topic in self._live_topics.values():
             for subscriber in list(live_topic.subscribers):
                 if subscriber.reader is not None:
                     yield Reading(subscriber.reader, subscriber.reached)
-
-    @override
-    def follow(self) -> None:
-        """Do nothing: the subscribers look themselves whether a trace follows."""
 
     @override
     def load(self) -> metrics.Load:

@@ -1,6 +1,5 @@
 """Who reads which topic, and how far: what a process says about its subscriptions when asked."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -67,22 +66,24 @@ class Peer:
     held: int
 
 
-class Audience(ABC):
-    """An object that has connections or subscriptions."""
+class Audience:
+    """An object that has connections, subscriptions or both. By default it has none."""
 
     __slots__ = ()
 
-    @abstractmethod
     def peers(self) -> Iterator[Peer]:
         """Yield the open connections."""
+        yield from ()
 
-    @abstractmethod
     def readings(self) -> Iterator[Reading]:
         """Yield the running subscriptions."""
+        yield from ()
 
-    @abstractmethod
     def follow(self) -> None:
-        """Begin to tell the steps of the deliveries that a trace follows."""
+        """Begin to tell the steps of the deliveries that a trace follows.
+
+        An object that looks by itself whether a trace follows has nothing to do.
+        """
 
 
 def place_of(function: Callable[..., Any] | None) -> str | None:

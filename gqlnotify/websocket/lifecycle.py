@@ -16,7 +16,7 @@ from gqlnotify.errors import ConnectionClosed, Disconnected, PeerSilent, TooMany
 from gqlnotify.observability import metrics, trace
 from gqlnotify.rate import Rate
 from gqlnotify.topics.manager import TopicManager
-from gqlnotify.topics.reading import Audience, Peer, Reading
+from gqlnotify.topics.reading import Audience, Peer
 from gqlnotify.websocket.connection import Connection
 from gqlnotify.websocket.session import Session
 
@@ -133,10 +133,6 @@ class Lifecycle(Described, Audience):
         connection = self._connection
         yield Peer(connection.id, connection.subject, connection.held)
 
-    @override
-    def readings(self) -> Iterator[Reading]:
-        yield from ()
-
     @property
     @override
     def topics(self) -> TopicManager | None:
@@ -178,10 +174,6 @@ class Lifecycle(Described, Audience):
     @override
     def disconnect(self) -> None:
         self._close_soon(Disconnected("An operator has ended this connection"))
-
-    @override
-    def follow(self) -> None:
-        """Do nothing: a subclass with shared operations does more."""
 
     def _on_message(self) -> None:
         # uvicorn reports the end twice, and after the end there is nothing to read.
