@@ -143,7 +143,7 @@ def _node(name: str) -> Callable[[int], Sequence[str]]:
 
 
 def _nothing() -> None:
-    """Be content: whoever runs this has it."""
+    """Do nothing: it is installed already."""
 
 
 @cache

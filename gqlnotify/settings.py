@@ -52,7 +52,7 @@ SURVEYS = f"{RESERVED}survey."
 """The topics through which processes ask each other begin with this."""
 HELLOS = f"{SURVEYS}hellos"
 """The topic that tells which processes exist."""
-# Nobody reads the history of the other ones.
+# The histories of the other ones are not read.
 _SURVEYS = Bounds(length=1, seconds=1)
 _HELLOS = Bounds(length=10_000, seconds=60)
 

@@ -114,5 +114,5 @@ class Subscription:
     def inbox(
         self, info: Info, after: str | None = strawberry.UNSET
     ) -> AsyncIterator[PrivateMessage]:
-        """Private messages that the viewer sends and receives. Nobody else can get them."""
+        """Private messages that the viewer sends and receives. No one else can get them."""
         return info.context.topics.subscribe(inbox_topic(subject()), after=given(after))

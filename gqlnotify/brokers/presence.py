@@ -134,8 +134,8 @@ class Patience:
 class Presence(ABC):
     """Keeps who is in each room, and publishes the changes to the room.
 
-    Every change and its event are one step: whoever reads the members at a cursor and then the
-    events after it misses nothing.
+    Every change and its event are one step. So a client that reads the members at a cursor,
+    and then the events after it, misses nothing.
     """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The console's API. Whoever gets here has the right: `mount.py` checks it for each connection."""
+"""The console's API. `mount.py` checks the right of each connection before it gets here."""
 
 import asyncio
 import time

@@ -28,7 +28,7 @@ class ResolverTimes:
 
     @property
     def timing(self) -> MiddlewareManager | None:
-        """What times the resolvers of the next event; None if nobody looks."""
+        """What times the resolvers of the next event; None if no one looks."""
         if not self._until:
             return None
         if monotonic() < self._until:

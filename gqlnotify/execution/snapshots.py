@@ -75,7 +75,7 @@ class Run:
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """Cancel the run after the block, if nobody else waits for it."""
+        """Cancel the run after the block, if no one else waits for it."""
         self._waiting += 1
         try:
             yield

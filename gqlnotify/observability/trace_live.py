@@ -20,7 +20,7 @@ MAX_TRACES = 20
 
 
 class Trace:
-    """The steps of one subject, or of one topic, that nobody has asked for yet.
+    """The steps of one subject, or of one topic, that were not asked for yet.
 
     Args:
         subject: whom to follow; None for everybody.
@@ -94,7 +94,7 @@ class Live:
         return trace
 
     def expire(self) -> None:
-        """End the traces that nobody has asked for lately."""
+        """End the traces that were not asked for lately."""
         now = self._now()
         self._traces = {n: trace for n, trace in self._traces.items() if trace.expires_at > now}
         self.on = bool(self._traces)

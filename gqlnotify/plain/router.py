@@ -79,8 +79,8 @@ def topic_router(
             environment.
         authenticate: without `graphql`, replaces the check of the token. See `GraphQLRouter`.
         may: without `graphql`, replaces the decision about rights. See `GraphQLRouter`.
-        presence: topics with presence, and families of them. Whoever connects to one of them is
-            present at it. A name in an address alone does not say whether its topic has presence.
+        presence: topics with presence, and families of them. A client that connects to one of them
+            is present at it. The name in an address does not say whether its topic has presence.
 
     Raises:
         ValueError: the key does not fit the algorithm, an allowed origin is not an origin, or

@@ -160,7 +160,7 @@ class TopicSocket(Lifecycle):
     async def _subscribe(self) -> Subscription[Any]:
         if is_reserved(self._topic):
             # Where the server requires no tokens, there is no viewer whose right could be checked.
-            raise Forbidden(f"Nobody may subscribe to {self._topic!r}")
+            raise Forbidden(f"No one may subscribe to {self._topic!r}")
         # Of any type, because the payloads are passed on as they are.
         topic: Topic[Any] = Topic(
             self._topic, object, presence=self._service.has_presence(self._topic)

@@ -66,7 +66,7 @@ class Attendances:
     """The presence of this process, for one `TopicManager`.
 
     One task talks to the broker. It saves what has changed, at most every `SAVE_SECONDS`, and beats
-    for each room every `BEAT_SECONDS`. A broker that is away delays nobody's subscription: what has
+    for each room every `BEAT_SECONDS`. A broker that is away delays no subscription: what has
     changed is saved when it is back.
 
     Args:
@@ -117,7 +117,7 @@ class Attendances:
         Raises:
             BrokerUnavailable: The broker can't be asked.
         """
-        # First, so that nobody is in the list whose time is over.
+        # First, so that the list has no subject whose time is over.
         room = self._rooms.get(topic)
         if room is None:
             await self._broker.presence.beat([Registration(room_of(topic))], self._patience)

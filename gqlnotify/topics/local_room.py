@@ -34,7 +34,7 @@ class LocalRoom:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is in it and everything is saved."""
+        """Whether it has no subject and everything is saved."""
         return not (self._connections or self.has_changed)
 
     def join(self, attendee: Attendee) -> None:

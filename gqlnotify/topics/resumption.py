@@ -186,7 +186,7 @@ class Resumption:
             # If another connection has claimed the position, it stays with that one.
             self._proves_life = False
             # The position is kept for minutes, and must not keep the connection in memory.
-            self._announce = _to_nobody
+            self._announce = _nothing
             self.keeper.ended(self)
 
     def drop(self) -> None:
@@ -242,5 +242,5 @@ def _hash(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _to_nobody(_resumption: Resumption) -> None:
+def _nothing(_resumption: Resumption) -> None:
     """Announce nothing, because the connection has ended."""

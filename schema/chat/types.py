@@ -25,7 +25,7 @@ class Message:
 @documented
 @strawberry.type
 class PrivateMessage:
-    """A message that its author and its recipient can read, and nobody else."""
+    """A message that only its author and its recipient can read."""
 
     id: strawberry.ID
     to: str = strawberry.field(description="The subject that receives it.")

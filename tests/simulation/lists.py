@@ -89,7 +89,7 @@ def broken(clients: Iterable[Client], truth: Truth) -> Iterator[Violation]:
         if not isinstance(client, ListClient):
             continue
         events = truth.of_room(client.room)
-        # Nobody can learn of an event that a server has lost before it was delivered.
+        # No client can learn of an event that a server has lost before it was delivered.
         missing = set(_numbers(event for event in events if not event.lost)) - client.rows
         for number in sorted(missing):
             yield Violation("live lists", f"the list of {client.name} lacks {number}")

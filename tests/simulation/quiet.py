@@ -80,7 +80,7 @@ class _Round:
             self._last_event(name)
 
     def _swap(self) -> None:
-        """Have clients begin anew, which opens and closes topics."""
+        """Have clients begin again, which opens and closes topics."""
         for client in self._simulation.clients:
             self._at(0.5, client.begin_again)
         for name in NAMES:

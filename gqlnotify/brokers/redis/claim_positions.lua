@@ -30,7 +30,7 @@ local function least(key)
   return holder, acknowledged .. ' ' .. sent, acknowledged
 end
 
--- A full Redis refuses the first write. Then the client resumes all the same, and its next claim finds
+-- A full Redis refuses the first write. The client still resumes, and its next claim finds
 -- the same position.
 local function save(key, holder, position)
   local saved = redis.pcall('HSET', key, holder, position)

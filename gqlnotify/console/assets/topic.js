@@ -131,7 +131,7 @@ function people(client, name) {
     client.run(PRESENCE, { topic: name }).then(
       ({ presence }) => {
         const title = `${number(presence.count)} present`;
-        show(list, table(title, MEMBERS, presence.members, "Nobody, or the topic has no presence."));
+        show(list, table(title, MEMBERS, presence.members, "No one, or the topic has no presence."));
       },
       (error) => show(list, el("p", { class: "warning", role: "alert" }, error.message)),
     );
