@@ -17,6 +17,7 @@ import httpx
 from jose import jwt
 
 from tests.chaos.audit import Arrival, Published
+from tests.chaos.presence import ROOM
 from tests.chaos.publishing import NOTICES
 from tests.servers import CLIENTS, ROOT, Server
 from tests.waiting import SCALE
@@ -220,6 +221,7 @@ class Clients(Lines):
             "clients": number,
             "after": after,
             "topic": NOTICES.name,
+            "room": ROOM,
             "secret": SECRET,
         }
         command = ["node", str(CLIENTS / "chaos.mjs"), json.dumps(options)]

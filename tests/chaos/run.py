@@ -131,6 +131,7 @@ def _finish(stage: Stage) -> None:
     stage.tasks.stop()
     stage.notices.stop()
     stage.settle()
+    stage.wait_for(stage.all_are_present, "exactly the clients are shown as present")
     wait_for(stage.outbox_is_empty, "the outbox is empty")
 
 
@@ -139,7 +140,7 @@ def _complaints(stage: Stage) -> list[str]:
         stage.tasks.stop()
         stage.notices.stop()
     logged = [line for replica in stage.replicas for line in replica.server.trouble]
-    return [*stage.clients.broken, *stage.tasks.refusals, *logged]
+    return [*stage.clients.broken, *stage.tasks.refusals, *stage.watcher.broken, *logged]
 
 
 def _report(

@@ -10,9 +10,11 @@ from typing import Any
 
 from sqlalchemy import Select, func, select
 
+from gqlnotify import Settings
 from schema.database import Database
 from schema.models import OUTBOX, TaskRow
 from tests.chaos.participants import PATIENCE, SECRET, Clients, Notices, Phase, Tasks, event_cursor
+from tests.chaos.presence import Watcher, subject_of
 from tests.redis_servers import Link, RedisServer, installed, redis_server, wait_for
 from tests.servers import DIRECT, UVICORN, Server, serving
 
@@ -66,6 +68,7 @@ class Stage:
     notices: Notices
     tasks: Tasks
     clients: Clients
+    watcher: Watcher
 
     def settle(self) -> float:
         """Return once every client has all events that exist now, and how long that took."""
@@ -126,6 +129,10 @@ class Stage:
             "it is noticed that Redis is silent",
         )
 
+    def all_are_present(self) -> bool:
+        """Whether exactly the clients are shown as present."""
+        return self.watcher.people == {subject_of(each) for each in range(self.clients.number)}
+
     def titles(self) -> list[str]:
         """Return the titles of the created tasks, in order."""
         return asyncio.run(_read(self.database_url, _TITLES))
@@ -149,7 +156,7 @@ def staged(scale: Scale, seed: int, logs: Path) -> Iterator[Stage]:
         servers = [replica.server for replica in replicas]
         phase, link = Phase(), running.enter_context(Link(redis.port))
         cursor = event_cursor(servers[0])
-        settings = {"broker_url": link.url, **_BROKER}
+        settings: dict[str, Any] = {"broker_url": link.url, **_BROKER}
         notices = Notices(phase, seed=seed, settings=settings, logs=logs)
         _start(notices, running)
         wait_for(lambda: notices.cursor, "the publisher publishes")
@@ -159,10 +166,12 @@ def staged(scale: Scale, seed: int, logs: Path) -> Iterator[Stage]:
         _start(clients, running)
         tasks = Tasks(phase, seed=seed, servers=servers)
         _start(tasks, running)
-        yield Stage(phase, redis, replicas, database_url, link, notices, tasks, clients)
+        watcher = Watcher(Settings(**{**settings, "broker_url": redis.url}))
+        _start(watcher, running)
+        yield Stage(phase, redis, replicas, database_url, link, notices, tasks, clients, watcher)
 
 
-def _start(one: Notices | Clients | Tasks, running: ExitStack) -> None:
+def _start(one: Notices | Clients | Tasks | Watcher, running: ExitStack) -> None:
     one.start()
     running.callback(one.stop)
 

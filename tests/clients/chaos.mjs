@@ -4,14 +4,14 @@
 // sockets are cut, "restless" (cut one after the other until the next line) or "spread" (every
 // client connects to its first server again).
 // Options: servers (their addresses, without a scheme), clients, after (a cursor for each stream),
-// topic, secret.
+// topic, room (each client is present there), secret.
 
 import { createInterface } from 'node:readline';
 
 import { connect, options, pause, post, print, token } from './client.mjs';
 
-const { servers, clients, after, topic, secret } = options;
-const bearer = () => token(secret, 3600);
+const { servers, clients, after, topic, room, secret } = options;
+const bearer = (number) => token(secret, 3600, `client-${number}`);
 
 /** The servers one after the other, starting with one of them. */
 function* inTurn(first) {
@@ -36,7 +36,7 @@ const streams = {
 async function patiently(query) {
   for (const server of inTurn(0)) {
     try {
-      return await post(`http://${server}/graphql`, query, {}, bearer());
+      return await post(`http://${server}/graphql`, query, {}, bearer(0));
     } catch {
       await pause(50);
     }
@@ -112,6 +112,18 @@ function followUnchanged(client, number, name) {
   subscribe();
 }
 
+/** Subscribes to the messages of the room, only to be present there. */
+function attend(client) {
+  client.subscribe({ query: 'subscription ($room: String!) { messages(room: $room) { id } }', variables: { room } }, {
+    next() {},
+    async error() {
+      await pause(50);
+      attend(client);
+    },
+    complete() {},
+  });
+}
+
 function start(number) {
   const one = { turns: inTurn(number) };
   let server;
@@ -124,10 +136,11 @@ function start(number) {
       connected: () => print({ client: number, at: server }),
       closed: () => print({ client: number, at: null }),
     },
-    connectionParams: () => ({ Authorization: `Bearer ${bearer()}` }),
+    connectionParams: () => ({ Authorization: `Bearer ${bearer(number)}` }),
   });
   const followed = number % 2 ? followUnchanged : follow;
   Object.keys(streams).forEach((name) => followed(client, number, name));
+  attend(client);
   // In any state: before the handshake or the ack, during a replay or live events.
   one.cut = () => state.socket?.terminate();
   return one;

@@ -50,11 +50,11 @@ export async function post(url, query, variables, token) {
   return data;
 }
 
-/** A JSON Web Token for every topic, valid for `seconds`. */
-export function token(secret, seconds) {
+/** A JSON Web Token of a subject for every topic, valid for `seconds`. */
+export function token(secret, seconds, sub = 'node') {
   const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const claims = {
-    sub: 'node',
+    sub,
     exp: Math.floor(Date.now() / 1000) + seconds,
     topics: { subscribe: ['*'], publish: ['*'] },
   };
