@@ -75,6 +75,7 @@ from gqlnotify.execution.strawberry_adapter import (
 )
 from gqlnotify.observability import metrics, tracing
 from gqlnotify.topics.attendee import Attendee, attend_as
+from gqlnotify.topics.live_list import LiveList
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscription import Subscription, note_unreadable
 
@@ -498,6 +499,8 @@ async def _map_results(
     # Each event is executed before the next is taken, so the stream's cursor belongs to the result.
     if isinstance(source, Subscription):
         source.yields_errors = True
+    if isinstance(source, LiveList):
+        source.load_seconds = timeout
     results = map_source_to_response_event(executor, source, partial(_execute_event, seconds))
     async with aclosing(results):
         async for result in results:

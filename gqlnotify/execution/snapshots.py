@@ -11,10 +11,10 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from gqlnotify.auth import view_as_everybody
-from gqlnotify.cancellation import Failure, only_own_cancellation, run_within
+from gqlnotify.cancellation import only_own_cancellation, run_within
 from gqlnotify.errors import EventUnreadable
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.encoded_result import EncodedResult
@@ -26,6 +26,8 @@ from gqlnotify.topics.live_list import (
     Retry,
     Snapshot,
     may_pass,
+    pause_after_useless,
+    raise_failure,
     snapshot_value,
     take_snapshot,
 )
@@ -130,7 +132,7 @@ class SharedLoad:
     def _begin(self, newest: Cursor) -> Run:
         metrics.snapshot_loads.inc()
         # In a clean context: what is shared has no viewer.
-        loading = run_within(self._timeout, self._call(newest), _raise, Context())
+        loading = run_within(self._timeout, self._call(newest), raise_failure, Context())
         run = Run(newest, loading)
         # Not longer: the database may also change without an event.
         forget = partial(loading.add_done_callback, partial(self._forget, run))
@@ -179,6 +181,7 @@ class Snapshots:
         snapshot. The next call then waits before it tries again.
         """
         await self._retry.due()
+        await pause_after_useless(subscriber)
         run = self._load.run_for(subscriber)
         encoded = await run.encoded(self, partial(self._begin, run))
         if encoded.cursor != NOWHERE and not subscriber.closed:
@@ -243,7 +246,3 @@ class Snapshots:
 
     def _event(self, cursor: Cursor) -> Event:
         return Event(self._projection.topic.name, cursor, b"")
-
-
-def _raise(failure: Failure) -> NoReturn:
-    raise failure

@@ -11,16 +11,18 @@ change has the whole new value of its row.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from typing_extensions import override
 
 from gqlnotify.auth import Viewer
 from gqlnotify.backoff import Backoff
 from gqlnotify.callables import plain_result, require_plain
+from gqlnotify.cancellation import Failure, run_within
 from gqlnotify.errors import CursorExpired, InternalError, NotifyError
 from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.topics.projection import Projection
@@ -116,6 +118,8 @@ class LiveList(Subscription[T]):
             select=select,
         )
         self.load = load
+        self.load_seconds: float | None = None
+        """How long a call of `load` may take."""
         self._retry = Retry()
 
     @override
@@ -154,8 +158,9 @@ class LiveList(Subscription[T]):
 
     async def _next_snapshot(self) -> T:
         await self._retry.due()
+        await pause_after_useless(self.subscriber)
         try:
-            snapshot = await take_snapshot(self.load, self.subscriber.newest)
+            snapshot = await self._snapshot()
         except Exception as error:
             if not self.yields_errors or not may_pass(error):
                 raise
@@ -167,6 +172,12 @@ class LiveList(Subscription[T]):
         self.cursor, self.conflated, self.redelivered = snapshot.cursor, 0, False
         value: T = snapshot_value(self.projection, snapshot)
         return value
+
+    async def _snapshot(self) -> Snapshot[Any]:
+        taking = take_snapshot(self.load, self.subscriber.newest)
+        if self.load_seconds is None:
+            return await taking
+        return await run_within(self.load_seconds, taking, raise_failure, copy_context())
 
 
 async def take_snapshot(load: Load[R], newest: Cursor) -> Snapshot[R]:
@@ -186,6 +197,22 @@ async def take_snapshot(load: Load[R], newest: Cursor) -> Snapshot[R]:
             f"{type(loaded).__name__}"
         )
     return Snapshot(list(loaded), newest)
+
+
+async def pause_after_useless(subscriber: Subscriber) -> None:
+    """Wait, longer each time, if the last snapshots of `subscriber` were useless.
+
+    This happens if `load` returns a cursor that has expired. The first such snapshot causes no
+    pause, because many changes may have come while it was loaded.
+    """
+    shortest, longest = _RETRY_SECONDS
+    if subscriber.useless_snapshots > 1:
+        await asyncio.sleep(min(shortest * subscriber.useless_snapshots, longest))
+
+
+def raise_failure(failure: Failure) -> NoReturn:
+    """Raise `failure`, which ended a call of `load`."""
+    raise failure
 
 
 def snapshot_value(projection: Projection, snapshot: Snapshot[Any]) -> Any:

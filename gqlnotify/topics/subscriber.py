@@ -55,11 +55,14 @@ class Subscriber:
         """
         self.takes_snapshots = False
         """Whether its client gets a snapshot if it has missed events, or has none yet."""
+        self.useless_snapshots = 0
+        """How many snapshots in a row were followed by a gap, and not by an event."""
         self.redelivered_until: Cursor | None = None
         """Events up to this cursor may have been sent to the same client before."""
         self.reader: Reader | None = None
         """For whom it reads; None if it reads for a group or for the library itself."""
         self._manager = manager
+        self._snapshot_at: Cursor | None = None
         self._live_topic: LiveTopic | None = None
         self._on_wake = on_wake
         self._key_of = key_of
@@ -158,6 +161,8 @@ class Subscriber:
     def skip_gap(self, expired: CursorExpired) -> None:
         """Continue at the topic's position, because events before it are lost."""
         self._note_gap(self.position, self._open_topic.buffer.last)
+        is_useless = self.position == self._snapshot_at
+        self.useless_snapshots = self.useless_snapshots + 1 if is_useless else 0
         self.expired, self.position = expired, self._open_topic.buffer.last
         self._backlog.clear()
         self._latest.clear()
@@ -165,7 +170,7 @@ class Subscriber:
     def begin_after(self, cursor: Cursor) -> None:
         """Continue after `cursor`, that of a snapshot which the client gets now."""
         self.expired = self.redelivered_until = None
-        self.position = cursor
+        self.position = self._snapshot_at = cursor
         self._backlog.clear()
         self._latest.clear()
         self.note_sent()

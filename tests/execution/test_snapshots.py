@@ -12,7 +12,7 @@ from gqlnotify import Cursor, Snapshot, current_principal, errors
 from gqlnotify.execution import EncodedResult
 from gqlnotify.execution.results import loses_a_list
 from gqlnotify.execution.snapshots import Run
-from gqlnotify.testing import OperationFailed, Tokens, connect
+from gqlnotify.testing import ControlledBroker, OperationFailed, Tokens, connect
 from gqlnotify.topics import live_list
 from tests.live_lists import PARTS, TASKS_LIVE, Fold, House, Task, clients, folded, settings
 from tests.waiting import wait_until
@@ -194,6 +194,48 @@ async def test_a_load_that_fails_is_told_and_tried_again(
         assert unavailable.value.code == errors.BrokerUnavailable.code
         assert stream.cursor is None
         assert (await folded(stream, Fold())).rows == {"1": "wash"}
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_load_that_does_not_end_is_told_and_tried_again(
+    ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    house = House(settings(execution_timeout=0.05), per_viewer=per_viewer)
+    house.may_load.clear()
+    async with connect(house.app, token=ann) as client:
+        stream = client.subscribe(TASKS_LIVE)
+
+        with pytest.raises(OperationFailed) as failed:
+            await stream.next()
+        house.may_load.set()
+
+        assert failed.value.code == errors.ExecutionTimeout.code
+        assert (await stream.next()).data["tasks"]["snapshot"] == []
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_load_whose_cursor_has_expired_is_not_called_without_a_pause(
+    ann: str, broker: ControlledBroker, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(settings(), per_viewer=per_viewer)
+    async with connect(house.app, token=ann) as client:
+        lost = await house.put("1", "wash")
+        await broker.forget()
+        await house.put("1", "dry")
+
+        async def load(_owner: str | None) -> Snapshot[Task]:
+            house.loads += 1
+            return Snapshot([*house.rows.values()], lost)
+
+        monkeypatch.setattr(house, "load", load)
+        stream = client.subscribe(TASKS_LIVE)
+        await stream.take(2)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stream.next()
+
+    assert house.loads == 2
 
 
 @pytest.mark.parametrize("per_viewer", [False, True])
