@@ -31,8 +31,10 @@ BEAT_SECONDS = 4.0
 # Changes within this time are saved together, and of several states of a subject only the last.
 SAVE_SECONDS = 0.1
 CLOSE_SECONDS = 2.0
-# Saving, beating, forgetting and the wait after a failure must together be over before this process
-# counts as dead.
+ROOMS_AT_ONCE = 500
+"""With more rooms in one step, a step could take longer than it may, and never get to the last."""
+# If a server does not answer, saving, beating, forgetting and the wait after a failure must be over
+# before this process counts as dead.
 _STEP_SECONDS = 2.0
 _RETRY_SECONDS = (0.1, 1.0)
 # So that the broker's clock has passed the deadline too.
@@ -194,30 +196,43 @@ class Attendances:
     async def _save_and_beat(self) -> None:
         self._hurry.clear()
         failure: BrokerUnavailable | None = None
-        for work in (self._save_changed, self._beat_due, self._forget_idle):
-            # A server of a cluster that is away must not keep the beats from the others.
-            try:
-                async with asyncio.timeout(_STEP_SECONDS):
-                    await work()
-            except BrokerUnavailable as error:
-                failure = error
-            except TimeoutError:
-                failure = BrokerUnavailable("no answer in time")
+        for work, due in (
+            (self._save_each, self._changed),
+            (self._beat, self._beat_next),
+            (self._forget_each, self._idle),
+        ):
+            rooms = due()
+            for start in range(0, len(rooms), ROOMS_AT_ONCE):
+                # A server of a cluster that is away must not keep the beats from the others.
+                try:
+                    async with asyncio.timeout(_STEP_SECONDS):
+                        await work(rooms[start : start + ROOMS_AT_ONCE])
+                except BrokerUnavailable as error:
+                    failure = error
+                except TimeoutError:
+                    failure = BrokerUnavailable("no answer in time")
         if failure is not None:
             raise failure
 
-    async def _save_changed(self) -> None:
-        await _all(self._save(room) for room in self._rooms.values() if room.has_changed)
+    def _changed(self) -> list[LocalRoom]:
+        return [room for room in self._rooms.values() if room.has_changed]
 
-    async def _beat_due(self) -> None:
+    def _beat_next(self) -> list[LocalRoom]:
         now = _now()
         rooms = list(self._rooms.values())
         # All in one batch, so that not each room wakes this process at a time of its own.
-        if any(room.next_beat <= now for room in rooms):
-            await self._beat([room for room in rooms if room.next_beat <= now + BEAT_SECONDS / 2])
+        if not any(room.next_beat <= now for room in rooms):
+            return []
+        return [room for room in rooms if room.next_beat <= now + BEAT_SECONDS / 2]
 
-    async def _forget_idle(self) -> None:
-        await _all(self._forget(*item) for item in self._rooms.items() if self._is_idle(item[1]))
+    def _idle(self) -> list[LocalRoom]:
+        return [room for room in self._rooms.values() if self._is_idle(room)]
+
+    async def _save_each(self, rooms: Sequence[LocalRoom]) -> None:
+        await _all(map(self._save, rooms))
+
+    async def _forget_each(self, rooms: Sequence[LocalRoom]) -> None:
+        await _all(map(self._forget, rooms))
 
     async def _save(self, room: LocalRoom) -> None:
         changes = room.take()
@@ -275,10 +290,10 @@ class Attendances:
             and not self._is_followed(room.registration.room)
         )
 
-    async def _forget(self, topic: str, room: LocalRoom) -> None:
+    async def _forget(self, room: LocalRoom) -> None:
         await self._broker.presence.remove(room.registration, self._patience)
         if self._is_idle(room):
-            self._rooms.pop(topic, None)
+            self._rooms.pop(room.topic, None)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -14,6 +14,7 @@ class LocalRoom:
     """The subjects of one topic in this process, and what the broker does not know yet. Pure."""
 
     def __init__(self, topic: str) -> None:
+        self.topic = topic
         self.registration = Registration(room_of(topic))
         self.former: list[Registration] = []
         """Under these names it has saved what the broker has lost since, at least in part."""
