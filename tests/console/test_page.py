@@ -78,4 +78,10 @@ async def test_an_operator_looks_at_everything_and_ends_a_connection(tmp_path: P
         await window.click("button", "Forget the token")
         await shows(window, "Token with the right admin")
         assert await window.evaluate(stored) == [[], 0, ""]
+        # An address with a token opens the console in a tab that is open already, too.
+        await window.evaluate(f"location.hash = '#token={token()}'")
+        await shows(window, "Deliveries a second")
+        assert await window.evaluate("location.hash") == "#overview"
+        await window.evaluate("location.hash = '#topics/%E0'")
+        await shows(window, "A topic name consists of segments")
     assert socket.close_code == 1012

@@ -27,11 +27,20 @@ function route() {
     if (link.hash === `#${shown}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${name ? decodeURIComponent(name) : shown} · gqlnotify console`;
-  leave = name ? topic(main, client, decodeURIComponent(name)) : SECTIONS[shown](main, client);
+  document.title = `${name ? decoded(name) : shown} · gqlnotify console`;
+  leave = name ? topic(main, client, decoded(name)) : SECTIONS[shown](main, client);
+}
+
+function decoded(name) {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
 }
 
 function connect(token) {
+  client?.close();
   sessionStorage.setItem(KEY, token);
   leaveButton.hidden = false;
   client = new Client(API, token, (now, reason) => {
@@ -90,12 +99,22 @@ function shortcut(event) {
 }
 
 // A browser sends no fragment to a server, so a token in it is in no log.
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given !== null) history.replaceState(null, "", "#overview");
-const token = given ?? sessionStorage.getItem(KEY);
+function takeFromAddress() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given !== null) history.replaceState(null, "", "#overview");
+  return given;
+}
 
-addEventListener("hashchange", route);
+function follow() {
+  // An operator may paste the address with a new token into the same tab, which loads nothing.
+  const given = takeFromAddress();
+  if (given) connect(given);
+  else route();
+}
+
+addEventListener("hashchange", follow);
 addEventListener("keydown", shortcut);
 leaveButton.addEventListener("click", () => forget());
+const token = takeFromAddress() ?? sessionStorage.getItem(KEY);
 if (token) connect(token);
 else ask();
