@@ -245,8 +245,8 @@ class SharedExecution(metrics.Sampled):
         load: SharedLoad | None = None,
     ) -> None:
         self.is_shared = False
-        self.followed: set[str] = set()
-        """The subjects with an operation here that a trace follows."""
+        self.followed: dict[Member, str] = {}
+        """The members of the group that a trace follows, with their subjects."""
         self._timeout = timeout
         self._concurrency = concurrency
         self._request = request
@@ -447,7 +447,7 @@ class SharedExecution(metrics.Sampled):
         else:
             members = 0 if self._group is None else len(self._group)
             kind, text = trace.Kind.EXECUTED, f"once for {counted(members, 'subscription')}"
-        for subject in self.followed or (None,):
+        for subject in set[str | None](self.followed.values()) or {None}:
             trace.live.step(
                 kind, topic=event.topic, cursor=event.cursor, subject=subject, text=text
             )

@@ -16,6 +16,7 @@ from gqlnotify.observability.trace import Kind, live
 from gqlnotify.observability.trace_facts import counted
 from gqlnotify.observability.trace_live import Followed
 from gqlnotify.protocol.frames import Batch
+from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.shared_operation import SharedOperation
 
 _LOOK_SECONDS = 0.05
@@ -39,13 +40,19 @@ class TracedOperation(SharedOperation, Followed):
         return has_room
 
     @override
+    def lagged(self, subscriber: Subscriber) -> None:
+        # Until it has caught up, what the group does is not done for its subject.
+        self.execution.followed.pop(self, None)
+        super().lagged(subscriber)
+
+    @override
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        live.followed.pop(self, None)
+        self._forget()
         super().end(errors)
 
     @override
     def cancel(self) -> None:
-        live.followed.pop(self, None)
+        self._forget()
         super().cancel()
 
     def acknowledged(self, cursor: Cursor) -> None:
@@ -66,17 +73,20 @@ class TracedOperation(SharedOperation, Followed):
 
     @override
     def unfollow(self) -> None:
-        if self.subject is not None:
-            self.execution.followed.discard(self.subject)
+        self._forget()
         plain: SharedOperation = self
         plain.__class__ = SharedOperation
+
+    def _forget(self) -> None:
+        live.followed.pop(self, None)
+        self.execution.followed.pop(self, None)
 
 
 def follow(operation: SharedOperation) -> None:
     """Begin to tell each step of `operation` if a trace follows it."""
     subject = operation.subject
     if subject is not None and live.follows(subject, operation.execution.projection.topic.name):
-        operation.execution.followed.add(subject)
+        operation.execution.followed[operation] = subject
         operation.__class__ = TracedOperation
         assert isinstance(operation, TracedOperation)
         live.followed[operation] = subject, operation.execution.projection.topic.name
