@@ -464,10 +464,12 @@ class TopicManager(metrics.Sampled, Audience):
         Raises:
             Forbidden: The viewer has no right to see the members.
             InternalError: The topic has no presence.
+            TooManyTopics: The subject has asked for too many new topics.
             BrokerUnavailable: The broker can't be reached.
         """
         name = require_presence(topic)
         await authorize("presence", name)
+        self.count_topic(current_viewer(), name)
         await self._require_open()
         return await self.attendances.present(name)
 

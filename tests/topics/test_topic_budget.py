@@ -61,16 +61,18 @@ async def test_a_shared_execution_can_ask_for_a_cursor() -> None:
         await manager.close()
 
 
-@pytest.mark.parametrize("operation", ["subscribe", "cursor"])
+@pytest.mark.parametrize("operation", ["subscribe", "cursor", "present"])
 async def test_a_subject_that_asks_for_too_many_topics_is_refused(operation: str) -> None:
     manager = TopicManager(settings=Settings(new_topics_per_subject=3))
-    viewer = Viewer(Principal("mallory", subscribe=("user.*",)))
+    viewer = Viewer(Principal("mallory", subscribe=("user.*",), presence=("user.*",)))
 
     async def ask(number: int) -> None:
-        topic = Topic(f"user.{number}", int)
+        topic = Topic(f"user.{number}", int, presence=True)
         with viewing(viewer):
             if operation == "cursor":
                 await manager.cursor(topic)
+            elif operation == "present":
+                await manager.present(topic)
             else:
                 await manager.subscribe(topic).start()
 
