@@ -131,8 +131,13 @@ async def _follow(settings: Settings, question: Question, lines: Lines) -> None:
     asked = question.model_copy(update={"follow": uuid4().hex})
     async with _asking(settings) as manager:
         typer.echo("Following each step from now on. Ctrl-C ends it", err=True)
+        complaints: set[str] = set()
         while True:
             answers = await manager.survey.ask(ASKED, asked.model_dump())
+            for line in _of_missing(answers, lines):
+                if line not in complaints:
+                    complaints.add(line)
+                    typer.echo(line)
             steps = [(each, step) for each in _told(answers) for step in each.value["steps"]]
             for each, step in sorted(steps, key=lambda known: float(known[1]["at"])):
                 typer.echo(lines.step(each.process, step))
@@ -206,11 +211,18 @@ def _of_event(question: Question, found: _Found) -> dict[str, Any]:
 
 
 def _of_processes(answers: Answers, lines: Lines) -> Iterator[str]:
-    for answer in answers.answers:
-        value = answer.value if answer.error is None else None
-        line = lines.process(answer.process.name, value, answer.error)
+    for each in _told(answers):
+        line = lines.process(each.process, each.value, None)
         if line is not None:
             yield line
+    yield from _of_missing(answers, lines)
+
+
+def _of_missing(answers: Answers, lines: Lines) -> Iterator[str]:
+    """Yield a line for each process of which nothing is known."""
+    for answer in answers.answers:
+        if answer.error is not None:
+            yield lines.process(answer.process.name, None, answer.error) or ""
     for process in answers.silent:
         yield lines.process(process.name, None, "no answer") or ""
 

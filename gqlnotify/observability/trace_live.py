@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gqlnotify import clock
+from gqlnotify.errors import BadUserInput
 from gqlnotify.observability import logs
 from gqlnotify.observability.trace_facts import Fact, Kind
 
@@ -83,11 +84,13 @@ class Live:
         """Begin the trace of this name, or go on with it for `FOLLOW_SECONDS`.
 
         Raises:
-            ValueError: Too many traces follow.
+            BadUserInput: Too many traces follow.
         """
         self.expire()
         if name not in self._traces and len(self._traces) >= MAX_TRACES:
-            raise ValueError("Too many traces follow in this process")
+            raise BadUserInput(
+                f"{MAX_TRACES} traces follow in this process already. End one, and try again"
+            )
         trace = self._traces.setdefault(name, Trace(subject, topic))
         trace.expires_at = self._now() + FOLLOW_SECONDS
         self.on = True

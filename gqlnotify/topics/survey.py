@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from gqlnotify import clock
 from gqlnotify.brokers import Broker
-from gqlnotify.errors import BrokerUnavailable, CursorExpired
+from gqlnotify.errors import BrokerUnavailable, CursorExpired, NotifyError
 from gqlnotify.event import Event
 from gqlnotify.settings import HELLOS, SURVEYS
 
@@ -299,6 +299,8 @@ class Survey:
                 return Answer(self._process, await made if isawaitable(made) else made)
         except TimeoutError:
             return Answer(self._process, error=f"The answer took longer than {seconds} s")
+        except NotifyError as error:
+            return Answer(self._process, error=error.message)
         except Exception as error:
             logger.exception("Can't answer %r", kind)
             return Answer(self._process, error=f"The handler failed: {type(error).__name__}")

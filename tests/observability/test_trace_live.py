@@ -3,6 +3,7 @@
 import pytest
 from typing_extensions import override
 
+from gqlnotify.errors import BadUserInput
 from gqlnotify.observability.trace import Kind, Ring, live
 from gqlnotify.observability.trace_live import (
     FOLLOW_SECONDS,
@@ -86,7 +87,7 @@ def test_only_so_many_traces_follow() -> None:
         traces.follow(str(number), "alice", None)
     traces.follow("0", "alice", None)
 
-    with pytest.raises(ValueError, match="Too many traces"):
+    with pytest.raises(BadUserInput, match="20 traces follow"):
         traces.follow("one more", "alice", None)
 
 

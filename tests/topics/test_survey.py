@@ -16,7 +16,7 @@ import pytest
 
 from gqlnotify import Settings, TopicManager
 from gqlnotify.brokers import MemoryBroker
-from gqlnotify.errors import BrokerUnavailable
+from gqlnotify.errors import BadUserInput, BrokerUnavailable
 from gqlnotify.settings import HELLOS, SURVEYS
 from gqlnotify.topics import survey
 from gqlnotify.topics.survey import Answers
@@ -98,6 +98,15 @@ class TestInOneProcess:
 
         [answer] = (await topics.survey.ask("fail")).answers
         assert answer.error == "The handler failed: ValueError"
+
+    async def test_a_handler_can_tell_the_asker_what_is_wrong(self, topics: TopicManager) -> None:
+        def refuse(_arguments: Any) -> None:
+            raise BadUserInput("Ask for less")
+
+        topics.survey.on("refuse", refuse)
+
+        [answer] = (await topics.survey.ask("refuse")).answers
+        assert answer.error == "Ask for less"
 
     async def test_an_unknown_kind_is_an_error_that_names_it(self, topics: TopicManager) -> None:
         [answer] = (await topics.survey.ask("new")).answers
