@@ -37,9 +37,19 @@ class Task:
     @strawberry.field
     def shout(self) -> str:
         """Fail for the titles that can't be shouted."""
-        if self.title == "unspeakable":
-            raise ValueError("a secret of the house")
-        return self.title.upper()
+        return _shouted(self.title)
+
+    @strawberry.field
+    async def slow_shout(self) -> str:
+        """Do the same after a moment."""
+        await asyncio.sleep(0)
+        return _shouted(self.title)
+
+
+def _shouted(title: str) -> str:
+    if title == "unspeakable":
+        raise ValueError("a secret of the house")
+    return title.upper()
 
 
 @strawberry.type

@@ -62,6 +62,8 @@ from gqlnotify.execution.results import (
     event_error,
     failed_result,
     is_expected,
+    loses_a_change,
+    loses_a_list,
     without_details,
 )
 from gqlnotify.execution.shared import Executions, Shareable
@@ -506,8 +508,15 @@ async def _map_results(
         async for result in results:
             metrics.executions.inc()
             metrics.deliveries.inc()
+            if isinstance(source, LiveList) and _loses_rows(result, source):
+                source.load_again()
             extensions = _place_of(source) if isinstance(source, Subscription) else None
             yield ExecutionResult(data=result.data, errors=result.errors, extensions=extensions)
+
+
+def _loses_rows(result: CoreResult, source: LiveList[Any]) -> bool:
+    loses = loses_a_list if source.subscriber.is_at_snapshot else loses_a_change
+    return any(loses(result.data, error.path) for error in result.errors or ())
 
 
 async def _execute_event(seconds: float | None, executor: Executor[Any]) -> Any:

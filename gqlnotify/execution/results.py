@@ -123,6 +123,11 @@ def loses_a_list(data: Any, path: Sequence[str | int] | None) -> bool:
     return data is None
 
 
+def loses_a_change(data: Any, path: Sequence[str | int] | None) -> bool:
+    """Return whether the error at `path` has taken more of a change than the field itself."""
+    return any(loses_a_list(data, each) for each in ((path or ())[:1], (path or ())[:-1]))
+
+
 def status_of(response: Mapping[str, Any]) -> int:
     """Return the HTTP status of a response: 400 for a request error, and 200 for a result.
 

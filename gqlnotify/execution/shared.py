@@ -498,9 +498,8 @@ class SharedExecution(metrics.Sampled):
                 "gqlnotify.cursor": str(event.cursor),
             },
         )
-        if self._snapshots is not None and not self._request.projection.reads(event):
-            return span, self._snapshots.instead_of(event)
-        return span, self._execution.begin(event)
+        executes = self._execution.begin if self._snapshots is None else self._snapshots.change
+        return span, executes(event)
 
     def _remember(self, encoded: EncodedResult | None) -> None:
         # Results with errors are not cached: a later execution may succeed.

@@ -7,7 +7,7 @@ Others get the same snapshot for a few seconds, as long as this process has all 
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
@@ -19,7 +19,7 @@ from gqlnotify.errors import EventUnreadable
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.event_execution import EventExecution
-from gqlnotify.execution.results import loses_a_list
+from gqlnotify.execution.results import loses_a_change, loses_a_list
 from gqlnotify.observability import metrics
 from gqlnotify.topics.live_list import (
     Load,
@@ -188,20 +188,49 @@ class Snapshots:
             subscriber.begin_after(encoded.cursor)
         return encoded
 
-    async def instead_of(self, event: Event) -> EncodedResult:
-        """Return the message with a snapshot in place of `event`, which can't be read.
+    def change(
+        self, event: Event
+    ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
+        """Begin the execution of a change, as `EventExecution.begin` does.
 
-        The snapshot has what the event has changed. Call this in a clean context.
+        A snapshot takes its place if the event can't be read, or if an error takes the change from
+        the result. Call this in a clean context.
         """
+        if not self._projection.reads(event):
+            unreadable = EventUnreadable(event.cursor)
+            return self._instead_of(event, lambda: self._execution.failed(event, unreadable))
+        made = self._execution.begin(event)
+        if made is None:
+            return None
+        if not isinstance(made, EncodedResult):
+            return self._unless_lost(event, made)
+        return self._instead_of(event, lambda: made) if _is_lost(made, loses_a_change) else made
+
+    async def _unless_lost(
+        self, event: Event, making: Coroutine[Any, Any, EncodedResult | None]
+    ) -> EncodedResult | None:
+        made = await making
+        if made is None or not _is_lost(made, loses_a_change):
+            return made
+        return await self._instead_of(event, lambda: made)
+
+    async def _instead_of(
+        self, event: Event, failure: Callable[[], EncodedResult]
+    ) -> EncodedResult:
+        """Return the message with a snapshot that has the change; that of `failure` without one."""
         view_as_everybody()
         try:
             with only_own_cancellation():
                 snapshot = await self._load.since(event.cursor)
+                if snapshot.cursor < event.cursor:
+                    # `load` knows its own cursor. The changes in between were sent before.
+                    return failure()
                 value = snapshot_value(self._projection, snapshot)
-                return await self._execution.execute(event, value)
+                encoded = await self._execution.execute(event, value)
         except Exception:
-            logger.exception("A live list could not be loaded in place of an event")
-            return self._execution.failed(event, EventUnreadable(event.cursor))
+            logger.exception("A live list could not be loaded in place of a change")
+            return failure()
+        return failure() if _is_lost(encoded, loses_a_list) else encoded
 
     def _begin(self, run: Run) -> Encoding:
         return asyncio.get_running_loop().create_task(self._encoded(run), context=Context())
@@ -225,17 +254,11 @@ class Snapshots:
                 encoded = await self._execution.execute(self._event(snapshot.cursor), value)
         except Exception as error:
             return self._failed(error)
-        if self._is_lost(encoded):
+        if _is_lost(encoded, loses_a_list):
             self._retry.failed()
             return self._execution.without_cursor(encoded)
         self._retry.succeeded()
         return encoded
-
-    def _is_lost(self, encoded: EncodedResult) -> bool:
-        if not encoded.errors or encoded.body is None:
-            return False
-        data = encoded.result().data
-        return any(loses_a_list(data, error.path) for error in encoded.errors)
 
     def _failed(self, error: Exception) -> EncodedResult:
         self._retry.failed()
@@ -246,3 +269,10 @@ class Snapshots:
 
     def _event(self, cursor: Cursor) -> Event:
         return Event(self._projection.topic.name, cursor, b"")
+
+
+def _is_lost(encoded: EncodedResult, loses: Callable[[Any, Any], bool]) -> bool:
+    if not encoded.errors or encoded.body is None:
+        return False
+    data = encoded.result().data
+    return any(loses(data, error.path) for error in encoded.errors)

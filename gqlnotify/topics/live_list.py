@@ -173,6 +173,13 @@ class LiveList(Subscription[T]):
         value: T = snapshot_value(self.projection, snapshot)
         return value
 
+    def load_again(self) -> None:
+        """Load the list again after a pause, because its client did not get the last value."""
+        if not self.subscriber.lacks_snapshot:
+            self.subscriber.skip_gap(CursorExpired("The client did not get the last value"))
+            self._retry.failed()
+            self.cursor = None
+
     async def _snapshot(self) -> Snapshot[Any]:
         taking = take_snapshot(self.load, self.subscriber.newest)
         if self.load_seconds is None:

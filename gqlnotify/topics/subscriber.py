@@ -101,6 +101,11 @@ class Subscriber:
         return self.takes_snapshots and self.expired is not None and not self.closed
 
     @property
+    def is_at_snapshot(self) -> bool:
+        """Whether it has taken no event after a snapshot."""
+        return self.position == self._snapshot_at
+
+    @property
     def reached_by_client(self) -> Cursor:
         """Where its client would continue if it came back now."""
         return NOWHERE if self.lacks_snapshot else self.position
@@ -161,8 +166,7 @@ class Subscriber:
     def skip_gap(self, expired: CursorExpired) -> None:
         """Continue at the topic's position, because events before it are lost."""
         self._note_gap(self.position, self._open_topic.buffer.last)
-        is_useless = self.position == self._snapshot_at
-        self.useless_snapshots = self.useless_snapshots + 1 if is_useless else 0
+        self.useless_snapshots = self.useless_snapshots + 1 if self.is_at_snapshot else 0
         self.expired, self.position = expired, self._open_topic.buffer.last
         self._backlog.clear()
         self._latest.clear()

@@ -10,7 +10,7 @@ from strawberry.extensions import SchemaExtension
 
 from gqlnotify import Cursor, Snapshot, current_principal, errors
 from gqlnotify.execution import EncodedResult
-from gqlnotify.execution.results import loses_a_list
+from gqlnotify.execution.results import loses_a_change, loses_a_list
 from gqlnotify.execution.snapshots import Run
 from gqlnotify.testing import ControlledBroker, OperationFailed, Tokens, connect
 from gqlnotify.topics import live_list
@@ -279,10 +279,12 @@ async def test_extensions_run_around_a_snapshot_and_its_errors(
     assert results
 
 
+@pytest.mark.parametrize("per_viewer", [False, True])
 async def test_a_snapshot_whose_rows_are_lost_to_an_error_is_tried_again(
-    house: House, ann: str, monkeypatch: pytest.MonkeyPatch
+    ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    house = House(settings(), per_viewer=per_viewer)
     async with clients(house, ann, 2) as (first, second):
         await house.put("1", "unspeakable")
         failing = first.subscribe(SHOUTED)
@@ -301,6 +303,72 @@ async def test_a_snapshot_whose_rows_are_lost_to_an_error_is_tried_again(
                 continue
 
     assert result.data["tasks"]["snapshot"] == [{"id": "1", "shout": "SAY"}]
+
+
+@pytest.mark.parametrize("field", ["shout", "slowShout"])
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_change_that_is_lost_to_an_error_brings_a_snapshot(
+    ann: str, per_viewer: bool, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    house = House(settings(), per_viewer=per_viewer)
+    task = f"{{ shout: {field} }}"
+    document = f"subscription {{ tasks {{ snapshot {task} change {{ task {task} }} }} }}"
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(document)
+        assert (await stream.next()).data["tasks"]["snapshot"] == []
+        # The database has another title by the time that the list is loaded.
+        await house.put("1", "unspeakable")
+        house.rows["1"] = house.task("1", "wash")
+
+        if per_viewer:
+            with pytest.raises(OperationFailed, match="a secret"):
+                await stream.next()
+        assert (await stream.next()).data["tasks"]["snapshot"] == [{"shout": "WASH"}]
+        await house.put("1", "dry")
+        assert (await stream.next()).data["tasks"]["change"] == {"task": {"shout": "DRY"}}
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_change_that_can_t_be_shown_is_told(
+    ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    house = House(settings(), per_viewer=per_viewer)
+    document = "subscription { tasks { snapshot { shout } change { task { shout } } } }"
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(document)
+        await stream.next()
+        await house.put("1", "unspeakable")
+
+        with pytest.raises(OperationFailed) as failed:
+            await stream.next()
+
+    assert failed.value.errors[0]["path"] == ["tasks", "change", "task", "shout"]
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "is_lost"),
+    [
+        ({"tasks": None}, ["tasks"], True),
+        ({"tasks": None}, ["tasks", "change", "task", "shout"], True),
+        ({"tasks": {"change": {"task": None}}}, ["tasks", "change", "task", "shout"], True),
+        (
+            {"tasks": {"change": {"task": {"shout": None}}}},
+            ["tasks", "change", "task", "shout"],
+            False,
+        ),
+        (
+            {"tasks": {"change": {"task": {"tags": [None]}}}},
+            ["tasks", "change", "task", "tags", 0],
+            False,
+        ),
+    ],
+)
+def test_an_error_in_one_field_does_not_lose_the_change(
+    data: Any, path: list[str | int], is_lost: bool
+) -> None:
+    assert loses_a_change(data, path) is is_lost
 
 
 @pytest.mark.parametrize(
