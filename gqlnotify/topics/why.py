@@ -16,6 +16,7 @@ from gqlnotify.errors import BadUserInput, BrokerUnavailable
 from gqlnotify.event import Cursor, Event, Topic
 from gqlnotify.observability import metrics, trace
 from gqlnotify.observability.trace_live import FOLLOW_SECONDS
+from gqlnotify.topics.projection import Projection
 from gqlnotify.topics.reading import (
     Audience,
     Reading,
@@ -35,6 +36,8 @@ MAX_FACTS = 500
 MAX_READINGS = 200
 MAX_NAMES = 200
 MAX_SCOPES = 500
+
+_UNREADABLE = object()
 
 
 class Question(BaseModel):
@@ -61,7 +64,7 @@ async def answer(topics: "TopicManager", arguments: Mapping[str, Any]) -> dict[s
     question = Question.model_validate(arguments)
     if question.follow is not None:
         return await _steps(question, question.follow)
-    event = await _event(topics, question)
+    outcomes = _Outcomes(await _event(topics, question))
     held: dict[str, int] = {}
     readings: list[Reading] = []
     async for one in _audiences():
@@ -76,8 +79,8 @@ async def answer(topics: "TopicManager", arguments: Mapping[str, Any]) -> dict[s
         "listensTo": sorted(topics.readers)[:MAX_NAMES],
         "reads": _read_by(question.subject, readings),
         "facts": [fact.formatted() for fact in facts[-MAX_FACTS:]],
-        "readings": [_told(each, event, held) for each in asked[:MAX_READINGS]],
-        "passingScopes": _passing_scopes(readings, event),
+        "readings": [_told(each, outcomes, held) for each in asked[:MAX_READINGS]],
+        "passingScopes": _passing_scopes(readings, outcomes),
     }
 
 
@@ -128,7 +131,7 @@ def _topic(reading: Reading) -> str:
     return reading.reader.projection.topic.name
 
 
-def _told(reading: Reading, event: Event | None, held: Mapping[str, int]) -> dict[str, Any]:
+def _told(reading: Reading, outcomes: "_Outcomes", held: Mapping[str, int]) -> dict[str, Any]:
     reader, topic = reading.reader, reading.reader.projection.topic
     told = {
         "subject": reader.subject,
@@ -144,41 +147,68 @@ def _told(reading: Reading, event: Event | None, held: Mapping[str, int]) -> dic
         "scope": told_scope(reader.scope),
         "scopeDecides": decides_by_scope(reader.projection, reader.scope),
         "conflates": topic.latest_by is not None,
-        "outcome": None if event is None else _outcome(reading, event),
+        "outcome": outcomes.of(reader.projection),
     }
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _outcome(reading: Reading, event: Event) -> str:
-    """Return what the subscription makes of `event`: `passes`, `filtered`, or why neither."""
-    projection = reading.reader.projection
-    if event.topic != projection.topic.name:
-        return "other_topic"
-    try:
-        value = projection.topic.decode(event.payload)
-    except ValueError:
-        return "unreadable"
-    try:
-        return "passes" if projection.lets_through(value) else "filtered"
-    except Exception:
-        return "filter_failed"
+class _Outcomes:
+    """What subscriptions make of `event`, if there is one.
+
+    Decoding a large event takes milliseconds, so all filters of a type get the same value.
+    """
+
+    def __init__(self, event: Event | None) -> None:
+        self.event = event
+        # By the id of the type, because a type may not be hashable.
+        self._values: dict[int, Any] = {}
+        self._known: dict[int, str] = {}
+
+    def of(self, projection: Projection) -> str | None:
+        """Return `passes`, `filtered`, or why neither; None if there is no event."""
+        if self.event is None:
+            return None
+        known = self._known.get(id(projection))
+        if known is None:
+            known = self._known[id(projection)] = self._find(projection, self.event)
+        return known
+
+    def _find(self, projection: Projection, event: Event) -> str:
+        if event.topic != projection.topic.name:
+            return "other_topic"
+        value = self._decoded(projection.topic, event)
+        if value is _UNREADABLE:
+            return "unreadable"
+        try:
+            return "passes" if projection.lets_through(value) else "filtered"
+        except Exception:
+            return "filter_failed"
+
+    def _decoded(self, topic: Topic[Any], event: Event) -> Any:
+        key = id(topic.type)
+        if key not in self._values:
+            try:
+                self._values[key] = topic.decode(event.payload)
+            except ValueError:
+                self._values[key] = _UNREADABLE
+        return self._values[key]
 
 
-def _passing_scopes(readings: list[Reading], event: Event | None) -> list[dict[str, str]]:
+def _passing_scopes(readings: list[Reading], outcomes: _Outcomes) -> list[dict[str, str]]:
     """Return the filters that let the event through, each with a scope in which it does."""
-    if event is None:
+    if outcomes.event is None:
         return []
     scoped: dict[tuple[str, str], Reading] = {}
     # Most subscriptions share the projection of their execution.
     distinct = {id(each.reader.projection): each for each in readings}
     for each in distinct.values():
         place, scope = place_of(each.reader.projection.where), told_scope(each.reader.scope)
-        if place is not None and scope is not None and _topic(each) == event.topic:
+        if place is not None and scope is not None and _topic(each) == outcomes.event.topic:
             scoped.setdefault((place, scope), each)
             if len(scoped) == MAX_SCOPES:
                 break
     return [
         {"filter": place, "scope": scope}
         for (place, scope), each in scoped.items()
-        if _outcome(each, event) == "passes"
+        if outcomes.of(each.reader.projection) == "passes"
     ]

@@ -159,6 +159,28 @@ async def test_the_gap_of_one_client_is_not_that_of_the_others(topics: TopicMana
     await bob.aclose()
 
 
+async def test_an_event_is_decoded_once_for_all_filters(
+    topics: TopicManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters = (is_even, fails, lambda number: number > 1)
+    streams = [await started(topics, "alice", where=where) for where in filters]
+    cursor = await topics.publish(NUMBERS, 1)
+    decode, decoded = Topic.decode, list[bytes]()
+
+    def noted(topic: Topic[Any], payload: bytes) -> Any:
+        decoded.append(payload)
+        return decode(topic, payload)
+
+    monkeypatch.setattr(Topic, "decode", noted)
+    answer = await asked(topics, subject="alice", cursor=str(cursor))
+
+    outcomes = sorted(reading["outcome"] for reading in answer["readings"])
+    assert outcomes == ["filtered", "filtered", "passes"]
+    assert decoded == [b"1"]
+    for stream in streams:
+        await stream.aclose()
+
+
 async def test_no_fact_contains_a_payload(topics: TopicManager) -> None:
     stream = await started(topics, "alice")
     unreadable = await topics.publish("numbers", "hunter2")
