@@ -278,8 +278,6 @@ def tail(
     names = list(dict.fromkeys(topics))
     if after is not None and len(names) > 1:
         fail("--after is a cursor of one topic. Pass only that topic")
-    if any(map(is_reserved, names)):
-        fail("Topics that begin with gqlnotify. are internal and can't be followed")
     settings = command_settings()
     if settings.broker_url.startswith("memory:"):
         fail("memory:// exists only within a server, so set GQLNOTIFY_BROKER_URL to a Redis")

@@ -349,11 +349,13 @@ def test_serve_with_reload_keeps_the_secret_that_it_printed(tmp_path: Path) -> N
         assert address is not None
         assert token is not None
 
-        answer = httpx.post(
-            address[1],
-            json={"query": "{ hello }"},
-            headers={"authorization": f"Bearer {token[1]}"},
-        )
+        # The application has started, but its process may not listen yet.
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as http:
+            answer = http.post(
+                address[1],
+                json={"query": "{ hello }"},
+                headers={"authorization": f"Bearer {token[1]}"},
+            )
 
     assert answer.json() == {"data": {"hello": "world"}}
 

@@ -35,7 +35,7 @@ def token(
     rights = {"subscribe": subscribe, "publish": publish, "presence": presence}
     claims = {
         "sub": subject,
-        "exp": int(time()) + 600,
+        "exp": int(time()) + 3600,
         "topics": {action: list(patterns) for action, patterns in rights.items()},
     }
     return str(jwt.encode(claims, SECRET, algorithm="HS256"))

@@ -7,7 +7,7 @@ import pytest
 from gqlnotify import Topic
 from gqlnotify.brokers.redis import Message, Sender, scripts
 from gqlnotify.event import Cursor
-from gqlnotify.settings import Bounds, Retention
+from gqlnotify.settings import HELLOS, Bounds, Retention
 from tests.brokers.redis.conftest import Launch, master_and_replica
 from tests.brokers.redis.support import (
     ALL,
@@ -245,7 +245,8 @@ async def test_cursors_of_empty_topics_need_one_key_for_all_of_them(
         for one in streams:
             await one.aclose()
 
-        assert server.ask("KEYS", "*") == [BEGUN.encode()]
+        keys = [key for key in server.ask("KEYS", "*") if HELLOS.encode() not in key]
+        assert keys == [BEGUN.encode()]
 
 
 async def test_a_full_server_returns_the_cursor_of_a_topic_without_events(launch: Launch) -> None:
