@@ -150,6 +150,16 @@ def is_reserved(name: str) -> bool:
     return name.startswith(RESERVED)
 
 
+def refuse_reserved(name: str) -> None:
+    """Refuse a topic of gqlnotify itself, to which an application can't publish.
+
+    Raises:
+        BadUserInput: The name is reserved.
+    """
+    if is_reserved(name):
+        raise BadUserInput("Topics whose names begin with 'gqlnotify.' are not for applications")
+
+
 def check_event(payload: bytes, event_id: str | None, *, max_bytes: int) -> None:
     """Refuse an event that can't be published.
 

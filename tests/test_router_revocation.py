@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from gqlnotify import GraphQLRouter, Publisher, Settings, TopicManager
+from gqlnotify import GraphQLRouter, Settings, TopicManager
 from gqlnotify.errors import (
     RevocationsUnavailable,
 )
@@ -226,10 +226,11 @@ async def test_the_command_ends_the_affected_sockets_of_every_process_and_no_oth
         for socket in sockets[affected]:
             close = await socket.closed()
             assert (close.code, close.reason) == (4403, "The token was revoked")
-        async with Publisher(redis_url) as publisher:
-            a_minute_ago = Revocation(subject=f"{subject} again", at=time.time() - 60)
-            await publisher.publish(REVOCATIONS, a_minute_ago)
-            await publisher.publish(REVOCATIONS, Revocation(token_id=f"{subject} 0"))
+        topics = TopicManager(settings=Settings(broker_url=redis_url))
+        a_minute_ago = Revocation(subject=f"{subject} again", at=time.time() - 60)
+        await topics.publish_internal(REVOCATIONS, a_minute_ago)
+        await topics.publish_internal(REVOCATIONS, Revocation(token_id=f"{subject} 0"))
+        await topics.close()
         for socket in sockets[one_of_bobs]:
             assert (await socket.closed()).code == 4403
         for socket in sockets[other_of_bobs]:
@@ -249,8 +250,9 @@ async def test_a_restart_of_redis_loses_no_revocation(tmp_path: Path) -> None:
         async with two_processes(redis.url, tmp_path) as servers, AsyncExitStack() as stack:
             sockets = [await enter(stack, server, token(iat=NOW)) for server in servers]
             redis.restart()
-            async with Publisher(redis.url) as publisher:
-                await publisher.publish(REVOCATIONS, Revocation(subject="alice"))
+            topics = TopicManager(settings=Settings(broker_url=redis.url))
+            await topics.publish_internal(REVOCATIONS, Revocation(subject="alice"))
+            await topics.close()
 
             for socket in sockets:
                 assert (await socket.closed()).code == 4403

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from gqlnotify.backoff import Backoff
 from gqlnotify.errors import BadUserInput, NotifyError
-from gqlnotify.event import Topic, is_reserved
+from gqlnotify.event import Topic, refuse_reserved
 from gqlnotify.observability.prometheus import Gauge
 from gqlnotify.outbox import additions
 from gqlnotify.outbox.additions import Addition
@@ -128,7 +128,7 @@ class Outbox:
         """
         event_id = str(uuid4()) if event_id is None else event_id
         name, payload = self._topics.encode(topic, value, event_id=event_id)
-        _refuse_reserved(name)
+        refuse_reserved(name)
         row = {"event_id": event_id, "topic": name, "payload": payload.decode()}
         additions.add(_plain(session), Addition(self._table, row, self.wake))
 
@@ -246,7 +246,7 @@ class Outbox:
     async def _publish(self, event: StoredEvent, batch: Batch) -> None:
         payload = event.payload.encode()
         try:
-            _refuse_reserved(event.topic)
+            refuse_reserved(event.topic)
             _refuse_other_than_json(payload)
             await self._topics.publish_bytes(event.topic, payload, event_id=event.event_id)
         except BadUserInput as error:
@@ -295,11 +295,6 @@ def _plain(session: AnySession) -> Session:
     if isinstance(session, scoped_session | async_scoped_session):
         session = session()
     return session.sync_session if isinstance(session, AsyncSession) else session
-
-
-def _refuse_reserved(topic: str) -> None:
-    if is_reserved(topic):
-        raise BadUserInput("Topics whose names begin with 'gqlnotify.' are not for applications")
 
 
 def _refuse_other_than_json(payload: bytes) -> None:

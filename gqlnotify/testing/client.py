@@ -12,7 +12,6 @@ from weakref import WeakSet
 from starlette.types import ASGIApp
 
 from gqlnotify import clock
-from gqlnotify.auth import viewing
 from gqlnotify.testing.application import Application, name_of, refuse
 from gqlnotify.testing.bench import Bench
 from gqlnotify.testing.clock import settle
@@ -194,10 +193,9 @@ class Client:
         revocation = (
             Revocation(subject=claims["sub"]) if id_ is None else Revocation(token_id=str(id_))
         )
-        with viewing(None):
-            for manager in self._bench.managers:
-                if manager.is_running:
-                    await manager.publish(REVOCATIONS, revocation)
+        for manager in self._bench.managers:
+            if manager.is_running:
+                await manager.publish_internal(REVOCATIONS, revocation)
         return await self.closed()
 
     @contextmanager

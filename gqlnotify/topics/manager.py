@@ -24,7 +24,15 @@ from gqlnotify.errors import (
     Unauthenticated,
     UnknownViewer,
 )
-from gqlnotify.event import Cursor, Event, Topic, check_event, check_topic_name, encode
+from gqlnotify.event import (
+    Cursor,
+    Event,
+    Topic,
+    check_event,
+    check_topic_name,
+    encode,
+    refuse_reserved,
+)
 from gqlnotify.observability import metrics, trace, tracing
 from gqlnotify.settings import Settings
 from gqlnotify.topics import why
@@ -273,6 +281,18 @@ class TopicManager(metrics.Sampled, Audience):
         check_topic_name(topic)
         check_event(payload, event_id, max_bytes=self._settings.event_max_bytes)
         await self._check_publisher(topic)
+        refuse_reserved(topic)
+        return await self._append(topic, payload, event_id)
+
+    async def publish_internal(self, topic: Topic[T], value: T) -> Cursor:
+        """Publish to a topic of gqlnotify itself. No viewer has a right to it: none is checked.
+
+        Raises:
+            BrokerUnavailable: Nothing was published, or it is unknown whether it was.
+        """
+        return await self._append(*encode(topic, value), None)
+
+    async def _append(self, topic: str, payload: bytes, event_id: str | None) -> Cursor:
         async with self._publishing():
             with tracing.span("publish", lambda: {"messaging.destination.name": topic}):
                 cursor = await self._broker.publish(topic, payload, event_id=event_id)

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, Self, TypeVar
 
 from gqlnotify.brokers.redis import Message, Sender
-from gqlnotify.event import Cursor, Topic, check_event, encode
+from gqlnotify.event import Cursor, Topic, check_event, encode, refuse_reserved
 from gqlnotify.settings import Settings
 
 T = TypeVar("T")
@@ -120,5 +120,6 @@ class Publisher:
 
     def _message(self, topic: Topic[Any] | str, value: Any, event_id: str | None = None) -> Message:
         name, payload = encode(topic, value)
+        refuse_reserved(name)
         check_event(payload, event_id, max_bytes=self._max_bytes)
         return Message(name, payload, event_id)

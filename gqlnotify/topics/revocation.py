@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
 from gqlnotify import clock
-from gqlnotify.auth import Principal, viewing
+from gqlnotify.auth import Principal
 from gqlnotify.errors import (
     BrokerUnavailable,
     CursorExpired,
@@ -266,9 +266,7 @@ class Revocations(metrics.Sampled):
                 "memory:// loses its revocations at a restart: use a Redis broker to keep them"
             )
         await self._require_room()
-        # Without a viewer, because no viewer has a right to a reserved topic.
-        with viewing(None):
-            return await self._topics.publish(REVOCATIONS, revocation)
+        return await self._topics.publish_internal(REVOCATIONS, revocation)
 
     def check(self, principal: Principal) -> None:
         """Check that the principal's token is not revoked, and that it could be revoked.

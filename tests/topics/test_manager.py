@@ -96,6 +96,16 @@ async def test_an_invalid_topic_name_is_refused(manager: TopicManager, name: str
         await manager.publish_bytes(name, b"1")
 
 
+@pytest.mark.parametrize(
+    "topic", ["gqlnotify.survey.requests", Topic("<app>.presence", int)(app="gqlnotify")]
+)
+async def test_a_topic_of_gqlnotify_itself_is_closed_even_without_tokens(
+    manager: TopicManager, topic: Topic[int] | str
+) -> None:
+    with pytest.raises(BadUserInput, match="not for applications"):
+        await manager.publish(topic, 1)
+
+
 async def test_topics_with_different_parameters_are_different_topics(manager: TopicManager) -> None:
     first, second = [await started(manager.subscribe(ROOMS(room=n))) for n in (1, 2)]
     await manager.publish(ROOMS(room=2), 22)

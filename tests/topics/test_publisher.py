@@ -263,6 +263,7 @@ BAD_ENTRIES: dict[str, Entry] = {
     "bad name": ("prices..gold", 1),
     "no name": ("", 1),
     "open parameter": (OPEN, Price("gold", 7)),
+    "reserved": ("gqlnotify.revocations", {"subject": "ann"}),
     "too large": ("prices", "x" * 2000),
     "empty id": ("prices", 1, ""),
     "long id": ("prices", 1, "x" * 401),

@@ -10,22 +10,24 @@ from typing import Any
 
 import pytest
 
-from gqlnotify import Principal, Publisher, Settings, TopicManager
+from gqlnotify import Principal, Settings, TopicManager
 from gqlnotify.auth import Viewer, viewing
 from gqlnotify.brokers import Broker, MemoryBroker
+from gqlnotify.brokers.redis import Message, Sender
 from gqlnotify.errors import (
     TokenLivesTooLong,
     TokenRevoked,
     TooManyRevocations,
     TopicsClosed,
 )
+from gqlnotify.event import encode
 from gqlnotify.observability import metrics
 from gqlnotify.settings import Bounds
 from gqlnotify.topics import revocation
 from gqlnotify.topics.revocation import REVOCATIONS, Revocation, Revocations, Revoked
 from tests.bad_brokers import AnsweringLate, LosingItsData, OutOfReach
 from tests.servers import patience
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 NOW = 0
 """The time at which the running test began."""
@@ -434,8 +436,12 @@ async def test_more_than_ten_thousand_revocations_are_known_at_the_next_start(
     entries = [Revocation(token_id=f"{first} {n}") for n in range(count)]
     if where == "redis":
         url = request.getfixturevalue("redis_url")
-        async with Publisher(url) as publisher:
-            await publisher.publish_many((REVOCATIONS, each) for each in entries)
+        defaults = Settings()
+        sender = Sender(
+            url, retention=defaults.retention, timeout=PATIENCE, prefix=defaults.broker_prefix
+        )
+        await sender.send([Message(*encode(REVOCATIONS, each), None) for each in entries])
+        await sender.aclose()
         topics = TopicManager(settings=Settings(broker_url=url))
     else:
         broker = MemoryBroker()
