@@ -1,5 +1,10 @@
 """The facts that each process keeps for `gqlnotify trace`."""
 
+import tracemalloc
+
+import pytest
+
+from gqlnotify import Cursor
 from gqlnotify.observability import logs
 from gqlnotify.observability.trace import Kind, Ring
 
@@ -44,6 +49,28 @@ def test_the_ring_is_bounded_in_bytes() -> None:
     assert sum(fact.weight for fact in kept) <= 10_000
     # It says since when nothing is missing.
     assert ring.reaches_back_to == kept[0].at - 1
+
+
+@pytest.mark.parametrize("letter", ["a", "\N{SNOWMAN}"])
+def test_the_facts_take_no_more_memory_than_the_ring_may(letter: str) -> None:
+    ring = Ring(200_000)
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            ring.note(
+                Kind.REFUSED,
+                subject=f"{letter}{number}",
+                topic=f"rooms.{number}",
+                cursor=Cursor(1_764_183_122_000 + number, number),
+                connection=f"{number:08x}",
+                text=f"{letter * 50}{number}",
+            )
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(ring.about(None, None)) > 100
+    assert taken <= 200_000
 
 
 def test_the_ring_is_bounded_in_time() -> None:
