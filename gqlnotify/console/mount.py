@@ -84,7 +84,9 @@ def _admins_only(authenticate: Authenticate, may: May) -> Authenticate:
 
 def _settings(settings: Settings) -> Settings:
     """Return the settings of the API. Its documents are not the application's."""
+    fields = Settings.model_fields
     changes = {
+        **{name: fields[name].default for name in fields if name.startswith("query_max_")},
         "auto_resume": False,
         "anonymous_sessions": False,
         "introspection": True,

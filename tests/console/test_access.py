@@ -19,7 +19,7 @@ from gqlnotify import Principal, Settings, TopicManager
 from gqlnotify.console.schema import schema
 from gqlnotify.testing import connect
 from gqlnotify.testing.errors import Disconnected, OperationFailed
-from tests.console.support import API, application, token
+from tests.console.support import API, SETTINGS, application, token
 from tests.servers import NO_TLS
 
 ROOTS = ("Query", "Mutation", "Subscription")
@@ -100,6 +100,14 @@ async def test_a_hook_can_decide_who_has_the_right() -> None:
     with pytest.raises(Disconnected):
         async with connect(app, token=token("operator"), path=API):
             pass
+
+
+async def test_the_limits_on_documents_of_the_application_do_not_close_the_console() -> None:
+    strict = SETTINGS.model_copy(update={"query_max_depth": 1, "query_max_tokens": 10})
+    app = application(TopicManager(settings=strict), settings=strict)
+
+    async with connect(app, token=token(), path=API) as client:
+        assert (await client.execute("{ overview { processes { process { name } } } }")).data
 
 
 @pytest.mark.parametrize("topic", ["gqlnotify.revocations", "gqlnotify.survey.requests"])
