@@ -90,8 +90,11 @@ class PresenceStream(LiveList[Present | PresenceEvent]):
     @override
     async def start(self, *, or_live: bool = False) -> None:
         """Check the viewer's right to see the members, and join the room. See `LiveList.start`."""
+        has_started = self.subscriber.started
         await super().start(or_live=or_live)
-        self.manager.attendances.follow(self._topic)
+        # Not again for each value: the topics may have been closed since.
+        if not has_started and not self.subscriber.closed:
+            self.manager.attendances.follow(self._topic)
 
     @override
     async def _check_right(self, viewer: Viewer | None) -> None:

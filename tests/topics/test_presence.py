@@ -473,6 +473,17 @@ async def test_nothing_is_left_when_all_have_gone(service: Service) -> None:
         assert not service.kept._rooms
 
 
+async def test_a_follower_that_goes_on_after_the_end_starts_nothing(service: Service) -> None:
+    stream = service.topics.presence(ROOM)
+    await anext(stream)
+    await service.topics.close()
+
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert service.topics.attendances._work is None
+    assert not service.topics.attendances._rooms
+
+
 async def test_a_subscription_that_is_dropped_ends_its_presence(service: Service) -> None:
     async with service.client("anchor"):
         attendance = service.topics.attendances.attend(ROOM.name, Attendee("alice"))
