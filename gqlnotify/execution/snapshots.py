@@ -174,14 +174,18 @@ class Snapshots:
         self._timeout = timeout
         self._retry = Retry()
 
-    async def take(self, subscriber: Subscriber) -> EncodedResult:
+    async def take(self, subscriber: Subscriber) -> EncodedResult | None:
         """Return the message with a snapshot, and move `subscriber` to its cursor.
+
+        Returns None if the subscriber was closed before the next attempt.
 
         If that fails, this returns the error for the client, and the subscriber still lacks a
         snapshot. The next call then waits before it tries again.
         """
         await self._retry.due()
         await pause_after_useless(subscriber)
+        if subscriber.closed:
+            return None
         run = self._load.run_for(subscriber)
         encoded = await run.encoded(self, partial(self._begin, run))
         if encoded.cursor != NOWHERE and not subscriber.closed:

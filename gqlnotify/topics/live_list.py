@@ -159,6 +159,8 @@ class LiveList(Subscription[T]):
     async def _next_snapshot(self) -> T:
         await self._retry.due()
         await pause_after_useless(self.subscriber)
+        if self.subscriber.closed:
+            raise StopAsyncIteration
         try:
             snapshot = await self._snapshot()
         except Exception as error:

@@ -173,6 +173,24 @@ async def test_topics_that_close_during_a_load_end_the_operation_without_an_erro
 
 
 @pytest.mark.parametrize("per_viewer", [False, True])
+async def test_topics_that_close_before_the_next_attempt_cause_no_load(
+    ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.1, 0.1))
+    house = House(settings(), per_viewer=per_viewer)
+    house.failures = [RuntimeError("no database")]
+    async with connect(house.app, token=ann) as client:
+        stream = client.subscribe(TASKS_LIVE)
+        with pytest.raises(OperationFailed):
+            await stream.next()
+        await house.topics.close()
+
+        assert [each async for each in stream] == []
+
+    assert house.loads == 1
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
 async def test_a_load_that_fails_is_told_and_tried_again(
     ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
