@@ -367,8 +367,8 @@ from fastapi import FastAPI
 app = FastAPI()
 
 @app.get("/")
-def frozen() -> int:
-    return gc.get_freeze_count()
+def frozen() -> dict[str, int]:
+    return {"frozen": gc.get_freeze_count(), "threshold": gc.get_threshold()[0]}
 """
 
 
@@ -382,4 +382,5 @@ def test_serve_does_not_garbage_collect_the_application_again_and_again(tmp_path
         assert address is not None
         answer = httpx.get(address[1])
 
-    assert answer.json() > 10_000
+    assert answer.json()["frozen"] > 10_000
+    assert answer.json()["threshold"] == 10_000
