@@ -517,7 +517,8 @@ class TopicManager(metrics.Sampled, Audience):
         Raises:
             BadUserInput: The state is too large or not a JSON value.
             InternalError: The topic has no presence.
-            Unauthenticated: No operation runs, so there is no subject.
+            Unauthenticated: There is no subject: no operation runs, or it has no token and no
+                WebSocket.
             TooManyTopics: The subject has asked for too many new topics.
         """
         name, encoded = require_presence(topic), encode_state(state)
@@ -525,7 +526,9 @@ class TopicManager(metrics.Sampled, Audience):
         if attendee is None and viewer is not None:
             attendee = Attendee.of(viewer)
         if attendee is None:
-            raise Unauthenticated("This needs a subject, but no operation runs")
+            raise Unauthenticated(
+                "There is no subject whose state could be set. Send a token, or use a WebSocket"
+            )
         self.count_topic(viewer, name)
         await self._require_open()
         self.attendances.set_state(name, attendee.subject, encoded)
