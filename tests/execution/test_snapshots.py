@@ -1,4 +1,4 @@
-"""A snapshot is loaded once for all who need it, and an error of one keeps nobody else from it."""
+"""A snapshot is loaded once for all who need it, and an error of one client stops no other."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -69,7 +69,7 @@ async def test_a_client_that_leaves_does_not_end_the_load_of_others(house: House
     assert house.loads == 1
 
 
-async def test_a_load_without_anybody_who_waits_is_cancelled(house: House, ann: str) -> None:
+async def test_a_load_that_no_client_waits_for_is_cancelled(house: House, ann: str) -> None:
     async with connect(house.app, token=ann) as client:
         house.may_load.clear()
         stream = client.subscribe(TASKS_LIVE)
@@ -82,7 +82,7 @@ async def test_a_load_without_anybody_who_waits_is_cancelled(house: House, ann: 
     assert house.loads == 2
 
 
-async def test_who_comes_while_the_only_other_one_leaves_does_not_join_what_is_cancelled() -> None:
+async def test_a_client_does_not_join_an_execution_that_is_being_cancelled() -> None:
     loading: asyncio.Future[Snapshot[int]] = asyncio.get_running_loop().create_future()
     loading.set_result(Snapshot([], Cursor(1, 1)))
     run = Run(Cursor(1, 1), loading)

@@ -76,7 +76,11 @@ export function topic(main, client, name) {
         events = [fresh, ...events].slice(0, MOST);
         draw();
       },
-      error: failed(list),
+      error: (message) => {
+        stop = null;
+        button.setAttribute("aria-pressed", "false");
+        failed(list)(message);
+      },
     });
   };
 
