@@ -23,6 +23,8 @@ from gqlnotify.brokers.redis.topology import ONE_SERVER, SHARDED
 from gqlnotify.settings import Retention
 
 _NO_PATIENCE = Patience(0, 0)
+# Fewer than the commands that the broker sends at once, so that publishing does not wait for all.
+_BEATS_AT_ONCE = 16
 
 
 class RedisPresence(Presence):
@@ -52,7 +54,13 @@ class RedisPresence(Presence):
     async def beat(
         self, registrations: Sequence[Registration], patience: Patience
     ) -> Sequence[bool]:
-        return await asyncio.gather(*(self._beat(each, patience) for each in registrations))
+        turns = asyncio.Semaphore(_BEATS_AT_ONCE)
+
+        async def beat_in_turn(registration: Registration) -> bool:
+            async with turns:
+                return await self._beat(registration, patience)
+
+        return await asyncio.gather(*map(beat_in_turn, registrations))
 
     async def _beat(self, registration: Registration, patience: Patience) -> bool:
         confirmed = registration.confirmed

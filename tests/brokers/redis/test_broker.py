@@ -503,3 +503,20 @@ async def test_a_server_that_may_have_older_positions_does_not_say_what_was_sent
     await wait_until(claims)
     assert claimed == [Claimed(Position(first), "first")]
     await broker.close()
+
+
+async def test_a_beat_for_many_rooms_leaves_room_for_other_commands(
+    each_redis: RedisServer,
+) -> None:
+    async with listening(each_redis.url) as ears:
+        session = ears.broker._session
+        assert session is not None
+        rooms = [Registration(room_of(f"rooms.{number}")) for number in range(200)]
+        beating = asyncio.create_task(ears.broker.presence.beat(rooms, Patience(1, 1)))
+        was_full = False
+        while not beating.done():
+            await asyncio.sleep(0)
+            was_full |= session.permits.locked()
+
+        assert await beating == [True] * len(rooms)
+        assert not was_full
