@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from gqlnotify.execution import group
 from gqlnotify.topics import live_topic
+from gqlnotify.topics.manager import TopicManager
 from gqlnotify.websocket import writer
 from tests.simulation.application import NAMES
 from tests.simulation.history import ROOM_PREFIX
+from tests.simulation.network import End
+from tests.simulation.redis_link import Line
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -16,11 +19,13 @@ if TYPE_CHECKING:
 # What a process has without a client, and for each connection. A connection that ends, or whose
 # operation begins again, has two operations for a moment.
 _TASKS, _TASKS_EACH = 40, 8
-_TIMERS, _TIMERS_EACH = 60, 12
+_TIMERS, _TIMERS_EACH, _TIMERS_OF_A_PUBLISH = 60, 12, 2
 _SUBSCRIBERS, _SUBSCRIBERS_EACH = 4, 3
-_RUNNING_EACH = 3
+_RUNNING, _RUNNING_EACH = 4, 3
 # Of connections that have ended, until the broker is asked again.
 _CLAIMS = 10
+_PUBLISH = TopicManager.publish.__qualname__
+_ARRIVALS = {End._arrived.__qualname__, Line._arrived.__qualname__}
 # Messages of the protocol, and the headers of frames.
 _SLACK_BYTES = 4096
 
@@ -46,18 +51,28 @@ def _of_topics(process: "Process", connections: int) -> Iterator[tuple[str, int,
         most = _SUBSCRIBERS + _SUBSCRIBERS_EACH * connections
         yield f"subscribers of {name}", len(topic.subscribers), most
     resumptions = process.topics.resumptions
-    most = _RUNNING_EACH * connections
+    most = _RUNNING + _RUNNING_EACH * connections
     yield "positions of running operations", len(resumptions._running), most
     yield "claims", len(resumptions._claims), _CLAIMS + most
 
 
 def _of_loop(process: "Process", connections: int) -> Iterator[tuple[str, int, int]]:
-    yield "tasks", len(asyncio.all_tasks(process.loop)), _TASKS + _TASKS_EACH * connections
+    tasks = asyncio.all_tasks(process.loop)
+    # While Redis is away, what the application publishes waits: how much is not up to the library.
+    publishing = sum(_name(task.get_coro()) == _PUBLISH for task in tasks)
+    yield "tasks", len(tasks), _TASKS + _TASKS_EACH * connections + publishing
     timers = [timer for timer in process.loop._scheduled if not timer.cancelled()]
-    yield "timers", len(timers), _TIMERS + _TIMERS_EACH * connections
+    # Data on its way is the network's.
+    arriving = sum(_name(timer._callback) in _ARRIVALS for timer in timers)
+    most = _TIMERS + _TIMERS_EACH * connections + _TIMERS_OF_A_PUBLISH * publishing
+    yield "timers", len(timers) - arriving, most
 
 
 def _of_links(process: "Process") -> Iterator[tuple[str, int, int]]:
     for link in process.links:
         most = link.high_water + writer.FULL_BYTES + group.BATCH_BYTES + _SLACK_BYTES
         yield f"bytes for {link.name}", link.ends[-1].get_write_buffer_size(), most
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", ""))

@@ -140,6 +140,8 @@ class Client:
         self.stopped = False
         self.was_told = False
         """Whether a process has told it of a gap."""
+        self.awaits_snapshot = False
+        """Whether it has begun a live list and knows nothing of it yet."""
         self.failures: list[str] = []
         self._world, self._loop, self._processes = world, loop, processes
         self._conditions = conditions

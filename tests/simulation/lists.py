@@ -22,6 +22,8 @@ class ListClient(Client):
     """A client that folds a live list. It has no code for gaps."""
 
     rows: frozenset[int] = frozenset()
+    _shown: frozenset[int] = frozenset()
+    """The rows of this connection. A snapshot must have them."""
 
     @override
     async def _fetch(self) -> None:
@@ -43,8 +45,14 @@ class ListClient(Client):
         # That an operation ends excuses nothing here: the next one begins with all rows.
         del self.log[known:]
         if self._id != before:
-            # The snapshot of another operation may be older, if its changes follow.
-            self.rows = frozenset()
+            self.rows = self._shown = frozenset()
+            self.awaits_snapshot = True
+
+    @override
+    async def _subscribe(self) -> None:
+        # Those who come back share a snapshot that may be older, and get the changes since then.
+        self._shown = frozenset()
+        await super()._subscribe()
 
     @override
     def _notice_lost_position(self) -> None:
@@ -67,13 +75,15 @@ class ListClient(Client):
         else:
             number = each["change"]["number"]
             self.rows |= {number}
+            self._shown |= {number}
             self._got(_payload(number), extensions)
 
     def _restart(self, numbers: Sequence[int], cursor: str) -> None:
         self._note(f"gets {len(numbers)} rows at {cursor}")
-        if self.rows - set(numbers):
+        if self._shown - set(numbers):
             self.failures.append(f"{self.name} got a snapshot without rows that it had")
-        self.rows, self._cursor = frozenset(numbers), cursor
+        self.rows = self._shown = frozenset(numbers)
+        self._cursor, self.awaits_snapshot = cursor, False
         self.log += [Told(CLOCK.now, ends=True), Began(cursor, CLOCK.now)]
         self._world.saw("a client got a snapshot")
 

@@ -320,6 +320,8 @@ class Simulation:
 
     def has_caught_up(self, client: Client) -> bool:
         """Return whether a client knows of the last event of its room."""
+        if client.awaits_snapshot:
+            return False
         events = self.truth.of_room(client.room)
         match client.log[-1:], events[-1:]:
             case [Began(at=at)], [newest] if newest.forgotten_at is not None:
