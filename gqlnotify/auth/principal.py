@@ -66,8 +66,8 @@ def principal_from(claims: Mapping[str, Any]) -> Principal:
         ValueError: `sub`, `topics`, `exp`, `nbf` or `iat` has the wrong type.
     """
     subject = claims.get("sub")
-    if not isinstance(subject, str) or not subject:
-        raise ValueError("sub must be a non-empty string")
+    if not isinstance(subject, str) or not subject or not _is_encodable(subject):
+        raise ValueError("sub must be a non-empty string that UTF-8 can encode")
     topics = claims.get("topics", {})
     if not isinstance(topics, Mapping):
         raise ValueError("topics must be an object")  # noqa: TRY004 - one kind of refusal
@@ -85,6 +85,15 @@ def _patterns(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("rights must be lists of strings")
     return tuple(value)
+
+
+def _is_encodable(text: str) -> bool:
+    # JSON can have half of a surrogate pair, but no name of a topic or message to others can.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_number(value: Any) -> bool:

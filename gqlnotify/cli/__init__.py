@@ -45,6 +45,7 @@ from gqlnotify.settings import Settings, is_loopback
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.publisher import Entry, Publisher
 from gqlnotify.topics.revocation import Revocations
+from gqlnotify.topics.subscription import UncheckedSubscription
 
 DEFAULT_APP = "schema.app:app"
 
@@ -302,7 +303,7 @@ async def _follow(manager: TopicManager, name: str, after: str | None, form: For
     after = after or await manager.cursor(topic)
     typer.echo(f"Following {name} after {after}", err=True)
     line = _json_line if form is Format.JSON else _text_line
-    async for text in manager.subscribe(topic, after=after).map(line):
+    async for text in UncheckedSubscription(manager, topic, after=after).map(line):
         typer.echo(text)
 
 

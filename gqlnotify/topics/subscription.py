@@ -11,10 +11,12 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from typing_extensions import override
+
 from gqlnotify.auth import Viewer, check_right, current_viewer
 from gqlnotify.callables import require_plain
 from gqlnotify.errors import CursorExpired, EventUnreadable, NotifyError
-from gqlnotify.event import Cursor, Event, Topic
+from gqlnotify.event import Cursor, Event, Topic, refuse_reserved
 from gqlnotify.observability import logs, trace
 from gqlnotify.topics.attendances import Attendance
 from gqlnotify.topics.attendee import current_attendee
@@ -134,7 +136,7 @@ class Subscription(Generic[T]):
         Raises:
             Forbidden: The viewer has no right to the topic.
             TooManyTopics: The viewer's subject has asked for too many new topics.
-            BadUserInput: `after` is not a cursor.
+            BadUserInput: `after` is not a cursor, or the topic is one of gqlnotify itself.
             CursorExpired: The history no longer reaches back to `after`.
             BrokerUnavailable: The broker has never been reached. After a first success, this waits
                 for the broker instead.
@@ -166,6 +168,9 @@ class Subscription(Generic[T]):
             self.attendance = self.manager.attendances.attend(self.subscriber.topic, self._attendee)
 
     async def _check_right(self, viewer: Viewer | None) -> None:
+        if viewer is None:
+            # A client that needs no token may still choose the topic's name.
+            refuse_reserved(self.subscriber.topic)
         views = () if self._view is None else (self._view,)
         await check_right(viewer, "subscribe", self.subscriber.topic, *views)
 
@@ -231,6 +236,17 @@ class Subscription(Generic[T]):
             self.subscriber.skip_gap(expired)
             self.subscriber.take_expired()
             return CursorExpired.but_goes_on()
+
+
+class UncheckedSubscription(Subscription[T]):
+    """Reads any topic, also those of gqlnotify itself, for the tools of operators.
+
+    They have the address of the broker, so they may read all of it.
+    """
+
+    @override
+    async def _check_right(self, viewer: Viewer | None) -> None:
+        """Check nothing."""
 
 
 def _note(unreadable: EventUnreadable) -> None:

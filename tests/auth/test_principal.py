@@ -73,3 +73,9 @@ def test_only_the_right_admin_opens_the_tools_of_operators() -> None:
     assert not may(principal, "admin", "console")
     assert may(admin, "admin", "console")
     assert not may(admin, "admin", "trace")
+
+
+@pytest.mark.parametrize("subject", ["", "half \ud800", 1, None])
+def test_a_subject_that_can_t_be_told_to_others_is_refused(subject: object) -> None:
+    with pytest.raises(ValueError, match="sub must be"):
+        principal_from({"sub": subject})

@@ -34,7 +34,6 @@ pytestmark = pytest.mark.processes
         (["prices..gold"], "A topic name consists of"),
         (["prices.<metal>"], "is a family: call it with metal first"),
         (["prices", "--after", "yesterday"], "A cursor looks like"),
-        (["gqlnotify.presence.rooms"], "are internal"),
         ([], "Missing argument"),
     ],
 )

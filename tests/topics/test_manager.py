@@ -104,6 +104,9 @@ async def test_a_topic_of_gqlnotify_itself_is_closed_even_without_tokens(
 ) -> None:
     with pytest.raises(BadUserInput, match="not for applications"):
         await manager.publish(topic, 1)
+    if isinstance(topic, Topic):
+        with pytest.raises(BadUserInput, match="not for applications"):
+            await manager.subscribe(topic).start()
 
 
 async def test_topics_with_different_parameters_are_different_topics(manager: TopicManager) -> None:

@@ -32,6 +32,7 @@ from gqlnotify.errors import BadUserInput, BrokerUnavailable, InternalError, Una
 from gqlnotify.testing import Clock, OperationFailed, Result, Tokens, connect
 from gqlnotify.topics.attendances import BEAT_SECONDS, SAVE_SECONDS
 from gqlnotify.topics.attendee import Attendee
+from gqlnotify.topics.subscription import Subscription, UncheckedSubscription
 from tests.applications import ALL_PROTOCOLS
 from tests.e2e.conftest import SECRET
 from tests.plain.support import plain
@@ -170,10 +171,9 @@ async def test_several_tabs_and_operations_are_one_subject(service: Service) -> 
 async def read_events(service: Service) -> list[Any]:
     """Return all events of the room so far."""
     room: Topic[Any] = Topic(room_of(ROOM.name), object)
-    found, subscription = (
-        [],
-        service.topics.subscribe(room, after=await service.topics.oldest(room)),
-    )
+    found = list[Any]()
+    after = await service.topics.oldest(room)
+    subscription: Subscription[Any] = UncheckedSubscription(service.topics, room, after=after)
     end = await service.topics.cursor(room)
     async for event in subscription:
         found.append(decode_event(event))
