@@ -38,7 +38,6 @@ from gqlnotify.connections.reservations import Reservations
 from gqlnotify.connections.router_state import RouterState
 from gqlnotify.connections.session_cookie import begin_session
 from gqlnotify.connections.subprotocol import SubprotocolRefusals
-from gqlnotify.console.mount import console_router, path_of
 from gqlnotify.errors import NotifyError
 from gqlnotify.execution.strawberry_adapter import stream_transport
 from gqlnotify.http import graphiql, single_connection
@@ -340,6 +339,9 @@ def _add_methods(router: GraphQLRouter[Any, Any], path: str) -> None:
 def _add_console(
     router: GraphQLRouter[Any, Any], console: bool | str, topics: TopicManager | None
 ) -> None:
+    # Its schema takes a tenth of a second to build, which other applications need not wait for.
+    from gqlnotify.console.mount import console_router, path_of  # noqa: PLC0415
+
     state = router._gqlnotify
     path = path_of(console, state)
     assert topics is not None
