@@ -35,7 +35,9 @@ async def test_the_printed_address_opens_it(redis_url: str) -> None:
         found = re.search(r"Console: +(\S+)/console#token=(\S+)", printed)
         assert found is not None
         api, headers = f"{found[1]}/console/graphql", {"Authorization": f"Bearer {found[2]}"}
-        async with httpx.AsyncClient(verify=NO_TLS) as client:
+        # The application has started, but its process may not listen yet.
+        transport = httpx.AsyncHTTPTransport(verify=NO_TLS, retries=5)
+        async with httpx.AsyncClient(transport=transport) as client:
             refused = await client.post(api, json=QUERY)
             answer = await client.post(api, json=QUERY, headers=headers)
 
