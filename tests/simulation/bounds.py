@@ -9,6 +9,7 @@ from gqlnotify.topics import live_topic
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.websocket import writer
 from tests.simulation.application import NAMES
+from tests.simulation.database import Writer
 from tests.simulation.history import ROOM_PREFIX
 from tests.simulation.network import End
 from tests.simulation.redis_link import Line
@@ -24,8 +25,8 @@ _SUBSCRIBERS, _SUBSCRIBERS_EACH = 4, 3
 _RUNNING, _RUNNING_EACH = 4, 3
 # Of connections that have ended, until the broker is asked again.
 _CLAIMS = 10
-_PUBLISH = TopicManager.publish.__qualname__
-_ARRIVALS = {End._arrived.__qualname__, Line._arrived.__qualname__}
+_PUBLISHES = {TopicManager.publish.__qualname__, Writer.write.__qualname__}
+_ARRIVALS = {End._arrived.__qualname__, End._taken.__qualname__, Line._arrived.__qualname__}
 # Messages of the protocol, and the headers of frames.
 _SLACK_BYTES = 4096
 
@@ -59,7 +60,7 @@ def _of_topics(process: "Process", connections: int) -> Iterator[tuple[str, int,
 def _of_loop(process: "Process", connections: int) -> Iterator[tuple[str, int, int]]:
     tasks = asyncio.all_tasks(process.loop)
     # While Redis is away, what the application publishes waits: how much is not up to the library.
-    publishing = sum(_name(task.get_coro()) == _PUBLISH for task in tasks)
+    publishing = sum(_name(task.get_coro()) in _PUBLISHES for task in tasks)
     yield "tasks", len(tasks), _TASKS + _TASKS_EACH * connections + publishing
     timers = [timer for timer in process.loop._scheduled if not timer.cancelled()]
     # Data on its way is the network's.

@@ -281,11 +281,12 @@ class Simulation:
     async def _clean_up(self) -> None:
         for client in self.clients:
             client.stop()
-        for process in self.processes:
-            if process.serving:
-                process.follower.stop()
         deadline = CLOCK.now + _CLEAN_UP_SECONDS
-        while CLOCK.now < deadline and self.left_over():  # noqa: ASYNC110 - a time, no event
+        while CLOCK.now < deadline and self.left_over():
+            for process in self.processes:
+                # A process may have begun to serve only now.
+                if process.serving:
+                    process.follower.stop()
             await asyncio.sleep(1)
 
     def _heal(self) -> None:
