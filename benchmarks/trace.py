@@ -72,7 +72,7 @@ def following(s: Session) -> Iterator[None]:
     finally:
         process.kill()
         process.communicate()
-        # The server notices that nobody looks any more.
+        # The server ends a trace that is not asked for any more.
         time.sleep(6)
 
 

@@ -28,7 +28,7 @@ from tests.servers import running
 from tests.waiting import wait_until
 
 OWNERS = (None, "ann", "bob", "cyd")
-# More than a process buffers, so that nobody who was away can catch up.
+# More than a process buffers, so that a client that was away can't catch up.
 TOO_MANY = 300
 _QUIET_SECONDS = 240
 

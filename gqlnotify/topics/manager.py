@@ -542,11 +542,6 @@ class TopicManager(metrics.Sampled, Audience):
         await self._require_open()
         return await find_event(self._broker, topic.concrete(), cursor)
 
-    def received(self, topic: str) -> Cursor | None:
-        """Return the newest event that this process has; None if it does not listen to `topic`."""
-        live_topic = self._live_topics.get(topic)
-        return None if live_topic is None else live_topic.buffer.last
-
     @override
     def readings(self) -> Iterator[Reading]:
         for live_topic in self._live_topics.values():

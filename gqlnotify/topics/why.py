@@ -73,10 +73,11 @@ async def answer(topics: "TopicManager", arguments: Mapping[str, Any]) -> dict[s
     asked = [each for each in readings if _concerns(each, question)]
     since = clock.now() - question.since
     facts = trace.ring.about(question.subject, question.topic, since=since)
+    listened = topics.listened()
     return {
         "recordedSince": trace.ring.reaches_back_to,
-        "received": None if question.topic is None else topics.received(question.topic),
-        "listensTo": sorted(topics.readers)[:MAX_NAMES],
+        "received": listened[question.topic][1] if question.topic in listened else None,
+        "listensTo": sorted(listened)[:MAX_NAMES],
         "reads": _read_by(question.subject, readings),
         "facts": [fact.formatted() for fact in facts[-MAX_FACTS:]],
         "readings": [_told(each, outcomes, held) for each in asked[:MAX_READINGS]],

@@ -29,8 +29,7 @@ async def test_all_who_come_in_the_same_moment_share_one_load(house: House, ann:
         streams = [client.subscribe(TASKS_LIVE) for client in all_of_them[:4]]
         # Another document needs the same rows.
         streams += [client.subscribe(OTHER) for client in all_of_them[4:]]
-        await wait_until(lambda: house.loads > 0)
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: house.loads > 0 and all(each.is_armed for each in streams))
         await_load.set()
 
         for stream in streams:
@@ -86,16 +85,19 @@ async def test_a_client_does_not_join_an_execution_that_is_being_cancelled() -> 
     loading: asyncio.Future[Snapshot[int]] = asyncio.get_running_loop().create_future()
     loading.set_result(Snapshot([], Cursor(1, 1)))
     run = Run(Cursor(1, 1), loading)
-    encoded = EncodedResult(Cursor(1, 1), None)
+    encoded, may_end = EncodedResult(Cursor(1, 1), None), asyncio.Event()
 
     async def encode() -> EncodedResult:
-        await asyncio.sleep(0.01)
+        await may_end.wait()
         return encoded
 
     leaving = asyncio.create_task(run.encoded("a document", lambda: asyncio.create_task(encode())))
     await asyncio.sleep(0)
     leaving.cancel()
     coming = asyncio.create_task(run.encoded("a document", lambda: asyncio.create_task(encode())))
+    # The former execution is cancelled before this one may end.
+    await asyncio.sleep(0)
+    may_end.set()
 
     assert await coming is encoded
     assert leaving.cancelled()

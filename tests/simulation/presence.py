@@ -107,11 +107,11 @@ def _wrong(simulation: "Simulation", *, after_a_kill: bool = False) -> Iterator[
         clients = [each for each in simulation.clients if each.room == follower.room]
         who = f"{follower.process.name} shows {sorted(follower.people)} in {follower.room}"
         if gone := follower.people & {each.name for each in clients if each.stopped}:
-            yield Violation("nobody is shown who has gone", f"{who}, and {sorted(gone)} have gone")
+            yield Violation("no one who has gone is shown", f"{who}, and {sorted(gone)} have gone")
         # A client may be away for longer than the grace.
         there = {each.name for each in clients if each.socket is not None and not each.stopped}
         if not after_a_kill and there - follower.people:
-            yield Violation("nobody is missing", f"{who}, and {sorted(there)} are there")
+            yield Violation("no one is missing", f"{who}, and {sorted(there)} are there")
 
 
 def _followers(simulation: "Simulation") -> list[Follower]:
