@@ -85,7 +85,7 @@ async def leaving_nothing(manager: TopicManager) -> AsyncIterator[TopicManager]:
     """Expect that the manager has no live topic, task or broker subscription left at the end."""
     tasks = asyncio.all_tasks()
     yield manager
-    await wait_until(lambda: not manager._live_topics)
+    await wait_until(lambda: not manager.live_topics.by_name)
     await wait_until(lambda: asyncio.all_tasks() <= tasks)
     assert not manager._broker._subscribed  # type: ignore[attr-defined]
     await manager.close()

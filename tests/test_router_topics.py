@@ -323,5 +323,5 @@ async def test_a_client_that_leaves_an_http_stream_leaves_nothing(
         body = {"query": MESSAGE_TEXTS, "extensions": {"after": first}}
         async with client.stream("POST", "/graphql", json=body, headers=EVENT_STREAM) as answer:
             await anext(stream_of(answer, "sse"))
-            assert message_app.topics._live_topics
-        await wait_until(lambda: not message_app.topics._live_topics)
+            assert message_app.topics.live_topics.by_name
+        await wait_until(lambda: not message_app.topics.live_topics.by_name)

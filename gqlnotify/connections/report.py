@@ -85,7 +85,7 @@ def _topics(topics: TopicManager, arguments: Arguments) -> Facts:
             "groups": groups[name],
             "newest": newest,
         }
-        for name, (positions, newest) in topics.listened().items()
+        for name, (positions, newest) in topics.live_topics.listened().items()
         if not is_reserved(name)
     ]
     return _first(rows, arguments, lambda row: str(row["name"]), lambda row: row["name"])

@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
-
-from typing_extensions import override
 
 from gqlnotify import brokers
 from gqlnotify.auth import Viewer, authorize, current_viewer, knows_its_viewer
@@ -39,12 +37,11 @@ from gqlnotify.topics import why
 from gqlnotify.topics.attendances import Attendances
 from gqlnotify.topics.attendee import Attendee, current_attendee
 from gqlnotify.topics.live_list import Change, LiveList, Load, Snapshot
-from gqlnotify.topics.live_topic import RETRY_SECONDS, LiveTopic
+from gqlnotify.topics.live_topic import RETRY_SECONDS
+from gqlnotify.topics.live_topics import LiveTopics
 from gqlnotify.topics.lookup import find_event
 from gqlnotify.topics.presence import PresenceStream, encode_state, require_presence
-from gqlnotify.topics.reading import Audience, Reading
 from gqlnotify.topics.resumptions import Resumptions
-from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.topics.subscription import Subscription
 from gqlnotify.topics.survey import Survey
 from gqlnotify.topics.topic_budget import TopicBudget
@@ -55,7 +52,7 @@ T = TypeVar("T")
 logger = logging.getLogger("gqlnotify.topics")
 
 
-class TopicManager(metrics.Sampled, Audience):
+class TopicManager:
     """Publishes to topics and creates subscriptions; one for each application.
 
     It starts on first use. The plugin's lifespan starts it earlier, so that an unreachable broker
@@ -80,7 +77,7 @@ class TopicManager(metrics.Sampled, Audience):
             )
         self._settings = settings or Settings()
         self._broker = broker or brokers.from_settings(self._settings)
-        self._live_topics: dict[str, LiveTopic] = {}
+        self.live_topics = LiveTopics(self._broker, linger=self._settings.topic_linger)
         self._budget = TopicBudget(self._settings.new_topics_per_subject)
         self.resumptions = Resumptions(self._broker, self._settings)
         self.survey = Survey(self._broker)
@@ -119,14 +116,7 @@ class TopicManager(metrics.Sampled, Audience):
     @property
     def readers(self) -> Mapping[str, int]:
         """How many subscribers each topic has in this process."""
-        return {name: len(topic.subscribers) for name, topic in self._live_topics.items()}
-
-    def listened(self) -> dict[str, tuple[int, Cursor]]:
-        """Return how many subscribers each topic has here, and the newest cursor it has seen."""
-        return {
-            name: (len(topic.subscribers), topic.buffer.last)
-            for name, topic in self._live_topics.items()
-        }
+        return {name: len(topic.subscribers) for name, topic in self.live_topics.by_name.items()}
 
     async def read(self, topic: str, after: Cursor, limit: int) -> Sequence[Event]:
         """Return the events right after `after`, oldest first, at most `limit` of them.
@@ -137,7 +127,7 @@ class TopicManager(metrics.Sampled, Audience):
             CursorExpired: The history no longer contains the event right after `after`.
             BrokerUnavailable: The history can't be read.
         """
-        await self._require_open()
+        await self.require_open()
         return await self._broker.read(topic, after, limit)
 
     def exchange_broker(self, broker: Broker) -> Broker:
@@ -149,11 +139,12 @@ class TopicManager(metrics.Sampled, Audience):
         if self.is_running:
             raise RuntimeError("A running TopicManager can't exchange its broker: close it first")
         if self._loop is not None and not self._loop.is_closed():
-            self._end_subscriptions()
-        self._live_topics.clear()
+            self.live_topics.end()
+        self.live_topics.reset()
         self.resumptions.reset()
         self.attendances.reset()
         former, self._broker = self._broker, broker
+        self.live_topics.use(broker)
         self.resumptions = Resumptions(broker, self._settings)
         self.survey.use(broker)
         self.attendances = self._attendances()
@@ -175,7 +166,7 @@ class TopicManager(metrics.Sampled, Audience):
             trace.ring.limit(self._settings.trace_bytes, self._settings.trace_seconds)
             self._started, self._closed_in = True, None
             self.survey.start()
-            metrics.watch(self)
+            metrics.watch(self.live_topics)
 
     @asynccontextmanager
     async def held_open(self) -> AsyncIterator[None]:
@@ -196,8 +187,13 @@ class TopicManager(metrics.Sampled, Audience):
             if self._holders <= 0:
                 await self.close()
 
-    async def _require_open(self) -> None:
-        """Start on first use, but not again after the application has closed the manager."""
+    async def require_open(self) -> None:
+        """Start on first use, but not again after the application has closed the manager.
+
+        Raises:
+            BrokerUnavailable: It can't be reached within `broker_wait` seconds.
+            TopicsClosed: The manager was closed.
+        """
         if self._is_closed():
             raise TopicsClosed
         await self.start()
@@ -211,8 +207,8 @@ class TopicManager(metrics.Sampled, Audience):
         After that, only publishing works until the next `start`: the application's own shutdown
         may still publish.
         """
-        metrics.unwatch(self)
-        self._end_subscriptions()
+        metrics.unwatch(self.live_topics)
+        self.live_topics.end()
         # A start that is in progress has to finish first, or the broker would stay open.
         async with self._starting:
             if self._started:
@@ -223,14 +219,6 @@ class TopicManager(metrics.Sampled, Audience):
             self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
 
-    def _end_subscriptions(self) -> None:
-        for live_topic in list(self._live_topics.values()):
-            # First, so that it does not linger without its subscribers.
-            live_topic.cancel()
-            for subscriber in list(live_topic.subscribers):
-                subscriber.close()
-        self._live_topics.clear()
-
     async def check(self) -> None:
         """Check that the broker accepts and delivers events. Use this in a readiness probe.
 
@@ -238,7 +226,7 @@ class TopicManager(metrics.Sampled, Audience):
             BrokerUnavailable: The broker does not accept events, or does not deliver them.
             TopicsClosed: The manager was closed.
         """
-        await self._require_open()
+        await self.require_open()
         await self._broker.check()
 
     async def publish(
@@ -463,7 +451,7 @@ class TopicManager(metrics.Sampled, Audience):
         Raises:
             BrokerUnavailable: The broker can't be reached.
         """
-        await self._require_open()
+        await self.require_open()
         # A shared execution has no subject whose budget could be charged.
         with suppress(NoViewer):
             self.count_topic(current_viewer(), topic.concrete())
@@ -475,7 +463,7 @@ class TopicManager(metrics.Sampled, Audience):
         Raises:
             BrokerUnavailable: The broker can't be reached.
         """
-        await self._require_open()
+        await self.require_open()
         return await self._broker.oldest(topic.concrete())
 
     async def present(self, topic: Topic[Any]) -> Present:
@@ -490,7 +478,7 @@ class TopicManager(metrics.Sampled, Audience):
         name = require_presence(topic)
         await authorize("presence", name)
         self.count_topic(current_viewer(), name)
-        await self._require_open()
+        await self.require_open()
         return await self.attendances.present(name)
 
     def presence(self, topic: Topic[Any], *, after: Cursor | str | None = None) -> PresenceStream:
@@ -530,7 +518,7 @@ class TopicManager(metrics.Sampled, Audience):
                 "There is no subject whose state could be set. Send a token, or use a WebSocket"
             )
         self.count_topic(viewer, name)
-        await self._require_open()
+        await self.require_open()
         self.attendances.set_state(name, attendee.subject, encoded)
 
     async def event_at(self, topic: Topic[Any], cursor: Cursor) -> Event | None:
@@ -539,23 +527,8 @@ class TopicManager(metrics.Sampled, Audience):
         Raises:
             BrokerUnavailable: The broker can't be reached.
         """
-        await self._require_open()
+        await self.require_open()
         return await find_event(self._broker, topic.concrete(), cursor)
-
-    @override
-    def readings(self) -> Iterator[Reading]:
-        for live_topic in self._live_topics.values():
-            for subscriber in list(live_topic.subscribers):
-                if subscriber.reader is not None:
-                    yield Reading(subscriber.reader, subscriber.reached)
-
-    @override
-    def load(self) -> metrics.Load:
-        yield metrics.topics, len(self._live_topics)
-        yield (
-            metrics.subscribers,
-            sum(len(live_topic.subscribers) for live_topic in self._live_topics.values()),
-        )
 
     def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is loop:
@@ -568,13 +541,13 @@ class TopicManager(metrics.Sampled, Audience):
         self._loop, self._starting, self._started = loop, asyncio.Lock(), False
         # The holders and topics of an event loop that has ended never left.
         self._holders = 0
-        self._live_topics.clear()
+        self.live_topics.reset()
         self.resumptions.reset()
         self.survey.reset()
         self.attendances.reset()
 
     def _attendances(self) -> Attendances:
-        return Attendances(self._broker, self._settings, self._live_topics.__contains__)
+        return Attendances(self._broker, self._settings, self.live_topics.by_name.__contains__)
 
     async def _start_broker(self) -> None:
         loop = asyncio.get_running_loop()
@@ -582,7 +555,7 @@ class TopicManager(metrics.Sampled, Audience):
         backoff = Backoff(*RETRY_SECONDS)
         while True:
             try:
-                return await self._broker.start(self._deliver, self._on_possible_gap)
+                return await self._broker.start(self._deliver, self.live_topics.refresh)
             except BrokerUnavailable as error:
                 left = deadline - loop.time()
                 if left <= 0:
@@ -601,51 +574,8 @@ class TopicManager(metrics.Sampled, Audience):
         if viewer is not None:
             self._budget.spend(viewer.principal.subject, topic)
 
-    async def join(self, topic: str, subscriber: Subscriber) -> LiveTopic:
-        """Add `subscriber` to the topic, and return the topic once it is open."""
-        await self._require_open()
-        live_topic = self._live_topics.get(topic)
-        if live_topic is None:
-            live_topic = self._live_topics[topic] = LiveTopic(topic, self._broker)
-        live_topic.add(subscriber)
-        try:
-            await live_topic.open()
-        except BaseException:
-            self.leave(live_topic, subscriber)
-            raise
-        return live_topic
-
-    def leave(self, live_topic: LiveTopic, subscriber: Subscriber) -> None:
-        """Undo `join`."""
-        live_topic.remove(subscriber)
-        self._linger_if_idle(live_topic)
-
-    def left(self, live_topic: LiveTopic) -> None:
-        """Note that a subscriber of `live_topic` was garbage-collected. Any thread may call it."""
-        loop = self._loop
-        if loop is None:
-            return
-        # The garbage collector runs in any thread, even after the loop has closed.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._linger_if_idle, live_topic)
-
-    def _linger_if_idle(self, live_topic: LiveTopic) -> None:
-        # A client that lost its connection reconnects soon. The topic stays open for that long, so
-        # that its buffer holds the missed events.
-        if not live_topic.subscribers:
-            live_topic.linger(self._settings.topic_linger, self._forget)
-
-    def _forget(self, live_topic: LiveTopic) -> None:
-        if self._live_topics.get(live_topic.topic) is live_topic:
-            del self._live_topics[live_topic.topic]
-
-    def _on_possible_gap(self, topic: str) -> None:
-        live_topic = self._live_topics.get(topic)
-        if live_topic is not None:
-            live_topic.refresh()
-
     def _deliver(self, event: Event) -> None:
-        live_topic = self._live_topics.get(event.topic)
+        live_topic = self.live_topics.by_name.get(event.topic)
         if live_topic is not None:
             live_topic.deliver(event)
         else:

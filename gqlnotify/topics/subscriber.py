@@ -73,7 +73,7 @@ class Subscriber:
 
     def __del__(self) -> None:
         if not self.closed and self._live_topic is not None:
-            self._manager.left(self._live_topic)
+            self._manager.live_topics.was_dropped(self._live_topic)
 
     @property
     def reached(self) -> Cursor:
@@ -135,7 +135,8 @@ class Subscriber:
         try:
             # No deadline at first: `close` sets one to end the wait.
             async with asyncio.timeout(None) as self._patience:
-                self._live_topic = await self._manager.join(self.topic, self)
+                await self._manager.require_open()
+                self._live_topic = await self._manager.live_topics.join(self.topic, self)
         except TimeoutError:
             if self.closed:
                 return
@@ -144,7 +145,7 @@ class Subscriber:
             self._patience = None
         self.position = self._live_topic.buffer.last
         if self.closed:
-            self._manager.leave(self._live_topic, self)
+            self._manager.live_topics.leave(self._live_topic, self)
         elif after is not None:
             await self._resume(after, or_live)
 
@@ -339,7 +340,7 @@ class Subscriber:
         if self._patience is not None:
             self._patience.reschedule(asyncio.get_running_loop().time())
         if self._live_topic is not None:
-            self._manager.leave(self._live_topic, self)
+            self._manager.live_topics.leave(self._live_topic, self)
 
     @property
     def _open_topic(self) -> LiveTopic:

@@ -73,7 +73,7 @@ async def answer(topics: "TopicManager", arguments: Mapping[str, Any]) -> dict[s
     asked = [each for each in readings if _concerns(each, question)]
     since = clock.now() - question.since
     facts = trace.ring.about(question.subject, question.topic, since=since)
-    listened = topics.listened()
+    listened = topics.live_topics.listened()
     return {
         "recordedSince": trace.ring.reaches_back_to,
         "received": listened[question.topic][1] if question.topic in listened else None,

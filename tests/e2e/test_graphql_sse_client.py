@@ -27,7 +27,7 @@ async def test_distinct_connections_resume_after_their_cursors(message_app: Mess
     app = CutStreams(application(router))
 
     def subscribed() -> bool:
-        topic = message_app.topics._live_topics.get(MESSAGES.name)
+        topic = message_app.topics.live_topics.by_name.get(MESSAGES.name)
         return topic is not None and len(topic.subscribers) == TABS
 
     async with patience(), running(app) as origin:

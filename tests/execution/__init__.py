@@ -86,7 +86,7 @@ class Stage:
     @property
     def listens(self) -> bool:
         """Whether the process listens to a topic that is not the library's own."""
-        return any(not is_reserved(topic) for topic in self.topics._live_topics)
+        return any(not is_reserved(topic) for topic in self.topics.live_topics.by_name)
 
     def _schema(self, **options: Any) -> strawberry.Schema:
         stage = self

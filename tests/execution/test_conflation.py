@@ -167,7 +167,7 @@ async def test_results_of_a_stream_over_http_are_marked(
         result = await anext(stream)
         assert result == await alice.next("1")
         assert marks(result) == ("a2", 1)
-    await wait_until(lambda: not stage.topics._live_topics)
+    await wait_until(lambda: not stage.topics.live_topics.by_name)
 
 
 # Any order of actions
@@ -215,7 +215,7 @@ async def _play(broker: UnreliableBroker, steps: list[Step], turns: list[int]) -
             listener.slow = False
         for _ in range(3):
             cursors.append(await numbers.say(len(cursors)))
-        numbers.topics._on_possible_gap("numbers")
+        numbers.topics.live_topics.refresh("numbers")
         last = len(cursors) - 1
         for beginning, listener in listeners:
             await wait_until(lambda heard=listener.heard: heard and heard[-1] == last)

@@ -393,7 +393,7 @@ async def test_a_stream_over_http_goes_on_as_well(stage: Stage) -> None:
         client_of(origin) as client,
         client.stream("POST", "/graphql", json=request, headers=headers) as answer,
     ):
-        await wait_until(lambda: "notes" in stage.topics._live_topics)
+        await wait_until(lambda: "notes" in stage.topics.live_topics.by_name)
         await stage.say("hang", "good")
         results = stream_of(answer, "multipart")
         late, good = await anext(results), await anext(results)

@@ -178,7 +178,7 @@ async def playing(
     before = asyncio.all_tasks()
     numbers = Numbers(broker, turns, concurrency)
     yield numbers
-    await wait_until(lambda: not numbers.topics._live_topics)
+    await wait_until(lambda: not numbers.topics.live_topics.by_name)
     await wait_until(lambda: asyncio.all_tasks() <= before)
     await numbers.topics.close()
 
@@ -257,7 +257,7 @@ async def _play(
         for _, listener in listeners:
             listener.slow = False
         cursors.append(await numbers.say(len(cursors)))
-        numbers.topics._on_possible_gap("numbers")
+        numbers.topics.live_topics.refresh("numbers")
         last = len(cursors) - 1
         for _, listener in listeners:
             await wait_until(lambda heard=listener.heard: heard and heard[-1] == last)
@@ -479,7 +479,7 @@ async def test_the_events_of_a_topic_that_all_have_left_are_let_go() -> None:
         await wait_until(lambda: members[0].group)
         await numbers.say(1)
         await wait_until(lambda: members[0].heard == [1])
-        buffer = weakref.ref(numbers.topics._live_topics[numbers.topic.name].buffer)
+        buffer = weakref.ref(numbers.topics.live_topics.by_name[numbers.topic.name].buffer)
         await members.pop().leave()
     gc.collect()
     assert buffer() is None

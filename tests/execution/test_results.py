@@ -351,7 +351,8 @@ async def test_a_result_with_nan_is_an_error_and_the_stream_continues(
             await socket.subscribe("1", f"subscription {{ {field} {{ stats }} }}")
             await wait_until(
                 lambda: any(
-                    live_topic.subscribers for live_topic in shop.topics._live_topics.values()
+                    live_topic.subscribers
+                    for live_topic in shop.topics.live_topics.by_name.values()
                 )
             )
             await shop.publish(-1)

@@ -511,7 +511,7 @@ async def test_streams_over_http_share_and_give_the_same_results(
         await stage.topics.publish_bytes("notes", b"17")
         for stream in streams:
             assert (await anext(stream))["errors"]
-    await wait_until(lambda: not stage.topics._live_topics)
+    await wait_until(lambda: not stage.topics.live_topics.by_name)
 
 
 @pytest.mark.parametrize(("kind", "headers"), STREAMS)

@@ -9,4 +9,4 @@ from tests.e2e.app import topics
 @app.get("/left")
 async def left() -> dict[str, int]:
     """Return the numbers of running tasks and of open topics."""
-    return {"tasks": len(asyncio.all_tasks()), "topics": len(topics._live_topics)}
+    return {"tasks": len(asyncio.all_tasks()), "topics": len(topics.live_topics.by_name)}

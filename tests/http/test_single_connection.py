@@ -96,7 +96,7 @@ async def test_operations_of_every_kind_share_a_stream(
 
 
 def subscribers(message_app: MessageApp) -> int:
-    topic = message_app.topics._live_topics.get(MESSAGES.name)
+    topic = message_app.topics.live_topics.by_name.get(MESSAGES.name)
     return len(topic.subscribers) if topic else 0
 
 

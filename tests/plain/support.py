@@ -130,5 +130,5 @@ async def plain(
 
 def subscribers(topics: TopicManager, name: str = "news") -> int:
     """Return how many subscribers a topic has."""
-    topic = topics._live_topics.get(name)
+    topic = topics.live_topics.by_name.get(name)
     return 0 if topic is None else len(topic.subscribers)

@@ -44,7 +44,7 @@ def exceeded(process: "Process") -> Iterator[str]:
 
 
 def _of_topics(process: "Process", connections: int) -> Iterator[tuple[str, int, int]]:
-    topics = process.topics._live_topics
+    topics = process.topics.live_topics.by_name
     rooms = {name: topic for name, topic in topics.items() if name.startswith(ROOM_PREFIX)}
     yield "topics", len(rooms), len(NAMES)
     for name, topic in rooms.items():

@@ -183,7 +183,7 @@ class Process:
     def left_over(self) -> list[str]:
         """Return what is left, although no client is connected."""
         idle = {REVOCATIONS.name}
-        live = self.topics._live_topics.items()
+        live = self.topics.live_topics.by_name.items()
         found = [f"a topic: {name}" for name, topic in live if name not in idle]
         found += [f"a subscriber of {name}" for name, topic in live if len(topic.subscribers) > 1]
         found += ["a connection" for _ in self._state.connections]

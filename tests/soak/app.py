@@ -120,6 +120,6 @@ async def held() -> dict[str, int]:
     return {
         "tasks": len(asyncio.all_tasks()),
         "file descriptors": len(os.listdir("/proc/self/fd")),
-        "topics": len(topics._live_topics),
+        "topics": len(topics.live_topics.by_name),
         **{name: count for name, count in passing.items() if name not in _KEPT},
     }

@@ -106,7 +106,7 @@ async def test_lost_newest_events_expire_only_the_subscribers_that_saw_them() ->
 
         broker.restart(forgetting=2)
         newest = (await publish_all(manager, [12, 13, 14]))[-1]
-        buffer = manager._live_topics[NUMBERS.name].buffer
+        buffer = manager.live_topics.by_name[NUMBERS.name].buffer
         await wait_until(lambda: str(buffer.last) == newest)
         assert await take(before, 4) == [1, 12, 13, 14]
         assert await take(at, 3) == [12, 13, 14]
@@ -130,7 +130,7 @@ async def test_resuming_after_lost_newest_events_continues_or_gets_cursor_expire
         broker.restart(forgetting=2)
         newest = (await publish_all(manager, [12, 13]))[-1]
         if listened:
-            buffer = manager._live_topics[NUMBERS.name].buffer
+            buffer = manager.live_topics.by_name[NUMBERS.name].buffer
             await wait_until(lambda: str(buffer.last) == newest)
 
         for missed, cursor in enumerate(cursors[:3]):
@@ -158,7 +158,7 @@ async def test_a_subscriber_at_the_end_of_a_truncated_history_continues_with_the
 
         broker.restart(forgetting=1)
         broker.deaf = False
-        buffer = manager._live_topics[NUMBERS.name].buffer
+        buffer = manager.live_topics.by_name[NUMBERS.name].buffer
         broker.on_possible_gap(NUMBERS.name)
         await wait_until(lambda: buffer.last.seq == 1)
         reads = [await reading(stream) for stream in (at, beyond)]
@@ -393,7 +393,7 @@ async def test_events_published_while_a_subscriber_finds_the_new_history_are_no_
         waiting = asyncio.create_task(take(new, 2))
         await wait_until(lambda: not broker.hold_one_answer)
         cursors = await publish_all(manager, [2, 3])
-        live_topic = manager._live_topics[NUMBERS.name]
+        live_topic = manager.live_topics.by_name[NUMBERS.name]
         await wait_until(lambda: str(live_topic.buffer.last) == cursors[-1])
         broker.answer.set()
         assert await waiting == [2, 3]

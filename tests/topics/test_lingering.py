@@ -37,7 +37,7 @@ async def test_a_topic_stays_open_for_topic_linger_after_the_last_subscriber_lef
         left = now()
         await stream.aclose()
         await publish_all(manager, [1])
-        assert manager._live_topics[NUMBERS.name].buffer.last.seq == 1
+        assert manager.live_topics.by_name[NUMBERS.name].buffer.last.seq == 1
 
         await wait_until(lambda: broker.calls["unsubscribe"])
         assert now() - left >= A_WHILE

@@ -115,7 +115,7 @@ async def test_a_topic_that_failed_to_open_leaves_nothing_and_can_be_retried(
         stream = manager.subscribe(NUMBERS)
         with pytest.raises(BrokerUnavailable):
             await stream.start()
-        await wait_until(lambda: not manager._live_topics)
+        await wait_until(lambda: not manager.live_topics.by_name)
 
         broker.down.clear()
         await stream.start()
@@ -151,7 +151,7 @@ async def test_a_possible_gap_while_the_topic_opens_is_checked() -> None:
         broker.on_possible_gap(NUMBERS.name)
         broker.answer.set()
 
-        live_topic = manager._live_topics[NUMBERS.name]
+        live_topic = manager.live_topics.by_name[NUMBERS.name]
         await wait_until(lambda: live_topic.buffer.last.seq == 1)
         assert await waiting == 1
         await stream.aclose()
@@ -165,10 +165,10 @@ async def test_nothing_remains_after_the_last_subscriber_leaves() -> None:
     async with leaving_nothing(TopicManager(broker)) as manager:
         streams = [await started(manager.subscribe(NUMBERS)) for _ in range(3)]
         for stream in streams:
-            assert manager._live_topics
+            assert manager.live_topics.by_name
             assert not broker.calls["unsubscribe"]
             await stream.aclose()
-        await wait_until(lambda: not manager._live_topics)
+        await wait_until(lambda: not manager.live_topics.by_name)
         assert broker.calls["unsubscribe"] == 1
         await publish_all(manager, [1])
 
@@ -238,7 +238,7 @@ async def test_an_event_that_arrives_while_a_closed_topic_reopens_is_delivered()
         last = await started(manager.subscribe(NUMBERS))
         cursors = await publish_all(manager, [1])
         await last.aclose()
-        await wait_until(lambda: not manager._live_topics[NUMBERS.name]._ready)
+        await wait_until(lambda: not manager.live_topics.by_name[NUMBERS.name]._ready)
         resumed = manager.subscribe(NUMBERS, after=cursors[0])
         waiting = asyncio.create_task(take(resumed, 1))
         await pause(3)
@@ -368,7 +368,7 @@ async def test_a_possible_gap_keeps_the_buffer_of_a_lingering_topic_complete() -
     broker.deaf = True
     await publish_all(manager, [1, 2])
     broker.on_possible_gap(NUMBERS.name)
-    live_topic = manager._live_topics[NUMBERS.name]
+    live_topic = manager.live_topics.by_name[NUMBERS.name]
     await wait_until(lambda: live_topic.buffer.last.seq == 2)
 
     broker.down = {"read"}

@@ -360,7 +360,7 @@ async def test_close_ends_every_subscription(manager: TopicManager) -> None:
     for read in waiting:
         with pytest.raises(StopAsyncIteration):
             await read
-    assert not manager._live_topics
+    assert not manager.live_topics.by_name
 
 
 async def test_close_ends_a_subscription_whose_topic_is_opening() -> None:
@@ -374,7 +374,7 @@ async def test_close_ends_a_subscription_whose_topic_is_opening() -> None:
 
     with pytest.raises(StopAsyncIteration):
         await waiting
-    assert not manager._live_topics
+    assert not manager.live_topics.by_name
 
 
 @pytest.mark.usefixtures("small_buffers")
@@ -513,9 +513,9 @@ async def test_late_deliveries_of_a_topic_without_subscribers_are_dropped() -> N
     async with leaving_nothing(TopicManager(Remembering())) as manager:
         stream = await started(manager.subscribe(NUMBERS))
         await stream.aclose()
-        await wait_until(lambda: not manager._live_topics)
+        await wait_until(lambda: not manager.live_topics.by_name)
         deliver[0](Event("numbers", Cursor(1, 1), b"1"))
-        assert not manager._live_topics
+        assert not manager.live_topics.by_name
 
 
 @pytest.mark.parametrize("broker", ["memory://", Settings(), MemoryBroker])

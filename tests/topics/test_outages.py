@@ -236,7 +236,7 @@ async def test_a_topic_that_closed_while_catching_up_catches_up_when_it_reopens(
         await wait_until(lambda: broker.failed > 1)
         start = str(waiting.stream.subscriber.position)
         await waiting.stream.aclose()
-        await wait_until(lambda: not manager._live_topics)
+        await wait_until(lambda: not manager.live_topics.by_name)
 
         broker.down.clear()
         back = manager.subscribe(NUMBERS, after=start)

@@ -231,7 +231,7 @@ async def test_a_stream_that_has_missed_changes_begins_again_with_all(service: S
         broker: Any = service.topics._broker
         room = room_of(ROOM.name)
         del broker._histories[room]
-        service.topics._on_possible_gap(room)
+        service.topics.live_topics.refresh(room)
 
         assert shown(await anext(stream)) == "present alice"
         await stream.aclose()

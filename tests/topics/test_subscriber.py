@@ -164,7 +164,7 @@ async def test_dropped_subscriptions_leave_without_the_garbage_collector(
 
 async def test_a_publish_wakes_only_subscribers_that_remain(manager: TopicManager) -> None:
     stays = await started(manager.subscribe(NUMBERS))
-    live_topic = manager._live_topics[NUMBERS.name]
+    live_topic = manager.live_topics.by_name[NUMBERS.name]
     for _ in range(100):
         gone = asyncio.ensure_future(anext(await started(manager.subscribe(NUMBERS))))
         await wait_until(lambda: live_topic._listeners)
@@ -184,7 +184,7 @@ async def test_a_topic_closes_after_its_last_subscription_was_dropped() -> None:
     manager = TopicManager(MemoryBroker(), settings=Settings(topic_linger=0))
     await drop_after_the_start(manager)
 
-    await wait_until(lambda: not manager._live_topics)
+    await wait_until(lambda: not manager.live_topics.by_name)
     await manager.close()
 
 
@@ -193,7 +193,7 @@ async def test_another_thread_can_collect_a_subscription() -> None:
     await drop_a_cycle(manager)
     await asyncio.to_thread(gc.collect)
 
-    await wait_until(lambda: not manager._live_topics)
+    await wait_until(lambda: not manager.live_topics.by_name)
     await manager.close()
 
 

@@ -143,7 +143,7 @@ async def test_resuming_after_any_cursor_while_others_publish_loses_and_repeats_
 
         for first, got in enumerate(await asyncio.gather(*reads)):
             assert got == list(range(first, count + 1))
-        for live_topic in list(manager._live_topics.values()):
+        for live_topic in list(manager.live_topics.by_name.values()):
             for subscriber in list(live_topic.subscribers):
                 subscriber.close()
 
@@ -286,7 +286,7 @@ async def test_a_subscription_can_be_closed_before_its_start() -> None:
         await stream.aclose()
 
         assert [number async for number in stream] == []
-        assert not manager._live_topics
+        assert not manager.live_topics.by_name
 
 
 async def test_a_cancelled_read_loses_nothing() -> None:

@@ -165,7 +165,7 @@ async def test_an_id_that_two_clients_may_share_is_not_resumed(
     client = StockClient()
     client.id = id_
     async with client.connected(server):
-        await wait_until(lambda: message_app.topics._live_topics)
+        await wait_until(lambda: message_app.topics.live_topics.by_name)
     await message_app.say("missed")
     async with client.connected(server):
         await _say_until_heard(client, message_app)

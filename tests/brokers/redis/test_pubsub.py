@@ -113,13 +113,13 @@ async def test_a_cancelled_subscribe_leaves_no_channel(launch: Launch) -> None:
         async with numbers(link.url) as stream:
             link.freeze()
             joining = asyncio.create_task(stream.reader())
-            await wait_until(lambda: stream.manager._live_topics)
+            await wait_until(lambda: stream.manager.live_topics.by_name)
             joining.cancel()
             await asyncio.wait([joining])
             link.thaw()
             await stream.broker.subscribe("other")
 
-            await wait_until(lambda: not stream.manager._live_topics)
+            await wait_until(lambda: not stream.manager.live_topics.by_name)
             wanted = {stream_key("other").encode(), stream_key(f"{SURVEYS}requests").encode()}
             await wait_until(lambda: set(server.ask("PUBSUB", "CHANNELS")) == wanted)
 
