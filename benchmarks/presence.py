@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 
 from benchmarks.redis_path import redis_cpu, row, used
 from gqlnotify import GraphQLRouter, Joined, Present, Settings, Topic, TopicManager
-from gqlnotify.topics.attendances import BEAT_SECONDS, Attendance
-from gqlnotify.topics.attendee import Attendee
+from gqlnotify.topics.local_member import LocalMember
+from gqlnotify.topics.local_presence import BEAT_SECONDS, Membership
 
 MEMBERS = 10_000
 JOINS_A_SECOND = 1000
@@ -31,24 +31,24 @@ SUBSCRIBERS = 1000
 EVENTS = 100
 ROUNDS = 12
 
-ROOM = Topic(f"bench.{uuid4().hex}", str, presence=True)
+TOPIC = Topic(f"bench.{uuid4().hex}", str, presence=True)
 ON, OFF = Topic("bench.on", str, presence=True), Topic("bench.off", str)
 
 
 async def until_count(manager: TopicManager, count: int) -> Present:
     """Return who is present once there are `count`."""
-    while (present := await manager.present(ROOM)).count != count:  # noqa: ASYNC110
+    while (present := await manager.present(TOPIC)).count != count:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     return present
 
 
-def join(manager: TopicManager, count: int) -> list[Attendance]:
+def join(manager: TopicManager, count: int) -> list[Membership]:
     """Add new subjects."""
-    attendees = [Attendee(uuid4().hex) for _ in range(count)]
-    return [manager.attendances.attend(ROOM.name, attendee) for attendee in attendees]
+    members = [LocalMember(uuid4().hex) for _ in range(count)]
+    return [manager.local_presence.join(TOPIC.name, member) for member in members]
 
 
-async def fill(manager: TopicManager, client: "Redis") -> list[Attendance]:
+async def fill(manager: TopicManager, client: "Redis") -> list[Membership]:
     """Have `MEMBERS` members, and print what they take."""
     memory = await used(client, "memory", "used_memory")
     began, own, cpu = time.perf_counter(), time.process_time(), await redis_cpu(client)
@@ -69,7 +69,7 @@ async def list_members(manager: TopicManager) -> None:
     took = []
     for _ in range(50):
         began = time.perf_counter()
-        await manager.present(ROOM)
+        await manager.present(TOPIC)
         took.append((time.perf_counter() - began) * 1000)
     row(f"list of the first 1,000 of {MEMBERS:,}", f"{statistics.median(took):.1f} ms")
 
@@ -84,13 +84,13 @@ async def idle(client: "Redis") -> None:
     row(f"CPU of Redis, {MEMBERS:,} members stay", f"{cpu / seconds:.2%}")
 
 
-async def come_and_go(manager: TopicManager, client: "Redis", members: list[Attendance]) -> None:
+async def come_and_go(manager: TopicManager, client: "Redis", members: list[Membership]) -> None:
     """Have subjects join, and as many leave, every second, and print what that costs."""
     seen = 0
 
     async def follow() -> None:
         nonlocal seen
-        async for each in manager.presence(ROOM):
+        async for each in manager.presence(TOPIC):
             seen += isinstance(each, Joined)
 
     following = asyncio.ensure_future(follow())
@@ -99,8 +99,8 @@ async def come_and_go(manager: TopicManager, client: "Redis", members: list[Atte
     a_turn = round(JOINS_A_SECOND * TURN_SECONDS)
     for turn in range(round(SECONDS / TURN_SECONDS)):
         members += join(manager, a_turn)
-        for attendance in members[:a_turn]:
-            attendance.leave()
+        for membership in members[:a_turn]:
+            membership.leave()
         del members[:a_turn]
         await asyncio.sleep(began + (turn + 1) * TURN_SECONDS - time.perf_counter())
     took = time.perf_counter() - began

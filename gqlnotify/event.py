@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import _SpecialForm
 
 RESERVED = "gqlnotify."
-ROOMS = f"{RESERVED}presence"
+PRESENCE_TOPICS = f"{RESERVED}presence"
 """What the names of the topics begin with that say who is present at another topic."""
 MAX_TOPIC_LENGTH = 200
 MAX_EVENT_ID_LENGTH = 400

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
-from gqlnotify.event import RESERVED, ROOMS, is_reserved, matches
+from gqlnotify.event import PRESENCE_TOPICS, RESERVED, is_reserved, matches
 
 PREFIX = "GQLNOTIFY_"
 
@@ -108,7 +108,7 @@ class Retention:
         return self._default_of(topic)
 
     def _default_of(self, name: str) -> Bounds:
-        if name.startswith(ROOMS) or not is_reserved(name):
+        if name.startswith(PRESENCE_TOPICS) or not is_reserved(name):
             return self._default
         return self._reserved
 

@@ -45,7 +45,7 @@ LAYERS = [
     {"pytest_plugin"},
     {"__main__"},
 ]
-RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 # Documented import paths of modules that live elsewhere.
 ALIASES = {"http_server", "logs"}
 PURE = ["callables.py", "codec/codec.py", "event.py", "execution/fingerprint.py", "protocol/*"]
@@ -79,16 +79,16 @@ NOT_PRIVATE = {"_gqlnotify", "_replace", "_exit"}
 
 
 def test_imports_within_the_library_go_down_only() -> None:
-    for room, file, module in library_imports():
+    for part, file, module in library_imports():
         if module.startswith("gqlnotify"):
             target = module.split(".")[1]
-            foundations = RANK[room] == RANK[target] == 0
-            assert room == target or foundations or RANK[target] < RANK[room], f"{file}: {module}"
+            foundations = RANK[part] == RANK[target] == 0
+            assert part == target or foundations or RANK[target] < RANK[part], f"{file}: {module}"
 
 
 def test_every_file_of_the_library_has_its_layer() -> None:
-    rooms = {path.stem for path in (ROOT / "gqlnotify").iterdir() if path.suffix in {".py", ""}}
-    assert rooms - {"__init__", "__pycache__", "py"} == set(RANK) | ALIASES
+    parts = {path.stem for path in (ROOT / "gqlnotify").iterdir() if path.suffix in {".py", ""}}
+    assert parts - {"__init__", "__pycache__", "py"} == set(RANK) | ALIASES
 
 
 def test_the_library_does_not_know_its_applications() -> None:
@@ -105,8 +105,8 @@ def test_each_of_these_is_imported_in_one_place_only() -> None:
         "redis": {"brokers"},
         "httpx": {"auth"},
     }
-    for room, file, module in library_imports():
-        assert room in only.get(module.split(".")[0], {room}), f"{file}: {module}"
+    for part, file, module in library_imports():
+        assert part in only.get(module.split(".")[0], {part}), f"{file}: {module}"
 
 
 def test_private_modules_of_frameworks_are_imported_in_their_adapters_only() -> None:
@@ -155,9 +155,9 @@ def test_applications_use_public_names_only() -> None:
 def library_imports() -> Iterator[tuple[str, Path, str]]:
     """Yield the top-level file or package, the file in it, and what it imports."""
     for file in sorted((ROOT / "gqlnotify").rglob("*.py")):
-        room = file.relative_to(ROOT / "gqlnotify").parts[0].removesuffix(".py")
-        if room not in {"__init__", *ALIASES}:
-            yield from ((room, file, module) for module in imported(file))
+        part = file.relative_to(ROOT / "gqlnotify").parts[0].removesuffix(".py")
+        if part not in {"__init__", *ALIASES}:
+            yield from ((part, file, module) for module in imported(file))
 
 
 def imported(file: Path) -> Iterator[str]:

@@ -35,17 +35,17 @@ class _Process:
 
 
 @dataclass
-class Room:
-    """Who is in one room. Pure: each method returns the events that it causes."""
+class Members:
+    """The members of one topic. Pure: each method returns the events that it causes."""
 
-    members: dict[str, Member] = field(default_factory=dict)
+    by_subject: dict[str, Member] = field(default_factory=dict)
     _processes: dict[str, _Process] = field(default_factory=dict)
     _leaving: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
-        return not self.members and not self._processes
+        return not self.by_subject and not self._processes
 
     def has_saved(self, registration: Registration) -> bool:
         """Return whether every change that was confirmed is still there."""
@@ -96,13 +96,13 @@ class Room:
         added = connections - process.connections.pop(subject, 0)
         if connections:
             process.connections[subject] = connections
-        member = self.members.get(subject)
+        member = self.by_subject.get(subject)
         if member is None:
             if connections:
                 yield Joined(self._keep(Member(subject, None, connections, clock.utc_now())))
             return
         self._keep(replace(member, connections=member.connections + added))
-        if self.members[subject].connections:
+        if self.by_subject[subject].connections:
             self._leaving.pop(subject, None)
         elif grace > 0:
             self._leaving[subject] = clock.monotonic() + grace
@@ -110,22 +110,22 @@ class Room:
             yield from self._leave(subject)
 
     def _set_state(self, subject: str, state: object) -> Iterator[PresenceEvent]:
-        member = self.members.get(subject)
+        member = self.by_subject.get(subject)
         # Not the values: in Python, 1 equals True.
         if member is not None and json.dumps(member.state) != json.dumps(state):
             yield Changed(self._keep(replace(member, state=state)))
 
     def _leave(self, subject: str) -> Iterator[PresenceEvent]:
         self._leaving.pop(subject, None)
-        yield Left(replace(self.members.pop(subject), connections=0))
+        yield Left(replace(self.by_subject.pop(subject), connections=0))
 
     def _keep(self, member: Member) -> Member:
-        self.members[member.subject] = member
+        self.by_subject[member.subject] = member
         return member
 
 
 class MemoryPresence(Presence):
-    """Keeps presence in this process, and publishes the events of a room to its topic.
+    """Keeps presence in this process, and publishes its events.
 
     Args:
         publish: publishes a payload to a topic.
@@ -139,7 +139,7 @@ class MemoryPresence(Presence):
     ) -> None:
         self._publish = publish
         self._head = head
-        self._rooms: dict[str, Room] = {}
+        self._members: dict[str, Members] = {}
         # A change and its event are one step, although publishing may wait.
         self._changing = asyncio.Lock()
 
@@ -152,11 +152,11 @@ class MemoryPresence(Presence):
         patience: Patience,
     ) -> bool:
         async with self._changing:
-            room = self._rooms.setdefault(registration.room, Room())
-            if not room.has_saved(registration):
+            members = self._members.setdefault(registration.presence_topic, Members())
+            if not members.has_saved(registration):
                 return False
-            events = room.update(registration.process, revision, changes, patience)
-            await self._announce(registration.room, events)
+            events = members.update(registration.process, revision, changes, patience)
+            await self._announce(registration.presence_topic, events)
             return True
 
     @override
@@ -167,30 +167,30 @@ class MemoryPresence(Presence):
             return [await self._beat(each, patience) for each in registrations]
 
     async def _beat(self, registration: Registration, patience: Patience) -> bool:
-        room = self._rooms.get(registration.room)
-        if room is None:
+        members = self._members.get(registration.presence_topic)
+        if members is None:
             return registration.confirmed == 0
-        has_all = room.has_saved(registration)
-        await self._announce(registration.room, room.beat(registration, patience))
+        has_all = members.has_saved(registration)
+        await self._announce(registration.presence_topic, members.beat(registration, patience))
         return has_all
 
     @override
     async def remove(self, registration: Registration, patience: Patience) -> None:
         async with self._changing:
-            room = self._rooms.get(registration.room)
-            if room is not None:
-                events = room.remove(registration.process, patience.grace)
-                await self._announce(registration.room, events)
+            members = self._members.get(registration.presence_topic)
+            if members is not None:
+                events = members.remove(registration.process, patience.grace)
+                await self._announce(registration.presence_topic, events)
 
     @override
-    async def present(self, room: str, limit: int) -> Present:
+    async def present(self, presence_topic: str, limit: int) -> Present:
         async with self._changing:
-            members = self._rooms.get(room, Room()).members
+            members = self._members.get(presence_topic, Members()).by_subject
             first = list(islice(members.values(), limit))
-            return Present(first, len(members), await self._head(room))
+            return Present(first, len(members), await self._head(presence_topic))
 
     async def _announce(self, name: str, events: Iterator[PresenceEvent]) -> None:
         for event in events:
             await self._publish(name, encode_event(event))
-        if self._rooms[name].is_empty:
-            del self._rooms[name]
+        if self._members[name].is_empty:
+            del self._members[name]

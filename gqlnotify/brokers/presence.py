@@ -1,7 +1,7 @@
-"""Presence: who is in a room, over all processes.
+"""Presence: the members of a topic, over all processes.
 
-Each topic with presence has a room: the subjects who are subscribed to the topic. The room is
-also a reserved topic. Its events say who has joined, left or changed.
+The members of a topic with presence are the subjects who are subscribed to it. Each such topic has
+a presence topic, which is reserved. Its events say who has joined, left or changed.
 
 Each process tells the broker how many connections of each subject it has. So the broker needs no
 record of each connection, and saving the same number again has no effect.
@@ -15,18 +15,18 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from gqlnotify.event import MAX_TOPIC_LENGTH, ROOMS, Cursor
+from gqlnotify.event import MAX_TOPIC_LENGTH, PRESENCE_TOPICS, Cursor
 
 CHANGES_AT_ONCE = 500
 """The most changes of one `update`."""
 
 
-def room_of(topic: str) -> str:
-    """Return the name of the topic's room."""
-    room = f"{ROOMS}.{topic}"
-    if len(room) <= MAX_TOPIC_LENGTH:
-        return room
-    return f"{ROOMS}:{sha256(topic.encode()).hexdigest()}"
+def presence_topic(topic: str) -> str:
+    """Return the name of the presence topic of `topic`."""
+    name = f"{PRESENCE_TOPICS}.{topic}"
+    if len(name) <= MAX_TOPIC_LENGTH:
+        return name
+    return f"{PRESENCE_TOPICS}:{sha256(topic.encode()).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ _EVENTS: dict[str, type[PresenceEvent]] = {"joined": Joined, "left": Left, "chan
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """Who is in a room.
+    """The members of a topic.
 
     Attributes:
         members: The first of them, in the order in which they joined.
         count: How many there are.
-        cursor: The position of the room. The events after it lead on from these members.
+        cursor: The position of the presence topic. The events after it lead on from these members.
     """
 
     members: Sequence[Member]
@@ -105,15 +105,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What one process has saved in one room.
+    """What one process has saved of one topic.
 
     Attributes:
-        room: The name of the room.
-        process: The name of the process in this room. Empty if it has saved nothing.
+        presence_topic: The name of the presence topic.
+        process: The name of the process at this topic. Empty if it has saved nothing.
         confirmed: The number of the last change that is known to be saved; 0 at first.
     """
 
-    room: str
+    presence_topic: str
     process: str = ""
     confirmed: int = 0
 
@@ -132,7 +132,7 @@ class Patience:
 
 
 class Presence(ABC):
-    """Keeps who is in each room, and publishes the changes to the room.
+    """Keeps the members of each topic, and publishes the changes to its presence topic.
 
     Every change and its event are one step. So a client that reads the members at a cursor,
     and then the events after it, misses nothing.
@@ -170,15 +170,15 @@ class Presence(ABC):
 
     @abstractmethod
     async def remove(self, registration: Registration, patience: Patience) -> None:
-        """Remove the process from the room. Its subjects leave after their grace.
+        """Remove the process from the topic. Its subjects leave after their grace.
 
         Raises:
             BrokerUnavailable: Some of this was not done. Doing it again is safe.
         """
 
     @abstractmethod
-    async def present(self, room: str, limit: int) -> Present:
-        """Return the first `limit` members of the room, their number, and its cursor.
+    async def present(self, presence_topic: str, limit: int) -> Present:
+        """Return the first `limit` members, their number, and the cursor of the presence topic.
 
         Raises:
             BrokerUnavailable: The broker can't be asked.
@@ -186,7 +186,7 @@ class Presence(ABC):
 
 
 def encode_event(event: PresenceEvent) -> bytes:
-    """Return the payload of an event in a room."""
+    """Return the payload of an event of a presence topic."""
     member = event.member
     values = {
         "subject": member.subject,
@@ -207,7 +207,7 @@ def decode_event(value: Any) -> PresenceEvent:
         [(name, values)] = value.items()
         return _EVENTS[name](decode_member(**values))
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError("This is not an event of a room") from error
+        raise ValueError("This is not an event of a presence topic") from error
 
 
 def decode_member(*, subject: str, state: Any, connections: int, since: float) -> Member:

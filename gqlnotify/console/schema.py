@@ -94,8 +94,8 @@ class Query:
     @strawberry.field
     async def presence(self, info: Info, topic: str) -> types.Presence:
         """Who is subscribed to a topic with presence. Requires the right to see its members."""
-        room: TopicOf[Any] = TopicOf(check_topic_name(topic), object, presence=True)
-        return types.Presence.of(await _console(info).topics.present(room))
+        asked: TopicOf[Any] = TopicOf(check_topic_name(topic), object, presence=True)
+        return types.Presence.of(await _console(info).topics.present(asked))
 
     @strawberry.field
     async def connections(

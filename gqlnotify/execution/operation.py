@@ -76,8 +76,8 @@ from gqlnotify.execution.strawberry_adapter import (
     prepare,
 )
 from gqlnotify.observability import metrics, tracing
-from gqlnotify.topics.attendee import Attendee, attend_as
 from gqlnotify.topics.live_list import LiveList
+from gqlnotify.topics.local_member import LocalMember, join_as
 from gqlnotify.topics.resumption import Resumption
 from gqlnotify.topics.subscription import Subscription, note_unreadable
 
@@ -103,8 +103,8 @@ class Operation:
 
     `document_id` names a persisted document. Documents that have to wait share their turns by
     `asker`. `last_cursor` is that of the client's last event, if the transport knows it. With
-    `resumption`, a client that sends no cursor continues where it has got to. `attendee` is who is
-    present at the topics that the operation subscribes to.
+    `resumption`, a client that sends no cursor continues where it has got to. `present_as` is who
+    is present at the topics that the operation subscribes to.
     """
 
     query: str | None
@@ -117,7 +117,7 @@ class Operation:
     asker: Hashable = None
     last_cursor: str | None = None
     resumption: Resumption | None = None
-    attendee: Attendee | None = None
+    present_as: LocalMember | None = None
 
 
 async def stream(
@@ -131,7 +131,7 @@ async def stream(
     operation's.
     """
     view_as(operation.viewer)
-    attend_as(operation.attendee)
+    join_as(operation.present_as)
     try:
         executions.limits.check_extensions(operation.extensions)
         query = await find_document(
@@ -402,7 +402,7 @@ class _Run:
         execution = self._executions.share(self._context, source)
         if execution is None:
             return None
-        return Shareable(execution, source.subscriber, source.attendance)
+        return Shareable(execution, source.subscriber, source.membership)
 
     def _build_executor(self) -> Executor[Any] | list[GraphQLError]:
         return build_executor(

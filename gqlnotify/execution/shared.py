@@ -50,8 +50,8 @@ from gqlnotify.execution.selections import RESULT_BYTES, Selections
 from gqlnotify.execution.snapshots import REUSE_SECONDS, SharedLoad, Snapshots
 from gqlnotify.observability import metrics, trace, tracing
 from gqlnotify.observability.trace_facts import counted
-from gqlnotify.topics.attendances import Attendance
 from gqlnotify.topics.live_list import LiveList, Load
+from gqlnotify.topics.local_presence import Membership
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.projection import Projection
 from gqlnotify.topics.reading import place_of
@@ -75,18 +75,18 @@ _EXECUTION_BYTES = 10_000
 class Shareable:
     """A started subscription, and the execution that it shares with identical ones.
 
-    `attendance` lasts until the operation ends, if it makes its subject present at the topic.
+    `membership` lasts until the operation ends, if it makes its subject present at the topic.
     """
 
     execution: "SharedExecution"
     subscriber: Subscriber
-    attendance: Attendance | None = None
+    membership: Membership | None = None
 
     def leave(self) -> None:
         """End the subscription."""
         self.subscriber.close()
-        if self.attendance is not None:
-            self.attendance.leave()
+        if self.membership is not None:
+            self.membership.leave()
 
 
 class Executions:

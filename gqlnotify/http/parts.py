@@ -13,7 +13,7 @@ from gqlnotify.auth import current_viewer
 from gqlnotify.connections.router_state import asker_of
 from gqlnotify.http.encoded_part import Cut, EncodedPart
 from gqlnotify.http.handler import GraphQLOverHTTP, Router, document_id_of
-from gqlnotify.topics.attendee import Attendee
+from gqlnotify.topics.local_member import LocalMember
 from gqlnotify.topics.resumption import Resumption
 
 Wrap = Callable[[object], object]
@@ -49,7 +49,7 @@ def parts_of(
         last_cursor=request.headers.get("last-event-id") or None,
         resumption=resumption,
         # Each stream is a connection of its own.
-        attendee=Attendee.of(viewer),
+        present_as=LocalMember.of(viewer),
     )
     executions = router._gqlnotify.executions(router.schema)
     budget = executions.budgets.of(None if viewer is None else viewer.principal.subject)

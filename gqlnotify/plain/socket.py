@@ -27,7 +27,7 @@ from gqlnotify.observability import metrics
 from gqlnotify.plain import messages, refusals
 from gqlnotify.plain.handshake import BINARY, Handshake
 from gqlnotify.plain.publishing import Publish, Publishing
-from gqlnotify.topics.attendee import attend_as
+from gqlnotify.topics.local_member import join_as
 from gqlnotify.topics.manager import TopicManager
 from gqlnotify.topics.subscription import Subscription
 from gqlnotify.websocket.heartbeat import Heartbeat
@@ -165,7 +165,7 @@ class TopicSocket(Lifecycle):
         topic: Topic[Any] = Topic(
             self._topic, object, presence=self._service.has_presence(self._topic)
         )
-        attend_as(self._session.attendee())
+        join_as(self._session.present_as())
         subscription = self._service.topics.subscribe(topic, after=self._handshake.after)
         await subscription.start()
         return subscription

@@ -34,11 +34,11 @@ from gqlnotify.event import (
 from gqlnotify.observability import metrics, trace, tracing
 from gqlnotify.settings import Settings
 from gqlnotify.topics import why
-from gqlnotify.topics.attendances import Attendances
-from gqlnotify.topics.attendee import Attendee, current_attendee
 from gqlnotify.topics.live_list import Change, LiveList, Load, Snapshot
 from gqlnotify.topics.live_topic import RETRY_SECONDS
 from gqlnotify.topics.live_topics import LiveTopics
+from gqlnotify.topics.local_member import LocalMember, current_member
+from gqlnotify.topics.local_presence import LocalPresence
 from gqlnotify.topics.lookup import find_event
 from gqlnotify.topics.presence import PresenceStream, encode_state, require_presence
 from gqlnotify.topics.resumptions import Resumptions
@@ -81,7 +81,7 @@ class TopicManager:
         self._budget = TopicBudget(self._settings.new_topics_per_subject)
         self.resumptions = Resumptions(self._broker, self._settings)
         self.survey = Survey(self._broker)
-        self.attendances = self._attendances()
+        self.local_presence = self._new_local_presence()
         self.survey.on(why.ASKED, partial(why.answer, self))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
@@ -142,12 +142,12 @@ class TopicManager:
             self.live_topics.end()
         self.live_topics.reset()
         self.resumptions.reset()
-        self.attendances.reset()
+        self.local_presence.reset()
         former, self._broker = self._broker, broker
         self.live_topics.use(broker)
         self.resumptions = Resumptions(broker, self._settings)
         self.survey.use(broker)
-        self.attendances = self._attendances()
+        self.local_presence = self._new_local_presence()
         self._loop, self._started, self._closed_in = None, False, None
         return former
 
@@ -214,7 +214,7 @@ class TopicManager:
             if self._started:
                 await self.resumptions.close()
                 await self.survey.close()
-                await self.attendances.close()
+                await self.local_presence.close()
             self._loop, self._started = None, False
             self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
@@ -479,7 +479,7 @@ class TopicManager:
         await authorize("presence", name)
         self.count_topic(current_viewer(), name)
         await self.require_open()
-        return await self.attendances.present(name)
+        return await self.local_presence.present(name)
 
     def presence(self, topic: Topic[Any], *, after: Cursor | str | None = None) -> PresenceStream:
         """Return the stream of who is subscribed to `topic`, for a subscription resolver to return.
@@ -510,16 +510,16 @@ class TopicManager:
             TooManyTopics: The subject has asked for too many new topics.
         """
         name, encoded = require_presence(topic), encode_state(state)
-        viewer, attendee = current_viewer(), current_attendee()
-        if attendee is None and viewer is not None:
-            attendee = Attendee.of(viewer)
-        if attendee is None:
+        viewer, member = current_viewer(), current_member()
+        if member is None and viewer is not None:
+            member = LocalMember.of(viewer)
+        if member is None:
             raise Unauthenticated(
                 "There is no subject whose state could be set. Send a token, or use a WebSocket"
             )
         self.count_topic(viewer, name)
         await self.require_open()
-        self.attendances.set_state(name, attendee.subject, encoded)
+        self.local_presence.set_state(name, member.subject, encoded)
 
     async def event_at(self, topic: Topic[Any], cursor: Cursor) -> Event | None:
         """Return the event at this cursor; None if the history does not contain it.
@@ -544,10 +544,10 @@ class TopicManager:
         self.live_topics.reset()
         self.resumptions.reset()
         self.survey.reset()
-        self.attendances.reset()
+        self.local_presence.reset()
 
-    def _attendances(self) -> Attendances:
-        return Attendances(self._broker, self._settings, self.live_topics.by_name.__contains__)
+    def _new_local_presence(self) -> LocalPresence:
+        return LocalPresence(self._broker, self._settings, self.live_topics.by_name.__contains__)
 
     async def _start_broker(self) -> None:
         loop = asyncio.get_running_loop()

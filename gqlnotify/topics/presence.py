@@ -1,4 +1,4 @@
-"""What an application asks of presence: its checks, and the stream of a room."""
+"""What an application asks of presence: its checks, and the stream of the members of a topic."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from gqlnotify.auth import Viewer, check_right
-from gqlnotify.brokers.presence import Member, PresenceEvent, Present, decode_event, room_of
+from gqlnotify.brokers.presence import Member, PresenceEvent, Present, decode_event, presence_topic
 from gqlnotify.codec.codec import Unfit, plain_json
 from gqlnotify.errors import BadUserInput, InternalError
 from gqlnotify.event import Cursor, Event, Topic
@@ -54,7 +54,7 @@ def encode_state(state: Any) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Everybody(Snapshot[Member]):
-    """The snapshot of a room."""
+    """The snapshot of the members."""
 
     present: Present
 
@@ -74,27 +74,27 @@ class PresenceStream(LiveList[Present | PresenceEvent]):
         after: Cursor | str | None = None,
         viewer: Viewer | None = None,
     ) -> None:
-        room: Topic[Any] = Topic(room_of(topic), object)
+        changes: Topic[Any] = Topic(presence_topic(topic), object)
         super().__init__(
             manager,
-            room,
+            changes,
             load=partial(_everybody, manager, topic),
             key=_subject,
             after=after,
             viewer=viewer,
         )
-        self.projection = Projection(room, None, _shown)
+        self.projection = Projection(changes, None, _shown)
         self.subscriber = self._new_subscriber()
         self._topic = topic
 
     @override
     async def start(self, *, or_live: bool = False) -> None:
-        """Check the viewer's right to see the members, and join the room. See `LiveList.start`."""
+        """Check the viewer's right to see the members, and follow them. See `LiveList.start`."""
         has_started = self.subscriber.started
         await super().start(or_live=or_live)
         # Not again for each value: the topics may have been closed since.
         if not has_started and not self.subscriber.closed:
-            self.manager.attendances.follow(self._topic)
+            self.manager.local_presence.follow(self._topic)
 
     @override
     async def _check_right(self, viewer: Viewer | None) -> None:
@@ -102,7 +102,7 @@ class PresenceStream(LiveList[Present | PresenceEvent]):
 
 
 async def _everybody(manager: "TopicManager", topic: str) -> Snapshot[Member]:
-    present = await manager.attendances.present(topic)
+    present = await manager.local_presence.present(topic)
     return _Everybody(list(present.members), present.cursor, present)
 
 

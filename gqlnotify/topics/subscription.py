@@ -18,9 +18,9 @@ from gqlnotify.callables import require_plain
 from gqlnotify.errors import CursorExpired, EventUnreadable, NotifyError
 from gqlnotify.event import Cursor, Event, Topic, refuse_reserved
 from gqlnotify.observability import logs, trace
-from gqlnotify.topics.attendances import Attendance
-from gqlnotify.topics.attendee import current_attendee
 from gqlnotify.topics.conflation import Skipped
+from gqlnotify.topics.local_member import current_member
+from gqlnotify.topics.local_presence import Membership
 from gqlnotify.topics.projection import Projection
 from gqlnotify.topics.reading import Reader, place_of
 from gqlnotify.topics.subscriber import Subscriber
@@ -94,8 +94,8 @@ class Subscription(Generic[T]):
         self._view = view
         self._viewer = viewer
         # Like the viewer, that of who asked for the stream.
-        self._attendee = current_attendee() if topic.presence else None
-        self.attendance: Attendance | None = None
+        self._member = current_member() if topic.presence else None
+        self.membership: Membership | None = None
         """Set while the stream makes its subject present at the topic."""
 
     def map(self, select: Callable[[T, Event], U]) -> "Subscription[U]":
@@ -164,8 +164,8 @@ class Subscription(Generic[T]):
         self.manager.count_topic(viewer, self.subscriber.topic)
         after = None if self._after is None else Cursor.parse(self._after)
         await self.subscriber.open(after, or_live=or_live)
-        if self._attendee is not None and not self.subscriber.closed:
-            self.attendance = self.manager.attendances.attend(self.subscriber.topic, self._attendee)
+        if self._member is not None and not self.subscriber.closed:
+            self.membership = self.manager.local_presence.join(self.subscriber.topic, self._member)
 
     async def _check_right(self, viewer: Viewer | None) -> None:
         if viewer is None:
@@ -202,8 +202,8 @@ class Subscription(Generic[T]):
     def leave(self) -> None:
         """Do what `aclose` does."""
         self.subscriber.close()
-        if self.attendance is not None:
-            self.attendance.leave()
+        if self.membership is not None:
+            self.membership.leave()
 
     def __aiter__(self) -> Self:
         return self

@@ -285,7 +285,7 @@ class GraphQLTransportWSHandler(Lifecycle):
                 document_id=operation.document_id,
                 asker=self._asker,
                 resumption=resumption,
-                attendee=self._session.attendee(),
+                present_as=self._session.present_as(),
             ),
             context=self._context,
             root_value=self._root_value,

@@ -11,7 +11,7 @@ from gqlnotify.errors import ConnectionClosed, NotifyError, TokenExpired, TokenR
 from gqlnotify.observability import trace
 from gqlnotify.protocol.messages import Json
 from gqlnotify.timers import Timer, Timers
-from gqlnotify.topics.attendee import Attendee
+from gqlnotify.topics.local_member import LocalMember
 from gqlnotify.websocket.connection import Connection
 
 
@@ -19,7 +19,7 @@ class Session:
     """A connection's viewer and token. Calls `on_end` when the token expires or is revoked."""
 
     __slots__ = (
-        *("_access", "_attendee", "_connection", "_expiry", "_on_end", "_unwatch"),
+        *("_access", "_connection", "_expiry", "_on_end", "_present_as", "_unwatch"),
         *("subject", "viewer"),
     )
 
@@ -35,7 +35,7 @@ class Session:
         self._access = access
         self._connection = connection
         self._on_end = on_end
-        self._attendee: Attendee | None = None
+        self._present_as: LocalMember | None = None
         self._expiry: Timer | None = None
         self._unwatch: Callable[[], None] | None = None
 
@@ -58,13 +58,13 @@ class Session:
         self._count()
         self._end_with_the_token()
 
-    def attendee(self) -> Attendee:
+    def present_as(self) -> LocalMember:
         """Return who is present at the topics that this connection subscribes to."""
-        if self._attendee is None:
+        if self._present_as is None:
             anonymous = self.viewer is None
             session = find_session(self._connection.websocket) if anonymous else None
-            self._attendee = Attendee.of(self.viewer, session)
-        return self._attendee
+            self._present_as = LocalMember.of(self.viewer, session)
+        return self._present_as
 
     async def renew(self, payload: Json) -> Json:
         """Switch to the token in the payload of a `ping`, and return the payload of the `pong`.

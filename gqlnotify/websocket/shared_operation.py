@@ -34,7 +34,7 @@ class SharedOperation(Member):
     """A member of a group, with one id on one connection."""
 
     __slots__ = (
-        *("_attendance", "_connection", "_owner", "_prefix", "_writer"),
+        *("_connection", "_membership", "_owner", "_prefix", "_writer"),
         *("began", "execution", "group", "id"),
     )
 
@@ -45,7 +45,7 @@ class SharedOperation(Member):
         self.began: Cursor = shareable.subscriber.position
         """The position after which it began."""
         self.execution = shareable.execution
-        self._attendance = shareable.attendance
+        self._membership = shareable.membership
         self.group: Group | None = None
         self._prefix = Prefix(json.dumps(id_))
         self._connection = connection
@@ -128,5 +128,5 @@ class SharedOperation(Member):
 
     def leave_topic(self) -> None:
         """Note that the operation has ended, for the presence of its subject at the topic."""
-        if self._attendance is not None:
-            self._attendance.leave()
+        if self._membership is not None:
+            self._membership.leave()

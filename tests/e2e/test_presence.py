@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from gqlnotify import Present, Settings, Topic, TopicManager
-from gqlnotify.topics.attendances import TTL
+from gqlnotify.topics.local_presence import TTL
 from gqlnotify.topics.presence import PresenceStream
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import Socket, open_socket

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gqlnotify import Changed, Cursor, Joined, Left, Present
 from gqlnotify.errors import BrokerUnavailable
-from gqlnotify.topics.attendances import TTL
+from gqlnotify.topics.local_presence import TTL
 from tests.simulation.application import NAMES, room
 from tests.simulation.determinism import CLOCK
 from tests.simulation.history import Violation

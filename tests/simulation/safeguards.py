@@ -288,7 +288,7 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "presence that Redis has lost is saved again",
-        "topics/attendances.py",
+        "topics/local_presence.py",
         "            if not has_all:",
         "            if False:",
     ),

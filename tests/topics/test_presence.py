@@ -27,11 +27,11 @@ from gqlnotify import (
     topic_router,
 )
 from gqlnotify.brokers import MemoryBroker
-from gqlnotify.brokers.presence import decode_event, room_of
+from gqlnotify.brokers.presence import decode_event, presence_topic
 from gqlnotify.errors import BadUserInput, BrokerUnavailable, InternalError, Unauthenticated
 from gqlnotify.testing import Clock, OperationFailed, Result, Tokens, connect
-from gqlnotify.topics.attendances import BEAT_SECONDS, SAVE_SECONDS
-from gqlnotify.topics.attendee import Attendee
+from gqlnotify.topics.local_member import LocalMember
+from gqlnotify.topics.local_presence import BEAT_SECONDS, SAVE_SECONDS
 from gqlnotify.topics.subscription import Subscription, UncheckedSubscription
 from tests.applications import ALL_PROTOCOLS
 from tests.e2e.conftest import SECRET
@@ -92,7 +92,9 @@ class Service:
 
             @strawberry.subscription
             async def internal(self, name: str) -> AsyncIterator[str]:
-                return topics.subscribe(Topic(room_of(name), object)).map(lambda v, _: str(v))
+                return topics.subscribe(Topic(presence_topic(name), object)).map(
+                    lambda v, _: str(v)
+                )
 
         schema = strawberry.Schema(Query, Mutation, Subscription)
         router = GraphQLRouter(
@@ -169,12 +171,12 @@ async def test_several_tabs_and_operations_are_one_subject(service: Service) -> 
 
 
 async def read_events(service: Service) -> list[Any]:
-    """Return all events of the room so far."""
-    room: Topic[Any] = Topic(room_of(ROOM.name), object)
+    """Return all events of presence so far."""
+    presence: Topic[Any] = Topic(presence_topic(ROOM.name), object)
     found = list[Any]()
-    after = await service.topics.oldest(room)
-    subscription: Subscription[Any] = UncheckedSubscription(service.topics, room, after=after)
-    end = await service.topics.cursor(room)
+    after = await service.topics.oldest(presence)
+    subscription: Subscription[Any] = UncheckedSubscription(service.topics, presence, after=after)
+    end = await service.topics.cursor(presence)
     async for event in subscription:
         found.append(decode_event(event))
         if subscription.cursor == end:
@@ -229,9 +231,9 @@ async def test_a_stream_that_has_missed_changes_begins_again_with_all(service: S
 
         # As if Redis had been flushed.
         broker: Any = service.topics._broker
-        room = room_of(ROOM.name)
-        del broker._histories[room]
-        service.topics.live_topics.refresh(room)
+        presence = presence_topic(ROOM.name)
+        del broker._histories[presence]
+        service.topics.live_topics.refresh(presence)
 
         assert shown(await anext(stream)) == "present alice"
         await stream.aclose()
@@ -262,13 +264,13 @@ async def test_a_follower_who_comes_back_gets_only_what_it_has_missed(service: S
 
 async def test_followers_share_one_list(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     async with service.client("alice", sees=True) as alice, service.client("bob", sees=True) as bob:
-        asked, present = list[str](), service.topics.attendances.present
+        asked, present = list[str](), service.topics.local_presence.present
 
         async def count(topic: str) -> Present:
             asked.append(topic)
             return await present(topic)
 
-        monkeypatch.setattr(service.topics.attendances, "present", count)
+        monkeypatch.setattr(service.topics.local_presence, "present", count)
         streams = [client.subscribe(PEOPLE) for client in (alice, alice, bob, bob)]
         assert [told(await stream.take(1)) for stream in streams] == [["present"]] * 4
         assert asked == [ROOM.name]
@@ -355,7 +357,7 @@ async def test_code_without_a_connection_is_not_present(service: Service) -> Non
     await subscription.start()
 
     assert await service.subjects() == []
-    assert not service.topics.attendances._rooms
+    assert not service.topics.local_presence._members
 
 
 @pytest.mark.parametrize(
@@ -382,7 +384,7 @@ async def test_a_plain_socket_is_present(service: Service) -> None:
             await red.ready()
             await until(service, "alice")
         await until(service)
-        async with plain(url + room_of(ROOM.name), token=token) as client:
+        async with plain(url + presence_topic(ROOM.name), token=token) as client:
             assert (await client.closed()).code == 1008
 
 
@@ -443,7 +445,7 @@ async def test_a_broker_that_has_lost_everything_is_told_again(clock: Clock) -> 
         await until(service, "alice")
         await clock.advance(SAVE_SECONDS)
 
-        service.kept._rooms.clear()
+        service.kept._members.clear()
         await clock.advance(BEAT_SECONDS)
 
         await until(service, "alice")
@@ -456,7 +458,7 @@ async def test_a_server_that_closes_lets_its_members_have_their_grace() -> None:
         await alice.subscribe(MESSAGES)
         await until(service, "alice")
         kept = service.kept
-    present = await kept.present(room_of(ROOM.name), 10)
+    present = await kept.present(presence_topic(ROOM.name), 10)
 
     assert [(member.subject, member.connections) for member in present.members] == [("alice", 0)]
 
@@ -468,9 +470,9 @@ async def test_nothing_is_left_when_all_have_gone(service: Service) -> None:
             await alice.execute(SET, {"state": 1})
             await until(service, "alice")
         await until(service)
-        await wait_until(lambda: not service.topics.attendances._rooms)
-        await wait_until(lambda: service.topics.attendances._work is None)
-        assert not service.kept._rooms
+        await wait_until(lambda: not service.topics.local_presence._members)
+        await wait_until(lambda: service.topics.local_presence._work is None)
+        assert not service.kept._members
 
 
 async def test_a_follower_that_goes_on_after_the_end_starts_nothing(service: Service) -> None:
@@ -480,13 +482,13 @@ async def test_a_follower_that_goes_on_after_the_end_starts_nothing(service: Ser
 
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
-    assert service.topics.attendances._work is None
-    assert not service.topics.attendances._rooms
+    assert service.topics.local_presence._work is None
+    assert not service.topics.local_presence._members
 
 
 async def test_a_subscription_that_is_dropped_ends_its_presence(service: Service) -> None:
     async with service.client("anchor"):
-        attendance = service.topics.attendances.attend(ROOM.name, Attendee("alice"))
+        membership = service.topics.local_presence.join(ROOM.name, LocalMember("alice"))
         await until(service, "alice")
-        del attendance
+        del membership
         await until(service)

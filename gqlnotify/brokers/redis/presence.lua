@@ -1,6 +1,6 @@
--- How Redis stores who is in a room, and what the scripts for it share.
+-- How Redis stores the members of a topic, and what the scripts for it share.
 --
--- The room of a topic is a reserved topic. Its events say who joined, left or changed. In addition
+-- The presence topic is a reserved topic. Its events say who joined, left or changed. In addition
 -- it has these keys. Subjects are JSON strings, so that they can be copied into an event.
 --
 -- since: a sorted set of the subjects who are there, by the time at which they joined.

@@ -1,4 +1,4 @@
-"""Presence in Redis: a few keys for each room, in one hash slot with the room's history."""
+"""Presence in Redis: a few keys for each topic, in one hash slot with its presence topic."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ class RedisPresence(Presence):
                 scripts.BEAT_PRESENCE, registration, patience, confirmed
             )
             for process in silent:
-                dead = Registration(registration.room, process.decode())
+                dead = Registration(registration.presence_topic, process.decode())
                 await self._remove(dead, Patience(0, patience.silence), leaves=False)
             if not more:
                 return bool(has_all)
@@ -85,10 +85,10 @@ class RedisPresence(Presence):
             pass
 
     @override
-    async def present(self, room: str, limit: int) -> Present:
-        empty = scripts.empty_lifetime(self._retention.of(room))
+    async def present(self, presence_topic: str, limit: int) -> Present:
+        empty = scripts.empty_lifetime(self._retention.of(presence_topic))
         cursor, count, *members = await self._call(
-            scripts.LIST_PRESENCE, Registration(room), _NO_PATIENCE, limit, empty
+            scripts.LIST_PRESENCE, Registration(presence_topic), _NO_PATIENCE, limit, empty
         )
         return Present([_member(each) for each in members], count, scripts.parse_cursor(cursor))
 
@@ -104,7 +104,7 @@ class RedisPresence(Presence):
             self._names,
             registration,
             patience,
-            self._retention.of(registration.room),
+            self._retention.of(registration.presence_topic),
             SHARDED if self._names.clustered else ONE_SERVER,
             arguments,
         )

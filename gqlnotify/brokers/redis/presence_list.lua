@@ -1,4 +1,4 @@
--- Return the cursor of the room, the number of its members, and the first of them: subject, time of
+-- Return the cursor of the presence topic, the number of members, and the first of them: subject, time of
 -- joining, connections and state.
 
 local limit, empty = tonumber(ARGV[9]), ARGV[10]

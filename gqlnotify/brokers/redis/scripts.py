@@ -96,11 +96,11 @@ class Names:
         begun = () if self.clustered else (f"{self.prefix}:begun",)
         return *self.keys(topic), *begun
 
-    def presence(self, room: str, process: str) -> tuple[str, ...]:
-        """Return the keys of a room: those of its history, and those of who is in it."""
+    def presence(self, presence_topic: str, process: str) -> tuple[str, ...]:
+        """Return the keys of a presence topic: those of its history, and those of the members."""
         own = (f"of:{process}",)
-        stored = (f"{self.stream(room)}:{name}" for name in (*_PRESENCE_KEYS, *own))
-        return *self.script_keys(room), *stored
+        stored = (f"{self.stream(presence_topic)}:{name}" for name in (*_PRESENCE_KEYS, *own))
+        return *self.script_keys(presence_topic), *stored
 
     def positions(self, keys: Iterable[str]) -> tuple[str, ...]:
         """Return the keys of positions and, except in a cluster, the marker."""
@@ -171,11 +171,11 @@ def presence(
     arguments: Iterable[str | bytes | int],
 ) -> Call:
     """Call one of the scripts for presence. `command` is PUBLISH, or SPUBLISH on a cluster."""
-    room = registration.room
+    topic = registration.presence_topic
     limits = (bounds.length, _milliseconds(bounds), lifetime(bounds))
     times = (int(patience.silence * 1000), int(patience.grace * 1000))
-    common = (len(names.script_keys(room)), *limits, command, registration.process, *times)
-    return Call(script, names.presence(room, registration.process), (*common, *arguments))
+    common = (len(names.script_keys(topic)), *limits, command, registration.process, *times)
+    return Call(script, names.presence(topic, registration.process), (*common, *arguments))
 
 
 def empty_lifetime(bounds: Bounds) -> int:

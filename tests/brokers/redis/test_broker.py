@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 from gqlnotify.brokers import presence
 from gqlnotify.brokers.positions import Change, Claim, Claimed, Position
-from gqlnotify.brokers.presence import Patience, Registration, room_of
+from gqlnotify.brokers.presence import Patience, Registration, presence_topic
 from gqlnotify.brokers.redis import RedisBroker
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.event import Cursor
@@ -202,13 +202,15 @@ async def test_a_user_with_exactly_the_rights_that_are_needed_can_do_everything(
         await wait_until(lambda: ears.payloads == [b"1"])
         assert await ears.broker.read("x", start, ALL) == ears.delivered
         await ears.broker.unsubscribe("x")
-        registration, patience = Registration(room_of("x"), "p"), Patience(0, 60)
+        registration, patience = Registration(presence_topic("x"), "p"), Patience(0, 60)
         for connections in (1, 0):
             change = presence.Change("alice", connections, b"1")
             await ears.broker.presence.update(registration, 1, [change], patience)
         await ears.broker.presence.beat([registration], patience)
         await ears.broker.presence.remove(registration, patience)
-        assert (await ears.broker.presence.present(registration.room, ALL)).cursor.seq == 3
+        assert (
+            await ears.broker.presence.present(registration.presence_topic, ALL)
+        ).cursor.seq == 3
 
 
 async def test_a_full_redis_is_reported_and_used_again_once_it_has_room(launch: Launch) -> None:
@@ -505,18 +507,18 @@ async def test_a_server_that_may_have_older_positions_does_not_say_what_was_sent
     await broker.close()
 
 
-async def test_a_beat_for_many_rooms_leaves_room_for_other_commands(
+async def test_a_beat_for_many_topics_leaves_room_for_other_commands(
     each_redis: RedisServer,
 ) -> None:
     async with listening(each_redis.url) as ears:
         session = ears.broker._session
         assert session is not None
-        rooms = [Registration(room_of(f"rooms.{number}")) for number in range(200)]
-        beating = asyncio.create_task(ears.broker.presence.beat(rooms, Patience(1, 1)))
+        registrations = [Registration(presence_topic(f"rooms.{number}")) for number in range(200)]
+        beating = asyncio.create_task(ears.broker.presence.beat(registrations, Patience(1, 1)))
         was_full = False
         while not beating.done():
             await asyncio.sleep(0)
             was_full |= session.permits.locked()
 
-        assert await beating == [True] * len(rooms)
+        assert await beating == [True] * len(registrations)
         assert not was_full

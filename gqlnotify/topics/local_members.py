@@ -6,16 +6,16 @@ from itertools import chain
 from math import inf
 from secrets import token_hex
 
-from gqlnotify.brokers.presence import Change, Registration, room_of
-from gqlnotify.topics.attendee import Attendee
+from gqlnotify.brokers.presence import Change, Registration, presence_topic
+from gqlnotify.topics.local_member import LocalMember
 
 
-class LocalRoom:
+class LocalMembers:
     """The subjects of one topic in this process, and what the broker does not know yet. Pure."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self.registration = Registration(room_of(topic))
+        self.registration = Registration(presence_topic(topic))
         self.former: list[Registration] = []
         """Under these names it has saved what the broker has lost since, at least in part."""
         self.next_beat = -inf
@@ -38,27 +38,27 @@ class LocalRoom:
         """Whether it has no subject and everything is saved."""
         return not (self._connections or self.has_changed)
 
-    def join(self, attendee: Attendee) -> None:
+    def join(self, member: LocalMember) -> None:
         """Add a subscription."""
-        connections = self._connections.setdefault(attendee.subject, {})
-        if attendee.connection not in connections:
-            self._changed[attendee.subject] = None
-        connections[attendee.connection] = connections.get(attendee.connection, 0) + 1
+        connections = self._connections.setdefault(member.subject, {})
+        if member.connection not in connections:
+            self._changed[member.subject] = None
+        connections[member.connection] = connections.get(member.connection, 0) + 1
 
-    def leave(self, attendee: Attendee) -> None:
+    def leave(self, member: LocalMember) -> None:
         """Remove a subscription."""
-        connections = self._connections.get(attendee.subject, {})
-        if attendee.connection not in connections:
-            # It has joined before this room was made.
+        connections = self._connections.get(member.subject, {})
+        if member.connection not in connections:
+            # It has joined before this object was made.
             return
-        connections[attendee.connection] -= 1
-        if connections[attendee.connection]:
+        connections[member.connection] -= 1
+        if connections[member.connection]:
             return
-        del connections[attendee.connection]
-        self._changed[attendee.subject] = None
+        del connections[member.connection]
+        self._changed[member.subject] = None
         if not connections:
-            del self._connections[attendee.subject]
-            self._states.pop(attendee.subject, None)
+            del self._connections[member.subject]
+            self._states.pop(member.subject, None)
 
     def set_state(self, subject: str, state: bytes) -> None:
         """Set the state of a subject, who may be at another process."""
@@ -115,4 +115,4 @@ class LocalRoom:
 
     def _begin_again(self) -> None:
         self._revision = 0
-        self.registration = Registration(self.registration.room, token_hex(8))
+        self.registration = Registration(self.registration.presence_topic, token_hex(8))

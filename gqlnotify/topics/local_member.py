@@ -13,7 +13,7 @@ _NAME_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Attendee:
+class LocalMember:
     """A subject on one connection. Several operations of a connection count as one."""
 
     subject: str
@@ -21,7 +21,7 @@ class Attendee:
 
     @classmethod
     def of(cls, viewer: Viewer | None, session: str | None = None) -> Self:
-        """Return the attendee of a new connection.
+        """Return who a new connection makes present.
 
         Args:
             viewer: the viewer, if the server requires tokens.
@@ -35,14 +35,14 @@ class Attendee:
 
 
 # It refers to no connection: tasks that outlive an operation keep its context.
-_attendee: ContextVar[Attendee | None] = ContextVar("gqlnotify_attendee", default=None)
+_member: ContextVar[LocalMember | None] = ContextVar("gqlnotify_member", default=None)
 
 
-def attend_as(attendee: Attendee | None) -> None:
-    """Set the attendee for the rest of the current task, which runs only one operation."""
-    _attendee.set(attendee)
+def join_as(member: LocalMember | None) -> None:
+    """Set who is present for the rest of the current task, which runs only one operation."""
+    _member.set(member)
 
 
-def current_attendee() -> Attendee | None:
-    """Return the attendee of the running operation; None outside of one."""
-    return _attendee.get()
+def current_member() -> LocalMember | None:
+    """Return who is present while this operation runs; None outside of one."""
+    return _member.get()

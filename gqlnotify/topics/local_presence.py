@@ -16,12 +16,12 @@ from gqlnotify.brokers.presence import (
     Patience,
     Present,
     Registration,
-    room_of,
+    presence_topic,
 )
 from gqlnotify.errors import BrokerUnavailable
 from gqlnotify.settings import Settings
-from gqlnotify.topics.attendee import Attendee
-from gqlnotify.topics.local_room import LocalRoom
+from gqlnotify.topics.local_member import LocalMember
+from gqlnotify.topics.local_members import LocalMembers
 
 TTL = 15.0
 """How many seconds the members at a process that was killed are shown at most."""
@@ -31,8 +31,8 @@ BEAT_SECONDS = 4.0
 # Changes within this time are saved together, and of several states of a subject only the last.
 SAVE_SECONDS = 0.1
 CLOSE_SECONDS = 2.0
-ROOMS_AT_ONCE = 500
-"""With more rooms in one step, a step could take longer than it may, and never get to the last."""
+TOPICS_AT_ONCE = 500
+"""With more topics in one step, a step could take longer than it may, and never get to the last."""
 # If a server does not answer, saving, beating, forgetting and the wait after a failure must be over
 # before this process counts as dead.
 _STEP_SECONDS = 2.0
@@ -43,32 +43,32 @@ _MARGIN_SECONDS = 0.05
 logger = logging.getLogger("gqlnotify.topics")
 
 
-class Attendance:
+class Membership:
     """One subscription that makes its subject present, until it ends or is garbage-collected."""
 
-    __slots__ = ("_attendee", "_presence", "_topic")
+    __slots__ = ("_member", "_presence", "_topic")
 
-    def __init__(self, presence: "Attendances", topic: str, attendee: Attendee) -> None:
-        self._presence: Attendances | None = presence
+    def __init__(self, presence: "LocalPresence", topic: str, member: LocalMember) -> None:
+        self._presence: LocalPresence | None = presence
         self._topic = topic
-        self._attendee = attendee
+        self._member = member
 
     def leave(self) -> None:
         """Note that the subscription has ended. Further calls have no effect."""
         presence, self._presence = self._presence, None
         if presence is not None:
-            presence.left(self._topic, self._attendee)
+            presence.leave(self._topic, self._member)
 
     def __del__(self) -> None:
         if self._presence is not None:
-            self._presence.was_dropped(self._topic, self._attendee)
+            self._presence.was_dropped(self._topic, self._member)
 
 
-class Attendances:
+class LocalPresence:
     """The presence of this process, for one `TopicManager`.
 
     One task talks to the broker. It saves what has changed, at most every `SAVE_SECONDS`, and beats
-    for each room every `BEAT_SECONDS`. A broker that is away delays no subscription: what has
+    for each topic every `BEAT_SECONDS`. A broker that is away delays no subscription: what has
     changed is saved when it is back.
 
     Args:
@@ -83,34 +83,34 @@ class Attendances:
         self._broker = broker
         self._patience = Patience(settings.presence_grace, TTL - BEAT_SECONDS)
         self._is_followed = is_followed
-        self._rooms: dict[str, LocalRoom] = {}
+        self._members: dict[str, LocalMembers] = {}
         self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: asyncio.Task[None] | None = None
 
-    def attend(self, topic: str, attendee: Attendee) -> Attendance:
-        """Make the attendee present at the topic until the attendance is left."""
-        self._room(topic).join(attendee)
+    def join(self, topic: str, member: LocalMember) -> Membership:
+        """Make the member present at the topic until the membership is left."""
+        self._members_of(topic).join(member)
         self._save_soon()
-        return Attendance(self, topic, attendee)
+        return Membership(self, topic, member)
 
-    def left(self, topic: str, attendee: Attendee) -> None:
-        """Undo `attend`."""
-        room = self._rooms.get(topic)
-        if room is not None:
-            room.leave(attendee)
+    def leave(self, topic: str, member: LocalMember) -> None:
+        """Undo `join`."""
+        members = self._members.get(topic)
+        if members is not None:
+            members.leave(member)
             self._save_soon()
 
-    def was_dropped(self, topic: str, attendee: Attendee) -> None:
-        """Undo `attend` of an attendance that was garbage-collected. Any thread may call it."""
+    def was_dropped(self, topic: str, member: LocalMember) -> None:
+        """Undo `join` of a membership that was garbage-collected. Any thread may call it."""
         if self._loop is not None:
             # The loop may have closed.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self.left, topic, attendee)
+                self._loop.call_soon_threadsafe(self.leave, topic, member)
 
     def set_state(self, topic: str, subject: str, state: bytes) -> None:
         """Set the state of a subject."""
-        self._room(topic).set_state(subject, state)
+        self._members_of(topic).set_state(subject, state)
         self._save_soon()
 
     async def present(self, topic: str) -> Present:
@@ -120,16 +120,16 @@ class Attendances:
             BrokerUnavailable: The broker can't be asked.
         """
         # First, so that the list has no subject whose time is over.
-        room = self._rooms.get(topic)
-        if room is None:
-            await self._broker.presence.beat([Registration(room_of(topic))], self._patience)
+        members = self._members.get(topic)
+        if members is None:
+            await self._broker.presence.beat([Registration(presence_topic(topic))], self._patience)
         else:
-            await self._beat([room])
-        return await self._broker.presence.present(room_of(topic), MAX_MEMBERS)
+            await self._beat([members])
+        return await self._broker.presence.present(presence_topic(topic), MAX_MEMBERS)
 
     def follow(self, topic: str) -> None:
-        """Let members leave in time while this process listens to the topic's room."""
-        self._room(topic)
+        """Let members leave in time while this process listens to the changes of its members."""
+        self._members_of(topic)
         self._save_soon()
 
     async def close(self) -> None:
@@ -137,9 +137,9 @@ class Attendances:
         self._stop()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                for room in list(self._rooms.values()):
-                    await self._save(room)
-                    await self._broker.presence.remove(room.registration, self._patience)
+                for members in list(self._members.values()):
+                    await self._save(members)
+                    await self._broker.presence.remove(members.registration, self._patience)
         except (BrokerUnavailable, TimeoutError) as error:
             logger.warning("The members of this process are removed in %d s: %s", TTL, error)
         self.reset()
@@ -147,7 +147,7 @@ class Attendances:
     def reset(self) -> None:
         """Stop, and forget everything."""
         self._stop()
-        self._rooms.clear()
+        self._members.clear()
         self._hurry = asyncio.Event()
 
     def _stop(self) -> None:
@@ -155,11 +155,11 @@ class Attendances:
             self._work.cancel()
             self._work = None
 
-    def _room(self, topic: str) -> LocalRoom:
-        room = self._rooms.get(topic)
-        if room is None:
-            room = self._rooms[topic] = LocalRoom(topic)
-        return room
+    def _members_of(self, topic: str) -> LocalMembers:
+        members = self._members.get(topic)
+        if members is None:
+            members = self._members[topic] = LocalMembers(topic)
+        return members
 
     def _save_soon(self) -> None:
         self._hurry.set()
@@ -170,7 +170,7 @@ class Attendances:
 
     async def _run(self) -> None:
         backoff = Backoff(*_RETRY_SECONDS)
-        while self._rooms:
+        while self._members:
             await self._until_due()
             wait = SAVE_SECONDS
             try:
@@ -186,9 +186,9 @@ class Attendances:
         self._work = None
 
     async def _until_due(self) -> None:
-        if any(room.has_changed for room in self._rooms.values()):
+        if any(members.has_changed for members in self._members.values()):
             return
-        next_beat = min(room.next_beat for room in self._rooms.values())
+        next_beat = min(members.next_beat for members in self._members.values())
         with suppress(TimeoutError):
             async with asyncio.timeout_at(next_beat):
                 await self._hurry.wait()
@@ -201,12 +201,12 @@ class Attendances:
             (self._beat, self._beat_next),
             (self._forget_each, self._idle),
         ):
-            rooms = due()
-            for start in range(0, len(rooms), ROOMS_AT_ONCE):
+            batch = due()
+            for start in range(0, len(batch), TOPICS_AT_ONCE):
                 # A server of a cluster that is away must not keep the beats from the others.
                 try:
                     async with asyncio.timeout(_STEP_SECONDS):
-                        await work(rooms[start : start + ROOMS_AT_ONCE])
+                        await work(batch[start : start + TOPICS_AT_ONCE])
                 except BrokerUnavailable as error:
                     failure = error
                 except TimeoutError:
@@ -214,41 +214,41 @@ class Attendances:
         if failure is not None:
             raise failure
 
-    def _changed(self) -> list[LocalRoom]:
-        return [room for room in self._rooms.values() if room.has_changed]
+    def _changed(self) -> list[LocalMembers]:
+        return [members for members in self._members.values() if members.has_changed]
 
-    def _beat_next(self) -> list[LocalRoom]:
+    def _beat_next(self) -> list[LocalMembers]:
         now = _now()
-        rooms = list(self._rooms.values())
-        # All in one batch, so that not each room wakes this process at a time of its own.
-        if not any(room.next_beat <= now for room in rooms):
+        every = list(self._members.values())
+        # All in one batch, so that not each topic wakes this process at a time of its own.
+        if not any(members.next_beat <= now for members in every):
             return []
-        return [room for room in rooms if room.next_beat <= now + BEAT_SECONDS / 2]
+        return [members for members in every if members.next_beat <= now + BEAT_SECONDS / 2]
 
-    def _idle(self) -> list[LocalRoom]:
-        return [room for room in self._rooms.values() if self._is_idle(room)]
+    def _idle(self) -> list[LocalMembers]:
+        return [members for members in self._members.values() if self._is_idle(members)]
 
-    async def _save_each(self, rooms: Sequence[LocalRoom]) -> None:
-        await _all(map(self._save, rooms))
+    async def _save_each(self, batch: Sequence[LocalMembers]) -> None:
+        await _all(map(self._save, batch))
 
-    async def _forget_each(self, rooms: Sequence[LocalRoom]) -> None:
-        await _all(map(self._forget, rooms))
+    async def _forget_each(self, batch: Sequence[LocalMembers]) -> None:
+        await _all(map(self._forget, batch))
 
-    async def _save(self, room: LocalRoom) -> None:
-        changes = room.take()
+    async def _save(self, members: LocalMembers) -> None:
+        changes = members.take()
         for start in range(0, len(changes), CHANGES_AT_ONCE):
             # A list of its own: `lost` takes changes back.
             some = changes[start : start + CHANGES_AT_ONCE]
-            if not await self._save_some(room, some, rest=changes[start:]):
+            if not await self._save_some(members, some, rest=changes[start:]):
                 return
-        for former in list(room.former):
+        for former in list(members.former):
             await self._broker.presence.remove(former, self._patience)
-            room.former.remove(former)
+            members.former.remove(former)
 
     async def _save_some(
-        self, room: LocalRoom, changes: Sequence[Change], *, rest: Sequence[Change]
+        self, members: LocalMembers, changes: Sequence[Change], *, rest: Sequence[Change]
     ) -> bool:
-        registration, revision = room.registration, room.next_revision()
+        registration, revision = members.registration, members.next_revision()
         saved = False
         try:
             saved = await self._broker.presence.update(
@@ -256,44 +256,44 @@ class Attendances:
             )
         finally:
             if not saved:
-                room.not_saved(rest)
+                members.not_saved(rest)
         if saved:
-            room.saved(registration, revision)
-            self._plan_beat(room, changes)
+            members.saved(registration, revision)
+            self._plan_beat(members, changes)
         else:
-            room.lost(registration)
+            members.lost(registration)
         return saved
 
-    def _plan_beat(self, room: LocalRoom, changes: Sequence[Change]) -> None:
+    def _plan_beat(self, members: LocalMembers, changes: Sequence[Change]) -> None:
         if any(change.connections == 0 for change in changes):
-            room.leaving_until = _now() + self._patience.grace + _MARGIN_SECONDS
-            room.next_beat = min(room.next_beat, room.leaving_until)
-        if room.next_beat == -inf:
+            members.leaving_until = _now() + self._patience.grace + _MARGIN_SECONDS
+            members.next_beat = min(members.next_beat, members.leaving_until)
+        if members.next_beat == -inf:
             # Saving counts as a beat.
-            room.next_beat = _now() + BEAT_SECONDS
+            members.next_beat = _now() + BEAT_SECONDS
 
-    async def _beat(self, rooms: Sequence[LocalRoom]) -> None:
-        registrations = [room.registration for room in rooms]
+    async def _beat(self, batch: Sequence[LocalMembers]) -> None:
+        registrations = [members.registration for members in batch]
         answers = await self._broker.presence.beat(registrations, self._patience)
         now = _now()
-        for room, registration, has_all in zip(rooms, registrations, answers, strict=True):
-            room.next_beat = now + BEAT_SECONDS
-            if now < room.leaving_until:
-                room.next_beat = min(room.next_beat, room.leaving_until)
+        for members, registration, has_all in zip(batch, registrations, answers, strict=True):
+            members.next_beat = now + BEAT_SECONDS
+            if now < members.leaving_until:
+                members.next_beat = min(members.next_beat, members.leaving_until)
             if not has_all:
-                room.lost(registration)
+                members.lost(registration)
 
-    def _is_idle(self, room: LocalRoom) -> bool:
+    def _is_idle(self, members: LocalMembers) -> bool:
         return (
-            room.is_empty
-            and room.leaving_until <= _now()
-            and not self._is_followed(room.registration.room)
+            members.is_empty
+            and members.leaving_until <= _now()
+            and not self._is_followed(members.registration.presence_topic)
         )
 
-    async def _forget(self, room: LocalRoom) -> None:
-        await self._broker.presence.remove(room.registration, self._patience)
-        if self._is_idle(room):
-            self._rooms.pop(room.topic, None)
+    async def _forget(self, members: LocalMembers) -> None:
+        await self._broker.presence.remove(members.registration, self._patience)
+        if self._is_idle(members):
+            self._members.pop(members.topic, None)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
