@@ -127,6 +127,11 @@ class House:
         """Return a row."""
         return Task(id=id_, title=title, owner=owner)
 
+    @property
+    def acknowledged(self) -> Cursor:
+        """Up to where all clients have acknowledged the changes."""
+        return min(each.acknowledged for each in self.topics.resumptions._running.values())
+
     async def put(self, id_: str, title: str, owner: str = "ann") -> Cursor:
         """Write a row, and publish the change."""
         self.rows[id_] = self.task(id_, title, owner)

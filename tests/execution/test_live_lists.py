@@ -1,6 +1,5 @@
 """Clients of a live list get a snapshot, each change after it, and a new snapshot after a gap."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -135,9 +134,9 @@ async def test_a_client_that_comes_back_in_time_gets_only_the_changes(
         await other.subscribe(TASKS_LIVE)
         stream = await client.subscribe(TASKS_LIVE)
         fold = await folded(stream, Fold())
-        await house.put("1", "wash")
+        last = await house.put("1", "wash")
         await folded(stream, fold)
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: house.acknowledged >= last)
         await client.cut()
         await house.put("2", "dry")
         await client.reconnect(with_cursors=with_cursors)

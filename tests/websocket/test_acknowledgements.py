@@ -174,9 +174,11 @@ async def test_an_id_that_two_clients_may_share_is_not_resumed(
 
 
 async def _say_until_heard(client: StockClient, message_app: MessageApp) -> None:
-    while not client.received:
+    async def is_heard() -> bool:
         await message_app.say("live")
-        await asyncio.sleep(0.02)
+        return bool(client.received)
+
+    await wait_until(is_heard)
 
 
 async def test_a_client_that_began_after_a_cursor_resumes_where_it_acknowledged(
