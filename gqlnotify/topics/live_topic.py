@@ -70,13 +70,13 @@ class LiveTopic:
                 self._listeners.discard(subscriber)
 
     async def open(self) -> None:
-        """Subscribe at the broker, and return once the buffer has its position.
+        """Subscribe at the broker, and return once the buffer has its position, or after `cancel`.
 
         This waits for a broker that can't be reached. An error here would end a subscription that
         the client wants to keep.
         """
         async with self._changing:
-            if self._ready:
+            if self._ready or self._ended:
                 return
             # Set before the call: a caller that is cancelled during it may still have subscribed.
             self._subscribed = True
@@ -84,10 +84,16 @@ class LiveTopic:
             self.buffer.stale = False
             # An event that arrives between these two lines is in the head, or marks the buffer
             # stale.
-            self.buffer.restart(await self._patiently(self._broker.head))
-            self._ready = True
-            if self.buffer.stale:
-                self._catch_up_soon()
+            self._begin_at(await self._patiently(self._broker.head))
+
+    def _begin_at(self, head: Cursor) -> None:
+        # The head may arrive in the tick of `cancel`, which can't stop what begins after it.
+        if self._ended:
+            return
+        self.buffer.restart(head)
+        self._ready = True
+        if self.buffer.stale:
+            self._catch_up_soon()
 
     def linger(self, seconds: float, forget: Callable[["LiveTopic"], None]) -> None:
         """Leave after `seconds` and call `forget`, unless a subscriber joins before that."""

@@ -207,16 +207,20 @@ class TopicManager:
         After that, only publishing works until the next `start`: the application's own shutdown
         may still publish.
         """
-        metrics.unwatch(self.live_topics)
+        # Before anything waits: what comes during the close must not join or start again.
+        self._closed_in = asyncio.get_running_loop()
         self.live_topics.end()
         # A start that is in progress has to finish first, or the broker would stay open.
         async with self._starting:
+            # That start has opened the manager again, and subscribers may have joined since.
+            self._closed_in = asyncio.get_running_loop()
+            self.live_topics.end()
+            metrics.unwatch(self.live_topics)
             if self._started:
                 await self.resumptions.close()
                 await self.survey.close()
                 await self.local_presence.close()
             self._loop, self._started = None, False
-            self._closed_in = asyncio.get_running_loop()
             await self._broker.close()
 
     async def check(self) -> None:

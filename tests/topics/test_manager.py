@@ -377,6 +377,39 @@ async def test_close_ends_a_subscription_whose_topic_is_opening() -> None:
     assert not manager.live_topics.by_name
 
 
+async def test_a_topic_whose_head_arrives_at_close_begins_nothing_more() -> None:
+    broker = AnsweringLate("head")
+    manager = TopicManager(broker)
+    waiting = asyncio.create_task(anext(manager.subscribe(NUMBERS)))
+    await wait_until(lambda: broker.held)
+    # The topic has to read the history, because the head may not include this event.
+    await publish_all(manager, [1])
+    broker.answer.set()
+    await manager.close()
+
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+    assert not broker.calls["read"]
+
+
+async def test_a_subscription_that_comes_during_close_does_not_start_the_broker_again() -> None:
+    broker = AnsweringLate("start")
+    manager = TopicManager(broker)
+    starting = asyncio.create_task(manager.start())
+    await wait_until(lambda: broker.held)
+    closing = asyncio.create_task(manager.close())
+    await pause(1)
+    late = asyncio.create_task(manager.subscribe(NUMBERS).start())
+    await pause(1)
+    broker.answer.set()
+
+    with pytest.raises(TopicsClosed):
+        await late
+    await asyncio.wait([starting, closing])
+    assert not manager.is_running
+    assert broker.calls["start"] == 1
+
+
 @pytest.mark.usefixtures("small_buffers")
 async def test_close_stops_catching_up() -> None:
     broker = OutOfReach()
