@@ -121,9 +121,9 @@ class Connection:
         """Return whether `receive` would return at once. Only for a detached connection."""
         return self._frames is not None and self._frames.readable
 
-    async def _write(self, background: Coroutine[Any, Any, None]) -> None:
+    async def _write(self, background: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await background
+            await background()
         except (WebSocketDisconnect, OSError, RuntimeError):
             # RuntimeError: uvicorn has already answered the peer's own close frame.
             self.end()

@@ -108,8 +108,8 @@ class Writer(Protocol):
     async def flushed(self) -> None:
         """Wait until everything has been passed to the server."""
 
-    def background(self) -> Coroutine[Any, Any, None] | None:
-        """Return a coroutine to run until it is cancelled; None if the writer needs none."""
+    def background(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Return what to run until it is cancelled; None if the writer needs nothing."""
 
 
 def frames_of(websocket: WebSocket) -> Frames | None:
@@ -266,8 +266,8 @@ class AsgiWriter(Writer):
         await self._empty.wait()
 
     @override
-    def background(self) -> Coroutine[Any, Any, None]:
-        return self._run()
+    def background(self) -> Callable[[], Coroutine[Any, Any, None]]:
+        return self._run
 
     async def _run(self) -> None:
         while True:

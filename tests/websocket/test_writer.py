@@ -70,7 +70,7 @@ async def frames_sent_by(
         await websocket.accept()
         writer = writer_to(websocket, at_once=at_once)
         work = writer.background()
-        background = asyncio.create_task(work) if work is not None else None
+        background = asyncio.create_task(work()) if work is not None else None
         await script(writer)
         await writer.flushed()
         await websocket.close()
@@ -213,7 +213,7 @@ class Slow:
 @asynccontextmanager
 async def through(server: Slow) -> AsyncIterator[AsgiWriter]:
     writer = AsgiWriter(server.send)
-    background = asyncio.create_task(writer.background())
+    background = asyncio.create_task(writer.background()())
     try:
         yield writer
     finally:
