@@ -40,6 +40,7 @@ class LivePath:
         self._lines: dict[str, Line] = {}
         self._routing: asyncio.Task[None] | None = None
         self._unsettled = False
+        self._closed = False
         servers.on_renewed = self.reconnect
 
     @property
@@ -76,7 +77,8 @@ class LivePath:
             line.reconnect()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection for good."""
+        self._closed = True
         self._wanted.clear()
         if self._routing is not None:
             self._routing.cancel()
@@ -98,6 +100,9 @@ class LivePath:
 
     def unsettled(self) -> None:
         """Find the server of each channel again, because a line was lost or a channel moved."""
+        # A line may fail in the tick in which `aclose` cancels it.
+        if self._closed:
+            return
         self._unsettled = True
         if self._routing is None or self._routing.done():
             self._routing = asyncio.create_task(self._settle())

@@ -49,6 +49,19 @@ async def test_the_connection_uses_resp3(launch: Launch) -> None:
             assert {client["resp"] for client in clients(server, pubsub=pubsub)} == {"3"}
 
 
+async def test_a_line_that_is_lost_after_the_close_is_not_made_again(launch: Launch) -> None:
+    async with listening(launch().url) as ears:
+        session = ears.broker._session
+        assert session is not None
+        await ears.broker.subscribe("x")
+        await ears.broker.close()
+        tasks = asyncio.all_tasks()
+
+        session.live.unsettled()
+
+        assert asyncio.all_tasks() == tasks
+
+
 async def test_any_number_of_topics_needs_one_connection_and_few_commands(launch: Launch) -> None:
     server = launch()
     topics = [f"t{n}" for n in range(2000)]
