@@ -1,5 +1,5 @@
--- Return the cursor of the presence topic, the number of members, and the first of them: subject, time of
--- joining, connections and state.
+-- Return the cursor of the presence topic, the number of members, and the first of them: subject,
+-- time of joining, connections and state.
 
 local limit, empty = tonumber(ARGV[9]), ARGV[10]
 
