@@ -164,6 +164,8 @@ class TopicManager:
                 return
             await self._start_broker()
             trace.ring.limit(self._settings.trace_bytes, self._settings.trace_seconds)
+            # A `close` that this has waited for has let go of the event loop.
+            self._loop = asyncio.get_running_loop()
             self._started, self._closed_in = True, None
             self.survey.start()
             metrics.watch(self.live_topics)
@@ -220,8 +222,10 @@ class TopicManager:
                 await self.resumptions.close()
                 await self.survey.close()
                 await self.local_presence.close()
-            self._loop, self._started = None, False
+            self._started = False
             await self._broker.close()
+            # Last: a start that finds no loop does not wait for this close.
+            self._loop = None
 
     async def check(self) -> None:
         """Check that the broker accepts and delivers events. Use this in a readiness probe.

@@ -444,6 +444,34 @@ async def test_a_topic_that_was_opening_at_close_does_not_disturb_the_next_start
     await manager.close()
 
 
+async def test_a_start_during_the_close_waits_for_its_end_and_reopens_the_manager() -> None:
+    class ClosingLate(OutOfReach):
+        def __init__(self) -> None:
+            super().__init__()
+            self.closing, self.may_close = asyncio.Event(), asyncio.Event()
+
+        async def close(self) -> None:
+            self.closing.set()
+            await self.may_close.wait()
+            await super().close()
+
+    broker = ClosingLate()
+    manager = TopicManager(broker)
+    await manager.start()
+    closing = asyncio.create_task(manager.close())
+    await broker.closing.wait()
+    starting = asyncio.create_task(manager.start())
+    await pause(3)
+    assert broker.calls["start"] == 1
+    broker.may_close.set()
+    await asyncio.gather(closing, starting)
+
+    assert manager.is_running
+    await publish_all(manager, [1])
+    assert broker.calls["start"] == 2
+    await manager.close()
+
+
 async def test_a_closed_manager_can_start_again(manager: TopicManager) -> None:
     await manager.start()
     await manager.close()
