@@ -70,6 +70,7 @@ from gqlnotify.execution.shared import Executions, Shareable
 from gqlnotify.execution.strawberry_adapter import (
     Executor,
     answers,
+    break_cycle,
     build_executor,
     closing_any,
     finish,
@@ -381,6 +382,9 @@ class _Run:
                         yield await self._finish(result)
         except Exception as error:
             yield await self._finish(error_result(error))
+        finally:
+            if isinstance(executor, Executor):
+                break_cycle(executor)
 
     async def _create_source(self) -> tuple[Any, AsyncIterable[Any] | CoreResult]:
         with only_own_cancellation(), self._span():

@@ -50,6 +50,7 @@ __all__ = [
     "ValidationAbortedError",
     "act_on_errors_only",
     "answers",
+    "break_cycle",
     "build_executor",
     "closing_any",
     "collect_root_fields",
@@ -238,6 +239,15 @@ def build_executor(
     return built
 
 
+def break_cycle(executor: Executor[Any]) -> None:
+    """Let `executor`, which has nothing left to do, be freed without the garbage collector.
+
+    It refers to its own bound methods. Such cycles were a third of what is collected while many
+    clients connect, and collecting takes a tenth of that time.
+    """
+    vars(executor).pop("async_helpers", None)
+
+
 def execute_event(
     executor: Executor[Any],
     value: Any,
@@ -255,7 +265,10 @@ def execute_event(
     if runner is not None:
         once.middleware_manager = schema._get_middleware_manager(runner.extensions)
     once.middleware_manager = once.middleware_manager or timing
-    return once.execute_operation(False)
+    result = once.execute_operation(False)
+    if not is_awaitable(result):
+        break_cycle(once)
+    return result
 
 
 def root_type(executor: Executor[Any]) -> GraphQLObjectType:

@@ -64,6 +64,8 @@ class Watched(_Base):  # type: ignore[misc]
         if self._is_handshake():
             self._unwatch()
             super().handle_websocket_upgrade(*args)
+            # It refers to this object, which only the garbage collector could free then.
+            self.parser = None
         else:
             self._go_on_without_upgrade()
 

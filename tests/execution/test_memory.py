@@ -2,6 +2,7 @@
 
 import gc
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from gqlnotify.errors import ExtensionsTooBig
 from gqlnotify.execution import operation, shared
 from gqlnotify.execution.limits import Limits
+from gqlnotify.execution.strawberry_adapter import Executor
 from tests.e2e.raw import Socket
 from tests.execution import TOLD, Stage, audience, executions, sizes, subscribe_all, told
 from tests.waiting import wait_until
@@ -45,6 +47,48 @@ async def test_a_subscription_by_itself_keeps_no_undeclared_variable() -> None:
         await wait_until(lambda: found)
         assert found == [{"value": 1}]
         await alice.is_silent()
+
+
+def executors() -> int:
+    return sum(isinstance(each, Executor) for each in gc.get_objects())
+
+
+@pytest.fixture
+def without_collections() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("without_collections")
+async def test_joining_leaves_nothing_for_the_garbage_collector() -> None:
+    stage = Stage()
+    router = stage.router()
+    async with audience(router, "alice", "bob") as (alice, bob):
+        await subscribe_all(router, [alice], TOLD)
+        before = executors()
+        await subscribe_all(router, [bob], TOLD)
+        await stage.say("hi")
+        assert await told([alice, bob]) == ["hi"] * 2
+        assert executors() == before
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("without_collections")
+async def test_an_event_leaves_nothing_for_the_garbage_collector() -> None:
+    stage = Stage()
+    stage.choose = lambda _info: stage.topics.subscribe(stage.notes, per_viewer=True)
+    async with audience(stage.router(), "alice") as (alice,):
+        before = executors()
+        await alice.subscribe("1", TOLD)
+        await wait_until(lambda: executors() == before + 1)
+        await stage.say("hi", "ho")
+        assert [await told([alice]) for _ in "io"] == [["hi"], ["ho"]]
+        assert executors() == before + 1
+        await alice.complete("1")
+        await wait_until(lambda: executors() == before)
 
 
 @pytest.mark.processes

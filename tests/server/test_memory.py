@@ -1,5 +1,6 @@
 """What a connection keeps in memory of its handshake and of its messages."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from typing_extensions import override
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame
 
+from gqlnotify.server.http import HttpProtocol
 from gqlnotify.server.websocket import WebSocketProtocol
 from tests.servers import running
 
@@ -47,7 +49,7 @@ class Server:
     @asynccontextmanager
     async def socket(self, **headers: str) -> AsyncIterator[ClientConnection]:
         async with (
-            running(self, ws=self.protocol) as address,
+            running(self, http=HttpProtocol, ws=self.protocol) as address,
             connect(f"ws://{address}/", additional_headers=headers, proxy=None) as socket,
         ):
             yield socket
@@ -75,3 +77,15 @@ async def test_a_handled_message_is_not_kept_until_the_next_one() -> None:
         await socket.send("x" * 100_000)
         assert await socket.recv() == "x" * 100_000
         assert [frame.data for frame in server.frames] == [b""]
+
+
+async def test_a_handshake_leaves_nothing_for_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with Server().socket() as socket:
+            await socket.send("hi")
+            assert await socket.recv() == "hi"
+            assert not any(isinstance(each, HttpProtocol) for each in gc.get_objects())
+    finally:
+        gc.enable()
