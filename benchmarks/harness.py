@@ -294,6 +294,8 @@ def session(
         variables = {
             **_environment(),
             "GQLNOTIFY_DATABASE_URL": f"sqlite:///{directory}/tasks.db",
+            # As the other servers, which log no requests and connections either.
+            "GQLNOTIFY_LOG_LEVEL": "warning",
             **subject.environment,
             **environment,
         }

@@ -21,6 +21,8 @@ PREFIX = "GQLNOTIFY_"
 
 logger = logging.getLogger("gqlnotify.settings")
 
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 
 
@@ -375,8 +377,11 @@ class Settings(BaseSettings):
     drain_window: float = Field(
         default=5, ge=0, description="How long a stopping server takes to close its sockets"
     )
-    log_format: Literal["text", "json"] = Field(
+    log_format: LogFormat = Field(
         default="text", description="Format of the log of `gqlnotify serve`"
+    )
+    log_level: LogLevel = Field(
+        default="info", description="Level at which the log of `gqlnotify serve` begins"
     )
 
     @property

@@ -55,6 +55,7 @@ IN_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "only_persisted": ("true", True),
     "drain_window": ("25.5", 25.5),
     "log_format": ("json", "json"),
+    "log_level": ("warning", "warning"),
     "execution_timeout": ("7", 7.0),
     "execution_concurrency": ("8", 8),
     "replay_rate": ("250", 250.0),

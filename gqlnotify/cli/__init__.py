@@ -127,7 +127,7 @@ def serve(
         ws="gqlnotify.server:WebSocketProtocol",
         ws_max_size=settings.message_max_bytes,
         timeout_graceful_shutdown=ceil(settings.drain_window + MARGIN_SECONDS),
-        log_config=logs.log_config(settings.log_format),
+        log_config=logs.log_config(settings.log_format, settings.log_level),
         # By default uvicorn kills a worker that takes 5 seconds to start. On a busy machine it may.
         timeout_worker_healthcheck=20,
     )

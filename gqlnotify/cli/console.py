@@ -45,7 +45,7 @@ def console(
         _application(settings),
         ws="gqlnotify.server:WebSocketProtocol",
         http="gqlnotify.http_server:HttpProtocol",
-        log_config=logs.log_config(settings.log_format),
+        log_config=logs.log_config(settings.log_format, settings.log_level),
     )
     with failures_reported():
         try:

@@ -6,10 +6,12 @@ An application that mounts the router keeps its own logging configuration. It ca
 
 import logging
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import unquote
 
 from typing_extensions import override
+
+from gqlnotify.settings import LogFormat, LogLevel
 
 connection_id: ContextVar[str | None] = ContextVar("gqlnotify_connection_id", default=None)
 
@@ -64,8 +66,12 @@ def _without_token(argument: object) -> object:
     return argument
 
 
-def log_config(log_format: Literal["text", "json"]) -> dict[str, Any]:
-    """Return a configuration for `logging.config.dictConfig` that writes all lines to stderr."""
+def log_config(log_format: LogFormat, log_level: LogLevel) -> dict[str, Any]:
+    """Return a configuration for `logging.config.dictConfig` that writes all lines to stderr.
+
+    Other loggers than ours and uvicorn's begin at the level WARNING.
+    """
+    level = log_level.upper()
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -78,9 +84,9 @@ def log_config(log_format: Literal["text", "json"]) -> dict[str, Any]:
                 "filters": ["sight"],
             }
         },
-        "root": {"handlers": ["default"], "level": "WARNING"},
+        "root": {"handlers": ["default"], "level": "ERROR" if level == "ERROR" else "WARNING"},
         "loggers": {
-            name: {"level": "INFO"} for name in ("gqlnotify", "schema", "uvicorn", "uvicorn.access")
+            name: {"level": level} for name in ("gqlnotify", "schema", "uvicorn", "uvicorn.access")
         },
     }
 

@@ -5,12 +5,13 @@ import logging
 import logging.config
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
 from gqlnotify.observability import logs
+from gqlnotify.settings import LogLevel
 from tests.e2e.conftest import SECRET
 from tests.e2e.raw import open_socket
 from tests.e2e.tokens import token
@@ -131,16 +132,30 @@ async def test_no_token_and_no_query_string_is_logged(server: Server) -> None:
 
 
 async def test_a_text_log_line_starts_with_its_connection(tmp_path: Path) -> None:
-    with serving(APP, tmp_path, program=SERVE, jwt_secret=SECRET) as server:
+    secret = token("mallory")
+    with serving(APP, tmp_path, program=SERVE, jwt_secret=SECRET, log_level="debug") as server:
         async with open_socket(server.ws) as socket:
+            payload = {"authorization": f"Bearer {secret}"}
+            await socket.send({"type": "connection_init", "payload": payload})
+            await socket.receive()
             await socket.raw("nonsense")
             await socket.closed()
         await wait_until(lambda: "ended after" in server.log)
-        line = next(line for line in server.log.splitlines() if "ended after" in line)
+        log = server.log
 
+    began, line = (line for line in log.splitlines() if "Connection from" in line)
+    assert began.startswith("DEBUG:")
+    assert secret not in log
     assert line.startswith("INFO:")
     assert "] Connection from 127.0.0.1:" in line
     assert line.endswith("'4400 Message is not valid JSON'")
+
+
+@pytest.mark.parametrize("level", get_args(LogLevel))
+def test_the_log_begins_at_the_level_that_is_set(level: LogLevel) -> None:
+    config = logs.log_config("text", level)
+    assert {each["level"] for each in config["loggers"].values()} == {level.upper()}
+    assert config["root"]["level"] == ("ERROR" if level == "error" else "WARNING")
 
 
 def test_the_library_does_not_configure_logging() -> None:
@@ -156,7 +171,7 @@ def test_the_library_does_not_configure_logging() -> None:
 
 def test_a_line_break_in_input_makes_no_second_log_line(capsys: pytest.CaptureFixture[str]) -> None:
     record = logging.makeLogRecord({"name": "x", "msg": "%s", "args": ("one\ntwo",)})
-    formatter = logs.log_config("json")["formatters"]["default"]
+    formatter = logs.log_config("json", "info")["formatters"]["default"]
     logging.config.dictConfig(
         {"version": 1, "incremental": False, "disable_existing_loggers": False}
     )
