@@ -383,4 +383,4 @@ def test_serve_does_not_garbage_collect_the_application_again_and_again(tmp_path
         answer = httpx.get(address[1])
 
     assert answer.json()["frozen"] > 10_000
-    assert answer.json()["threshold"] == 10_000
+    assert answer.json()["threshold"] == 1000
