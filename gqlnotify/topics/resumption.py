@@ -69,7 +69,7 @@ class Resumption:
         subject: The subject of the operation's viewer.
         id_: The id of the operation.
         identity: What else makes the operation the same after a reconnect, as text. Only its hash
-            is kept, because a document and its variables may be large.
+            is kept, because a document and its variables may be large, until the key is known.
         announce: Sends the client a ping with the position of the operation.
     """
 
@@ -120,10 +120,11 @@ class Resumption:
         except RecursionError:
             return None
 
-    def key_for(self, topic: str) -> str:
-        """Return the key of this operation's positions, if it reads `topic`."""
+    def read(self, topic: str) -> None:
+        """Note that the operation reads `topic`, which is part of the key of its positions."""
         text = f"{self.subject}\0{topic}\0{self.id}\0{self._identity}"
-        return _hash(text)[:_KEY_CHARACTERS]
+        self.key = _hash(text)[:_KEY_CHARACTERS]
+        self._identity = ""
 
     def begin(self, keeper: Keeper, acknowledged: Cursor) -> None:
         """Begin after `acknowledged`, and tell the client. Its claim has saved this position."""

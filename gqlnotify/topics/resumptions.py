@@ -99,7 +99,7 @@ class Resumptions(Keeper):
         position stays the same, and `subscriber.expired` says so.
         """
         self.watch()
-        resumption.key = resumption.key_for(subscriber.topic)
+        resumption.read(subscriber.topic)
         claim = Claim(resumption.key, resumption.holder, subscriber.reached_by_client)
         try:
             found = await self._claim(claim, subscriber.topic)
