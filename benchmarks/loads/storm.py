@@ -10,7 +10,7 @@ from benchmarks.loads.scale import Figures, Scale
 from benchmarks.subjects import Subject
 
 _ROOM = 1
-_PER_SECOND = 20
+_PER_SECOND = 5
 _LONGEST_SECONDS = 600
 
 
