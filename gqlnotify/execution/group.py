@@ -32,7 +32,7 @@ BATCH_BYTES = 64 * 1024
 # How long the executions of a batch may take, as far as they don't wait.
 COLLECT_SECONDS = 0.003
 # How many members get a batch before the event loop does what else is ready.
-SLICE_MEMBERS = 256
+SLICE_MEMBERS = 128
 
 logger = logging.getLogger("gqlnotify.execution")
 

@@ -34,8 +34,9 @@ from gqlnotify.server.websocket import WebSocketProtocol, drain_times
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # For `gc.set_threshold`. A middle collection visits some 4,000 objects (the first number times one
-# more than the second), which stops the process for at most 5 ms. The third makes full ones rare.
-_THRESHOLDS = (1000, 3, 100)
+# more than the second), which stops the process for at most 5 ms. A full one comes after a million
+# further objects, and takes half a second with 5,000 connections.
+_THRESHOLDS = (1000, 3, 300)
 
 # Errors that an operator can usually fix: a file, an address, a service, a setting.
 MENDABLE = (OSError, ValueError, NotifyError)
