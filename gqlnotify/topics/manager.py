@@ -162,11 +162,13 @@ class TopicManager:
         async with self._starting:
             if self._started:
                 return
+            # Not at the end: a `close` that comes during the start must keep its mark.
+            self._closed_in = None
             await self._start_broker()
             trace.ring.limit(self._settings.trace_bytes, self._settings.trace_seconds)
             # A `close` that this has waited for has let go of the event loop.
             self._loop = asyncio.get_running_loop()
-            self._started, self._closed_in = True, None
+            self._started = True
             self.survey.start()
             metrics.watch(self.live_topics)
 

@@ -411,6 +411,26 @@ async def test_a_subscription_that_comes_during_close_does_not_start_the_broker_
 
 
 @pytest.mark.usefixtures("small_buffers")
+async def test_what_comes_between_a_start_and_its_close_does_not_reopen_the_manager() -> None:
+    broker = AnsweringLate("start")
+    manager = TopicManager(broker)
+    starting = asyncio.create_task(manager.start())
+    await wait_until(lambda: broker.held)
+    closing = asyncio.create_task(manager.close())
+    await pause(1)
+    broker.answer.set()
+    late = [asyncio.create_task(pause_and_open(manager, turns)) for turns in range(5)]
+
+    await asyncio.wait([starting, closing, *late])
+    assert all(isinstance(each.exception(), TopicsClosed) for each in late)
+    assert not manager.is_running
+
+
+async def pause_and_open(manager: TopicManager, turns: int) -> None:
+    await pause(turns)
+    await manager.require_open()
+
+
 async def test_close_stops_catching_up() -> None:
     broker = OutOfReach()
     manager = TopicManager(broker)
