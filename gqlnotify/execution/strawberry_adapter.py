@@ -265,8 +265,9 @@ def execute_event(
     if runner is not None:
         once.middleware_manager = schema._get_middleware_manager(runner.extensions)
     once.middleware_manager = once.middleware_manager or timing
-    result = once.execute_operation(False)
-    if not is_awaitable(result):
+    result: Any = once.execute_operation(False)
+    # After an error, resolvers of other fields may still run and execute the fields below them.
+    if not is_awaitable(result) and not result.errors:
         break_cycle(once)
     return result
 
