@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Has
 from inspect import isasyncgenfunction
 from typing import Any
 
+from graphql import ExecutionResult as CoreResult
 from graphql import GraphQLError, GraphQLObjectType, GraphQLSchema, MiddlewareManager
 from graphql.execution import Executor, async_iterables
 from graphql.execution.collect_fields import (
@@ -265,9 +266,9 @@ def execute_event(
     if runner is not None:
         once.middleware_manager = schema._get_middleware_manager(runner.extensions)
     once.middleware_manager = once.middleware_manager or timing
-    result: Any = once.execute_operation(False)
+    result = once.execute_operation(False)
     # After an error, resolvers of other fields may still run and execute the fields below them.
-    if not is_awaitable(result) and not result.errors:
+    if isinstance(result, CoreResult) and not result.errors:
         break_cycle(once)
     return result
 
