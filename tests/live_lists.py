@@ -41,8 +41,10 @@ class Task:
 
     @strawberry.field
     async def slow_shout(self) -> str:
-        """Do the same after a moment."""
+        """Do the same after a moment, or never."""
         await asyncio.sleep(0)
+        if self.title == "endless":
+            await asyncio.Event().wait()
         return _shouted(self.title)
 
 

@@ -433,8 +433,9 @@ class SharedExecution(metrics.Sampled):
             if keep or self.is_shared:
                 self._remember(made)
             return made
+        seconds = self._timeout if self._snapshots is None else self._snapshots.change_seconds
         making = run_within(
-            self._timeout, made, partial(self._execution.failed_to_end, event), context=clean
+            seconds, made, partial(self._execution.failed_to_end, event), context=clean
         )
         self._pending[event.cursor] = making
         making.add_done_callback(partial(self._settle, event, span, began))

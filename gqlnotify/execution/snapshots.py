@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gqlnotify.auth import view_as_everybody
 from gqlnotify.cancellation import only_own_cancellation, run_within
@@ -39,6 +39,7 @@ REUSE_SECONDS = 5.0
 logger = logging.getLogger("gqlnotify.execution")
 
 Encoding = asyncio.Future[EncodedResult]
+T = TypeVar("T", EncodedResult, EncodedResult | None)
 
 
 class Run:
@@ -157,7 +158,7 @@ class Snapshots:
         load: loads the rows. Executions of other documents may share it.
         projection: that of the live list.
         execution: executes the snapshot.
-        timeout: how many seconds the execution may take.
+        timeout: how many seconds an execution may take, of a snapshot or of a change.
     """
 
     def __init__(
@@ -192,6 +193,11 @@ class Snapshots:
             subscriber.begin_after(encoded.cursor)
         return encoded
 
+    @property
+    def change_seconds(self) -> float:
+        """How long a change may take: its execution, two loads, and that of the snapshot."""
+        return 4 * self._timeout
+
     def change(
         self, event: Event
     ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
@@ -213,10 +219,15 @@ class Snapshots:
     async def _unless_lost(
         self, event: Event, making: Coroutine[Any, Any, EncodedResult | None]
     ) -> EncodedResult | None:
-        made = await making
+        made = await self._in_time(event, making)
         if made is None or not _is_lost(made, loses_a_change):
             return made
         return await self._instead_of(event, lambda: made)
+
+    def _in_time(self, event: Event, making: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+        """Return the result of `making`, or the error that it took too long."""
+        failed: Callable[[Exception], Any] = partial(self._execution.failed_to_end, event)
+        return run_within(self._timeout, making, failed, copy_context())
 
     async def _instead_of(
         self, event: Event, failure: Callable[[], EncodedResult]
@@ -230,7 +241,7 @@ class Snapshots:
                     # `load` knows its own cursor. The changes in between were sent before.
                     return failure()
                 value = snapshot_value(self._projection, snapshot)
-                encoded = await self._execution.execute(event, value)
+                encoded = await self._in_time(event, self._execution.execute(event, value))
         except Exception:
             logger.exception("A live list could not be loaded in place of a change")
             return failure()

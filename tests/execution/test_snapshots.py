@@ -350,6 +350,29 @@ async def test_a_change_that_is_lost_to_an_error_brings_a_snapshot(
 
 
 @pytest.mark.parametrize("per_viewer", [False, True])
+async def test_a_change_whose_resolver_does_not_end_brings_a_snapshot(
+    ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_list, "_RETRY_SECONDS", (0.01, 0.01))
+    house = House(settings(execution_timeout=0.1), per_viewer=per_viewer)
+    task = "{ shout: slowShout }"
+    document = f"subscription {{ tasks {{ snapshot {task} change {{ task {task} }} }} }}"
+    async with connect(house.app, token=ann) as client:
+        stream = await client.subscribe(document)
+        assert (await stream.next()).data["tasks"]["snapshot"] == []
+        await house.put("1", "endless")
+        house.rows["1"] = house.task("1", "wash")
+
+        if per_viewer:
+            with pytest.raises(OperationFailed) as failed:
+                await stream.next()
+            assert failed.value.code == errors.ExecutionTimeout.code
+        assert (await stream.next()).data["tasks"]["snapshot"] == [{"shout": "WASH"}]
+        await house.put("1", "dry")
+        assert (await stream.next()).data["tasks"]["change"] == {"task": {"shout": "DRY"}}
+
+
+@pytest.mark.parametrize("per_viewer", [False, True])
 async def test_a_change_that_can_t_be_shown_is_told(
     ann: str, per_viewer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
