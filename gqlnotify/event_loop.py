@@ -22,9 +22,9 @@ _LOOK_SHARE = 1 / 8
 _LEAST_LOOK_SECONDS = 0.001
 _LONGEST_INTERVAL_SECONDS = 60.0
 _ROUNDS_OF_THE_UNURGENT = 8
-# What a visit causes, the answer of a client, costs five times as much as the visit. So a busy
-# process spends 3 % of its time on both. With very many clients it spends more, or what it knows of
-# them would be older than `_OLD_SECONDS`, which would be repeated to those that come back.
+# A visit causes the answer of a client, which costs more than the visit. With a thousand busy
+# clients a process spends a tenth of its time on both. With very many it spends more, or what it
+# knows of them would be older than `_OLD_SECONDS`, which would be repeated to those that come back.
 _REST_AFTER_A_ROUND = 200
 _LEAST_REST_AFTER_A_ROUND = 50
 _OLD_SECONDS = 2.0
