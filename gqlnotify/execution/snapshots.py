@@ -53,6 +53,9 @@ class Run:
 
     def serves(self, subscriber: Subscriber) -> bool:
         """Return whether `subscriber` can continue after this snapshot."""
+        if self.begun_at < subscriber.left_at:
+            # It may lack changes that the client has seen.
+            return False
         if not self.loading.done():
             return subscriber.can_follow(self.begun_at)
         if self.loading.cancelled() or self.loading.exception() is not None:

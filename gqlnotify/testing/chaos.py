@@ -55,6 +55,8 @@ _EVERYBODY_LEFT = "all clients had left"
 
 _PATIENCE_SECONDS = 0.3
 _SECONDS_TO_CAUSE = 3.0
+# The longest that a server waits between two questions to a busy client.
+_ACKNOWLEDGED_SECONDS = 2.0
 _PAUSE_SECONDS = 0.001
 _ROUNDS = 50
 _FEW = 3
@@ -248,6 +250,7 @@ class _Run:
 
     def _cut(self, count: int, *, noticed: bool = True) -> Callable[[], Awaitable[None]]:
         async def cut() -> None:
+            await self._let_acknowledge()
             for reader in self._victims():
                 await reader.client.cut(noticed=noticed)
                 reader.is_attached = False
@@ -255,6 +258,16 @@ class _Run:
             await self._come_back()
 
         return cut
+
+    async def _let_acknowledge(self) -> None:
+        """Let the server ask the clients what they have, which it does now and then.
+
+        Else it depends on the speed of the machine whether a client gets the events that it has
+        missed, or has nothing yet and gets the snapshot of a live list.
+        """
+        # With uvloop the clock can't be moved.
+        with suppress(RuntimeError):
+            await self._bench.clock.advance(_ACKNOWLEDGED_SECONDS)
 
     def _be_slow(self, count: int) -> Callable[[], Awaitable[None]]:
         async def be_slow() -> None:

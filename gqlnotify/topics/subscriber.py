@@ -57,6 +57,8 @@ class Subscriber:
         """Whether its client gets a snapshot if it has missed events, or has none yet."""
         self.useless_snapshots = 0
         """How many snapshots in a row were followed by a gap, and not by an event."""
+        self.left_at = NOWHERE
+        """Where its client may have got to before the last gap: a snapshot must not be older."""
         self.redelivered_until: Cursor | None = None
         """Events up to this cursor may have been sent to the same client before."""
         self.reader: Reader | None = None
@@ -159,18 +161,25 @@ class Subscriber:
             self.expired = CursorExpired("The client has nothing yet")
         else:
             await self._resume(after, or_live=True)
-        if self.expired is None:
-            self.redelivered_until = redelivered_until
-            self._note_resumed(after)
-        return self.expired
+        if self.expired is not None:
+            self._leave_at(redelivered_until)
+            return self.expired
+        self.redelivered_until = redelivered_until
+        self._note_resumed(after)
+        return None
 
     def skip_gap(self, expired: CursorExpired) -> None:
         """Continue at the topic's position, because events before it are lost."""
         self._note_gap(self.position, self._open_topic.buffer.last)
         self.useless_snapshots = self.useless_snapshots + 1 if self.is_at_snapshot else 0
+        self._leave_at(self.position)
         self.expired, self.position = expired, self._open_topic.buffer.last
         self._backlog.clear()
         self._latest.clear()
+
+    def _leave_at(self, position: Cursor) -> None:
+        # Not later than there are events: the client may have made the cursor up.
+        self.left_at = min(position, self.newest)
 
     def begin_after(self, cursor: Cursor) -> None:
         """Continue after `cursor`, that of a snapshot which the client gets now."""
@@ -226,7 +235,7 @@ class Subscriber:
         The fork of a closed subscriber is closed.
         """
         fork = Subscriber(self._manager, self.topic, on_wake=on_wake, key_of=self._key_of)
-        fork.takes_snapshots = self.takes_snapshots
+        fork.takes_snapshots, fork.left_at = self.takes_snapshots, self.left_at
         fork._live_topic = live_topic = self._open_topic
         fork.position = live_topic.buffer.last if position is None else position
         fork.closed = self.closed
@@ -379,6 +388,7 @@ class Subscriber:
             # A subscription that only begins notes it itself, with its subject.
             if self.reader is not None:
                 self._note_gap(after, joined_at)
+            self._leave_at(after)
             self.expired, self.position = expired, joined_at
         except BaseException:
             self.close()

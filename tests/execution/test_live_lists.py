@@ -165,6 +165,22 @@ async def test_a_client_that_comes_back_too_late_gets_a_snapshot(
     assert fold.snapshots == 2
 
 
+async def test_a_snapshot_is_not_older_than_what_the_client_had(ann: str) -> None:
+    house = House(settings())
+    async with connect(house.app, token=ann) as client:
+        # So the server does not know that the client has the first snapshot.
+        client.answers_pings = False
+        stream = await client.subscribe(TASKS_LIVE)
+        await folded(stream, Fold())
+        await house.put("1", "wash")
+        await folded(stream, Fold())
+        await client.cut()
+        await client.reconnect(with_cursors=False)
+
+        assert (await folded(stream, Fold())).rows == {"1": "wash"}
+        await stream.expect_nothing()
+
+
 @pytest.mark.parametrize("with_cursors", [False, True])
 @pytest.mark.parametrize("per_viewer", [False, True])
 async def test_a_client_that_is_cut_before_its_snapshot_gets_it_when_it_comes_back(
