@@ -275,7 +275,8 @@ def _collect_less() -> None:
 
     The former are modules, the schema and the application, and stay as long as the process. There
     are some 300,000 of them. A connection adds a hundred objects that stay too, so with Python's
-    thresholds connecting causes full collections, each of which stops the process for up to 0.3 s.
+    thresholds connecting causes many full collections, each of which stops the process for 0.3 s
+    and more.
     """
     gc.collect()
     gc.freeze()

@@ -235,7 +235,8 @@ class Subscriber:
         The fork of a closed subscriber is closed.
         """
         fork = Subscriber(self._manager, self.topic, on_wake=on_wake, key_of=self._key_of)
-        fork.takes_snapshots, fork.left_at = self.takes_snapshots, self.left_at
+        fork.takes_snapshots = self.takes_snapshots
+        fork.left_at = self.left_at
         fork._live_topic = live_topic = self._open_topic
         fork.position = live_topic.buffer.last if position is None else position
         fork.closed = self.closed
