@@ -155,10 +155,11 @@ async def test_a_slot_that_moves_causes_no_gap(each_cluster: Cluster) -> None:
 
         await stream.publish(number)
         await stream.everybody_has(range(number + 1), seconds=5)
+        # The node may have another topic of the process too: that for asking all processes.
         await wait_until(
             lambda: (
-                home(each_cluster, topic).ask("PUBSUB", "SHARDCHANNELS")
-                == [stream_key(topic).encode()]
+                stream_key(topic).encode()
+                in home(each_cluster, topic).ask("PUBSUB", "SHARDCHANNELS")
             )
         )
 
