@@ -42,7 +42,7 @@ def token_of(
     """Return a signed token.
 
     Raises:
-        ValueError: the settings have no secret, or refuse tokens with so long a life.
+        ValueError: the settings have no secret, or do not allow this lifetime.
     """
     if seconds > settings.longest_life:
         raise ValueError(

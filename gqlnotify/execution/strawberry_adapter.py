@@ -243,8 +243,8 @@ def build_executor(
 def break_cycle(executor: Executor[Any]) -> None:
     """Let `executor`, which has nothing left to do, be freed without the garbage collector.
 
-    It refers to its own bound methods. Such cycles were a third of what is collected while many
-    clients connect, and collecting takes a tenth of that time.
+    It refers to its own bound methods. With that, each subscription left some twenty objects to the
+    collector, and some twenty more for each event.
     """
     vars(executor).pop("async_helpers", None)
 

@@ -392,36 +392,40 @@ async def test_a_topic_whose_head_arrives_at_close_begins_nothing_more() -> None
     assert not broker.calls["read"]
 
 
-async def test_a_subscription_that_comes_during_close_does_not_start_the_broker_again() -> None:
-    broker = AnsweringLate("start")
-    manager = TopicManager(broker)
+async def closed_while_starting(
+    broker: AnsweringLate, manager: TopicManager
+) -> "list[asyncio.Task[None]]":
+    """Return the start, which waits for the broker, and the close, which waits for the start."""
     starting = asyncio.create_task(manager.start())
     await wait_until(lambda: broker.held)
     closing = asyncio.create_task(manager.close())
     await pause(1)
+    return [starting, closing]
+
+
+async def test_a_subscription_that_comes_during_close_does_not_start_the_broker_again() -> None:
+    broker = AnsweringLate("start")
+    manager = TopicManager(broker)
+    both = await closed_while_starting(broker, manager)
     late = asyncio.create_task(manager.subscribe(NUMBERS).start())
     await pause(1)
     broker.answer.set()
 
     with pytest.raises(TopicsClosed):
         await late
-    await asyncio.wait([starting, closing])
+    await asyncio.wait(both)
     assert not manager.is_running
     assert broker.calls["start"] == 1
 
 
-@pytest.mark.usefixtures("small_buffers")
 async def test_what_comes_between_a_start_and_its_close_does_not_reopen_the_manager() -> None:
     broker = AnsweringLate("start")
     manager = TopicManager(broker)
-    starting = asyncio.create_task(manager.start())
-    await wait_until(lambda: broker.held)
-    closing = asyncio.create_task(manager.close())
-    await pause(1)
+    both = await closed_while_starting(broker, manager)
     broker.answer.set()
     late = [asyncio.create_task(pause_and_open(manager, turns)) for turns in range(5)]
 
-    await asyncio.wait([starting, closing, *late])
+    await asyncio.wait([*both, *late])
     assert all(isinstance(each.exception(), TopicsClosed) for each in late)
     assert not manager.is_running
 
@@ -431,6 +435,7 @@ async def pause_and_open(manager: TopicManager, turns: int) -> None:
     await manager.require_open()
 
 
+@pytest.mark.usefixtures("small_buffers")
 async def test_close_stops_catching_up() -> None:
     broker = OutOfReach()
     manager = TopicManager(broker)
