@@ -53,6 +53,7 @@ from gqlnotify.execution.strawberry_adapter import (
     keep_subfields,
     log_errors,
     may_wait,
+    needs_no_extensions,
     wraps_resolvers,
 )
 from gqlnotify.execution.task_on_demand import TaskOnDemand, begin
@@ -127,12 +128,24 @@ class EventExecution:
         self._schema = request.schema
         self.resolver_times = ResolverTimes()
         self._extended = has_extensions(request.schema)
-        self._takes_all_values = request.projection.takes_all_values
         self._executor = _executor(request.schema, request.context)
         assert request.context.graphql_document is not None
         self._selection = request.selections.of(
             request.selected, request.context.graphql_document, self._executor
         )
+        self._takes_all_events = request.projection.where is None
+
+    def known(self, event: Event) -> EncodedResult | None:
+        """Return the encoded result of `event` if another execution of the selection has made it.
+
+        The selection's key contains what maps events to values. So if there is no filter and no
+        extension, `event` need not even be decoded.
+        """
+        if self._selection is None or not self._selection.is_shared or not self._takes_all_events:
+            return None
+        if self._extended and not needs_no_extensions(self._schema):
+            return None
+        return self._selection.known(event)
 
     def begin(
         self, event: Event
@@ -142,7 +155,7 @@ class EventExecution:
         Call it in a clean `contextvars` context that is used for this event only.
         """
         view_as_everybody()
-        if not self._extended:
+        if not self._extended or needs_no_extensions(self._schema):
             return self._begin_alone(event)
         try:
             with only_own_cancellation():
@@ -171,11 +184,6 @@ class EventExecution:
         self, event: Event
     ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
         """Do the same without extensions."""
-        if self._selection is not None and self._takes_all_values:
-            # It need not even be decoded.
-            known = self._selection.known(event)
-            if known is not None:
-                return known
         try:
             with only_own_cancellation():
                 value = self._request.projection.apply(event)
@@ -222,7 +230,7 @@ class EventExecution:
         """Return the encoded result of a plain selection; None if `value` has to be executed."""
         if self._selection is None:
             return None
-        known = None if self._takes_all_values else self._selection.known(event)
+        known = self._selection.known(event)
         if known is not None:
             return known
         result = self._render_plainly(value)

@@ -76,10 +76,10 @@ class _FanOut:
         self.collected = collected
         self.before = before
         """The position of the unserved members."""
-        self.unserved = set(members) if collected.bodies else set()
+        self.unserved = set(members) if collected.results else set()
         self.size = len(self.unserved)
         self.is_sliced = False
-        self.batch = Batch(collected.bodies)
+        self.batch = collected.batch()
 
 
 class Group(metrics.Sampled):
@@ -266,7 +266,7 @@ class Group(metrics.Sampled):
         if fan_out.size:
             self.progress.sent = self._position
             self._delivery_counter.add(
-                fan_out.size, len(collected.bodies), collected.size, collected.published_at
+                fan_out.size, len(collected.results), collected.size, collected.published_at
             )
         self._rounds.add(self, is_urgent=bool(fan_out.size))
 

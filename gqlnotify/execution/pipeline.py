@@ -15,7 +15,7 @@ from typing import Any
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.event import Cursor, Event
 from gqlnotify.execution.encoded_result import EncodedResult
-from gqlnotify.protocol.frames import SharedBody
+from gqlnotify.protocol.frames import Batch, SharedBody
 from gqlnotify.topics.replay_buffer import NotBuffered
 from gqlnotify.topics.subscriber import Subscriber
 
@@ -50,14 +50,14 @@ def body_of(encoded: EncodedResult) -> SharedBody:
 class Collected:
     """Results that follow each other in the topic."""
 
-    __slots__ = ("bodies", "end", "is_full", "published_at", "reached", "size")
+    __slots__ = ("end", "is_full", "published_at", "reached", "results", "size")
 
     def __init__(self, reached: Cursor) -> None:
         self.reached = reached
         """The cursor of the last event."""
-        self.bodies: list[SharedBody] = []
+        self.results: list[EncodedResult] = []
         self.size = 0
-        """The bytes of all bodies."""
+        """The bytes of all messages."""
         self.published_at: list[float] = []
         self.is_full = False
         """Whether there may be more finished results."""
@@ -74,10 +74,17 @@ class Collected:
         if encoded is None:
             return
         body = body_of(encoded)
-        self.bodies.append(body)
+        self.results.append(encoded)
         self.size += len(body.data)
         if event.published_at is not None:
             self.published_at.append(event.published_at)
+
+    def batch(self) -> Batch:
+        """Return the results as one batch."""
+        if len(self.results) == 1:
+            # Groups whose subscriptions differ can have the same result.
+            return self.results[0].batch
+        return Batch([body_of(encoded) for encoded in self.results])
 
 
 class Pipeline:

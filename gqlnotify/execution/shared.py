@@ -454,7 +454,11 @@ class SharedExecution(metrics.Sampled):
             )
 
     def _known(self, event: Event) -> "EncodedResult | asyncio.Future[EncodedResult | None] | None":
-        known = self._encoded_results.get((self, event.cursor)) or self._pending.get(event.cursor)
+        known = (
+            self._encoded_results.get((self, event.cursor))
+            or self._pending.get(event.cursor)
+            or (self._execution.known(event) if self._snapshots is None else None)
+        )
         if known is not None:
             self._saved += 1
         return known

@@ -7,6 +7,7 @@ checks at import that they exist.
 import logging
 from asyncio import iscoroutinefunction
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Hashable, Sequence
+from functools import lru_cache
 from inspect import isasyncgenfunction
 from typing import Any
 
@@ -64,6 +65,7 @@ __all__ = [
     "keep_subfields",
     "log_errors",
     "may_wait",
+    "needs_no_extensions",
     "prepare",
     "root_type",
     "stream_transport",
@@ -83,6 +85,7 @@ _OF_A_VIEW = ("_stream_transport_map", "_get_stream_transport_from_headers")
 _OF_AN_EXECUTOR = ("build", "build_per_event_executor", "execute_operation", "collect_subfields")
 _HOOKS_OF_AN_EVENT = ("on_operation", "on_execute", "on_stream_result")
 _OF_EACH_RESULT = ("resolve", "get_results")
+_RUNNER = "create_extensions_runner"
 # What `MaskErrors` calls for each result, and what does nothing if the result has no errors.
 _OF_MASK_ERRORS = ("_process_result", "_process_stream_result")
 # These hooks only look at errors, or change how documents are parsed and validated.
@@ -162,7 +165,7 @@ def may_wait(schema: Schema, extensions: Sequence[SchemaExtension]) -> bool:
 
     A hook that is a plain function or a generator can't wait.
     """
-    if not _is_own(schema, "create_extensions_runner", Schema):
+    if not _is_own(schema, _RUNNER, Schema):
         return True
     return any(_has_async_hooks(extension) for extension in extensions)
 
@@ -177,9 +180,25 @@ def _has_async_hooks(extension: SchemaExtension) -> bool:
 
 def act_on_errors_only(schema: Schema, extensions: Sequence[SchemaExtension]) -> bool:
     """Return whether no extension has anything to do for an event's result without errors."""
-    if not _is_own(schema, "create_extensions_runner", Schema):
+    if not _is_own(schema, _RUNNER, Schema):
         return False
     return all(_acts_on_errors_only(extension) for extension in extensions)
+
+
+def needs_no_extensions(schema: Schema) -> bool:
+    """Return whether this is so for all extensions of `schema`, without creating them.
+
+    False if a function creates them: it may return another extension for each event.
+    """
+    if not (_is_own(schema, "get_extensions", Schema) and _is_own(schema, _RUNNER, Schema)):
+        return False
+    kinds = tuple(schema.extensions)
+    return not schema.directives and all(isinstance(kind, type) for kind in kinds) and _idle(kinds)
+
+
+@lru_cache
+def _idle(kinds: tuple[type[SchemaExtension], ...]) -> bool:
+    return all(_acts_on_errors_only(kind()) for kind in kinds)
 
 
 def _acts_on_errors_only(extension: SchemaExtension) -> bool:

@@ -23,11 +23,6 @@ class Projection:
     where: Callable[[Any], bool] | None = None
     select: Callable[[Any, Event], Any] | None = None
 
-    @property
-    def takes_all_values(self) -> bool:
-        """Whether the value of an event is its decoded payload, for every event."""
-        return self.where is None and self.select is None
-
     def apply(self, event: Event) -> Any:
         """Return the value for `event`, or `SKIPPED` if the filter drops it.
 

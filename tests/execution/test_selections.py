@@ -1,8 +1,10 @@
 """A plain selection is rendered once per event, even if variables, filters or scopes differ."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from strawberry.extensions import MaskErrors, SchemaExtension
 from strawberry.types import Info
 
 from gqlnotify import Subscription
@@ -19,6 +21,21 @@ from tests.execution import (
 )
 
 pytestmark = pytest.mark.processes
+
+
+class Counting(SchemaExtension):
+    """Counts the events that are executed."""
+
+    executed = 0
+
+    def on_execute(self) -> Iterator[None]:
+        """Count an event."""
+        Counting.executed += 1
+        yield
+
+
+def _counting() -> Counting:
+    return Counting()
 
 
 async def test_operations_with_different_scopes_get_one_rendering(stage: Stage) -> None:
@@ -104,3 +121,36 @@ async def test_resolvers_run_for_each_operation_that_differs(stage: Stage) -> No
         await subscribe_all(router, both, TOLD)
         await stage.say("hi")
         assert await told(both) == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("extensions", [(), (MaskErrors,)], ids=["plain", "masking"])
+async def test_an_event_is_mapped_once_for_all_scopes(extensions: Any) -> None:
+    stage = Stage(extensions=extensions)
+    mapped: list[str] = []
+
+    def louder(note: Any, _event: Any) -> Any:
+        mapped.append(note.text)
+        return stage.note(text=note.text.upper())
+
+    stage.choose = lambda info: stage.topics.subscribe(stage.notes, scope=name_of(info)).map(louder)
+    router = stage.router()
+    async with audience(router, "alice", "bob", "carol") as sockets:
+        await subscribe_all(router, sockets, PLAIN)
+        assert sizes(router) == [1, 1, 1]
+        await stage.say("one", "two")
+        assert await told(sockets, "text") == ["ONE"] * 3
+        assert await told(sockets, "text") == ["TWO"] * 3
+        assert mapped == ["one", "two"]
+
+
+@pytest.mark.parametrize("make", [Counting, _counting], ids=["class", "function"])
+async def test_an_extension_runs_for_each_operation_that_differs(make: Any) -> None:
+    stage = Stage(extensions=[make])
+    stage.choose = lambda info: stage.topics.subscribe(stage.notes, scope=name_of(info))
+    router = stage.router()
+    async with audience(router, "alice", "bob") as both:
+        await subscribe_all(router, both, PLAIN)
+        Counting.executed = 0
+        await stage.say("hi")
+        assert await told(both, "text") == ["hi", "hi"]
+        assert Counting.executed == 2
