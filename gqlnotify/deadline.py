@@ -33,6 +33,8 @@ class Deadline:
     def cancel(self) -> None:
         """Cancel the deadline."""
         self._timer.cancel()
+        # It is often a method of the object that keeps this one: a cycle.
+        self._expired = _nothing
 
     def _wait(self) -> None:
         self._due = self._loop.time() + self._part
@@ -46,8 +48,14 @@ class Deadline:
             self._left -= 1
         if self._left:
             self._wait()
-        else:
-            self._expired()
+            return
+        expired = self._expired
+        self.cancel()
+        expired()
+
+
+def _nothing() -> None:
+    """Take the place of what is called, because the deadline is over."""
 
 
 @asynccontextmanager

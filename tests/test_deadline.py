@@ -1,7 +1,9 @@
 """Deadlines do not run while the process is blocked."""
 
 import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 
@@ -34,6 +36,33 @@ async def test_a_cancelled_deadline_never_expires() -> None:
     deadline.cancel()
     await asyncio.sleep(2 * SECONDS)
     assert expired == []
+
+
+class Owner:
+    """Keeps a deadline that calls one of its methods."""
+
+    def __init__(self, seconds: float) -> None:
+        self.expired = asyncio.Event()
+        self.deadline = Deadline(asyncio.get_running_loop(), seconds, self._expired)
+
+    def _expired(self) -> None:
+        self.expired.set()
+
+
+@pytest.mark.parametrize("expires", [True, False])
+async def test_the_owner_of_a_deadline_that_is_over_is_freed_at_once(expires: bool) -> None:
+    gc.disable()
+    owner = Owner(0 if expires else SECONDS)
+    if expires:
+        await owner.expired.wait()
+    else:
+        owner.deadline.cancel()
+    freed = weakref.ref(owner)
+    del owner
+    # The loop has to be done with the timer.
+    await asyncio.sleep(0)
+    gc.enable()
+    assert freed() is None
 
 
 @pytest.mark.parametrize("into", [0, 0.6], ids=["in the first half", "in the second half"])
