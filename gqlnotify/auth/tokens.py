@@ -177,7 +177,11 @@ class TokenVerifier:
             refusal = _refusal(error)
         # Outside of the `except`: inside, `__context__` would keep jose's error, whose traceback
         # refers to the token.
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            # Its traceback refers to this frame: a cycle, which would keep the connection.
+            del refusal
 
 
 class KeySetVerifier:
@@ -206,7 +210,10 @@ class KeySetVerifier:
             return self._rules.principal(token, key)
         except Exception as error:
             refusal = _refusal(error)
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            del refusal
 
 
 def verifier_from(settings: Settings) -> TokenVerifier | KeySetVerifier | None:

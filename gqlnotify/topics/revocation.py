@@ -278,8 +278,12 @@ class Revocations(metrics.Sampled):
         if _outlives(principal, self._settings.longest_life):
             raise TokenLivesTooLong(self._settings.jwt_max_lifetime)
         refusal = self._revoked.refusal(principal)
-        if refusal is not None:
-            raise refusal
+        try:
+            if refusal is not None:
+                raise refusal
+        finally:
+            # Its traceback refers to this frame: a cycle, which would keep the connection.
+            del refusal
 
     def watch(self, principal: Principal, on_revoked: Callable[[], None]) -> Callable[[], None]:
         """Call `on_revoked` once if the principal's token is revoked.

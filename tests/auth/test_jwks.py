@@ -1,8 +1,10 @@
 """Keys from an address, served by a real server."""
 
 import asyncio
+import gc
 import gzip
 import json
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -160,6 +162,20 @@ async def test_a_key_id_that_is_not_a_string_is_refused_without_a_request(kid: A
         token = handmade({"alg": "RS256", "kid": kid}, CLAIMS, RSA_PUBLIC)
         await assert_refused(token, server.verifier())
         assert server.requests == 0
+
+
+async def test_a_refusal_keeps_no_connection_in_memory() -> None:
+    # Through its traceback. Only the garbage collector would free a cycle.
+    verifier = verifier_of(KeySet("http://127.0.0.1/", algorithm="RS256", cache=1.0, timeout=1.0))
+    refusal: Any = None
+    gc.disable()
+    try:
+        await verifier.verify("no token")
+    except Unauthenticated as error:
+        refusal = weakref.ref(error)
+    finally:
+        gc.enable()
+    assert refusal() is None
 
 
 @pytest.mark.processes
