@@ -245,6 +245,14 @@ class TopicSocket(Lifecycle):
             self._heartbeat.stop()
 
     @override
+    def _cut_cycles(self) -> None:
+        super()._cut_cycles()
+        # A cancelled task keeps the traceback of its cancellation.
+        self._work = None
+        if self._heartbeat is not None:
+            self._heartbeat.forget_callbacks()
+
+    @override
     def _may_detach(self) -> bool:
         return True
 

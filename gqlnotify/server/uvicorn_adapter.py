@@ -63,6 +63,7 @@ WEBSOCKET_LACKS = missing(
     ServerProtocol,
     *("close_sent", "data_to_send", "eof_sent", "events", "fail", "handshake_exc"),
     *("available_extensions", "debug", "extensions", "logger", "max_message_size"),
+    *("parser", "parser_exc"),
     *("reject", "send_response"),
 )
 

@@ -211,6 +211,11 @@ class WebSocketProtocol(WebSocketBase, Drainable):
             on_message()
         return True
 
+    def forget_callbacks(self) -> None:
+        """Call the application no more."""
+        mailbox: Any = self.queue
+        mailbox.on_put = self.on_drain = self.on_frame = None
+
     @override
     def abort(self) -> None:
         """Drop the connection at once, even if the peer has not read everything."""
@@ -266,6 +271,9 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """Note that the ASGI call has returned."""
         super().on_task_complete(task)
+        # Nothing needs the scope any more, and its extension is this object: a cycle.
+        nothing: Any = None
+        self.scope = nothing
         self._end_in_time()
 
     def _end_in_time(self) -> None:
@@ -480,9 +488,16 @@ class WebSocketProtocol(WebSocketBase, Drainable):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake the tasks that wait for the peer to read."""
+        """Wake the tasks that wait for the peer to read, and free the parser."""
         super().connection_lost(exc)
         self._drain()
+        self._free_parser()
+
+    def _free_parser(self) -> None:
+        # It is a generator that refers to `conn`, as do the tracebacks of its errors.
+        self.conn.parser.close()
+        _drop_tracebacks(self.conn.parser_exc)
+        _drop_tracebacks(self.conn.handshake_exc)
 
     def _fill(self) -> None:
         self.full = True
@@ -534,6 +549,12 @@ def _remembered(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 _NO_TIMER = _NoTimer()
 _NO_HEADERS = Headers()
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _is_utf8(data: bytes) -> bool:

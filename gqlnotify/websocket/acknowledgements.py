@@ -5,7 +5,7 @@ messages in order, so its pong acknowledges the events before the ping.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from typing_extensions import override
@@ -25,26 +25,26 @@ class Acknowledgements(Visited):
     Args:
         connection: sends the pings.
         protocol: builds the pings, and knows which were answered.
-        shared: returns the operation with an id, if it is a member of a group.
+        running: the running operations by id. Those that are members of a group are asked.
         interval: how often a client gets such a ping at most, in seconds.
     """
 
     __slots__ = (
         *("_answered", "_asks_soon", "_connection", "_is_due", "_protocol", "_resumptions"),
-        *("_rounds", "_shared"),
+        *("_rounds", "_running"),
     )
 
     def __init__(
         self,
         connection: Connection,
         protocol: ServerConnection,
-        shared: Callable[[str], SharedOperation | None],
+        running: Mapping[str, object],
         *,
         interval: float,
     ) -> None:
         self._connection = connection
         self._protocol = protocol
-        self._shared = shared
+        self._running = running
         self._resumptions: dict[str, Resumption] = {}
         self._rounds = Rounds.of(asyncio.get_running_loop())
         self._rounds.at_least_every(interval)
@@ -182,9 +182,9 @@ class Acknowledgements(Visited):
             del self._resumptions[resumption.id]
 
     def _report(self, resumption: Resumption) -> None:
-        shared = self._shared(resumption.id)
-        if shared is not None:
-            shared.report(resumption.progress)
+        running = self._running.get(resumption.id)
+        if isinstance(running, SharedOperation):
+            running.report(resumption.progress)
 
     def _announce(self, resumption: Resumption) -> None:
         # The client's answer shows that it uses this connection.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -50,7 +51,7 @@ class Connection:
         self._transport = transport_of(websocket, self._frames)
         self.writer = (
             AsgiWriter(
-                self._send_through_asgi,
+                partial(_send_through_asgi, websocket),
                 self._transport,
                 uvicorn_frames(websocket),
                 compress_above=settings.compress_above,
@@ -161,12 +162,6 @@ class Connection:
         if not self.writer.closed:
             self.writer.write(message)
             metrics.sent_bytes.inc(len(message))
-
-    async def _send_through_asgi(self, message: str | bytes) -> None:
-        if isinstance(message, str):
-            await self.websocket.send_text(message)
-        else:
-            await self.websocket.send_bytes(message)
 
     async def drained(self) -> None:
         """Wait while the peer is slow to read."""
@@ -292,3 +287,16 @@ class Connection:
             for task in tasks:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
+
+    def forget_callbacks(self) -> None:
+        """Drop what it calls, and what the server calls. The tasks must have ended."""
+        del self._on_slow
+        if self._frames is not None:
+            self._frames.forget_callbacks()
+
+
+async def _send_through_asgi(websocket: WebSocket, message: str | bytes) -> None:
+    if isinstance(message, str):
+        await websocket.send_text(message)
+    else:
+        await websocket.send_bytes(message)

@@ -143,6 +143,12 @@ class GraphQLTransportWSHandler(Lifecycle):
         self._stop_init_timer()
         self._operations.stop_all()
 
+    @override
+    def _cut_cycles(self) -> None:
+        super()._cut_cycles()
+        self._heartbeat.forget_callbacks()
+        self._operations.forget_callbacks()
+
     def _stop_init_timer(self) -> None:
         if self._init_timer is not None:
             self._init_timer.cancel()

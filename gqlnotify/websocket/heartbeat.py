@@ -54,6 +54,10 @@ class Heartbeat:
         """Stop the timer."""
         self._timer.cancel()
 
+    def forget_callbacks(self) -> None:
+        """Drop what it calls, once it has stopped."""
+        del self._ping, self._reads, self._dead
+
     def _look_in(self, seconds: float) -> Timer:
         return Timers.of(self._loop).after(seconds, self._look)
 

@@ -122,6 +122,15 @@ class Lifecycle(Described, Audience):
         metrics.unwatch(self)
         self._stop()
         await self._connection.clean_up()
+        self._cut_cycles()
+
+    def _cut_cycles(self) -> None:
+        """Drop what leads back to this object, so that it is freed without the garbage collector.
+
+        The tasks and timers have ended, so nothing is called back any more.
+        """
+        self._connection.forget_callbacks()
+        self._session.forget_callbacks()
 
     @override
     def load(self) -> metrics.Load:

@@ -72,7 +72,7 @@ class Operations(Owner, metrics.Sampled):
         self._running: dict[str, asyncio.Task[None] | SharedOperation] = {}
         self._requests: dict[asyncio.Task[None], Subscribe] = {}
         self.acknowledgements = Acknowledgements(
-            connection, protocol, self._shared, interval=interval
+            connection, protocol, self._running, interval=interval
         )
 
     @override
@@ -123,6 +123,10 @@ class Operations(Owner, metrics.Sampled):
             self._halt(id_)
         self.acknowledgements.end()
 
+    def forget_callbacks(self) -> None:
+        """Drop what it calls. Every operation has ended, and none may start any more."""
+        del self._execute, self._stream, self._make_budget
+
     async def hand_over(self, seconds: float) -> None:
         """Stop the operations that may be resumed, and wait until the client has their results.
 
@@ -140,10 +144,6 @@ class Operations(Owner, metrics.Sampled):
             _note_end(running)
         if running is not None:
             running.cancel()
-
-    def _shared(self, id_: str) -> SharedOperation | None:
-        running = self._running.get(id_)
-        return running if isinstance(running, SharedOperation) else None
 
     def readings(self) -> Iterator[Reading]:
         """Yield how far each member of a group has got."""

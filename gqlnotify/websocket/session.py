@@ -88,6 +88,10 @@ class Session:
         if self.subject is not None:
             self._access.connection_limits.leave_as(self.subject)
 
+    def forget_callbacks(self) -> None:
+        """Drop what it calls. The connection has ended, so the end of the token does not matter."""
+        del self._on_end
+
     def _count(self) -> None:
         # If the peer has already left, the connection would be counted forever.
         if self.viewer is not None and not self._connection.is_over:

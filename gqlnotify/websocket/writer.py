@@ -73,6 +73,9 @@ class Frames(Protocol):
     def ping(self) -> None:
         """Send a ping, which the peer's WebSocket library answers with a pong."""
 
+    def forget_callbacks(self) -> None:
+        """Call the application no more."""
+
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Make the server wait for `task` before it shuts down."""
 

@@ -353,7 +353,7 @@ async def test_no_ping_names_an_operation_whose_end_waits_to_be_written() -> Non
     operation = Subscribe(id=str(uuid4()), query=DOCUMENT)
     topics = TopicManager(MemoryBroker())
     async with topics.held_open():
-        client = Acknowledgements(outgoing, ServerConnection(), lambda _id: None, interval=1)
+        client = Acknowledgements(outgoing, ServerConnection(), {}, interval=1)
         resumption = client.begin(operation, "alice")
         assert resumption is not None
         async with aclosing(topics.subscribe(Topic("words", str))) as stream:
