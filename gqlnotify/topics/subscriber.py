@@ -351,6 +351,8 @@ class Subscriber:
             self._patience.reschedule(asyncio.get_running_loop().time())
         if self._live_topic is not None:
             self._manager.live_topics.leave(self._live_topic, self)
+        # It is a method of the object that keeps this subscriber: a cycle.
+        self._on_wake = None
 
     @property
     def _open_topic(self) -> LiveTopic:

@@ -2,13 +2,14 @@
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from gqlnotify import Settings, TopicManager
+from gqlnotify import Settings, Subscription, TopicManager
 from gqlnotify.brokers import MemoryBroker
 from gqlnotify.errors import (
     CursorExpired,
@@ -223,3 +224,23 @@ def test_a_subscription_can_outlive_its_event_loop() -> None:
     stream = asyncio.run(begin())
     del stream
     gc.collect()
+
+
+class Reader:
+    """Keeps the subscriber that wakes it."""
+
+    def __init__(self, stream: Subscription[Any]) -> None:
+        self.subscriber = stream.subscriber.fork(on_wake=self.wake)
+
+    def wake(self) -> None:
+        """Read what there is."""
+
+
+async def test_a_closed_subscriber_lets_its_reader_be_freed_at_once(manager: TopicManager) -> None:
+    reader = Reader(await started(manager.subscribe(NUMBERS)))
+    freed = weakref.ref(reader)
+    gc.disable()
+    reader.subscriber.close()
+    del reader
+    gc.enable()
+    assert freed() is None
