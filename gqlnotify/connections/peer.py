@@ -118,8 +118,10 @@ class LettingGo:
         # A peer that still reads gets the time to reach the close frame.
         if unread(self._transport) and taken(self._transport) > self._taken:
             self._wait()
-        else:
-            let_go(self._transport)
+            return
+        # A timer of asyncio keeps its callback, a method of this object, even when it has run.
+        self.cancel()
+        let_go(self._transport)
 
 
 class ReadWatch:

@@ -1,8 +1,10 @@
 """What the kernel buffers for a peer, on real sockets."""
 
 import asyncio
+import gc
 import socket
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -130,6 +132,15 @@ async def a_peer_that_stops_reading_is_dropped() -> None:
         await asyncio.wait_for(pair.lost.wait(), PATIENCE)
 
 
+async def what_has_dropped_a_peer_is_freed_at_once() -> None:
+    async with connected() as pair:
+        gc.disable()
+        letting_go = weakref.ref(LettingGo(asyncio.get_running_loop(), pair.transport, 0.01))
+        await asyncio.wait_for(pair.lost.wait(), PATIENCE)
+        gc.enable()
+        assert letting_go() is None
+
+
 async def a_peer_with_unread_output_is_dropped_and_counted() -> None:
     before = slow_readers()
     async with connected() as pair:
@@ -187,6 +198,7 @@ CASES: list[Callable[[], Coroutine[Any, Any, None]]] = [
     a_peer_that_reads_nothing_makes_no_progress,
     a_peer_that_reads_is_not_dropped,
     a_peer_that_stops_reading_is_dropped,
+    what_has_dropped_a_peer_is_freed_at_once,
     a_peer_with_unread_output_is_dropped_and_counted,
     a_peer_that_has_read_everything_may_wait,
     a_peer_that_reads_slowly_has_the_time_that_it_needs,
