@@ -19,7 +19,7 @@ from collections.abc import (
 )
 from contextlib import AbstractContextManager, aclosing
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -145,22 +145,20 @@ async def stream(
     except NotifyError as error:
         yield error_result(error)
         return
-    run = _Run(executions, replace(operation, query=query), context, root_value)
+    run = _Run(executions, operation, query, context, root_value)
     shareable: Shareable | None = None
     try:
         with own_cancellation_or_close():
-            async with run.runner.operation():
-                results = run.results()
-                async with aclosing(results):
-                    async for result in results:
-                        if isinstance(result, Shareable):
-                            shareable = result
-                            break
-                        if isinstance(result, Position):
-                            yield result
-                            continue
-                        async with run.runner.on_stream_result(result):
-                            yield result
+            async with run.runner.operation(), aclosing(await run.results()) as results:
+                async for result in results:
+                    if isinstance(result, Shareable):
+                        shareable = result
+                        break
+                    if isinstance(result, Position):
+                        yield result
+                        continue
+                    async with run.runner.on_stream_result(result):
+                        yield result
     except BaseException:
         # The exit of an extension may fail, or wait and be cancelled.
         if shareable is not None:
@@ -275,13 +273,18 @@ class _Run:
     """Runs one operation through Strawberry's extensions."""
 
     def __init__(
-        self, executions: Executions, operation: Operation, context: Any, root_value: Any
+        self,
+        executions: Executions,
+        operation: Operation,
+        query: str | None,
+        context: Any,
+        root_value: Any,
     ) -> None:
         self._executions = executions
         self._schema = executions.event_schema
         self._operation = operation
         self._context = ExecutionContext(
-            query=operation.query,
+            query=query,
             schema=self._schema,
             allowed_operations=operation.allowed,
             context=context,
@@ -302,7 +305,7 @@ class _Run:
         self.runner = self._schema.create_extensions_runner(self._context, extensions)
 
     async def results(self) -> AsyncGenerator[Any, None]:
-        """Yield the results for the client."""
+        """Prepare the operation, and return what yields the results for the client."""
         try:
             refusal = None
             if not (self._prepares_itself and await self._is_prepared()):
@@ -311,13 +314,12 @@ class _Run:
         except Exception as error:
             refusal = failed_result(_readable(error))
         if refusal is not None:
-            yield await self._finish(refusal)
-            return
+            return self._refused(refusal)
         _drop_undeclared(self._context)
-        results = self._answers() if self._is_answered_once() else self._events()
-        async with aclosing(results):
-            async for result in results:
-                yield result
+        return self._answers() if self._is_answered_once() else self._events()
+
+    async def _refused(self, refusal: ExecutionResult) -> AsyncGenerator[Any, None]:
+        yield await self._finish(refusal)
 
     async def _is_prepared(self) -> bool:
         """Parse and validate. Return whether Strawberry would do and find nothing more.
