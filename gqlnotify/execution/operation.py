@@ -74,6 +74,7 @@ from gqlnotify.execution.strawberry_adapter import (
     build_executor,
     closing_any,
     finish,
+    operation_hooks,
     prepare,
 )
 from gqlnotify.observability import metrics, tracing
@@ -149,7 +150,7 @@ async def stream(
     shareable: Shareable | None = None
     try:
         with own_cancellation_or_close():
-            async with run.runner.operation(), aclosing(await run.results()) as results:
+            async with operation_hooks(run.runner), aclosing(await run.results()) as results:
                 async for result in results:
                     if isinstance(result, Shareable):
                         shareable = result
