@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
+from itertools import chain
 from time import monotonic
 from typing import Any, ClassVar, Protocol, Self
 from weakref import WeakKeyDictionary
@@ -165,8 +166,8 @@ class Visited(Protocol):
 
     __slots__ = ()
 
-    def on_round(self) -> None:
-        """Do it. This returns at once."""
+    def on_round(self) -> Iterable["Visited"]:
+        """Do it, and return what else is to be visited in this round. This returns at once."""
 
 
 class Rounds(OnePerLoop):
@@ -178,10 +179,10 @@ class Rounds(OnePerLoop):
 
     def __init__(self) -> None:
         self._interval = _LONGEST_INTERVAL_SECONDS
-        self._changed: dict[Visited, None] = {}
-        self._unurgent: dict[Visited, None] = {}
+        self._changed: OrderedDict[Visited, None] = OrderedDict()
+        self._unurgent: OrderedDict[Visited, None] = OrderedDict()
         self._visiting: OrderedDict[Visited, None] = OrderedDict()
-        self._is_visiting = False
+        self._also: Iterator[Visited] = iter(())
         self._number = 0
         self._next_at = 0.0
         self._took = 0.0
@@ -193,13 +194,7 @@ class Rounds(OnePerLoop):
         self._interval = min(self._interval, seconds)
 
     def add(self, changed: Visited, *, is_urgent: bool = True) -> None:
-        """Call `changed.on_round()` in the next round, or in some rounds if it is not urgent.
-
-        A call from another `on_round` counts for the current round.
-        """
-        if self._is_visiting:
-            self._visiting[changed] = None
-            return
+        """Call `changed.on_round()` in the next round, or in some rounds if it is not urgent."""
         (self._changed if is_urgent else self._unurgent)[changed] = None
         self._schedule()
 
@@ -216,33 +211,38 @@ class Rounds(OnePerLoop):
 
     def _begin(self) -> None:
         self._number += 1
-        self._visiting, self._changed = OrderedDict(self._changed), {}
+        self._visiting, self._changed = self._changed, OrderedDict()
         if self._number % _ROUNDS_OF_THE_UNURGENT == 0:
             self._visiting.update(self._unurgent)
-            self._unurgent = {}
+            self._unurgent.clear()
         self._visit_some()
 
     def _visit_some(self) -> None:
         began = monotonic()
-        while self._visiting:
-            visited, _ = self._visiting.popitem(last=False)
+        while (visited := self._next()) is not None:
             self._visit(visited)
             if monotonic() >= began + SLICE_SECONDS:
                 break
         self._took += monotonic() - began
-        if self._visiting:
+        if visited is not None:
             _soon(self._visit_some)
         else:
             self._end()
 
+    def _next(self) -> Visited | None:
+        also = next(self._also, None)
+        if also is None and self._visiting:
+            return self._visiting.popitem(last=False)[0]
+        return also
+
     def _visit(self, visited: Visited) -> None:
-        self._is_visiting = True
         try:
-            visited.on_round()
+            also = visited.on_round()
         except Exception:
             logger.exception("A visit by the event loop failed")
-        finally:
-            self._is_visiting = False
+        else:
+            # Not a list of all: each collection of garbage would visit thousands.
+            self._also = chain(also, self._also) if also else self._also
 
     def _end(self) -> None:
         rest = max(

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 
 import pytest
 
 from gqlnotify import event_loop
-from gqlnotify.event_loop import Rounds, TickBatcher
+from gqlnotify.event_loop import Rounds, TickBatcher, Visited
 from tests.bad_brokers import pause
 from tests.waiting import wait_until
 
@@ -196,16 +197,15 @@ def test_each_loop_has_its_own() -> None:
 
 
 class Counted:
-    """Counts its visits, and reports what else has changed."""
+    """Counts its visits, and returns what else has changed."""
 
     def __init__(self, *more: "Counted") -> None:
         self.visits = 0
         self._more = more
 
-    def on_round(self) -> None:
+    def on_round(self) -> Iterable[Visited]:
         self.visits += 1
-        for changed in self._more:
-            Rounds.of(asyncio.get_running_loop()).add(changed)
+        return self._more
 
 
 async def test_a_change_is_visited_once_however_often_it_was_reported() -> None:
@@ -220,7 +220,7 @@ async def test_a_change_is_visited_once_however_often_it_was_reported() -> None:
     assert changed.visits == 1
 
 
-async def test_what_a_visit_reports_is_visited_in_the_same_round() -> None:
+async def test_what_a_visit_returns_is_visited_in_the_same_round() -> None:
     rounds, last = Rounds.of(asyncio.get_running_loop()), Counted()
     rounds.at_least_every(60)
     rounds.add(Counted(last))
@@ -228,13 +228,14 @@ async def test_what_a_visit_reports_is_visited_in_the_same_round() -> None:
     await wait_until(lambda: last.visits)
 
 
-async def test_a_long_round_leaves_the_event_loop_its_turns() -> None:
+@pytest.mark.parametrize("nested", [False, True], ids=["added", "returned by a visit"])
+async def test_a_long_round_leaves_the_event_loop_its_turns(nested: bool) -> None:
     turns = 0
 
     class Slow(Counted):
-        def on_round(self) -> None:
-            super().on_round()
+        def on_round(self) -> Iterable[Visited]:
             time.sleep(0.002)
+            return super().on_round()
 
     async def count() -> None:
         nonlocal turns
@@ -243,7 +244,7 @@ async def test_a_long_round_leaves_the_event_loop_its_turns() -> None:
             await asyncio.sleep(0)
 
     rounds, changed = Rounds(), [Slow() for _ in range(5)]
-    for each in changed:
+    for each in [Counted(*changed)] if nested else changed:
         rounds.add(each)
     counting = asyncio.create_task(count())
     await wait_until(lambda: changed[-1].visits)
@@ -256,7 +257,7 @@ async def test_a_visit_that_fails_does_not_keep_others_from_theirs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(Counted):
-        def on_round(self) -> None:
+        def on_round(self) -> Iterable[Visited]:
             raise RuntimeError("broken")
 
     rounds, other = Rounds(), Counted()

@@ -22,7 +22,8 @@ from gqlnotify.execution.beginning import Position
 from gqlnotify.execution.cache import Cache
 from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.event_execution import EventContext, MakeContext
-from gqlnotify.execution.group import Group, Member
+from gqlnotify.execution.fan_out import Member
+from gqlnotify.execution.group import Group
 from gqlnotify.execution.limits import Limits
 from gqlnotify.execution.operation import (
     Operation,

@@ -11,19 +11,19 @@ New events, a finished execution and history that was read call the next tick.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from typing_extensions import override
 
 from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.errors import CursorExpired, InternalError, NotifyError
 from gqlnotify.event import Cursor, Event
-from gqlnotify.event_loop import Rounds, TickBatcher
+from gqlnotify.event_loop import Rounds, TickBatcher, Visited
 from gqlnotify.execution.encoded_result import EncodedResult
-from gqlnotify.execution.pipeline import Collected, Ended, Execution, Pipeline, body_of
+from gqlnotify.execution.fan_out import FanOut, Member, Members
+from gqlnotify.execution.pipeline import Ended, Execution, Pipeline, body_of
 from gqlnotify.observability import metrics
-from gqlnotify.protocol.frames import Batch
 from gqlnotify.topics.resumption import Progress
 from gqlnotify.topics.subscriber import Subscriber
 
@@ -31,8 +31,6 @@ from gqlnotify.topics.subscriber import Subscriber
 BATCH_BYTES = 64 * 1024
 # How long the executions of a batch may take, as far as they don't wait.
 COLLECT_SECONDS = 0.003
-# How many members get a batch before the event loop does what else is ready.
-SLICE_MEMBERS = 128
 
 logger = logging.getLogger("gqlnotify.execution")
 
@@ -46,43 +44,7 @@ Replay = Callable[[Event], Awaitable[EncodedResult | None]]
 """Returns the encoded result of an event for an operation with its own subscriber."""
 
 
-class Member(Protocol):
-    """An operation that gets the messages of a group."""
-
-    __slots__ = ()
-
-    def push(self, batch: Batch) -> bool:
-        """Take all of `batch` and return True. Or take nothing and return False to leave."""
-
-    def lagged(self, subscriber: Subscriber) -> None:
-        """Handle the removal from the group. It may read with `subscriber`, and join again."""
-
-    async def send(self, batch: Batch) -> None:
-        """Take `batch`, and wait until there is room for more."""
-
-    def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        """Handle the end of the group, because of `errors` if there are any."""
-
-    def on_progress(self) -> None:
-        """Handle that the group has got further since the last call. This returns at once."""
-
-
-class _FanOut:
-    """A batch on its way to the members that the group had when it was collected."""
-
-    __slots__ = ("batch", "before", "collected", "is_sliced", "size", "unserved")
-
-    def __init__(self, collected: Collected, before: Cursor, members: Iterable[Member]) -> None:
-        self.collected = collected
-        self.before = before
-        """The position of the unserved members."""
-        self.unserved = set(members) if collected.results else set()
-        self.size = len(self.unserved)
-        self.is_sliced = False
-        self.batch = collected.batch()
-
-
-class Group(metrics.Sampled):
+class Group(metrics.Sampled, Visited):
     """The members at one position of a topic, and the one subscriber that reads for all of them.
 
     It begins at the current position of the topic of `subscriber`. When it ends, it calls `on_end`
@@ -108,13 +70,13 @@ class Group(metrics.Sampled):
         self._position = self._subscriber.position
         self.progress = Progress(self._position)
         """How far all members have got. A member that joined later may be further."""
-        self._members: set[Member] = set()
+        self._members = Members()
         self._joining: set[Subscriber] = set()
         loop = asyncio.get_running_loop()
         self._ticks, self._delivery_counter = TickBatcher.of(loop), metrics.DeliveryCounter.of(loop)
         self._rounds = Rounds.of(loop)
         self._scheduled = False
-        self._fan_out: _FanOut | None = None
+        self._fan_out: FanOut | None = None
         self._awaited: Execution | None = None
         self._refilling: asyncio.Task[None] | None = None
         metrics.watch(self)
@@ -158,9 +120,9 @@ class Group(metrics.Sampled):
     def reached_by(self, member: Member) -> Cursor:
         """Return the cursor of the last event that `member` got, or that was filtered out."""
         fan_out = self._fan_out
-        if fan_out is not None and member in fan_out.unserved:
-            return fan_out.before
-        return self._position
+        if fan_out is None or fan_out.has_served(member):
+            return self._position
+        return fan_out.before
 
     def leave(self, member: Member) -> None:
         """Remove `member`."""
@@ -197,7 +159,7 @@ class Group(metrics.Sampled):
     def _advance(self) -> None:
         fan_out = self._fan_out = self._fan_out or self._collect()
         self._push_slice(fan_out)
-        if fan_out.unserved:
+        if not fan_out.is_complete:
             fan_out.is_sliced = True
             self._continue()
             return
@@ -214,18 +176,17 @@ class Group(metrics.Sampled):
         else:
             self._await_more()
 
-    def _collect(self) -> _FanOut:
+    def _collect(self) -> FanOut:
         """Collect the finished results. From now on, members join after them."""
         collected = self._pipeline.collect(BATCH_BYTES, COLLECT_SECONDS)
         before, self._position = self._position, collected.reached
         if self._position != before:
             for subscriber in self._joining:
                 subscriber.wake()
-        return _FanOut(collected, before, self._members)
+        return FanOut(collected, before, self._members)
 
-    def _push_slice(self, fan_out: _FanOut) -> None:
-        for _ in range(min(SLICE_MEMBERS, len(fan_out.unserved))):
-            member = fan_out.unserved.pop()
+    def _push_slice(self, fan_out: FanOut) -> None:
+        for member in fan_out.next_slice():
             # It may have left since the last slice.
             if member in self._members and not member.push(fan_out.batch):
                 self._leave_behind(member, fan_out.before)
@@ -258,7 +219,7 @@ class Group(metrics.Sampled):
             self._refilling = None
             self._wake()
 
-    def _complete(self, fan_out: _FanOut) -> None:
+    def _complete(self, fan_out: FanOut) -> None:
         collected = fan_out.collected
         if fan_out.before == self._position:
             return
@@ -270,10 +231,10 @@ class Group(metrics.Sampled):
             )
         self._rounds.add(self, is_urgent=bool(fan_out.size))
 
-    def on_round(self) -> None:
-        """Tell the members how far they have got."""
-        for member in self._members:
-            member.on_progress()
+    @override
+    def on_round(self) -> Iterator[Visited]:
+        """Visit the members, because they have got further."""
+        return (member for member in self._members.listed() if member in self._members)
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, CursorExpired):
@@ -288,7 +249,7 @@ class Group(metrics.Sampled):
 
     def _part(self, expired: CursorExpired) -> None:
         """End, and let the members continue at the topic's position, if their clients can."""
-        members, self._members = self._members, set()
+        members, self._members = self._members, Members()
         self._subscriber.skip_gap(expired)
         for member in members:
             subscriber = self._subscriber.fork()
@@ -299,7 +260,7 @@ class Group(metrics.Sampled):
     def _end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         self.ended = True
         metrics.unwatch(self)
-        members, self._members = self._members, set()
+        members, self._members = self._members, Members()
         for member in members:
             member.end(errors)
         for subscriber in self._joining:

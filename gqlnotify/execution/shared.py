@@ -40,8 +40,9 @@ from gqlnotify.execution.event_execution import (
     canonical,
     viewerless,
 )
+from gqlnotify.execution.fan_out import Member
 from gqlnotify.execution.fingerprint import Same, fingerprint, fingerprints_of_functions
-from gqlnotify.execution.group import Group, Member
+from gqlnotify.execution.group import Group
 from gqlnotify.execution.limits import NO_LIMITS, Limits
 from gqlnotify.execution.persisted import NONE_PERSISTED, PersistedOperations
 from gqlnotify.execution.pipeline import body_of

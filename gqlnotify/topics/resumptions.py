@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
-from math import inf
+from itertools import islice
+from math import ceil, inf
 from typing import NamedTuple
 
 from typing_extensions import override
@@ -260,9 +261,9 @@ class Resumptions(Keeper):
                 with suppress(BrokerUnavailable):
                     self._look_at(await self._broker.positions.memories())
             self._looks = False
-            waiting = list(self._changed.values())
-            for start in range(0, len(waiting), _CHANGES_AT_ONCE):
-                await self._save_some(waiting[start : start + _CHANGES_AT_ONCE])
+            # What changes meanwhile comes after these, and is due the next time.
+            for _ in range(ceil(len(self._changed) / _CHANGES_AT_ONCE)):
+                await self._save_some([*islice(self._changed.values(), _CHANGES_AT_ONCE)])
         finally:
             for flushed in flushes:
                 if not flushed.done():

@@ -5,7 +5,7 @@ messages in order, so its pong acknowledges the events before the ping.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from typing_extensions import override
@@ -77,12 +77,16 @@ class Acknowledgements(Visited):
             self._rounds.add(self)
 
     @override
-    def on_round(self) -> None:
+    def on_round(self) -> Iterable[Visited]:
         self._asks_soon = False
         self.ask()
+        return ()
 
     def ask(self) -> None:
-        """Ask for what was sent since the last time, unless the client still owes an answer."""
+        """Ask for what was sent since the last time, or later if the client owes an answer."""
+        if self._is_due and self._protocol.awaits_pong:
+            # In a round, each group of the client's operations comes by here.
+            return
         news = self._news()
         self._is_due = bool(news) and self._protocol.awaits_pong
         if news and not self._is_due:

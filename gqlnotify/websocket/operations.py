@@ -175,6 +175,10 @@ class Operations(Owner, metrics.Sampled):
     def has_progress(self) -> None:
         self.acknowledgements.look()
 
+    @override
+    def ask(self) -> None:
+        self.acknowledgements.ask()
+
     async def finish(self, is_endless: Callable[[Subscribe], Awaitable[bool]]) -> None:
         """Wait for the operations that are not endless, that is, queries and mutations."""
         running = list(self._requests.items())

@@ -1,12 +1,13 @@
 """An operation that gets its results from a shared execution, without a task of its own."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from typing_extensions import override
 
 from gqlnotify.event import Cursor
+from gqlnotify.event_loop import Visited
 from gqlnotify.execution import Group, Member, Shareable
 from gqlnotify.protocol.frames import Batch, Prefix
 from gqlnotify.topics.reading import Reader, Reading
@@ -25,6 +26,9 @@ class Owner(Protocol):
 
     def has_progress(self) -> None:
         """Handle that an operation has got further. This returns at once."""
+
+    def ask(self) -> None:
+        """Ask the client what it has received. This returns at once."""
 
     def ended(self, operation: "SharedOperation", errors: Sequence[Mapping[str, Any]]) -> None:
         """Handle the end of the operation, because of `errors` if there are any."""
@@ -65,8 +69,9 @@ class SharedOperation(Member):
         await self._connection.drained()
 
     @override
-    def on_progress(self) -> None:
-        self._owner.has_progress()
+    def on_round(self) -> Iterable[Visited]:
+        self._owner.ask()
+        return ()
 
     def report(self, progress: Progress) -> None:
         """Note in `progress` how far the group has got. This operation may be a little further."""

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from gqlnotify import Cursor, Settings, Topic, TopicManager, errors, event_loop, execution
 from gqlnotify.brokers import Broker, MemoryBroker
-from gqlnotify.execution import Ended, Executions, Group, Operation, Shareable, SharedExecution
+from gqlnotify.event_loop import Visited
+from gqlnotify.execution import (
+    Ended,
+    Executions,
+    Group,
+    Operation,
+    Shareable,
+    SharedExecution,
+    fan_out,
+)
 from gqlnotify.execution import group as group_module
 from gqlnotify.execution.shared import CONCURRENCY
 from gqlnotify.protocol.frames import Batch
@@ -117,8 +126,8 @@ class Listener:
         self.group, self.fallen = None, self.fallen + 1
         self.join(subscriber)
 
-    def on_progress(self) -> None:
-        pass
+    def on_round(self) -> Iterable[Visited]:
+        return ()
 
     def end(self, errors: Sequence[Mapping[str, Any]]) -> None:
         assert self.errors is None, "ended twice"
@@ -235,7 +244,7 @@ def test_each_member_hears_each_event_behind_its_position_once_and_in_order(
         patched.setattr(live_topic, "PAGE_SIZE", 3)
         patched.setattr(live_topic, "RETRY_SECONDS", (0.001, 0.002))
         patched.setattr(group_module, "BATCH_BYTES", batch)
-        patched.setattr(group_module, "SLICE_MEMBERS", slice_members)
+        patched.setattr(fan_out, "SLICE_MEMBERS", slice_members)
         broker = UnreliableBroker(fates, answer_turns=answer_turns)
         asyncio.run(_play(broker, steps, turns, concurrency, broken))
 
@@ -328,7 +337,7 @@ async def test_a_finished_event_waits_for_the_one_before_it() -> None:
 async def test_events_that_come_between_two_slices_are_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(group_module, "SLICE_MEMBERS", 1)
+    monkeypatch.setattr(fan_out, "SLICE_MEMBERS", 1)
     monkeypatch.setattr(event_loop, "SLICE_SECONDS", 0)
     async with playing(MemoryBroker()) as numbers:
         members = [await listening(numbers) for _ in range(4)]
@@ -344,7 +353,7 @@ async def test_events_that_come_between_two_slices_are_delivered(
 async def test_members_that_join_or_leave_between_two_slices_get_what_is_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(group_module, "SLICE_MEMBERS", 2)
+    monkeypatch.setattr(fan_out, "SLICE_MEMBERS", 2)
     monkeypatch.setattr(event_loop, "SLICE_SECONDS", 0)
     async with playing(MemoryBroker()) as numbers:
         members = [await listening(numbers) for _ in range(7)]

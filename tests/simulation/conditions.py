@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Self
 
-from gqlnotify.execution import group
+from gqlnotify.execution import fan_out, group
 from gqlnotify.server import websocket
 from gqlnotify.topics import live_topic, resumptions
 from gqlnotify.websocket import writer
@@ -68,7 +68,7 @@ class Conditions:
                 (writer, "FULL_BYTES"): (full := one_of([64 * 1024, 64 * 1024, 300])),
                 (websocket, "FULL_BYTES"): full,
                 (group, "BATCH_BYTES"): one_of([64 * 1024, 200]),
-                (group, "SLICE_MEMBERS"): one_of([256, 1]),
+                (fan_out, "SLICE_MEMBERS"): one_of([128, 1]),
                 (resumptions, "_CHANGES_AT_ONCE"): one_of([200, 1]),
             },
         )
