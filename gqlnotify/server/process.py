@@ -3,7 +3,6 @@
 import asyncio
 import copy
 import errno
-import gc
 import logging
 import multiprocessing
 import os
@@ -22,6 +21,7 @@ from typing_extensions import override
 
 from gqlnotify.drain import Drain
 from gqlnotify.errors import NotifyError
+from gqlnotify.server.garbage import garbage
 from gqlnotify.server.http import HttpProtocol
 from gqlnotify.server.uvicorn_adapter import (
     STARTUP_FAILURE,
@@ -33,10 +33,6 @@ from gqlnotify.server.websocket import WebSocketProtocol, drain_times
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# For `gc.set_threshold`. A middle collection visits some 4,000 objects (the first number times one
-# more than the second), which stops the process for at most 5 ms. A full one comes after a million
-# further objects, and takes half a second with 5,000 connections.
-_THRESHOLDS = (1000, 3, 300)
 
 # Errors that an operator can usually fix: a file, an address, a service, a setting.
 MENDABLE = (OSError, ValueError, NotifyError)
@@ -125,7 +121,7 @@ class Server(uvicorn.Server):
             if self._supervised and self.reason is not None:
                 logger.error(self.reason)
         if self.started:
-            _collect_less()
+            garbage.collect_in_steps()
         if not self._supervised:
             _announce(self.config)
 
@@ -268,19 +264,6 @@ def _bound(family: int, address: tuple[str, int]) -> socket.socket:
         raise
     made.set_inheritable(True)
     return made
-
-
-def _collect_less() -> None:
-    """Exclude the objects that exist now from garbage collection, and collect others less often.
-
-    The former are modules, the schema and the application, and stay as long as the process. There
-    are some 300,000 of them. A connection adds a hundred objects that stay too, so with Python's
-    thresholds connecting causes many full collections, each of which stops the process for 0.3 s
-    and more.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_THRESHOLDS)
 
 
 def _announce(config: uvicorn.Config) -> None:

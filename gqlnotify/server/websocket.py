@@ -31,6 +31,7 @@ from gqlnotify.event_loop import TickBatcher
 from gqlnotify.observability.metrics import refused
 from gqlnotify.protocol.frames import WINDOW_BITS
 from gqlnotify.rate import Rate
+from gqlnotify.server.garbage import garbage
 from gqlnotify.server.uvicorn_adapter import (
     WebSocketBase,
     inside_proxy_headers,
@@ -304,6 +305,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
     @override
     def data_received(self, data: bytes) -> None:
         """Take data from the peer. A malformed handshake gets a response at once."""
+        garbage.count_message()
         # In slices, so that the rate limit is checked often: a segment can contain 40 000 frames.
         for start in range(0, len(data), _SLICE_BYTES):
             if self.conn.eof_sent or self.transport.is_closing():
