@@ -52,7 +52,7 @@ assert len(gc.get_objects(2)) < 10_000
 
 def test_cycles_that_were_frozen_are_freed_when_the_frozen_objects_have_doubled() -> None:
     run("""
-module._LEAST_GROWTH = 20_000
+module._LEAST_GROWTH, module._WORTH_FREEZING = 20_000, 0
 garbage.collect_in_steps()
 kept = [cycle()]
 freed = weakref.ref(kept[0])
@@ -91,4 +91,18 @@ young = gc.get_stats()[1]["collections"]
 for _ in range(module._MESSAGES):
     garbage.count_message()
 assert gc.get_stats()[1]["collections"] - young == {int(begun)}
+""")
+
+
+def test_messages_cause_full_collections_too() -> None:
+    run("""
+garbage.collect_in_steps()
+kept = [cycle()]
+freed = weakref.ref(kept[0])
+for _ in range(2 * module._MESSAGES):
+    garbage.count_message()
+kept.clear()
+for _ in range(12 * module._MESSAGES):
+    garbage.count_message()
+assert freed() is None
 """)
