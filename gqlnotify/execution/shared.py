@@ -458,10 +458,18 @@ class SharedExecution(metrics.Sampled):
         known = (
             self._encoded_results.get((self, event.cursor))
             or self._pending.get(event.cursor)
-            or (self._execution.known(event) if self._snapshots is None else None)
+            or self._made_by_another(event)
         )
         if known is not None:
             self._saved += 1
+        return known
+
+    def _made_by_another(self, event: Event) -> EncodedResult | None:
+        """Return the result that another execution of the same selection has made, if any."""
+        # A live list sends a snapshot in place of a result with some errors.
+        known = self._execution.known(event) if self._snapshots is None else None
+        if known is not None and trace.live.on:
+            self._tell(event, known)
         return known
 
     def _settle(

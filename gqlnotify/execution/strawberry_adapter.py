@@ -198,7 +198,13 @@ def needs_no_extensions(schema: Schema) -> bool:
     if not (_is_own(schema, "get_extensions", Schema) and _is_own(schema, _RUNNER, Schema)):
         return False
     kinds = tuple(schema.extensions)
-    return not schema.directives and all(isinstance(kind, type) for kind in kinds) and _idle(kinds)
+    if schema.directives or not all(isinstance(kind, type) for kind in kinds):
+        return False
+    try:
+        return _idle(kinds)
+    except Exception:
+        # A constructor has failed. If it fails for the event too, that is the event's error.
+        return False
 
 
 @lru_cache

@@ -134,6 +134,26 @@ async def test_an_extension_that_cannot_be_made_costs_its_event_alone(
         assert await told([alice]) == ["two"]
 
 
+async def test_an_extension_whose_constructor_fails_costs_its_event_alone() -> None:
+    class Fragile(SchemaExtension):
+        fails = False
+
+        def __init__(self) -> None:
+            if Fragile.fails:
+                raise ValueError("on purpose")
+
+    stage = Stage(extensions=[Fragile])
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], PLAIN)
+        Fragile.fails = True
+        await stage.say("one")
+        assert (await alice.next("1"))["errors"]
+        Fragile.fails = False
+        await stage.say("two")
+        assert await told([alice], "text") == ["two"]
+
+
 async def test_methods_that_are_overridden_on_an_instance_may_wait_as_well() -> None:
     class Late(SchemaExtension):
         def __init__(self) -> None:

@@ -18,6 +18,7 @@ from tests.waiting import wait_until
 NUMBERS = Topic("numbers", int)
 SETTINGS = Settings(jwt_secret=SecretStr(SECRET))
 NUMBERED = "subscription { numbers }"
+SCOPED = "subscription ($scope: String!) { scoped(scope: $scope) }"
 
 
 @pytest.fixture
@@ -36,6 +37,10 @@ def app(topics: TopicManager) -> FastAPI:
         @strawberry.subscription
         async def numbers(self) -> AsyncIterator[int]:
             return topics.subscribe(NUMBERS)
+
+        @strawberry.subscription
+        async def scoped(self, scope: str) -> AsyncIterator[int]:
+            return topics.subscribe(NUMBERS, scope=scope)
 
     made = FastAPI()
     schema = strawberry.Schema(Query, subscription=Subscription)
@@ -87,3 +92,19 @@ async def test_an_execution_is_told_for_a_followed_subject_until_its_last_operat
         # Another trace may still follow all who read the topic.
         everybody = {"follow": "another trace"}
         assert await executed_for(topics, **everybody) == [None]
+
+
+async def test_an_execution_that_serves_two_scopes_is_told_for_both(
+    app: FastAPI, topics: TopicManager
+) -> None:
+    tokens = Tokens(SETTINGS)
+    alice = connect(app, token=tokens("alice", subscribe="*"))
+    bob = connect(app, token=tokens("bob", subscribe="*"))
+    async with alice as hers, bob as his:
+        streams = [await each.subscribe(SCOPED, {"scope": str(each)}) for each in (hers, his)]
+        await topics.publish(NUMBERS, 0)
+        for stream in streams:
+            await anext(stream)
+
+        for subject in ("alice", "bob"):
+            assert await executed_for(topics, subject=subject, follow=subject) == [subject]
