@@ -178,12 +178,13 @@ class Rounds(OnePerLoop):
     """
 
     def __init__(self) -> None:
+        self.number = 0
+        """The number of the current round, or of the last one."""
         self._interval = _LONGEST_INTERVAL_SECONDS
         self._changed: OrderedDict[Visited, None] = OrderedDict()
         self._unurgent: OrderedDict[Visited, None] = OrderedDict()
         self._visiting: OrderedDict[Visited, None] = OrderedDict()
         self._also: Iterator[Visited] = iter(())
-        self._number = 0
         self._next_at = 0.0
         self._took = 0.0
         # Not the timer: it refers to the loop, which would then never be freed.
@@ -210,9 +211,9 @@ class Rounds(OnePerLoop):
             asyncio.get_running_loop().call_later(wait, self._begin, context=Context())
 
     def _begin(self) -> None:
-        self._number += 1
+        self.number += 1
         self._visiting, self._changed = self._changed, OrderedDict()
-        if self._number % _ROUNDS_OF_THE_UNURGENT == 0:
+        if self.number % _ROUNDS_OF_THE_UNURGENT == 0:
             self._visiting.update(self._unurgent)
             self._unurgent.clear()
         self._visit_some()

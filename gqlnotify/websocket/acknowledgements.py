@@ -30,8 +30,8 @@ class Acknowledgements(Visited):
     """
 
     __slots__ = (
-        *("_answered", "_asks_soon", "_connection", "_is_due", "_protocol", "_resumptions"),
-        *("_rounds", "_running"),
+        *("_answered", "_asked_in", "_asks_soon", "_connection", "_is_due", "_protocol"),
+        *("_resumptions", "_rounds", "_running"),
     )
 
     def __init__(
@@ -48,6 +48,7 @@ class Acknowledgements(Visited):
         self._resumptions: dict[str, Resumption] = {}
         self._rounds = Rounds.of(asyncio.get_running_loop())
         self._rounds.at_least_every(interval)
+        self._asked_in = 0
         self._asks_soon = False
         self._is_due = False
         self._answered: asyncio.Future[None] | None = None
@@ -79,14 +80,14 @@ class Acknowledgements(Visited):
     @override
     def on_round(self) -> Iterable[Visited]:
         self._asks_soon = False
-        self.ask()
+        # Each group of the client's operations comes by here, and one look is for all of them.
+        if self._asked_in != self._rounds.number:
+            self._asked_in = self._rounds.number
+            self.ask()
         return ()
 
     def ask(self) -> None:
         """Ask for what was sent since the last time, or later if the client owes an answer."""
-        if self._is_due and self._protocol.awaits_pong:
-            # In a round, each group of the client's operations comes by here.
-            return
         news = self._news()
         self._is_due = bool(news) and self._protocol.awaits_pong
         if news and not self._is_due:

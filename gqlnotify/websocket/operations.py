@@ -2,7 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from functools import partial
 from itertools import islice
@@ -16,6 +24,7 @@ from gqlnotify.cancellation import only_own_cancellation
 from gqlnotify.connections.report import Facts
 from gqlnotify.errors import BadUserInput, ExecutionCancelled, InternalError, NotifyError
 from gqlnotify.event import Cursor
+from gqlnotify.event_loop import Visited
 from gqlnotify.observability import metrics, trace
 from gqlnotify.protocol import messages
 from gqlnotify.protocol.connection import Command, ServerConnection
@@ -176,8 +185,8 @@ class Operations(Owner, metrics.Sampled):
         self.acknowledgements.look()
 
     @override
-    def ask(self) -> None:
-        self.acknowledgements.ask()
+    def on_round(self) -> Iterable[Visited]:
+        return self.acknowledgements.on_round()
 
     async def finish(self, is_endless: Callable[[Subscribe], Awaitable[bool]]) -> None:
         """Wait for the operations that are not endless, that is, queries and mutations."""

@@ -16,8 +16,8 @@ from gqlnotify.topics.subscriber import Subscriber
 from gqlnotify.websocket.connection import Connection
 
 
-class Owner(Protocol):
-    """Runs the operations of one connection."""
+class Owner(Visited, Protocol):
+    """Runs the operations of one connection. Visited once one of them has got further."""
 
     __slots__ = ()
 
@@ -26,9 +26,6 @@ class Owner(Protocol):
 
     def has_progress(self) -> None:
         """Handle that an operation has got further. This returns at once."""
-
-    def ask(self) -> None:
-        """Ask the client what it has received. This returns at once."""
 
     def ended(self, operation: "SharedOperation", errors: Sequence[Mapping[str, Any]]) -> None:
         """Handle the end of the operation, because of `errors` if there are any."""
@@ -70,8 +67,7 @@ class SharedOperation(Member):
 
     @override
     def on_round(self) -> Iterable[Visited]:
-        self._owner.ask()
-        return ()
+        return self._owner.on_round()
 
     def report(self, progress: Progress) -> None:
         """Note in `progress` how far the group has got. This operation may be a little further."""

@@ -1,6 +1,7 @@
 """A client that sends no cursor loses nothing when its connection is cut."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, aclosing
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from gqlnotify import Topic, TopicManager
 from gqlnotify.brokers import MemoryBroker
+from gqlnotify.event_loop import Rounds, Visited
 from gqlnotify.protocol.connection import ServerConnection
 from gqlnotify.protocol.messages import Subscribe
 from gqlnotify.server.websocket import WebSocketProtocol
@@ -375,6 +377,41 @@ async def test_no_ping_names_an_operation_whose_end_waits_to_be_written() -> Non
             assert operation.id in str(outgoing.pings[0])
             client.acknowledge({operation.id: sent})
             assert resumption.is_over
+
+
+class Running(dict[str, object]):
+    """Counts how often the operations are looked at."""
+
+    looks = 0
+
+    def get(self, id_: str, _default: object = None) -> object:
+        """Return the operation with this id."""
+        self.looks += 1
+        return super().get(id_)
+
+
+class AllGroups(Visited):
+    """The groups of one client, which have all got further."""
+
+    def __init__(self, client: Visited) -> None:
+        self._client = client
+        self.visited = 0
+
+    def on_round(self) -> Iterable[Visited]:
+        """Visit the client once for each group."""
+        self.visited += 1
+        return [self._client] * 100
+
+
+async def test_the_operations_of_a_client_are_looked_at_once_in_a_round() -> None:
+    outgoing: Any = SimpleNamespace()
+    running = Running()
+    client = Acknowledgements(outgoing, ServerConnection(), running, interval=0.001)
+    client.begin(Subscribe(id=str(uuid4()), query=DOCUMENT), "alice")
+    groups, rounds = AllGroups(client), Rounds.of(asyncio.get_running_loop())
+    for number in (1, 2):
+        rounds.add(groups)
+        await wait_until(lambda number=number: groups.visited == running.looks == number)
 
 
 async def test_a_second_connection_with_the_same_id_does_not_hurt_the_first(
