@@ -127,13 +127,17 @@ class EventExecution:
         self._request = request
         self._schema = request.schema
         self.resolver_times = ResolverTimes()
-        self._extended = has_extensions(request.schema)
         self._executor = _executor(request.schema, request.context)
         assert request.context.graphql_document is not None
         self._selection = request.selections.of(
             request.selected, request.context.graphql_document, self._executor
         )
         self._takes_all_events = request.projection.where is None
+
+    @property
+    def _extended(self) -> bool:
+        # Asked for each event: an application may change its schema's extensions at any time.
+        return has_extensions(self._schema)
 
     def known(self, event: Event) -> EncodedResult | None:
         """Return the encoded result of `event` if another execution of the selection has made it.

@@ -69,7 +69,7 @@ def test_each_member_is_in_one_slice(count: int) -> None:
     assert {member for each in served for member in each} == members
 
 
-def test_who_joins_later_is_not_served() -> None:
+def test_a_member_that_joins_later_is_not_served() -> None:
     members = members_of(3)
     going = FanOut(one_event(), BEFORE, members)
     late = Idle()
@@ -78,7 +78,7 @@ def test_who_joins_later_is_not_served() -> None:
     assert going.has_served(late)
 
 
-def test_it_knows_who_was_served_between_two_slices() -> None:
+def test_between_two_slices_it_knows_which_members_were_served() -> None:
     members = members_of(5)
     going = FanOut(one_event(), BEFORE, members)
     assert not any(map(going.has_served, members))
@@ -88,7 +88,7 @@ def test_it_knows_who_was_served_between_two_slices() -> None:
         assert {member for member in members if going.has_served(member)} == served
 
 
-def test_a_batch_without_messages_has_nobody_to_serve() -> None:
+def test_a_batch_without_messages_serves_no_member() -> None:
     going = FanOut(Collected(BEFORE), BEFORE, members_of(3))
     assert going.is_complete
     assert going.size == 0

@@ -154,6 +154,19 @@ async def test_an_extension_whose_constructor_fails_costs_its_event_alone() -> N
         assert await told([alice], "text") == ["two"]
 
 
+@pytest.mark.parametrize("extensions", [(), (MaskErrors,)], ids=["none", "masking"])
+async def test_an_extension_that_is_added_later_runs_for_further_events(extensions: Any) -> None:
+    record, extension = recording()
+    stage = Stage(extensions=extensions)
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], PLAIN)
+        stage.schema.extensions = (*extensions, extension)
+        await stage.say("hi")
+        assert await told([alice], "text") == ["hi"]
+    assert "result sent" in record
+
+
 async def test_methods_that_are_overridden_on_an_instance_may_wait_as_well() -> None:
     class Late(SchemaExtension):
         def __init__(self) -> None:
