@@ -24,6 +24,7 @@ from gqlnotify.execution.strawberry_adapter import (
     GroupedFieldSet,
     collect_root_fields,
     collect_subfields,
+    executes_as_usual,
     is_default_resolver,
     root_type,
 )
@@ -39,7 +40,7 @@ class NotPlain(Exception):
 def compile_plain(executor: Executor[Any]) -> Render | None:
     """Return a function from an event's value to `data`; None if graphql-core has to execute."""
     collected = collect_root_fields(executor)
-    if len(collected) != 1:
+    if len(collected) != 1 or not executes_as_usual(executor):
         return None
     ((name, fields),) = collected.items()
     field = executor.schema.get_field(root_type(executor), fields[0].node.name.value)

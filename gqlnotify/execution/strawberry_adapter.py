@@ -60,6 +60,7 @@ __all__ = [
     "collect_subfields",
     "core_schema",
     "execute_event",
+    "executes_as_usual",
     "finish",
     "is_awaitable",
     "is_default_resolver",
@@ -101,6 +102,7 @@ if MaskErrors.on_stream_result is not SchemaExtension.on_stream_result:
     _IDLE_AROUND_RESULTS.add(MaskErrors.on_operation)
 _STATE = ("schema", "fragments", "variable_values", "operation", "hide_suggestions")
 _PER_EVENT = ("context_value", "middleware_manager")
+_PACKAGES_OF_AN_EXECUTOR = {"builtins", "gqlnotify", "graphql", "strawberry", "typing"}
 
 require(
     "strawberry-graphql",
@@ -313,6 +315,15 @@ def execute_event(
     if isinstance(result, CoreResult) and not result.errors:
         break_cycle(once)
     return result
+
+
+def executes_as_usual(executor: Executor[Any]) -> bool:
+    """Return whether its class is not one that an application has derived.
+
+    An application may pass such a class to its schema, as `execution_context_class`.
+    """
+    packages = {kind.__module__.partition(".")[0] for kind in type(executor).__mro__}
+    return packages <= _PACKAGES_OF_AN_EXECUTOR
 
 
 def root_type(executor: Executor[Any]) -> GraphQLObjectType:

@@ -113,6 +113,21 @@ async def test_what_map_returns_is_not_mixed_up(stage: Stage) -> None:
         assert await told(both, "text") == ["hi alice", "hi bob"]
 
 
+async def test_a_class_that_executes_in_its_own_way_executes_plain_fields_too() -> None:
+    base: Any = Stage().schema.execution_context_class
+
+    class Louder(base):  # type: ignore[misc]
+        def complete_leaf_value(self, type_: Any, value: Any) -> Any:
+            return str(super().complete_leaf_value(type_, value)).upper()
+
+    stage = Stage(execution_context_class=Louder)
+    router = stage.router()
+    async with audience(router, "alice") as (alice,):
+        await subscribe_all(router, [alice], PLAIN)
+        await stage.say("hi")
+        assert await told([alice], "text") == ["HI"]
+
+
 async def test_resolvers_run_for_each_operation_that_differs(stage: Stage) -> None:
     stage.choose = lambda info: stage.topics.subscribe(stage.notes, scope=name_of(info))
     stage.tell = lambda _text, info: info.context.scope
