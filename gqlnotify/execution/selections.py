@@ -24,7 +24,7 @@ from gqlnotify.execution.encoded_result import EncodedResult
 from gqlnotify.execution.strawberry_adapter import QUERY_DOCUMENT_KEYS, Executor
 
 # What a cached result takes in addition to its message, at most.
-RESULT_BYTES = 1000
+RESULT_BYTES = 2000
 
 
 class Selection:

@@ -19,6 +19,7 @@ _LEVEL = 6
 _MEMORY_LEVEL = 8
 _END_OF_SYNC_FLUSH = b"\x00\x00\xff\xff"
 _LONGEST_STORED_BLOCK = 0xFFFF
+_LENGTHS_AT_ONCE = 8
 
 
 class SharedBody:
@@ -102,6 +103,9 @@ class Batch:
         start = prefix.data
         parts = self._parts.get(len(start))
         if parts is None:
+            if len(self._parts) == _LENGTHS_AT_ONCE:
+                # Clients choose their ids, and a cache may keep this batch for a long time.
+                self._parts.clear()
             parts = self._parts[len(start)] = self._around(len(start))
         return start.join(parts)
 

@@ -1,6 +1,7 @@
 """Complete WebSocket frames."""
 
 import json
+import tracemalloc
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -223,6 +224,18 @@ def test_the_threshold_itself_is_compressed(beyond: int, compressed: bool) -> No
     # The same in a batch with a body that is large enough.
     frames = read(Batch([body, tail_of("x" * 5000)]).frames(head_of("1"), compress_above=above))
     assert [f.first == COMPRESSED_TEXT for f in frames] == [compressed, True]
+
+
+def test_ids_of_many_lengths_take_no_more_memory_than_those_of_a_few() -> None:
+    body = tail_of("hi")
+    batch = Batch([body])
+    tracemalloc.start()
+    for length in range(1, 1000):
+        prefix = head_of("x" * length)
+        assert batch.frames(prefix) == spliced(prefix, body)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 5000
 
 
 def test_a_body_is_compressed_once_for_all_prefixes() -> None:
