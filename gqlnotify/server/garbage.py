@@ -27,8 +27,8 @@ from typing import Any
 _THRESHOLDS = (1000, 3, 10)
 # A message leaves about five objects.
 _MESSAGES = 100
-# A visit to fewer objects takes 0.5 ms. Some of them are about to become garbage: frozen, it stays.
-_WORTH_FREEZING = 10_000
+# Fewer are visited in a millisecond or two. Some of them are soon garbage, which stays if frozen.
+_WORTH_FREEZING = 4000
 # Below that, freezing more is not worth a visit to all.
 _LEAST_GROWTH = 300_000
 _YOUNG, _OLD = 1, 2
