@@ -187,7 +187,7 @@ class EventExecution:
     def _begin_alone(
         self, event: Event
     ) -> EncodedResult | Coroutine[Any, Any, EncodedResult | None] | None:
-        """Do the same without extensions."""
+        """Do what `begin` does, without extensions."""
         try:
             with only_own_cancellation():
                 value = self._request.projection.apply(event)

@@ -37,7 +37,7 @@ class Member(Visited, Protocol):
 
 
 class Members(set[Member]):
-    """The members of a group."""
+    """The members of a group. Only `add` and `discard` may change them."""
 
     __slots__ = ("_listed",)
 

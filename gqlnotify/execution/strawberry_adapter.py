@@ -98,6 +98,7 @@ _IDLE_HOOKS = {
     for name in _HOOKS_OF_AN_EVENT
 }
 _IDLE_AROUND_RESULTS: set[Any] = {SchemaExtension.on_operation}
+# Without a hook for each result, `MaskErrors` masks the errors at the end of the operation.
 if MaskErrors.on_stream_result is not SchemaExtension.on_stream_result:
     _IDLE_AROUND_RESULTS.add(MaskErrors.on_operation)
 _STATE = ("schema", "fragments", "variable_values", "operation", "hide_suggestions")
@@ -193,7 +194,7 @@ def act_on_errors_only(schema: Schema, extensions: Sequence[SchemaExtension]) ->
 
 
 def needs_no_extensions(schema: Schema) -> bool:
-    """Return whether this is so for all extensions of `schema`, without creating them.
+    """Return whether `act_on_errors_only` holds for `schema`, without creating its extensions.
 
     False if a function creates them: it may return another extension for each event.
     """
@@ -234,8 +235,8 @@ def _is_own(of: object, name: str, base: type) -> bool:
 def operation_hooks(runner: SchemaExtensionsRunner) -> AbstractAsyncContextManager[None]:
     """Return what to run around an operation each of whose results gets `on_stream_result`.
 
-    It is nothing for `MaskErrors`, which has masked all errors then: its hook takes 2 % of the time
-    of a connection that subscribes.
+    It is nothing for `MaskErrors`, which has masked all errors by then. Its hook takes 2 % of the
+    time of a connection that subscribes.
     """
     idle = type(runner) is SchemaExtensionsRunner and all(
         type(extension).on_operation in _IDLE_AROUND_RESULTS for extension in runner.extensions

@@ -62,7 +62,7 @@ class Publishing:
 
 
 def _refused(error: Exception) -> str:
-    # A function of its own: a variable for the error in a frame that it has left is a cycle.
+    # It may be `error` itself: a variable of the function that has caught it would be a cycle.
     refused = refusals.told(error)
     metrics.refused(refused.code)
     return messages.refused(refused)

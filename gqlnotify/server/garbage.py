@@ -61,8 +61,8 @@ class Garbage:
         self._messages_left -= 1
         if self._messages_left <= 0:
             self._messages_left = _MESSAGES
-            # Each collection here resets the count that Python begins its own ones by. So while
-            # messages come fast, none of Python's may come, and old garbage would stay.
+            # A collection resets the count of new objects that makes Python collect. So while many
+            # messages come, Python may never collect by itself, and old garbage would stay.
             is_old_due = gc.get_count()[_OLD] > _THRESHOLDS[_OLD]
             gc.collect(_OLD if is_old_due else _YOUNG)
 

@@ -213,7 +213,7 @@ class WebSocketProtocol(WebSocketBase, Drainable):
         return True
 
     def forget_callbacks(self) -> None:
-        """Call the application no more."""
+        """Stop calling the application."""
         mailbox: Any = self.queue
         mailbox.on_put = self.on_drain = self.on_frame = None
 

@@ -74,7 +74,7 @@ class Frames(Protocol):
         """Send a ping, which the peer's WebSocket library answers with a pong."""
 
     def forget_callbacks(self) -> None:
-        """Call the application no more."""
+        """Stop calling the application."""
 
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Make the server wait for `task` before it shuts down."""
