@@ -7,12 +7,12 @@ to the topic have already decided, for each subscriber, whether it may join.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple, Self
 from weakref import WeakValueDictionary
 
 from graphql import GraphQLError
@@ -160,69 +160,51 @@ class Executions:
     ) -> "SharedExecution | None":
         """Return the execution that identical subscriptions share; None if it can't be shared."""
         resuming = self.documents.resume_variables(context)
-        variables = {k: v for k, v in (context.variables or {}).items() if k not in resuming}
-        extensions = {
-            name: value
-            for name, value in (context.operation_extensions or {}).items()
-            if name not in _NO_DIFFERENCE
-        }
-        projection = subscription.projection
-        load = subscription.load if isinstance(subscription, LiveList) else None
+        variables, extensions = _without_cursor(context, resuming)
         try:
-            texts = canonical(variables), canonical(extensions)
-            functions = fingerprints_of_functions(
-                projection.where, projection.select, projection.topic.latest_by, load
-            )
-            scope = _scope_key(subscription.scope)
-            selected = (
-                # The document itself and not its text: extensions may replace it.
-                Same(context.graphql_document),
-                context.operation_name,
-                (Same(subscription.manager), projection.topic.name, Same(projection.topic.type)),
-                None if projection.select is None else functions,
-            )
-            key = (
-                selected,
-                texts,
-                functions,
-                scope,
-            )
-            # The same rows, even if documents or filters differ.
-            loads = (Same(subscription.manager), projection.topic.name, functions[-1], scope)
+            key = _Key.of(context, variables, extensions, subscription)
             hash(key)
         except (TypeError, ValueError, RecursionError):
             # The variables have an upload or are too deep, or the scope can't be hashed.
             return None
         execution = self._by_key.get(key)
-        if execution is None:
+        if execution is not None:
+            execution.is_shared = True
+        else:
             required = {name: "" for name, needed in resuming.items() if needed}
-            request = SharedRequest(
-                self.event_schema,
-                viewerless(context, {**variables, **required}, extensions),
-                subscription.manager,
-                projection,
-                subscription.scope,
-                self._event_context,
-                self._encode,
-                self._selections,
-                selected,
-            )
+            asked = viewerless(context, {**variables, **required}, extensions)
             try:
-                execution = SharedExecution(
-                    request,
-                    self.encoded_results,
-                    timeout=self.execution_timeout,
-                    concurrency=self.concurrency,
-                    load=None if load is None else self._share_load(load, loads),
-                )
+                execution = self._by_key[key] = self._new(asked, subscription, key)
             except GraphQLError:
                 # The cursor's type is a custom scalar that refuses the placeholder.
                 return None
-            self._by_key[key] = execution
-        else:
-            execution.is_shared = True
-        self._recent.put(key, execution, _weight(context, *texts))
+        self._recent.put(key, execution, _weight(context, *key.texts))
         return execution
+
+    def _new(
+        self, asked: ExecutionContext, subscription: Subscription[Any], key: "_Key"
+    ) -> "SharedExecution":
+        request = SharedRequest(
+            self.event_schema,
+            asked,
+            subscription.manager,
+            subscription.projection,
+            subscription.scope,
+            self._event_context,
+            self._encode,
+            self._selections,
+            key.selected,
+        )
+        load = None
+        if isinstance(subscription, LiveList):
+            load = self._share_load(subscription.load, key.rows(subscription))
+        return SharedExecution(
+            request,
+            self.encoded_results,
+            timeout=self.execution_timeout,
+            concurrency=self.concurrency,
+            load=load,
+        )
 
     def _share_load(self, load: Load[Any], key: Hashable) -> SharedLoad:
         shared = self._loads.get(key)
@@ -520,6 +502,56 @@ class SharedExecution(metrics.Sampled):
         if encoded is not None and encoded.body is not None and not encoded.errors:
             key = (self, encoded.cursor)
             self._encoded_results.put(key, encoded, len(encoded.body.data) + RESULT_BYTES)
+
+
+class _Key(NamedTuple):
+    """What is equal for subscriptions that share an execution."""
+
+    selected: Hashable
+    """What a selection of plain fields depends on, for `Selections.of`."""
+    texts: tuple[str, str]
+    """The variables and the extensions, as JSON."""
+    functions: tuple[Hashable, ...]
+    scope: Hashable
+
+    @classmethod
+    def of(
+        cls,
+        context: ExecutionContext,
+        variables: Mapping[str, Any],
+        extensions: Mapping[str, Any],
+        subscription: Subscription[Any],
+    ) -> Self:
+        projection, topic = subscription.projection, subscription.projection.topic
+        load = subscription.load if isinstance(subscription, LiveList) else None
+        functions = fingerprints_of_functions(
+            projection.where, projection.select, topic.latest_by, load
+        )
+        selected = (
+            # The document itself and not its text: extensions may replace it.
+            Same(context.graphql_document),
+            context.operation_name,
+            (Same(subscription.manager), topic.name, Same(topic.type)),
+            None if projection.select is None else functions,
+        )
+        texts = canonical(variables), canonical(extensions)
+        return cls(selected, texts, functions, _scope_key(subscription.scope))
+
+    def rows(self, live_list: LiveList[Any]) -> Hashable:
+        """Return what is equal for live lists with the same rows, whatever selects from them."""
+        topic = live_list.projection.topic.name
+        return (Same(live_list.manager), topic, self.functions[-1], self.scope)
+
+
+def _without_cursor(
+    context: ExecutionContext, resuming: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the variables and the extensions that make a difference to the results."""
+    variables, extensions = context.variables or {}, context.operation_extensions or {}
+    return (
+        {name: value for name, value in variables.items() if name not in resuming},
+        {name: value for name, value in extensions.items() if name not in _NO_DIFFERENCE},
+    )
 
 
 def _weight(context: ExecutionContext, variables: str, extensions: str) -> int:
