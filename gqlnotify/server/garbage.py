@@ -31,6 +31,8 @@ _MESSAGES = 100
 _WORTH_FREEZING = 4000
 # Below that, freezing more is not worth a visit to all.
 _LEAST_GROWTH = 300_000
+# A growth that stays just below the limit would be counted again after each full collection.
+_NEARLY = 0.9
 _YOUNG, _OLD = 1, 2
 
 
@@ -89,10 +91,11 @@ class Garbage:
 
     def _has_grown(self) -> bool:
         allowed = max(self._frozen, _LEAST_GROWTH)
-        if self._added > allowed:
-            # This takes milliseconds. Most of the added ones may be freed already.
-            self._added = gc.get_freeze_count() - self._frozen
-        return self._added > allowed
+        if self._added <= allowed:
+            return False
+        # This takes milliseconds. Most of the added ones may be freed already.
+        self._added = gc.get_freeze_count() - self._frozen
+        return self._added > _NEARLY * allowed
 
 
 garbage = Garbage()

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from gqlnotify.server import garbage
 
 pytestmark = pytest.mark.processes
 
@@ -106,3 +110,20 @@ for _ in range(12 * module._MESSAGES):
     garbage.count_message()
 assert freed() is None
 """)
+
+
+def test_a_growth_that_stays_the_same_is_rarely_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def get_freeze_count() -> int:
+        counted.append(100_000 + (garbage._LEAST_GROWTH * 99 // 100 if counted else 0))
+        return counted[-1]
+
+    fake: Any = SimpleNamespace(callbacks=[], get_freeze_count=get_freeze_count)
+    fake.get_objects = lambda generation: [generation] * garbage._WORTH_FREEZING
+    fake.collect = fake.freeze = fake.unfreeze = fake.set_threshold = lambda *_arguments: None
+    monkeypatch.setattr(garbage, "gc", fake)
+    garbage.Garbage().collect_in_steps()
+    for _ in range(1000):
+        fake.callbacks[0]("stop", {"generation": garbage._OLD})
+    assert 1 < len(counted) < 50
