@@ -5,17 +5,18 @@ OPENING = """
 
 One event, {many} subscribers of one document: what does each server pay, and how late do they get
 it? One harness and one load client measured all subjects, with the same event. Each cell is the
-median of {runs} runs, with the least and the greatest in brackets. Below each table are the ratios
-to stock Strawberry, to graphql-ws and to the limit, as medians of the ratios within a run. Less is
-better, except for deliveries per second.
+median of up to {runs} runs, with the least and the greatest in brackets. A cell without brackets
+was measured once. Below each table are the ratios to stock Strawberry, to graphql-ws and to the
+limit, as medians of the ratios within a run. Less is better, except for deliveries per second.
 """
 
 MEASURED = """
 ## How it was measured
 
 - **The task service** is `schema/` as it ships, under `gqlnotify serve`: with its extension, its
-  database and outbox, its log and all its limits at their defaults. One route is added, which
-  tells the longest stretch of the event loop. Every connection shows a token of its own subject,
+  database and outbox, and all its limits at their defaults. Its log is at level `warning`, because
+  the other servers log nothing. One route is added, which tells the longest stretch of the event
+  loop. Every connection shows a token of its own subject,
   so no limit had to be raised. An event is a notification of a topic; a subscription selects its
   payload.
 - **The bare schema** is a Strawberry schema without extensions and without tokens, in
