@@ -1,6 +1,7 @@
 """What is told of shared operations while a trace follows them."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 
 from gqlnotify import GraphQLRouter, Settings, Topic, TopicManager
 from gqlnotify.observability import trace
-from gqlnotify.testing import Tokens, connect
+from gqlnotify.testing import Client, Tokens, connect
 from gqlnotify.topics import why
 from tests.e2e.conftest import SECRET
 from tests.waiting import wait_until
@@ -55,6 +56,10 @@ def _no_trace_is_left() -> Iterator[None]:
     trace.live.expire()
 
 
+def client(app: FastAPI, subject: str) -> AbstractAsyncContextManager[Client]:
+    return connect(app, token=Tokens(SETTINGS)(subject, subscribe="*"))
+
+
 async def executed_for(topics: TopicManager, **question: Any) -> list[str | None]:
     """Return for whom the next event was executed, as a trace with this question tells it."""
     asked = {"topic": "numbers", "follow": "a trace", **question}
@@ -74,10 +79,7 @@ async def executed_for(topics: TopicManager, **question: Any) -> list[str | None
 async def test_an_execution_is_told_for_a_followed_subject_until_its_last_operation_ends(
     app: FastAPI, topics: TopicManager
 ) -> None:
-    tokens = Tokens(SETTINGS)
-    alice = connect(app, token=tokens("alice", subscribe="*"))
-    bob = connect(app, token=tokens("bob", subscribe="*"))
-    async with alice as hers, bob as his:
+    async with client(app, "alice") as hers, client(app, "bob") as his:
         first, second = await hers.subscribe(NUMBERED), await hers.subscribe(NUMBERED)
         others = await his.subscribe(NUMBERED)
         await topics.publish(NUMBERS, 0)
@@ -97,10 +99,7 @@ async def test_an_execution_is_told_for_a_followed_subject_until_its_last_operat
 async def test_an_execution_that_serves_two_scopes_is_told_for_both(
     app: FastAPI, topics: TopicManager
 ) -> None:
-    tokens = Tokens(SETTINGS)
-    alice = connect(app, token=tokens("alice", subscribe="*"))
-    bob = connect(app, token=tokens("bob", subscribe="*"))
-    async with alice as hers, bob as his:
+    async with client(app, "alice") as hers, client(app, "bob") as his:
         streams = [await each.subscribe(SCOPED, {"scope": str(each)}) for each in (hers, his)]
         await topics.publish(NUMBERS, 0)
         for stream in streams:
