@@ -16,9 +16,8 @@ MEASURED = """
 - **The task service** is `schema/` as it ships, under `gqlnotify serve`: with its extension, its
   database and outbox, and all its limits at their defaults. Its log is at level `warning`, because
   the other servers log nothing. One route is added, which tells the longest stretch of the event
-  loop. Every connection shows a token of its own subject,
-  so no limit had to be raised. An event is a notification of a topic; a subscription selects its
-  payload.
+  loop. Every connection shows a token of its own subject, so no limit had to be raised. An event is
+  a notification of a topic; a subscription selects its payload.
 - **The bare schema** is a Strawberry schema without extensions and without tokens, in
   `apps/gqlnotify_app.py`. Strawberry, Ariadne and the servers of Node have the same one.
 - **The data loader**: the task service with a field more, which awaits 1 ms in a data loader.

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from typing_extensions import override
 
 # Executions and writes that follow a slice come on top: with 5,000 subscribers, the longest stretch
-# of the loop is 3 to 5 ms.
+# of the loop is usually 2 to 6 ms.
 SLICE_SECONDS = 0.001
 # More would be noticed as a delay, however long a fan-out takes.
 LONGEST_REST_SECONDS = 0.1
